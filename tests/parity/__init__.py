@@ -1,0 +1,62 @@
+"""Fixtures of the published code: their cases, and networks filled by the rule of their README."""
+import json
+import os
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from worldplay.models.transformer import Transformer, TransformerConfig
+
+FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
+
+
+@cache
+def description(fixture):
+    return json.loads((FOLDER / fixture / "cases.json").read_text())
+
+
+def cases(fixture, *prefixes):
+    """Names of the fixture's cases that begin with one of the prefixes."""
+    return [name for name in description(fixture)["cases"] if name.startswith(prefixes)]
+
+
+def load_case(fixture, name):
+    """Tensors of a case by name, and its "params" and "tolerance"."""
+    case = description(fixture)["cases"][name]
+    return {**load_file(FOLDER / fixture / case["file"]), "params": case["params"],
+            "tolerance": description(fixture)["recommended_tolerance"]}
+
+
+def close(value, expected, case):
+    torch.testing.assert_close(value, expected, **case["tolerance"])
+
+
+def network(fixture):
+    """A Transformer of the fixture's sizes, filled by the weight rule; its keys are the published ones."""
+    sizes = description(fixture)["model_config"]
+    same = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "eps",
+            "patch_size")
+    model = Transformer(TransformerConfig(in_channels=sizes["in_dim"], out_channels=sizes["out_dim"],
+                                          **{name: sizes[name] for name in same}))
+    rows = json.loads((FOLDER / fixture / description(fixture)["keys"]).read_text())["keys"]
+    weights = {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
+    model.load_state_dict(weights, strict=True)
+    return model.requires_grad_(False).eval()
+
+
+def fill(key, shape):
+    """The deterministic value, float32, of the parameter `key` (README, "Weight rule")."""
+    x = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
+    if key.endswith("modulation") and len(shape) == 3:
+        return np.float32(0.2) * x
+    if key.endswith("gamma"):
+        return 1 + np.float32(0.1) * x
+    if len(shape) >= 2:
+        return x * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+    if key.endswith("bias"):
+        return np.float32(0.05) * x
+    return 1 + np.float32(0.1) * x

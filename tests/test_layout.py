@@ -1,0 +1,81 @@
+"""The shape of the package: layers, one sentence for every module, and one module that knows the GPU's name."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = sorted((ROOT / "worldplay").rglob("*.py"))
+SOURCES = [*PACKAGE, *ROOT.glob("*.py"), *sorted((ROOT / "tests").rglob("*.py"))]
+MAX_LINES = 400
+
+
+def _name(path):
+    return str(path.relative_to(ROOT))
+
+
+def _code_strings(tree):
+    """(line, text) of every string in code: docstrings and annotations (the choices of a command line) left out."""
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            skipped.add(id(node.value))
+        for annotated in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            skipped |= {id(part) for part in ast.walk(annotated)} if annotated is not None else set()
+    return [(node.lineno, node.value) for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped]
+
+
+def _gpu_names(source):
+    """Lines of a module's code that name CUDA."""
+    tree = ast.parse(source)
+    strings = [line for line, text in _code_strings(tree) if text == "cuda" or text.startswith("cuda:")]
+    names = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "cuda"]
+    return sorted(strings + names)
+
+
+def test_imports_point_down_only():
+    # in a process of its own, because it sets up logging for the whole process
+    program = ("import sys; from importlinter.cli import lint_imports; "
+               "sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))")
+    result = subprocess.run([sys.executable, "-c", program, str(ROOT / "tests" / ".importlinter")], cwd=ROOT,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_folder_of_the_package_is_one():
+    folders = {path.parent for path in PACKAGE}
+    assert [_name(folder) for folder in folders if not (folder / "__init__.py").is_file()] == [], \
+        "without __init__.py the import contracts do not see its modules"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_a_module_begins_with_one_sentence_on_one_line(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, "no module docstring"
+    sentence = docstring.split("\n\n")[0]
+    assert "\n" not in sentence and sentence.endswith(".") and len(sentence) <= 120, sentence
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=_name)
+def test_only_runtime_knows_the_gpu(path):
+    lines = _gpu_names(path.read_text(encoding="utf-8"))
+    assert not lines or path.name == "runtime.py", f"lines {lines}: ask worldplay.runtime instead"
+
+
+def test_the_search_for_the_gpu_finds_it():
+    assert _gpu_names('x.to("cuda")\ntorch.cuda.synchronize()\ndevice = "cuda:1"') == [1, 2, 3]
+    assert _gpu_names('def f(x: Literal["cpu", "cuda"]):\n    """On "cuda" too."""\n    return cpu') == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_code_is_ascii(path):
+    assert path.read_text(encoding="utf-8").isascii()
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=_name)
+def test_files_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES, f"more than {MAX_LINES} lines: split it"

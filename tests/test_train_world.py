@@ -1,0 +1,74 @@
+"""train_world.py: from raw gameplay to a world that plays, in one command that can be stopped and go on."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train_world
+from worldplay.action import Action
+from worldplay.engine import load_world
+from worldplay.train.context_sigma import drift_score
+
+ROOT = Path(train_world.__file__).parent
+
+
+def command(*args):
+    return subprocess.run([sys.executable, ROOT / "train_world.py", *map(str, args)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=600)
+
+
+def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
+    out = tmp_path / "run"
+    flags = ("tiny-maze", "--out", out, "--steps", "2", "--num-frames", "1600", "--rollout-frames", "80",
+             "--transformer.num-layers", "1")
+    stopped = command(*flags, "--stop-after", "1s")
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped with work left in codec" in stopped.stderr
+    finished = command(*flags)
+    assert finished.returncode == 0, finished.stderr
+    assert "finished" in finished.stderr
+    world = load_world(out, device="cpu")
+    frames = world.reset()
+    step, = world.step(Action({"w"}, (3, 0)))
+    assert len(frames) == 4 and step.shape == (120, 160, 3) and step.dtype == np.uint8
+    record = json.loads((out / "run.json").read_text())
+    assert str(world.config.context_sigma) in record["context_sigma_scores"]
+    stages = {json.loads(line)["stage"] for line in (out / "metrics.jsonl").read_text().splitlines()}
+    assert stages == {"codec", "teacher_forcing", "causal_cd", "decoder"}
+    assert len(list((out / "sheets").glob("*.png"))) >= 4
+
+    other = command(*flags[:-1], "2")
+    assert other.returncode == 2 and "was started with transformer" in other.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("flags, words", [
+    ((), "say how long"), (("--steps", "0"), "--steps 0"), (("--steps", "5", "--budget", "1m"), "exclude each other"), (("--budget", "soon"), "--budget soon"), (("--budget", "1m", "--stop-after", "0s"), "0s"),
+    (("--steps", "1", "--device", "cuda"), "no CUDA device"),
+])
+def test_wrong_usage_is_one_line_and_status_2(tmp_path, flags, words, monkeypatch):
+    if "cuda" in flags and __import__("torch").cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    result = command("tiny-maze", "--out", tmp_path / "run", *flags)
+    assert result.returncode == 2
+    last = result.stderr.strip().splitlines()[-1]
+    assert words in last and "Traceback" not in result.stderr
+
+
+def test_an_unknown_flag_is_an_error_with_a_suggestion():
+    result = command("tiny-maze", "--budgett", "3h")
+    assert result.returncode == 2 and "--budget" in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("text, expected", [("90s", 90), ("25m", 1500), ("1h30m", 5400), ("0.5h", 1800)])
+def test_durations(text, expected):
+    assert train_world.seconds(text, "--budget") == expected
+
+
+def test_drift_scores_zero_without_drift_and_count_every_way_of_melting():
+    still = {"sharpness_ratio": 0.8, "codec_sharpness_ratio": 0.8, "brightness_ratio": 1.0, "histogram_distance": 0.0}
+    assert drift_score(still) == 0
+    for name, value in (("sharpness_ratio", 0.4), ("brightness_ratio", 2.0), ("histogram_distance", 0.3)):
+        assert drift_score(still | {name: value}) > 0.2

@@ -1,0 +1,30 @@
+"""Every world obeys the same contract: real environments and the worlds that ship."""
+import pytest
+
+from worldplay import load_world, zoo
+from worldplay.envs import ENVS, open_env
+from worldplay.world import WorldError, check_world
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_environment_keeps_the_contract(name):
+    world = open_env(name)
+    try:
+        check_world(world)
+    finally:
+        world.close()
+        world.close()
+
+
+@pytest.mark.parametrize("name", [None, *(card.name for card in zoo.cards())])
+def test_shipped_world_keeps_the_contract(name):
+    world = load_world(name, device="cpu")
+    check_world(world)
+    assert all(len(world.reset(scene)) for scene in world.scenes)
+    world.close()
+
+
+def test_unknown_environment_is_one_clear_line():
+    with pytest.raises(WorldError, match="'doom-attic': unknown; there are doom-maze") as caught:
+        open_env("doom-attic")
+    assert caught.value.kind == "not_found"

@@ -1,0 +1,136 @@
+"""One frame of player input, and the table that makes it a vector and back."""
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+KEYS = (*"abcdefghijklmnopqrstuvwxyz", *"0123456789", "space", "shift", "ctrl", "alt", "tab", "enter",
+        "up", "down", "left", "right", "mouse_left", "mouse_middle", "mouse_right")
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the player does in one frame, independent of device and model.
+
+    keys  canonical names (KEYS) that were down at any moment since the previous frame
+    look  degrees since the previous frame: (yaw, right is positive; pitch, down is positive)
+    """
+    keys: frozenset[str] = frozenset()
+    look: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "keys", frozenset(self.keys))
+        object.__setattr__(self, "look", (float(self.look[0]), float(self.look[1])))
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """What a world understands; it travels with every checkpoint and clip.
+
+    keys        canonical names, in the order of their channels
+    look_limit  degrees per frame that encode to 1.0; more is cut to it
+    look_axes   0 no look, 1 yaw only, 2 yaw and pitch
+    """
+    keys: tuple[str, ...]
+    look_limit: float
+    look_axes: int = 2
+
+    def __post_init__(self):
+        object.__setattr__(self, "keys", tuple(self.keys))
+        unknown = [key for key in self.keys if key not in KEYS]
+        if unknown:
+            raise ValueError(f"action space: unknown key {unknown[0]!r}; canonical names are in worldplay.action.KEYS")
+        if len(set(self.keys)) != len(self.keys):
+            raise ValueError(f"action space: a key stands twice in {self.keys}")
+        if not self.look_limit > 0 or self.look_axes not in (0, 1, 2):
+            raise ValueError(f"action space: look_limit {self.look_limit} must be > 0 degrees, look_axes 0, 1 or 2")
+
+    @property
+    def num_channels(self):
+        """Length a of an encoded action."""
+        return len(self.keys) + self.look_axes
+
+    def fit(self, action):
+        """The nearest action this world can carry out: other keys and axes dropped, look cut to the limit."""
+        look = [float(np.clip(degrees, -self.look_limit, self.look_limit)) for degrees in action.look]
+        look[self.look_axes:] = [0.0] * (2 - self.look_axes)
+        return Action(frozenset(action.keys & set(self.keys)), tuple(look))
+
+    def encode(self, action):
+        """float32 [a] in [-1, 1]: one channel a key (1 down, 0 up), then yaw and pitch over look_limit.
+
+        Raises ValueError for a key this world does not have; `fit` drops those.
+        """
+        strange = sorted(action.keys - set(self.keys))
+        if strange:
+            raise ValueError(f"this world has no key {strange[0]!r}; it has {', '.join(self.keys)}")
+        look = np.asarray(self.fit(action).look[:self.look_axes]) / self.look_limit
+        return np.array([*(key in action.keys for key in self.keys), *look], np.float32)
+
+    def decode(self, vector):
+        """The Action that `encode` made into `vector` [a]; a key counts as down above 0.5."""
+        if len(vector) != self.num_channels:
+            raise ValueError(f"an encoded action has {self.num_channels} channels here, not {len(vector)}")
+        look = [float(x) * self.look_limit for x in vector[len(self.keys):]] + [0.0] * (2 - self.look_axes)
+        return Action(frozenset(key for key, x in zip(self.keys, vector) if x > 0.5), tuple(look))
+
+    def to_json(self):
+        return {"keys": list(self.keys), "look_limit": self.look_limit, "look_axes": self.look_axes}
+
+    @classmethod
+    def from_json(cls, fields):
+        return cls(tuple(fields["keys"]), fields["look_limit"], fields["look_axes"])
+
+
+_SEGMENT = re.compile(r"(?P<what>[^*]+)\*(?P<count>-?\d+)")
+_LOOK = re.compile(r"look\(\s*(?P<yaw>[-+]?[\d.]+)\s*,\s*(?P<pitch>[-+]?[\d.]+)\s*\)")
+
+
+def parse_script(text, space):
+    """Actions of a script such as "w*30, w+look(4,0)*20, idle*10", one per world step.
+
+    text     comma-separated `keys*count`, keys joined by `+`, look(yaw,pitch) in degrees per frame, or `idle`
+    space    the world's ActionSpace
+    Returns  list of Action, at least one
+
+        Raises ValueError naming the segment that cannot be read, an unknown key, or a count below 1.
+    """
+    segments = [segment.strip() for segment in re.split(r",(?![^(]*\))", text)]
+    if not any(segments):
+        raise ValueError('the script is empty; write for example "w*30, w+look(4,0)*20, idle*10"')
+    actions = []
+    for number, segment in enumerate(segments, 1):
+        where = f"script segment {number} {segment!r}"
+        match = _SEGMENT.fullmatch(segment)
+        if not match:
+            raise ValueError(f"{where}: expected keys*count, for example w+look(4,0)*20")
+        if int(match["count"]) < 1:
+            raise ValueError(f"{where}: the count must be at least 1")
+        actions += [_parse_action(match["what"], space, where)] * int(match["count"])
+    return actions
+
+
+def _parse_action(what, space, where):
+    keys, look = set(), (0.0, 0.0)
+    for part in what.split("+"):
+        part = part.strip()
+        turn = _LOOK.fullmatch(part)
+        if turn:
+            look = (_number(turn["yaw"], where), _number(turn["pitch"], where))
+        elif part in space.keys:
+            keys.add(part)
+        elif part != "idle":
+            raise ValueError(f"{where}: unknown key {part!r}; this world has {', '.join(space.keys)}, "
+                             f"look(yaw,pitch) and idle")
+    action = Action(frozenset(keys), look)
+    if space.fit(action) != action:
+        raise ValueError(f"{where}: look{look} is beyond this world: at most {space.look_limit:g} degrees a frame, "
+                         f"{('no look', 'yaw only', 'yaw and pitch')[space.look_axes]}")
+    return action
+
+
+def _number(text, where):
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{where}: {text!r} is not a number of degrees") from None

@@ -1,0 +1,224 @@
+"""A checkpoint folder on disk: config.json, safetensors (sharded or not), training state; always renamed into place."""
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from worldplay.action import ActionSpace
+from worldplay.models.codec import CodecConfig, ImageCodec
+from worldplay.models.transformer import TransformerConfig
+from worldplay.world import WorldError
+
+MAX_SHARD_BYTES = 15 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """config.json of a checkpoint folder: all that is needed to play its weights.
+
+    env                  the real environment it was trained on, a name in worldplay.envs.ENVS
+    frame_size           (H, W) pixels shown
+    fps                  frames of world time per second
+    steps                sampling steps per frame by default; the first frame takes first_steps
+    window, sink         frames attended to: sink + past + the one being made
+    context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
+    columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
+    """
+    name: str
+    env: str
+    action_space: ActionSpace
+    frame_size: tuple[int, int]
+    fps: float
+    transformer: TransformerConfig
+    codec: CodecConfig
+    steps: int = 2
+    first_steps: int = 4
+    window: int = 8
+    sink: int = 0
+    sink_position: str = "before_window"
+    context_sigma: float = 0.1
+    columns_per_degree: float = 0.0
+
+    def to_json(self):
+        return {"format": 1, **asdict(self), "action_space": self.action_space.to_json()}
+
+    @classmethod
+    def from_json(cls, fields, where):
+        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or unknown."""
+        fields = dict(fields)
+        try:
+            if fields.pop("format") != 1:
+                raise WorldError("bad_checkpoint", f"{where} was written by a newer worldplay; update this one")
+            return cls(**fields | {
+                "action_space": ActionSpace.from_json(fields["action_space"]),
+                "frame_size": tuple(fields["frame_size"]),
+                "transformer": TransformerConfig(**fields["transformer"]),
+                "codec": CodecConfig(**fields["codec"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorldError("bad_checkpoint", f"{where} does not describe a world ({error})") from None
+
+    @property
+    def latent_shape(self):
+        """(c, h, w) of one frame."""
+        return (self.codec.channels, self.frame_size[0] // ImageCodec.stride, self.frame_size[1] // ImageCodec.stride)
+
+
+def write_json(path, fields):
+    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    path = Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def read_json(path):
+    """The object in `path`; WorldError("bad_checkpoint") when it is missing or no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); fetch or train it again") from None
+
+
+def save_weights(path, tensors, dtype=None):
+    """Write tensors to `path` (NAME.safetensors), in shards of at most MAX_SHARD_BYTES with an index beside them.
+
+    tensors  name -> tensor; floating ones are cast to dtype when given
+    """
+    path = Path(path)
+    tensors = {name: x.detach().to("cpu", dtype if dtype and x.is_floating_point() else x.dtype).contiguous()
+               for name, x in tensors.items()}
+    shards = _shards(tensors)
+    for old in path.parent.glob(f"{path.stem}-*-of-*.safetensors"):
+        old.unlink()
+    if len(shards) == 1:
+        _replace(path, shards[0])
+        path.with_suffix(".safetensors.index.json").unlink(missing_ok=True)
+        return
+    names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    for name, shard in zip(names, shards):
+        _replace(path.with_name(name), shard)
+    weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
+    write_json(path.with_suffix(".safetensors.index.json"), {"weight_map": weight_map})
+    path.unlink(missing_ok=True)
+
+
+def load_weights(path):
+    """name -> tensor of a file or sharded set that `save_weights` wrote; WorldError("bad_checkpoint") if it is torn."""
+    path = Path(path)
+    index = path.with_suffix(".safetensors.index.json")
+    if index.exists():
+        files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
+    else:
+        files = [path]
+    tensors = {}
+    for file in files:
+        try:
+            tensors.update(load_file(file))
+        except FileNotFoundError:
+            raise WorldError("bad_checkpoint", f"{file} is missing; fetch or train this world again") from None
+        except (SafetensorError, OSError) as error:
+            raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}); it is truncated or no safetensors "
+                             "file, fetch or train this world again") from None
+    return tensors
+
+
+def load_into(module, tensors, where):
+    """Copy tensors into module; WorldError("bad_checkpoint") naming the first keys or shapes that do not fit."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    wrong = sorted(f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+                   for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    for problem, names in (("misses", missing), ("has unknown", extra), ("has wrong shapes:", wrong)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; "
+                             "its config.json belongs to other weights")
+    module.load_state_dict(tensors)
+
+
+def folder_hash(folder, names=("config.json", "model", "codec")):
+    """Short hex digest of the files of a world that decide its frames."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(folder).iterdir()):
+        if file.is_file() and file.name.startswith(tuple(names)):
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def save_state(folder, tree):
+    """Write a tree of dicts, lists, numbers, strings and tensors as folder/{tree.json, tensors.safetensors}.
+
+    The folder is written aside and swapped in, so an interruption leaves the previous one whole.
+    """
+    folder = Path(folder)
+    draft, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    tensors = {}
+    fields = _split(tree, "", tensors)
+    save_file(tensors, draft / "tensors.safetensors")
+    write_json(draft / "tree.json", fields)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(folder):
+    """The tree `save_state` wrote, or None where there is none."""
+    folder = Path(folder)
+    if not folder.exists() and folder.with_name(folder.name + ".old").exists():
+        folder.with_name(folder.name + ".old").rename(folder)  # stopped between the two renames
+    if not folder.exists():
+        return None
+    with safe_open(folder / "tensors.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    return _join(read_json(folder / "tree.json"), tensors)
+
+
+def _split(node, path, tensors):
+    if isinstance(node, torch.Tensor):
+        tensors[path] = node.detach().cpu().contiguous().clone()
+        return {"tensor": path}
+    if isinstance(node, dict):
+        return {"dict": [[key, _split(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return {"list": [_split(value, f"{path}/{i}", tensors) for i, value in enumerate(node)]}
+    return {"value": node}
+
+
+def _join(node, tensors):
+    (kind, content), = node.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _join(value, tensors) for key, value in content}
+    if kind == "list":
+        return [_join(value, tensors) for value in content]
+    return content
+
+
+def _shards(tensors):
+    shards, size = [{}], 0
+    for name, x in tensors.items():
+        if size and size + x.nbytes > MAX_SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = x
+        size += x.nbytes
+    return shards
+
+
+def _replace(path, tensors):
+    draft = path.with_name(path.name + ".tmp")
+    save_file(tensors, draft)
+    os.replace(draft, path)

@@ -1,0 +1,104 @@
+"""What is written over the running picture: figures, help, badges and notices."""
+import pygame
+
+from worldplay.client import theme
+from worldplay.client.timing import summary_ms
+
+RECENT = 300  # frames the figures look back on: 17 s at 17.5 frames per second
+
+
+def figures(timing, info, frame_number, now):
+    """(label, value) lines of the F3 panel."""
+    def pair(seconds):
+        summary = summary_ms(seconds[-RECENT:], (50, 95))
+        return f"{summary['p50']:.1f} / {summary['p95']:.1f} ms" if summary else "-"
+    return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
+            ("key to screen, p50 / p95", pair(timing.key_flip)),
+            ("sampling steps", str(info.get("steps", "-"))),
+            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"), ("frame", str(frame_number)),
+            ("late frames", str(timing.num_late))]
+
+
+def draw_figures(surface, rows):
+    """The F3 panel, in the upper left corner."""
+    size = theme.unit(surface)
+    pad, line = size, round(1.55 * size)
+    labels = max(theme.font("text", size).size(label)[0] for label, _ in rows)
+    values = max(theme.font("bold", size).size("000.0 / 000.0 ms")[0],
+                 *(theme.font("bold", size).size(value)[0] for _, value in rows))
+    box = pygame.Rect(pad, pad, labels + values + 4 * pad, line * len(rows) + round(1.5 * pad))
+    theme.panel(surface, box)
+    for i, (label, value) in enumerate(rows):
+        y = box.top + pad + i * line
+        theme.write(surface, label, (box.left + round(1.3 * pad), y), size_px=size, color=theme.MUTED)
+        theme.write(surface, value, (box.right - round(1.3 * pad), y), size_px=size, face="bold",
+                    anchor="topright")
+
+
+def draw_help(surface, world_rows, client_rows):
+    """The F1 panel: every key that does something here."""
+    size = theme.unit(surface)
+    line = round(2.0 * size)
+    rows = max(len(world_rows), len(client_rows))
+    box = pygame.Rect(0, 0, min(surface.get_width() - 2 * size, 42 * size), line * rows + 5 * size)
+    box.center = surface.get_rect().center
+    theme.panel(surface, box, (*theme.NIGHT, 228))
+    top = box.top + round(1.5 * size)
+    draw_keys(surface, "In this world", world_rows, (box.left + 2 * size, top))
+    draw_keys(surface, "Window", client_rows, (box.left + round(0.43 * box.width), top))
+
+
+def draw_keys(surface, title, rows, position):
+    """A column of key caps with what they do, under a title."""
+    size = theme.unit(surface)
+    line, (x, y) = round(2.0 * size), position
+    theme.write(surface, title, (x, y), size_px=size, color=theme.ACCENT, face="bold")
+    caps = max((theme.font("bold", round(0.85 * size)).size(label)[0] for label, _ in rows), default=0) + size
+    for i, (label, says) in enumerate(rows):
+        middle = y + round(2.6 * size) + i * line
+        width = max(theme.font("bold", round(0.85 * size)).size(label)[0] + size, round(1.7 * size))
+        cap = pygame.Rect(x, 0, width, round(1.6 * size))
+        cap.centery = middle
+        theme.panel(surface, cap, theme.CAP, radius=size // 3)
+        theme.write(surface, label, cap.center, size_px=round(0.85 * size), face="bold", anchor="center")
+        theme.write(surface, says, (x + max(caps, round(1.7 * size)) + size, middle), size_px=size,
+                    anchor="midleft")
+
+
+def draw_badge(surface, text, hint):
+    """A short state near the lower edge, above the notices: Paused."""
+    size = theme.unit(surface)
+    width = theme.font("bold", size).size(text)[0] + theme.font("text", size).size(hint)[0] + 4 * size
+    box = pygame.Rect(0, 0, width, round(2.4 * size))
+    box.midbottom = (surface.get_width() // 2, surface.get_height() - 5 * size)
+    theme.panel(surface, box)
+    said = theme.write(surface, text, (box.left + round(1.4 * size), box.centery), size_px=size, face="bold",
+                       color=theme.ACCENT, anchor="midleft")
+    theme.write(surface, hint, (said.right + size, box.centery), size_px=size, color=theme.MUTED,
+                anchor="midleft")
+
+
+def draw_recording(surface, seconds):
+    """The red dot and the length of the clip, in the upper right corner."""
+    size = theme.unit(surface)
+    box = pygame.Rect(0, size, round(6.2 * size), round(2.2 * size))
+    box.right = surface.get_width() - size
+    theme.panel(surface, box)
+    dot = (box.left + round(1.4 * size), box.centery)
+    pygame.draw.aacircle(surface, theme.ALERT, dot, round(0.42 * size))
+    minutes, rest = divmod(int(seconds), 60)
+    theme.write(surface, f"{minutes}:{rest:02d}", (box.right - round(1.2 * size), box.centery), size_px=size,
+                face="bold", anchor="midright")
+
+
+def draw_notice(surface, text):
+    """One passing line at the lower edge, over as many rows as it needs."""
+    size = theme.unit(surface)
+    lines = theme.wrap(text, "text", size, surface.get_width() - 6 * size)
+    width = max(theme.font("text", size).size(line)[0] for line in lines)
+    box = pygame.Rect(0, 0, width + 3 * size, round(1.5 * size) * len(lines) + size)
+    box.midbottom = (surface.get_width() // 2, surface.get_height() - size)
+    theme.panel(surface, box)
+    for i, line in enumerate(lines):
+        y = box.top + round(0.55 * size) + i * round(1.5 * size)
+        theme.write(surface, line, (box.centerx, y), size_px=size, anchor="midtop")

@@ -1,0 +1,58 @@
+"""The screens that stand still: loading, pause and failure."""
+import math
+
+import pygame
+
+from worldplay.client import hud, theme
+
+
+def draw_loading(surface, name, seconds):
+    """Shown while a world opens; the bar moves as long as the window is alive."""
+    size = theme.unit(surface)
+    middle = surface.get_rect().center
+    surface.fill(theme.NIGHT)
+    theme.write(surface, "worldplay", (middle[0], middle[1] - 3 * size), size_px=4 * size, face="light",
+                anchor="center")
+    track = pygame.Rect(0, 0, 16 * size, max(2, size // 6))
+    track.center = (middle[0], middle[1] + size)
+    pygame.draw.rect(surface, theme.CAP, track, border_radius=track.height)
+    slider = pygame.Rect(0, track.top, 4 * size, track.height)
+    slider.centerx = track.centerx - round(math.cos(2.2 * seconds) * (track.width - slider.width) / 2)
+    pygame.draw.rect(surface, theme.ACCENT, slider, border_radius=track.height)
+    theme.write(surface, f"Opening {name}", (middle[0], middle[1] + 3 * size), size_px=size,
+                color=theme.MUTED, anchor="center")
+
+
+def draw_pause(surface, world_rows, client_rows, choices):
+    """Over the darkened picture: how to go on, every key, and one line of what the player has chosen."""
+    size = theme.unit(surface)
+    theme.veil(surface)
+    middle, height = surface.get_width() // 2, surface.get_height()
+    block = round(2.0 * size) * max(len(world_rows), len(client_rows)) + 12 * size
+    top = max(size, (height - block) // 2 - size)
+    theme.write(surface, "Paused", (middle, top), size_px=3 * size, face="light", anchor="midtop")
+    theme.write(surface, "Click to go on, Esc to quit", (middle, top + round(4.4 * size)), size_px=size,
+                color=theme.ACCENT, anchor="midtop")
+    left = max(size, middle - 20 * size)
+    hud.draw_keys(surface, "In this world", world_rows, (left, top + 8 * size))
+    hud.draw_keys(surface, "Window", client_rows, (left + 17 * size, top + 8 * size))
+    theme.write(surface, choices, (middle, height - size), size_px=size, color=theme.MUTED,
+                anchor="midbottom")
+
+
+def draw_failure(surface, message, log_hint):
+    """A world that cannot be opened or go on: what, where and the remedy, in full."""
+    size = theme.unit(surface)
+    surface.fill(theme.NIGHT)
+    lines = theme.wrap(message, "text", round(1.1 * size), surface.get_width() - 8 * size)
+    middle, top = surface.get_rect().center
+    top -= round(0.9 * size) * len(lines) + 2 * size
+    theme.write(surface, "That did not work", (middle, top - 2 * size), size_px=round(2.4 * size),
+                face="light", anchor="center")
+    for i, line in enumerate(lines):
+        y = top + 2 * size + round(1.8 * size) * i
+        theme.write(surface, line, (middle, y), size_px=round(1.1 * size), anchor="center")
+    bottom = top + 4 * size + round(1.8 * size) * len(lines)
+    theme.write(surface, log_hint, (middle, bottom), size_px=size, color=theme.MUTED, anchor="center")
+    theme.write(surface, "Esc closes the window", (middle, bottom + 2 * size), size_px=size,
+                color=theme.ACCENT, anchor="center")

@@ -1,0 +1,130 @@
+"""The branch played since the last reset, and the clip that is written of it."""
+import logging
+import time
+from datetime import datetime
+from pathlib import Path
+
+from worldplay.action import Action
+from worldplay.clip import ClipWriter, describe
+
+log = logging.getLogger(__name__)
+
+
+def check_folder(folder):
+    """The folder, made if need be, where clips can be written; an OSError says in one line that it cannot."""
+    folder = Path(folder)
+    probe = folder / ".worldplay.part.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"clips cannot be written to {folder} ({error.strerror}); "
+                      "name another folder") from None
+    return folder
+
+
+def frame_record(world, began, *, polled, ready, input=None, flipped=None):
+    """What the sidecar says of one frame: its times in milliseconds since `began`, and how it was made."""
+    times = {"input_ms": input, "polled_ms": polled, "ready_ms": ready, "flipped_ms": flipped}
+    return {"steps": world.info.get("steps"), "path": world.info.get("path"),
+            **{name: None if at is None else round(1000 * (at - began), 3) for name, at in times.items()}}
+
+
+class Recorder:
+    """Knows every action since the last reset, so a clip begun at any frame can be replayed from the start.
+
+    Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
+    reset ends the clip and, while recording, begins the next one.
+    """
+
+    def __init__(self, world):
+        self.world = world
+        self._writer, self._finishing, self._folder = None, [], None
+        self._actions, self._number, self._header = [], 0, None
+        self._shown = None  # (frame, its step, its times)
+
+    @property
+    def is_recording(self):
+        return self._writer is not None
+
+    @property
+    def seconds(self):
+        """Length of the clip being written, in world time."""
+        return self._writer.num_frames / self.world.fps if self._writer else 0.0
+
+    def branch(self, request, frames):
+        """A Reset is done and showed `frames`, uint8 [n H W 3]."""
+        was_recording = self.is_recording
+        self.stop()
+        if request.image is None:
+            self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
+        else:
+            self._header = describe(self.world, start=frames)
+        self._actions, self._number, self._shown = [Action()], 0, (frames[-1], 0, {})
+        if was_recording:
+            self.start(self._folder / self._new_name())
+
+    def step(self, action):
+        """An action was handed to the world; the frames that follow are its."""
+        self._actions.append(action)
+
+    def frame(self, frame, times):
+        """The player saw a frame of the last step; `times` as in ClipWriter.add."""
+        self._number += 1
+        self._shown = (frame, len(self._actions) - 1, times)
+        if self._writer:
+            self._add_shown()
+
+    def start_in(self, folder):
+        """Begin a clip with a name of its own in a folder; OSError where it cannot be written."""
+        self._folder = check_folder(folder)
+        self.start(self._folder / self._new_name())
+
+    def start(self, path):
+        """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
+        actions = self._actions[:self._shown[1] + 1]
+        self._writer = ClipWriter(path, self._header, actions=actions, first=self._number)
+        self._add_shown()
+
+    def stop(self):
+        """End the clip; it is finished in the background, see `finished`."""
+        if self._writer:
+            self._writer.finish()
+            self._finishing.append(self._writer)
+            self._writer = None
+
+    def finished(self):
+        """The writers that are done since the last call; one that failed meanwhile is stopped by this."""
+        if self._writer and not self._writer.is_busy:
+            self.stop()
+        done = [writer for writer in self._finishing if not writer.is_busy]
+        self._finishing = [writer for writer in self._finishing if writer.is_busy]
+        return done
+
+    def close(self):
+        """End the clip and wait until everything is on the disk; returns the writers that finished."""
+        self.stop()
+        done, self._finishing = self._finishing, []
+        for writer in done:
+            writer.wait()
+        return done
+
+    def _add_shown(self):
+        frame, step, times = self._shown
+        self._writer.add(frame, step, self._actions[step], times)
+
+    def _new_name(self):
+        stamp = datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d_%H-%M-%S")
+        name, count = f"{self.world.name}_{stamp}", 2
+        while any(self._folder.glob(f"{name}.*")):
+            name, count = f"{self.world.name}_{stamp}_{count}", count + 1
+        return name
+
+
+def log_clip(writer):
+    """Say of a finished clip where it lies, or why there is none."""
+    if writer.error:
+        log.warning("%s", writer.error)
+    else:
+        log.info("saved %s.mp4 with %s.json (%d frames)", writer.path, writer.path.name, writer.num_frames)

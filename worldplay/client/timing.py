@@ -1,0 +1,60 @@
+"""What the clock says of the frames shown: rates and percentiles for the HUD, --stats and --json."""
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def summary_ms(seconds, percentiles=(50, 95, 99)):
+    """{"p50": ms, ..., "max": ms} of a list of durations in seconds; None where there is none."""
+    if not len(seconds):
+        return None
+    values = 1000 * np.asarray(seconds, np.float64)
+    figures = {f"p{p}": float(np.percentile(values, p)) for p in percentiles} | {"max": float(values.max())}
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+class Timing:
+    """Times of the frames of one sitting, in seconds of time.perf_counter(); the loop alone writes them.
+
+    work         from an action handed over to its step's end, context commit included, per frame made
+    key_flip     from the oldest input in a frame's action, as it left the queue, to the flip that shows it
+    longest_gap  the longest time between two looks at the event queue
+    """
+
+    def __init__(self):
+        self.work, self.key_flip = [], []
+        self.num_frames, self.num_late, self.longest_gap = 0, 0, 0.0
+        self._flips = deque(maxlen=120)
+        self._served = None
+
+    def served(self, now):
+        """The event queue was read."""
+        if self._served is not None:
+            self.longest_gap = max(self.longest_gap, now - self._served)
+        self._served = now
+
+    def flipped(self, input_time, now):
+        """A new frame is on the screen; input_time is None when nothing new was in its action."""
+        self.num_frames += 1
+        self._flips.append(now)
+        if input_time is not None:
+            self.key_flip.append(now - input_time)
+
+    def fps(self, now, over=2.0):
+        """Frames shown per second during the last `over` seconds."""
+        recent = [flip for flip in self._flips if flip > now - over]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+    def to_json(self):
+        return {"frames": self.num_frames, "late": self.num_late, "work_ms": summary_ms(self.work),
+                "key_flip_ms": summary_ms(self.key_flip),
+                "events_gap_max_ms": round(1000 * self.longest_gap, 3)}
+
+
+@dataclass
+class StepTimes:
+    """When the step under way got its input, and how many of its frames were shown."""
+    input_time: float | None
+    polled: float
+    num_frames: int = 0

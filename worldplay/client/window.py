@@ -1,0 +1,103 @@
+"""The pygame window: a frame scaled with its aspect kept, fullscreen, and the captured mouse."""
+import os
+import sys
+
+import pygame
+
+from worldplay.client import theme
+
+MIN_SIZE = (560, 440)  # what the pause screen needs
+
+
+class NoDisplay(OSError):
+    """There is no screen to open a window on."""
+
+
+class Window:
+    """Owns the one window; everything is drawn to `surface` and shown by `flip`."""
+
+    def __init__(self, size, *, fullscreen=False, scaling="smooth"):
+        """size (width, height) in pixels when not fullscreen; scaling "smooth" or "whole".
+
+            Raises NoDisplay where there is no video driver.
+        """
+        self.scaling, self.window_size, self.is_fullscreen = scaling, tuple(size), fullscreen
+        try:
+            _init_display()
+            self._window = pygame.Window("worldplay", self.window_size, resizable=True,
+                                         fullscreen_desktop=fullscreen)
+        except pygame.error as error:
+            pygame.display.quit()
+            raise NoDisplay(f"no display to open a window on ({error}); play on a machine with a screen, "
+                            "or use --headless --script SCRIPT --out CLIP.mp4") from None
+        pygame.font.init()
+        self._window.minimum_size = MIN_SIZE
+        self._window.set_icon(pygame.image.load(theme.assets() / "icon.png"))
+
+    @property
+    def surface(self):
+        """The surface to draw on; another one after the size changed."""
+        return self._window.get_surface()
+
+    def set_title(self, text):
+        self._window.title = text
+
+    def draw(self, frame):
+        """Scale a frame, uint8 [H W 3] RGB, into the middle of the surface; borders are black."""
+        surface = self.surface
+        box = pygame.Rect(0, 0, *fit(frame.shape[1::-1], surface.get_size(), self.scaling))
+        box.center = surface.get_rect().center
+        # frombuffer shares the frame's memory; only the small picture is converted to the display's format.
+        picture = pygame.image.frombuffer(frame, frame.shape[1::-1], "RGB").convert(surface)
+        scale = pygame.transform.smoothscale if self.scaling == "smooth" else pygame.transform.scale
+        if box.size != surface.get_size():
+            surface.fill((0, 0, 0))
+        scale(picture, box.size, surface.subsurface(box))
+
+    def flip(self):
+        """Show what was drawn."""
+        self._window.flip()
+
+    def resized(self, size):
+        """The player has pulled at the window; size is remembered for the next time."""
+        if not self.is_fullscreen:
+            self.window_size = tuple(size)
+
+    def toggle_fullscreen(self):
+        """The same window, so neither focus nor mouse are lost on the way."""
+        self.is_fullscreen = not self.is_fullscreen
+        if self.is_fullscreen:
+            self._window.set_fullscreen(desktop=True)
+        else:
+            self._window.set_windowed()
+
+    def capture_mouse(self, is_captured):
+        """Take the mouse for turning: no pointer, motion without end; or give it back."""
+        pygame.mouse.set_relative_mode(is_captured)
+        self._window.grab_mouse = is_captured
+
+    def close(self):
+        self._window.destroy()
+        pygame.display.quit()
+
+
+def _init_display():
+    """Raises pygame.error where there is no screen, which SDL itself covers up with its offscreen driver."""
+    is_chosen = "SDL_VIDEODRIVER" in os.environ
+    if sys.platform == "linux" and not is_chosen and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        raise pygame.error("neither DISPLAY nor WAYLAND_DISPLAY is set")
+    pygame.display.init()
+    if pygame.display.get_driver() in ("dummy", "offscreen") and not is_chosen:
+        raise pygame.error("no video driver")
+
+
+def fit(picture, screen, scaling):
+    """(width, height) at which a picture fills a screen with its aspect kept.
+
+    "whole" takes the largest whole multiple that fits, and shrinks freely where not even one does.
+    """
+    ratio = min(screen[0] / picture[0], screen[1] / picture[1])
+    if scaling == "whole" and ratio >= 1:
+        ratio = int(ratio)
+    return max(1, round(picture[0] * ratio)), max(1, round(picture[1] * ratio))
+

@@ -1,0 +1,239 @@
+"""A World made of transformer, codec, KV cache and sampler: it dreams one frame for every action."""
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldplay import checkpoint, runtime, zoo
+from worldplay.action import Action
+from worldplay.checkpoint import WorldConfig
+from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
+from worldplay.models.codec import ImageCodec
+from worldplay.models.kv_cache import KVCache
+from worldplay.models.transformer import Transformer, fuse_for_inference
+from worldplay.scene import Scene, load_scene
+from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
+
+CONTEXT_STEP = 1000  # the sampling step that names the noise of a committed context frame in frame_noise
+
+
+class DreamWorld:
+    """The learned world (contract: worldplay.world.World).
+
+    It holds the KV cache, the index of the next frame, the camera's column and the seed; `snapshot` gives them all.
+    """
+
+    def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0, folder=None):
+        self.config = config
+        self.name, self.action_space = config.name, config.action_space
+        self.frame_size, self.fps = config.frame_size, config.fps
+        self.device, self.dtype, self.seed = device, dtype, seed
+        self.transformer = fuse_for_inference(transformer.to(device, dtype).eval().requires_grad_(False))
+        self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.folder = folder
+        self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+        self.scenes = self.scenes or ("random",)
+        steps = config.steps if steps is None else steps
+        if steps not in (1, 2, 4):
+            raise ValueError(f"--steps {steps}: expected 1, 2 or 4 sampling steps per frame")
+        self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
+        self.info = {"device": device.type, "device_name": runtime.device_name(device),
+                     "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
+                     "window": config.window, "path": "eager", "context_sigma": config.context_sigma,
+                     "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
+        self.cache = self._new_cache(1)
+        self.frame, self.first_made, self.columns, self.is_mid_step = 0, 0, 0.0, False
+
+    # The World contract
+
+    @torch.inference_mode()
+    def reset(self, scene=None, *, frames=None, actions=None, seed=None):
+        """See World.reset; of a long context the last window - 1 frames are attended to."""
+        seed = self.seed if seed is None else seed
+        if frames is None:
+            start = self._scene(scene, seed)
+            frames, actions = start.frames, start.actions
+        frames = self._check_context(frames, actions)
+        self.seed = self.info["seed"] = seed
+        self.cache = self._new_cache(1)
+        self.frame, self.columns, self.is_mid_step = 0, 0.0, False
+        latents = self.codec.encode_uint8(torch.from_numpy(frames).to(self.device))
+        for i, latent in enumerate(latents):
+            vector = None if i == 0 else self._vector(actions[i])
+            self._commit(latent[None, None], vector)
+        self.first_made = self.frame
+        return frames
+
+    @torch.inference_mode()
+    def step(self, action):
+        """See World.step: sample, decode, yield; then write the frame's clean context to the cache."""
+        if self.is_mid_step:
+            raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
+        if not self.frame:
+            raise WorldError("ended", "reset the world before the first step")
+        vector = self._vector(action)
+        self.is_mid_step = True
+        columns = self.columns + self._turn(vector)
+        x0 = self._sample(self.cache, vector, columns, self.frame, 1,
+                          self.first_sigmas if self.frame == self.first_made else self.sigmas)
+        yield self.codec.decode_uint8(x0[:, 0])[0].cpu().numpy()
+        self._commit(x0, vector)
+        self.is_mid_step = False
+
+    def close(self):
+        """Nothing is held open."""
+
+    # Beyond the contract
+
+    def snapshot(self):
+        """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
+        if self.is_mid_step:
+            raise WorldError("unfinished_step", "a snapshot is taken between steps")
+        return {"cache": self.cache.clone(), "frame": self.frame, "first_made": self.first_made,
+                "columns": self.columns, "seed": self.seed}
+
+    def restore(self, state):
+        """Go back to a `snapshot`, which stays valid."""
+        self.cache = state["cache"].clone()
+        self.frame, self.first_made = state["frame"], state["first_made"]
+        self.columns, self.seed, self.is_mid_step = state["columns"], state["seed"], False
+
+    @torch.inference_mode()
+    def predict_next(self, frames, actions, *, steps=None):
+        """The last frame of each sequence, made from the real ones before it.
+
+        frames   uint8 [b n H W 3], n >= 2; frames[:, -1] is not looked at
+        actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i]
+        Returns  uint8 [b H W 3]
+        """
+        keep = min(frames.shape[1], self.config.window)
+        frames, actions = frames[:, -keep:], torch.as_tensor(actions[:, -keep:], device=self.device)
+        b, n = frames.shape[:2]
+        latents = self.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames[:, :-1]).reshape(
+            -1, *frames.shape[2:])).to(self.device))
+        latents = latents.unflatten(0, (b, n - 1))
+        cache, columns = self._new_cache(b), torch.zeros(b, dtype=torch.float64, device=self.device)
+        for i in range(n - 1):
+            vector = None if i == 0 else actions[:, i]
+            columns = columns if i == 0 else columns + self._turn(actions[:, i])
+            self._write(cache, latents[:, i:i + 1], vector, columns, i)
+        sigmas = self.sigmas if steps is None else warped_sigmas(steps)
+        columns = columns + self._turn(actions[:, -1])
+        x0 = self._sample(cache, actions[:, -1], columns, n - 1, b, sigmas)
+        return self.codec.decode_uint8(x0[:, 0]).cpu().numpy()
+
+    @torch.inference_mode()
+    def reconstruct(self, frames):
+        """frames uint8 [b H W 3] through the codec and back: the ceiling of every prediction."""
+        latents = self.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device))
+        return self.codec.decode_uint8(latents).cpu().numpy()
+
+    # Inside
+
+    def _sample(self, cache, vector, columns, frame, b, sigmas):
+        """x0 [b 1 c h w] of frame `frame` for the action vector [b a]."""
+        shape = (1, 1, *self.config.latent_shape)
+
+        def velocity(x, sigma):
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, **self._condition(vector, columns))
+
+        def noise(step):
+            return frame_noise(self.seed, frame, step, shape).to(self.device).expand(b, *shape[1:])
+        return sample_frame(velocity, noise, sigmas)
+
+    def _commit(self, x0, vector):
+        """Write frame self.frame to the cache and move on to the next one."""
+        if vector is not None:
+            self.columns += float(self._turn(vector))
+        self._write(self.cache, x0, vector, self.columns, self.frame)
+        self.frame += 1
+
+    def _write(self, cache, x0, vector, columns, frame):
+        sigma = self.config.context_sigma
+        noise = frame_noise(self.seed, frame, CONTEXT_STEP, (1, *x0.shape[1:])).to(self.device)
+        context = add_noise(x0.float(), noise, sigma) if sigma else x0
+        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, **self._condition(vector, columns))
+
+    def _condition(self, vector, columns):
+        columns = torch.as_tensor(columns, dtype=torch.float64, device=self.device).reshape(-1, 1)
+        return {"actions": None if vector is None else vector[:, None].to(self.dtype), "columns": columns}
+
+    def _turn(self, vector):
+        """Token columns the camera moves for action vectors [b a]."""
+        if not self.config.columns_per_degree:
+            return torch.zeros(len(vector), dtype=torch.float64, device=vector.device)
+        yaw = vector[:, len(self.action_space.keys)].double()
+        return yaw * self.action_space.look_limit * self.config.columns_per_degree
+
+    def _vector(self, action):
+        try:
+            return torch.from_numpy(self.action_space.encode(action)).to(self.device)[None]
+        except ValueError as error:
+            raise WorldError("bad_action", str(error)) from None
+
+    def _new_cache(self, batch):
+        c, h, w = self.config.latent_shape
+        _, rows, cols = self.config.transformer.patch_size
+        return KVCache(self.config.transformer, batch=batch, num_frames=self.config.window,
+                       tokens_per_frame=(h // rows) * (w // cols), sink=self.config.sink,
+                       sink_position=self.config.sink_position, dtype=self.dtype, device=self.device)
+
+    def _scene(self, name, seed):
+        if self.folder is None:
+            rng = np.random.default_rng(seed)
+            return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
+                         actions=[Action()], poses=None, origin={})
+        name = name or self.scenes[0]
+        if name not in self.scenes:
+            raise WorldError("bad_scene", f"{self.name} has no scene {name!r}; it has {', '.join(self.scenes)}")
+        return load_scene(self.folder / "scenes" / f"{name}.safetensors", self.frame_size)
+
+    def _check_context(self, frames, actions):
+        frames = np.asarray(frames)
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3) or not len(frames):
+            raise WorldError("bad_scene", f"context frames are {frames.dtype} {frames.shape}, expected uint8 "
+                             f"[n {self.frame_size[0]} {self.frame_size[1]} 3]")
+        if actions is None or len(actions) != len(frames):
+            raise WorldError("bad_scene", f"{len(frames)} context frames need as many actions")
+        return frames
+
+
+def load_world(name=None, *, device="auto", steps=None, seed=0):
+    """Open a learned world to play.
+
+    name    a folder, or a name in ./checkpoints, the package data or the user cache; None is the default world
+    device  as runtime.pick_device takes it: "auto" takes a GPU where there is one
+    steps   1, 2 or 4 sampling steps per frame; None takes the world's own
+    seed    of all its randomness
+
+        Raises WorldError where the world cannot be found or read, ValueError for a wrong device or steps.
+    """
+    folder, config = _config(name)
+    transformer, codec = Transformer(config.transformer), ImageCodec(config.codec)
+    for module, file in ((transformer, folder / "model.safetensors"), (codec, folder / "codec.safetensors")):
+        checkpoint.load_into(module, checkpoint.load_weights(file), file)
+    return _open(config, transformer, codec, device, steps, seed, folder)
+
+
+def random_world(name=None, *, device="auto", steps=None, seed=0):
+    """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
+    _, config = _config(name)
+    torch.manual_seed(seed)
+    return _open(config, Transformer(config.transformer), ImageCodec(config.codec), device, steps, seed, None)
+
+
+def _config(name):
+    folder = Path(zoo.find(name))
+    return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+
+
+def _open(config, transformer, codec, device, steps, seed, folder):
+    device, device_reason = runtime.pick_device(device)
+    dtype, dtype_reason = runtime.pick_dtype(device)
+    log.info("%s on %s (%s), %s (%s)", config.name, device.type, device_reason,
+             str(dtype).removeprefix("torch."), dtype_reason)
+    return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
+                      seed=seed, folder=folder)

@@ -1,0 +1,112 @@
+"""How near a world's frames come to the real ones: next frame, free play, codec, and the baselines."""
+import math
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch.nn import functional as F
+
+PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
+HORIZONS = (1, 4, 16, 64)
+_SCORES = ("psnr", "ssim", "repeat_last_psnr", "shuffled_actions_psnr", "codec_psnr")
+_BATCH = 32
+# the player moved or turned by more than this since the last frame: map units, degrees
+_MOVED, _TURNED = 0.5, 0.5
+_WINDOW, _SPREAD = 11, 1.5  # the Gaussian of SSIM, pixels
+
+
+def psnr(a, b):
+    """Peak signal-to-noise ratio of each pair of frames.
+
+    a, b     uint8 or float [... H W 3], levels 0 to 255
+    Returns  float64 [...], dB; equal frames count PSNR_CAP
+    """
+    difference = np.asarray(a, np.float32) - np.asarray(b, np.float32)
+    error = np.mean(difference ** 2, axis=(-3, -2, -1), dtype=np.float64)
+    floor = 255 ** 2 / 10 ** (PSNR_CAP / 10)
+    return 10 * np.log10(255 ** 2 / np.maximum(error, floor))
+
+
+def ssim(a, b):
+    """Structural similarity of each pair of frames, mean over channels and windows inside the frame.
+
+    a, b     uint8 or float [n H W 3], levels 0 to 255
+    Returns  float64 [n], at most 1
+
+    Source: Wang et al., Image quality assessment, IEEE TIP 2004, with its Gaussian window of 11 pixels.
+    """
+    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    window = torch.exp(-offsets ** 2 / (2 * _SPREAD ** 2))
+    window = (window / window.sum()).float()
+
+    def blur(x):
+        x = F.conv2d(x, rearrange(window, "d -> 1 1 d 1"))
+        return F.conv2d(x, rearrange(window, "d -> 1 1 1 d"))
+
+    x, y = (rearrange(torch.from_numpy(np.ascontiguousarray(frames)).float(), "n H W c -> (n c) 1 H W")
+            for frames in (a, b))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y, cov = blur(x * x) - mean_x ** 2, blur(y * y) - mean_y ** 2, blur(x * y) - mean_x * mean_y
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)
+                  / ((mean_x ** 2 + mean_y ** 2 + c1) * (var_x + var_y + c2)))
+    return rearrange(similarity.double(), "(n c) 1 H W -> n (c H W)", c=a.shape[-1]).mean(1).numpy()
+
+
+def next_frame(material, player):
+    """{next_frame, moving}: a frame predicted from real ones, over all frames and where the player moves.
+
+    Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shuffled_actions_psnr (the same
+    context, with the action of another frame drawn at random) and codec_psnr (the real frame through codec).
+    """
+    scores, moving = _score(material, player)
+    return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}
+
+
+def rollout_psnr(material, player):
+    """{rollout_psnr: {frames of free play: dB at that frame}, rollout_n: streams}."""
+    streams, dreams = material.streams[player], material.dreams(player)
+    horizon = dreams.shape[1] - streams.context
+    real = streams.frames[:len(dreams)]
+    at = {number: streams.context + number - 1 for number in HORIZONS if number <= horizon}
+    scores = {str(number): float(psnr(real[:, i], dreams[:, i]).mean()) for number, i in at.items()}
+    return {"rollout_psnr": scores, "rollout_n": len(dreams)}
+
+
+def _score(material, player):
+    """({score: float64 [m]}, bool [m] where the player moves) over every target frame of the streams."""
+    world, streams = material.world, material.streams[player]
+    num = min(material.num_targets[player], streams.frames.shape[1] - streams.context)
+    targets = np.array([(s, streams.context + i) for s in range(len(streams.frames)) for i in range(num)])
+    stranger = targets[np.random.default_rng(0).permutation(len(targets))]
+    scores = {name: [] for name in _SCORES}
+    batches = range(0, len(targets), _BATCH)
+    for start in material.track(batches, desc=f"{player}: next frame", unit="batch"):
+        here, other = targets[start:start + _BATCH], stranger[start:start + _BATCH]
+        frames, actions = _contexts(streams, here, world.info["window"])
+        real = frames[:, -1]
+        made = world.predict_next(frames, actions)
+        actions[:, -1] = streams.actions[other[:, 0], other[:, 1]]
+        misled = world.predict_next(frames, actions)
+        scores["psnr"] += list(psnr(made, real))
+        scores["ssim"] += list(ssim(made, real))
+        scores["repeat_last_psnr"] += list(psnr(frames[:, -2], real))
+        scores["shuffled_actions_psnr"] += list(psnr(misled, real))
+        scores["codec_psnr"] += list(psnr(world.reconstruct(real), real))
+    forward, right, turn = np.moveaxis(streams.moves[targets[:, 0], targets[:, 1]], -1, 0)
+    moving = (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
+    return {name: np.array(values) for name, values in scores.items()}, moving
+
+
+def _contexts(streams, targets, window):
+    """Copies of the last `window` frames and actions up to each target (stream, frame): [b window ...]."""
+    spans = [slice(max(0, i + 1 - window), i + 1) for _, i in targets]
+    return tuple(np.stack([array[s, span] for (s, _), span in zip(targets, spans)])
+                 for array in (streams.frames, streams.actions))
+
+
+def _means(scores, chosen):
+    count = int(chosen.sum())
+    means = {name: float(values[chosen].mean()) if count else math.nan for name, values in scores.items()}
+    return {"psnr": means["psnr"], "ssim": means["ssim"], "n": count} | {
+        name: value for name, value in means.items() if name not in ("psnr", "ssim")}

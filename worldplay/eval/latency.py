@@ -1,0 +1,189 @@
+"""How fast a world plays here: frame times, cost over time, passes, and the machine's ceilings."""
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldplay import runtime
+from worldplay.envs.players import PLAYERS
+
+MARKS = (100, 1_000, 10_000, 100_000)
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path")
+_PROFILED = 50  # frames
+_PASSES = ("denoise", "commit", "commit_and_denoise")
+
+
+def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
+    """Figures of a world played unpaced with the explorer's actions (JSON names of the bench command).
+
+    world    a DreamWorld; its transformer and codec are timed from outside, in a run of their own
+    frames   to play
+    load_ms  what opening it took
+    track    wraps an iterable as tqdm does
+
+        Raises ValueError for fewer than 10 frames.
+    """
+    if frames < 10:
+        raise ValueError(f"--frames {frames}: expected at least 10")
+    vectors = PLAYERS["explorer"](world.action_space, 1 + frames, 0)
+    actions = [world.action_space.decode(vector) for vector in vectors]
+    start = time.perf_counter()
+    world.reset()
+    list(_play(world, actions[:1]))
+    first_frame_ms = 1000 * (time.perf_counter() - start)
+    times = list(track(_play(world, actions[1:]), desc=f"bench {world.name}", total=frames, unit="frame"))
+    latency, ready = np.array(times).T
+    info = {name: world.info[name] for name in _INFO}
+    return {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
+            "first_frame_ms": first_frame_ms, **frame_figures(np.diff(ready)),
+            "latency_ms": _percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
+            "peak_memory_mib": runtime.peak_memory_mib(world.device)}
+
+
+def frame_figures(seconds):
+    """{fps, frame_ms, one_percent_low_fps, frame_ms_at} of the times between frames, seconds [n].
+
+    one_percent_low_fps  rate of the slowest hundredth of the frames, at least one
+    frame_ms_at          median of the 100 frames before frame 100, 1000, ...
+    """
+    frame_ms = 1000 * np.asarray(seconds)
+    slowest = np.sort(frame_ms)[-max(1, len(frame_ms) // 100):]
+    # frame i is ready at the end of interval i - 1
+    at = {str(mark): float(np.median(frame_ms[max(0, mark - 101):mark - 1]))
+          for mark in MARKS if mark <= len(frame_ms) + 1}
+    return {"fps": float(1000 / frame_ms.mean()),
+            "frame_ms": _percentiles(frame_ms) | {"max": float(frame_ms.max())},
+            "one_percent_low_fps": float(1000 / slowest.mean()), "frame_ms_at": at}
+
+
+def passes(world, actions):
+    """{passes_per_frame, pass_ms, decode_ms, gflops, ceiling_gflops} over the frames of some actions.
+
+    pass_ms         median time of one pass of the transformer, context passes included
+    decode_ms       median time of one decoded frame
+    gflops          10^9 floating-point operations a second that a pass achieves; a multiplication and an
+                    addition count two
+    ceiling_gflops  what this machine reaches on the matrix products of one pass alone, same dtype and sizes
+    """
+    times, flops = {}, []
+    with _timed(world.transformer, _PASSES, world.device, times, "pass"), \
+            _timed(world.codec, ("decode_uint8",), world.device, times, "decode"):
+        num_frames = len(list(_play(world, actions)))
+    with _counted(world.transformer, _PASSES, flops):
+        list(_play(world, actions[:1]))
+    return {"passes_per_frame": len(times["pass"]) / num_frames, "pass_ms": float(np.median(times["pass"])),
+            "decode_ms": float(np.median(times["decode"])),
+            "gflops": float(np.mean(flops) / np.median(times["pass"]) / 1e6),
+            "ceiling_gflops": _linear_gflops(world)}
+
+
+def ceilings(device, dtype):
+    """{copy_gbs, matmul_tflops, attention_tflops} of this machine, medians on random data.
+
+    copy_gbs          10^9 bytes read and written a second by a large copy
+    matmul_tflops     10^12 operations a second of a large square matrix product in dtype
+    attention_tflops  the same of full attention over many tokens in dtype
+    """
+    side, tokens, heads = (2048, 2048, 4) if device.type == "cpu" else (8192, 16384, 12)
+    source = torch.randn(64 * 2**20 if device.type == "cpu" else 2**30, device=device)
+    copy = torch.empty_like(source)
+    copy_ms = _median_ms(lambda: copy.copy_(source), device)
+    num_bytes = 2 * source.nbytes
+    del source, copy
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    matmul_ms = _median_ms(lambda: a @ b, device)
+    q, k, v = (torch.randn(1, heads, tokens, 128, device=device, dtype=dtype) for _ in range(3))
+    attention_ms = _median_ms(lambda: F.scaled_dot_product_attention(q, k, v), device)
+    return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": 2 * side**3 / matmul_ms / 1e9,
+            "attention_tflops": 4 * heads * tokens**2 * 128 / attention_ms / 1e9}
+
+
+def _play(world, actions):
+    """Yield (seconds from action to frame, time it was ready) of every frame."""
+    for action in actions:
+        start = time.perf_counter()
+        for _ in world.step(action):
+            ready = time.perf_counter()
+            yield ready - start, ready
+
+
+def _percentiles(ms):
+    return {f"p{p}": float(np.percentile(ms, p)) for p in (50, 95, 99)}
+
+
+@contextmanager
+def _timed(module, names, device, into, key):
+    """Inside, every call of these methods adds its milliseconds to into[key]."""
+    def wrap(method):
+        def timed(*args, **kwargs):
+            with runtime.measured(device, into, key):
+                return method(*args, **kwargs)
+        return timed
+    with _wrapped(module, names, wrap):
+        yield
+
+
+@contextmanager
+def _counted(module, names, into):
+    """Inside, every call of these methods appends its floating-point operations to `into`."""
+    def wrap(method):
+        def counted(*args, **kwargs):
+            with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+                result = method(*args, **kwargs)
+            into.append(counter.get_total_flops())
+            return result
+        return counted
+    with _wrapped(module, names, wrap):
+        yield
+
+
+@contextmanager
+def _wrapped(module, names, wrap):
+    names = [name for name in names if hasattr(module, name)]
+    for name in names:
+        setattr(module, name, wrap(getattr(module, name)))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(module, name)
+
+
+def _attention_flops(q, k, v, *_, **__):
+    """Of the shapes [b heads l d] of q, k and v."""
+    return 4 * q[0] * q[1] * q[2] * k[2] * q[3]
+
+
+# the one attention of PyTorch that its counter does not know
+_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+
+
+def _linear_gflops(world):
+    """Rate of the products of one frame's tokens with all weights of the blocks, one after another."""
+    config = world.config
+    _, rows, columns = config.transformer.patch_size
+    _, h, w = config.latent_shape
+    tokens = (h // rows) * (w // columns)
+    weights = [weight for weight in world.transformer.blocks.parameters() if weight.ndim == 2]
+    inputs = {width: torch.randn(tokens, width, device=world.device, dtype=world.dtype)
+              for width in {weight.shape[1] for weight in weights}}
+
+    def multiply():
+        for weight in weights:
+            F.linear(inputs[weight.shape[1]], weight)
+    flops = 2 * tokens * sum(weight.numel() for weight in weights)
+    with torch.inference_mode():
+        return flops / _median_ms(multiply, world.device) / 1e6
+
+
+def _median_ms(work, device, repeats=20, warm_up=3):
+    times = {}
+    for _ in range(warm_up):
+        work()
+    for _ in range(repeats):
+        with runtime.measured(device, times, "work"):
+            work()
+    return float(np.median(times["work"]))

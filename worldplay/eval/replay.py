@@ -1,0 +1,94 @@
+"""A recorded clip made again from its actions, and compared with what was recorded."""
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import worldplay
+from worldplay.action import Action
+from worldplay.clip import ClipWriter, read_clip
+from worldplay.envs import open_env
+from worldplay.eval.fidelity import psnr
+from worldplay.world import WorldError
+
+
+def run_replay(path, *, world=None, out=None, device="auto"):
+    """Play a clip's actions again in its world and compare the frames.
+
+    path    of the clip (.mp4, .json or without either)
+    world   name or folder of the world, where it is not the name in the sidecar
+    out     NAME.mp4 of a new clip; None keeps none
+    Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
+            first_difference_frame (None where equal), psnr{mean, min}, out
+
+    A clip's video is lossy, so the replay is encoded in the same way before the two videos are compared:
+    equal frames give equal videos.
+
+        Raises WorldError where the clip or its world cannot be opened, or the world has changed since.
+    """
+    clip = read_clip(path)
+    opened = open_for(clip, world, device)
+    try:
+        frames = replay_frames(clip, opened)
+        with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
+            target = Path(out).with_suffix("") if out else Path(folder) / "replay"
+            _write(clip, frames, target)
+            figures = compare(clip.frames(), read_clip(target).frames())
+    finally:
+        opened.close()
+    return {"clip": str(clip.path), "world": opened.name, **figures, "out": str(out) if out else None}
+
+
+def open_for(clip, name, device):
+    """The World a clip was played in, with its steps and seed.
+
+        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip.
+    """
+    sidecar = clip.sidecar
+    if sidecar["world_hash"] is None:
+        return open_env(name or sidecar["env"])
+    world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"]["steps"],
+                                 seed=sidecar["seed"])
+    found, played = world.info["world_hash"], sidecar["world_hash"]
+    if found != played:
+        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
+                         f"here it is {found}; name the folder of the other with --world")
+    return world
+
+
+def replay_frames(clip, world):
+    """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
+    sidecar, start = clip.sidecar, clip.start
+    context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+    shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
+    shown += [list(world.step(action)) for action in clip.actions[1:]]
+    # frame 0 of a branch is the last one of its start
+    first, stop = sidecar["recorded"]
+    return np.stack([frame for frames in shown for frame in frames][first:stop])
+
+
+def compare(recorded, replayed):
+    """Figures of two videos of the same length, iterables of uint8 [H W 3]."""
+    largest, scores = [], []
+    for a, b in zip(recorded, replayed, strict=True):
+        largest.append(int(np.abs(a.astype(np.int16) - b).max()))
+        scores.append(float(psnr(a, b)))
+    differing = np.flatnonzero(largest)
+    return {"frames": len(largest), "is_equal": not len(differing), "largest_difference": max(largest),
+            "largest_difference_frame": int(np.argmax(largest)) if len(differing) else None,
+            "first_difference_frame": int(differing[0]) if len(differing) else None,
+            "psnr": {"mean": float(np.mean(scores)), "min": min(scores)}}
+
+
+def _write(clip, frames, target):
+    sidecar = clip.sidecar
+    header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
+    actions = clip.actions
+    writer = ClipWriter(target, header, actions=actions[:sidecar["frames"][0]["step"] + 1],
+                        first=sidecar["recorded"][0])
+    for frame, record in zip(frames, sidecar["frames"]):
+        writer.add(frame, record["step"], actions[record["step"]], {"steps": record.get("steps")})
+    writer.finish()
+    writer.wait()
+    if writer.error:
+        raise writer.error

@@ -1,0 +1,205 @@
+"""The evaluation of a world as a whole: which suites run on what, and the report they make."""
+import importlib.util
+import json
+import logging
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+import worldplay
+from worldplay.envs import open_env
+from worldplay.eval import control, drift, fidelity, pictures
+from worldplay.eval.streams import Material, real_streams
+
+log = logging.getLogger(__name__)
+
+PLAYERS = ("explorer", "tester")
+_SHOWN = 6  # streams of each player in the video
+_INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "context_sigma", "path",
+         "world_hash")
+
+# name -> (function of (material, player) that returns figures, the players it is run for)
+SUITES = {
+    "next_frame": (fidelity.next_frame, PLAYERS),
+    "rollout": (fidelity.rollout_psnr, PLAYERS),
+    "turn_sign": (control.turn_sign, PLAYERS),
+    "drift": (drift.drift, (drift.PLAYER,)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is measured.
+
+    streams  real streams of each player, each on a held-out seed of its own
+    targets  {player: frames of each of its streams that are predicted one by one}
+    dreams   streams of each player that are also played freely
+    horizon  frames of free play
+    walks    frames of each drift walk
+    """
+    streams: int
+    targets: dict[str, int]
+    dreams: int
+    horizon: int
+    walks: tuple[int, ...]
+
+
+FULL = Plan(streams=52, targets={"explorer": 40, "tester": 20}, dreams=24, horizon=64, walks=(10_000, 1_000))
+QUICK = Plan(streams=16, targets={"explorer": 8, "tester": 8}, dreams=6, horizon=64, walks=(1_000,))
+
+
+def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", steps=None):
+    """Evaluate a world against the real environment it was trained on, and write the report.
+
+    name     of the world, as load_world takes it
+    quick    QUICK instead of FULL
+    out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
+    compare  another world of the same environment, measured on the same streams
+    Returns  the report, a dict (names: docs/eval.md)
+
+        Raises WorldError, ValueError, or OSError where `out` cannot be written.
+    """
+    started = time.monotonic()
+    plan = QUICK if quick else FULL
+    names = [name] if compare is None else [name, compare]
+    worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
+    out = _folder(out or Path("runs") / f"eval-{worlds[0].name}")
+    materials = prepare(worlds, plan, track)
+    reports = [evaluate(material) for material in materials]
+    report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
+    if compare is not None:
+        report["compare"] = reports[1]
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _write_pictures(materials[0], out)
+    return report
+
+
+def prepare(worlds, plan, track):
+    """A Material for each world; they share the real streams.
+
+        Raises ValueError when the worlds are not of one environment, actions and frame size.
+    """
+    first = worlds[0]
+    for other in worlds[1:]:
+        for what, a, b in (("environment", first.info["env"], other.info["env"]),
+                           ("actions", first.action_space, other.action_space),
+                           ("frame size", first.frame_size, other.frame_size)):
+            if a != b:
+                raise ValueError(f"--compare: {first.name} and {other.name} differ in {what} ({a} and {b}); "
+                                 "only worlds of one environment can be compared")
+    env = first.info["env"]
+    real = open_env(env)
+    _check_same_game(first, real)
+    # an engine that cannot start says so here, once, and not from every process
+    real.reset(seed=0)
+    real.close()
+    context, workers = max(world.info["window"] for world in worlds), os.cpu_count() or 1
+    streams = {player: real_streams(env, num=plan.streams, context=context, horizon=plan.horizon,
+                                    player=player, workers=workers) for player in PLAYERS}
+    return [Material(world=world, streams=streams, open_real=partial(open_env, env), num_targets=plan.targets,
+                     num_dreams=plan.dreams, walks=plan.walks, track=track) for world in worlds]
+
+
+def evaluate(material):
+    """All figures of one world, a dict: the explorer's at the top, those of the other player under its name.
+
+    A mean over nothing is None.
+    """
+    world = material.world
+    figures = {player: {} for player in PLAYERS}
+    for suite, players in SUITES.values():
+        for player in players:
+            figures[player] |= suite(material, player)
+    return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
+                   "streams": len(material.streams[PLAYERS[0]].frames), "player": PLAYERS[0],
+                   **figures[PLAYERS[0]], **{player: figures[player] for player in PLAYERS[1:]}})
+
+
+def track(iterable, **options):
+    """tqdm on stderr: a terminal is redrawn often, a log gets a line now and then."""
+    return tqdm(iterable, file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
+
+
+def finite(node):
+    """The same tree of dicts and lists with numbers that JSON cannot hold (of nothing measured) as None."""
+    if isinstance(node, dict):
+        return {name: finite(value) for name, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [finite(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def markdown(report):
+    """The report as a table: one line a figure, one column a player of each world."""
+    worlds = [report, *([report["compare"]] if "compare" in report else [])]
+    columns = [(f"{world['world']}, {player}", world if player == PLAYERS[0] else world[player])
+               for world in worlds for player in PLAYERS]
+    lines = [f"# {report['world']}, measured against the real {report['env']}", "",
+             f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
+             f"{report['context_sigma']}, {report['streams']} streams of each player on held-out seeds.", "",
+             "| | " + " | ".join(title for title, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
+    flat = [dict(_flatten(figures)) for _, figures in columns]
+    for name in dict.fromkeys(name for figures in flat for name in figures):
+        cells = (_format(figures[name]) if name in figures else "" for figures in flat)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "drift")
+
+
+def _flatten(figures):
+    for name in _TABLE:
+        if name in figures:
+            yield from _leaves(name, figures[name])
+
+
+def _leaves(name, node):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(f"{name} {key}", value)
+    else:
+        yield name, node
+
+
+def _format(value):
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _check_same_game(world, real):
+    if world.action_space != real.action_space or tuple(world.frame_size) != tuple(real.frame_size):
+        raise ValueError(f"{world.name} was trained on another version of {real.name}: it has "
+                         f"{world.action_space} and frames of {world.frame_size}, the game has "
+                         f"{real.action_space} and {real.frame_size}")
+
+
+def _folder(path):
+    probe = path / ".probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"the report cannot be written to {path} ({error.strerror}); name another folder with "
+                      "--out") from None
+    return path
+
+
+def _write_pictures(material, out):
+    Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(out / "contact_sheet.png")
+    if importlib.util.find_spec("av") is None:
+        log.warning("side_by_side.mp4 is left out: PyAV is not installed (pip install av)")
+        return
+    pairs = []
+    for player in PLAYERS:
+        dreams, streams = material.dreams(player), material.streams[player]
+        pairs += [(streams.frames[i], dreams[i]) for i in range(min(_SHOWN, len(dreams)))]
+    pictures.write_side_by_side(out / "side_by_side.mp4", pairs, material.world.fps)

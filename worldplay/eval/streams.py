@@ -1,0 +1,107 @@
+"""Real play that no trainer sees, and what a world makes of the same actions."""
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from worldplay.dataset import HELD_OUT_EVERY, is_held_out
+from worldplay.envs.collect import in_processes, own_world, play_rollout
+from worldplay.world import World
+
+# far above the seeds of any collection
+_FIRST_SEED = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Streams:
+    """Real streams of equal length; frames from number `context` on are to be predicted.
+
+    frames   uint8 [s n H W 3]; frames[:, i] is what was seen because of actions[:, i]
+    actions  float32 [s n a], encoded
+    poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left
+    context  frames at the start that are given to the world
+    """
+    frames: np.ndarray
+    actions: np.ndarray
+    poses: np.ndarray
+    context: int
+
+    @property
+    def moves(self):
+        """float64 [s n 3]: map units forward, to the right, and degrees to the right since the last frame."""
+        step = np.diff(self.poses.astype(np.float64), axis=1, prepend=self.poses[:, :1])
+        heading = np.deg2rad(self.poses[..., 3].astype(np.float64))
+        forward = step[..., 0] * np.cos(heading) + step[..., 1] * np.sin(heading)
+        right = step[..., 0] * np.sin(heading) - step[..., 1] * np.cos(heading)
+        return np.stack([forward, right, -((step[..., 3] + 180) % 360 - 180)], axis=-1)
+
+
+@dataclass(kw_only=True, eq=False)
+class Material:
+    """What the suites measure a world on; the dreams are made once, on first use.
+
+    world        the World under test, with `predict_next` and `reconstruct`
+    streams      {player: Streams} of the real environment
+    open_real    called without arguments: the real environment, a World
+    num_targets  {player: frames of each of its streams that are predicted one by one}
+    num_dreams   streams that are also played freely to their end
+    walks        frames of each drift walk
+    track        wraps an iterable as tqdm does: track(iterable, desc=, total=, unit=)
+    """
+    world: World
+    streams: dict
+    open_real: object
+    num_targets: dict
+    num_dreams: int
+    walks: tuple[int, ...]
+    track: object = field(default=lambda iterable, **_: iterable)
+    _dreams: dict = field(default_factory=dict)
+
+    def dreams(self, player):
+        """uint8 [r n H W 3]: the first streams played by the world from their (real) context on."""
+        if player not in self._dreams:
+            streams = self.streams[player]
+            jobs = self.track(range(min(self.num_dreams, len(streams.frames))), desc=f"{player}: free play",
+                              unit="stream")
+            self._dreams[player] = np.stack([dream(self.world, streams, i) for i in jobs])
+        return self._dreams[player]
+
+
+def held_out_seeds(num):
+    """`num` seeds of play that belongs to evaluation (worldplay.dataset.is_held_out)."""
+    first = _FIRST_SEED + HELD_OUT_EVERY - 1
+    seeds = [first + HELD_OUT_EVERY * i for i in range(num)]
+    assert all(map(is_held_out, seeds))
+    return seeds
+
+
+def real_streams(env, *, num, context, horizon, player, workers):
+    """Streams of `num` held-out seeds, `context` + `horizon` frames each.
+
+    env      name in worldplay.envs.ENVS
+    player   name in worldplay.envs.players.PLAYERS
+    """
+    tasks = [(env, context + horizon, seed, player) for seed in held_out_seeds(num)]
+    return stack(in_processes(_play, tasks, workers), context)
+
+
+def stack(rollouts, context):
+    """Streams made of rollouts of equal length."""
+    rollouts = list(rollouts)
+    return Streams(*(np.stack([getattr(rollout, name) for rollout in rollouts])
+                     for name in ("frames", "actions", "poses")), context)
+
+
+def dream(world, streams, i):
+    """uint8 [n H W 3]: stream `i` played by `world` from its context on."""
+    decode = partial(map, world.action_space.decode)
+    frames, actions = streams.frames[i, :streams.context], streams.actions[i]
+    shown = list(world.reset(frames=frames, actions=list(decode(actions[:streams.context]))))
+    for action in decode(actions[streams.context:]):
+        shown += list(world.step(action))
+    return np.stack(shown)
+
+
+def _play(task):
+    env, num_frames, seed, player = task
+    return play_rollout(own_world(env), num_frames=num_frames, seed=seed, player=player)

@@ -1,0 +1,79 @@
+"""How every command ends: a log file in the platform's state folder, and one clear line for every error."""
+import logging
+import logging.handlers
+import sys
+
+import platformdirs
+
+from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
+
+
+class _OneLine(logging.Formatter):
+    """What the terminal gets of a record: never its traceback, which the file holds."""
+
+    def format(self, record):
+        return record.getMessage()
+
+
+def run_command(name, body):
+    """Run `body()` as the command `name` and return its exit status: 0 done, 1 failed, 2 bad usage.
+
+    WorldError and OSError are failures and ValueError is bad usage, each one line on stderr that names the
+    log file; anything else is a defect of ours: also one line and status 1, with its traceback in the file.
+    """
+    path = _start_log(name)
+    where = f" (log: {path})" if path else ""
+
+    def unexpected(kind, error, trace):
+        log.debug("unexpected failure", exc_info=(kind, error, trace))
+        print(f"{name}: unexpected {kind.__name__}: {_first_line(error)}{where}", file=sys.stderr)
+
+    sys.excepthook = unexpected
+    try:
+        body()
+    except (WorldError, OSError) as error:
+        return _fail(name, error, where, 1)
+    except ValueError as error:
+        return _fail(name, error, where, 2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def log_path(name):
+    """Where the command `name` keeps its log."""
+    return platformdirs.user_state_path("worldplay", appauthor=False) / f"{name}.log"
+
+
+def _fail(name, error, where, status):
+    log.debug("failed", exc_info=error)
+    print(f"{name}: {_first_line(error)}{where}", file=sys.stderr)
+    return status
+
+
+def _first_line(error):
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _start_log(name):
+    """Send debug records to a file, info records to stderr; returns the file's path, None if unwritable."""
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    terminal.setFormatter(_OneLine())
+    root = logging.getLogger("worldplay")
+    root.setLevel(logging.DEBUG)
+    root.handlers = [terminal]
+    path = log_path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.handlers.RotatingFileHandler(path, maxBytes=2**20, backupCount=1, encoding="utf-8")
+    except OSError as error:
+        print(f"{name}: no log file, {path} cannot be written ({error.strerror})", file=sys.stderr)
+        return None
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(file)
+    log.debug("%s", " ".join(sys.argv))
+    return path

@@ -1,0 +1,102 @@
+"""Attention between frames: who sees whom, and the dense pass that is the oracle."""
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch.nn import functional as F
+
+from worldplay.models.position import rotate, time_rotary
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRule:
+    """Which frames a chunk of a causal sequence sees: sink frames, the past inside the window, and itself.
+
+    frames_per_chunk  frames made together; they see each other
+    window            most frames seen at once: sink + past + the chunk itself; None sees the whole past
+    sink              first frames of the sequence that stay visible
+    sink_position     "absolute": their keys keep their time; "before_window": once the window rolls, they
+                      move along in time, so that they lie right before it
+    """
+    frames_per_chunk: int = 1
+    window: int | None = None
+    sink: int = 0
+    sink_position: str = "absolute"
+
+    def __post_init__(self):
+        if self.sink_position not in ("absolute", "before_window"):
+            raise ValueError(f"sink_position {self.sink_position!r}: expected 'absolute' or 'before_window'")
+        if self.frames_per_chunk < 1 or self.sink < 0:
+            raise ValueError(f"frames_per_chunk {self.frames_per_chunk} must be at least 1, "
+                             f"sink {self.sink} at least 0")
+        if self.window is not None and self.window < self.sink + self.frames_per_chunk:
+            raise ValueError(f"window {self.window} has no room for {self.sink} sink frames and a chunk of "
+                             f"{self.frames_per_chunk}")
+
+    def past(self, start):
+        """(number of sink frames, first past frame) that the chunk beginning at frame `start` sees.
+
+        It sees frames [0, sinks), [first, start) and its own.
+        """
+        sinks = min(self.sink, start)
+        if self.window is None:
+            return sinks, sinks
+        return sinks, max(sinks, start + self.frames_per_chunk - (self.window - self.sink))
+
+    def sink_shift(self, start):
+        """Frames by which the sink keys are moved in time for the chunk beginning at frame `start`."""
+        if self.window is None or self.sink_position == "absolute":
+            return 0
+        return max(0, start + self.frames_per_chunk - self.window)
+
+
+def attend(q, k, v, mask=None):
+    """Softmax attention.
+
+    q        [b t p k d] queries of t frames; k and v [b k l d]
+    mask     bool [(t p) l], True where a query sees a key; None: it sees all
+    Returns  [b t p k d]
+    """
+    out = F.scaled_dot_product_attention(rearrange(q, "b t p k d -> b k (t p) d"), k, v, attn_mask=mask)
+    return rearrange(out, "b k (t p) d -> b t p k d", p=q.shape[2])
+
+
+def plain_attention(q, k, v, rule, halves):
+    """Causal attention by one dense mask over all tokens: the oracle of `fast_attention`, same arguments."""
+    num_frames, tokens = q.shape[1] // halves, q.shape[2]
+    rolled = [start for start in _starts(num_frames, rule) if rule.sink_shift(start)]
+    mask = _frame_mask(num_frames, rule, halves, rolled, q.device)
+    mask = mask.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
+    k = torch.cat([k, *(moved_sinks(k, rule, start) for start in rolled)], dim=1)
+    v = torch.cat([v, *(v[:, :rule.sink] for _ in rolled)], dim=1)
+    return attend(q, *(rearrange(x, "b t p k d -> b k (t p) d") for x in (k, v)), mask)
+
+
+def moved_sinks(k, rule, start):
+    """Keys [b s p k d] of the sink frames of k [b f p k d], in time where the chunk at `start` sees them."""
+    shift = rule.sink_shift(start)
+    sinks = k[:, :rule.sink]
+    return rotate(sinks, time_rotary(torch.tensor([shift], device=k.device), k.shape[-1])) if shift else sinks
+
+
+def _starts(num_frames, rule):
+    return range(0, num_frames, rule.frames_per_chunk)
+
+
+def _frame_mask(num_frames, rule, halves, rolled, device):
+    """bool [f, f + extra]: frames of all halves against them and the moved sinks of rolled chunks."""
+    num_keys = halves * num_frames + len(rolled) * rule.sink
+    mask = torch.zeros(halves, num_frames, num_keys, dtype=torch.bool, device=device)
+    for start in _starts(num_frames, rule):
+        chunk = slice(start, start + rule.frames_per_chunk)
+        sinks, first = rule.past(start)
+        mask[:, chunk, first:start] = True
+        if start in rolled:
+            extra = halves * num_frames + rolled.index(start) * rule.sink
+            mask[:, chunk, extra:extra + sinks] = True
+        else:
+            mask[:, chunk, :sinks] = True
+        for half in range(halves):
+            own = half * num_frames + start
+            mask[half, chunk, own:half * num_frames + min(start + rule.frames_per_chunk, num_frames)] = True
+    return rearrange(mask, "z t l -> (z t) l")

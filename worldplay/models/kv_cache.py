@@ -1,0 +1,104 @@
+"""Keys and values of the frames already made: a ring of fixed size that costs the same at every frame."""
+import copy
+
+import torch
+from einops import rearrange
+
+from worldplay.models.attention import FrameRule
+from worldplay.models.position import rotate, time_rotary
+
+
+class KVCache:
+    """What the next chunk sees of the past, for every layer; only a commit changes it.
+
+    Slots of one frame each: [sink frames][ring of the past][room for the chunk being made]. While the ring is
+    not full, the room is right behind the frames it holds; so keys and values are always one contiguous
+    slice. A chunk's own keys live in its room, which is no part of what is remembered, until `keep` and
+    `advance`.
+
+    rule          FrameRule: window, sink and chunk size in frames
+    first_frame   time position of the first frame committed, None while empty
+    num_frames    frames committed so far, also those no longer held
+    """
+
+    def __init__(self, config, *, batch, num_frames, tokens_per_frame, frames_per_chunk=1, sink=0,
+                 sink_position="absolute", dtype=torch.float32, device="cpu"):
+        """config: TransformerConfig. num_frames: the window; sink + past + the chunk being made.
+
+            Raises ValueError when the window has no room for sink and chunk.
+        """
+        self.rule = FrameRule(frames_per_chunk=frames_per_chunk, window=num_frames, sink=sink,
+                              sink_position=sink_position)
+        self.tokens_per_frame = tokens_per_frame
+        self.first_frame, self.num_frames = None, 0
+        shape = (config.num_heads, num_frames * tokens_per_frame, config.head_dim)
+        self._slots = torch.zeros(config.num_layers, 2, batch, *shape, dtype=dtype, device=device)
+        self._sink_keys = None
+        if sink and sink_position == "before_window":
+            self._sink_keys = torch.zeros_like(self._slots[:, 0, :, :, :sink * tokens_per_frame])
+
+    def check(self, frame, num_frames):
+        """Raise ValueError unless a chunk of num_frames at time position `frame` is the next one."""
+        if num_frames != self.rule.frames_per_chunk:
+            raise ValueError(f"a chunk of {num_frames} frames for a cache made for "
+                             f"{self.rule.frames_per_chunk} at once")
+        if self.first_frame is not None and frame != self.first_frame + self.num_frames:
+            raise ValueError(f"frame {frame} is not the next one: the cache holds the past of frame "
+                             f"{self.first_frame + self.num_frames}")
+
+    def extend(self, layer, keys, values, chunks_ahead=0):
+        """Keys and values, [b k l d] each, that a chunk sees: the past and its own, put into its room.
+
+        keys, values   [b t p k d]  of the chunk
+        chunks_ahead   1 for the chunk after the one that `keep` has just put away in this layer
+        """
+        size = self.rule.frames_per_chunk
+        begin = self._room(self.num_frames + chunks_ahead * size) * self.tokens_per_frame
+        end = begin + size * self.tokens_per_frame
+        slots = self._slots[layer]
+        slots[0, :, :, begin:end] = rearrange(keys, "b t p k d -> b k (t p) d")
+        slots[1, :, :, begin:end] = rearrange(values, "b t p k d -> b k (t p) d")
+        return slots[0, :, :, :end], slots[1, :, :, :end]
+
+    def keep(self, layer):
+        """Move the chunk in the room of this layer among the remembered frames, over the oldest ones."""
+        chunk, window, sink = self.rule.frames_per_chunk, self.rule.window, self.rule.sink
+        start, ring = self.num_frames, window - sink - chunk
+        for frame in range(start, start + chunk):
+            source = self._room(start) + frame - start
+            slots = self._slots[layer]
+            if frame < sink:
+                if self._sink_keys is not None:
+                    self._frame(self._sink_keys[layer], frame).copy_(self._frame(slots[0], source))
+            elif frame >= start + chunk - ring:
+                target = sink + (frame - sink) % ring
+                if target != source:
+                    self._frame(slots, target).copy_(self._frame(slots, source))
+        shift = self.rule.sink_shift(start + chunk)
+        if self._sink_keys is not None and shift:
+            turn = time_rotary(torch.tensor([shift], device=self._slots.device), self._slots.shape[-1])
+            self._slots[layer, 0, :, :, :sink * self.tokens_per_frame] = rotate(self._sink_keys[layer], turn)
+
+    def advance(self, frame):
+        """Count the chunk at time position `frame` as committed, after `keep` in every layer."""
+        if self.first_frame is None:
+            self.first_frame = frame
+        self.num_frames += self.rule.frames_per_chunk
+
+    def remembered(self):
+        """A copy of what the next chunk will see of the past: keys and values [layers 2 b k l d]."""
+        return self._slots[:, :, :, :, :self._room(self.num_frames) * self.tokens_per_frame].clone()
+
+    def clone(self):
+        """An independent copy: a snapshot of the past."""
+        other = copy.copy(self)
+        other._slots = self._slots.clone()
+        other._sink_keys = None if self._sink_keys is None else self._sink_keys.clone()
+        return other
+
+    def _room(self, start):
+        """Slot where the room of the chunk beginning at frame count `start` begins."""
+        return min(start, self.rule.window - self.rule.frames_per_chunk)
+
+    def _frame(self, slots, index):
+        return slots[..., index * self.tokens_per_frame:(index + 1) * self.tokens_per_frame, :]

@@ -1,0 +1,90 @@
+"""Device, number type, timers and memory of this machine; the only module that says cuda."""
+import importlib.util
+import shutil
+import sys
+import sysconfig
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+
+def pick_device(name="auto"):
+    """(torch.device, reason) for "auto", "cpu" or "cuda".
+
+        Raises ValueError when "cuda" is asked for and there is none, or the name is unknown.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device {name}: expected auto, cpu or cuda")
+    if torch.cuda.is_available() and name != "cpu":
+        return torch.device("cuda"), torch.cuda.get_device_name()
+    if name == "cuda":
+        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install a CUDA build "
+                         f"of PyTorch (this one is {torch.__version__})")
+    return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device"
+
+
+def pick_dtype(device):
+    """(dtype, reason): bfloat16 where the hardware multiplies it natively, float32 otherwise."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        native = major >= 8
+        return (torch.bfloat16 if native else torch.float32), f"SM {major}.{minor}"
+    if torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16, "AMX"
+    if torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16, "AVX-512 BF16"
+    return torch.float32, "no bfloat16 arithmetic on this processor"
+
+
+def pick_compile(device):
+    """(bool, reason): whether torch.compile finds what it needs to make code for the device."""
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return False, "Python's C headers are not installed"
+    if device.type == "cuda":
+        found = importlib.util.find_spec("triton") is not None
+        return found, "Triton" if found else "Triton is not installed"
+    compiler = next((name for name in ("g++", "clang++", "cl") if shutil.which(name)), None)
+    return compiler is not None, compiler or "no C++ compiler on the path"
+
+
+def device_name(device):
+    """What the hardware calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        import platform
+        model = platform.processor() or platform.machine()
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def synchronize(device):
+    """Wait until the device has done everything it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_mib(device):
+    """Most memory this process has held: on the GPU if there is one, of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@contextmanager
+def measured(device, into, name):
+    """Add the milliseconds the block took, device included, to the list into[name]."""
+    synchronize(device)
+    start = time.perf_counter()
+    yield
+    synchronize(device)
+    into.setdefault(name, []).append(1000 * (time.perf_counter() - start))

@@ -1,0 +1,73 @@
+"""A scene on disk: real frames to start from, how the real game gets there, and a thumbnail."""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from worldplay.action import Action, ActionSpace
+from worldplay.world import WorldError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """frames uint8 [n H W 3]; actions: n Actions, actions[i] caused frames[i]; poses float32 [n 4] or None;
+    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there.
+    """
+    name: str
+    frames: np.ndarray
+    actions: list[Action]
+    poses: np.ndarray | None
+    origin: dict
+
+
+def save_scene(folder, scene, action_space):
+    """Write folder/NAME.safetensors and folder/NAME.png (the last frame)."""
+    from PIL import Image
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"frames": np.ascontiguousarray(scene.frames),
+               "actions": np.stack([action_space.encode(action) for action in scene.actions])}
+    if scene.poses is not None:
+        tensors["poses"] = np.ascontiguousarray(scene.poses, np.float32)
+    header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
+    save_file(tensors, folder / f"{scene.name}.safetensors", metadata=header)
+    Image.fromarray(scene.frames[-1]).save(folder / f"{scene.name}.png")
+
+
+def load_scene(path, frame_size):
+    """The Scene in NAME.safetensors; WorldError("bad_scene") when unreadable or of another frame size."""
+    path = Path(path)
+    try:
+        with safe_open(path, "np") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        frames, vectors = tensors["frames"], tensors["actions"]
+        space = ActionSpace.from_json(json.loads(header["action_space"]))
+        origin = json.loads(header["origin"])
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"scene {path} is missing") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); fetch or train this world again") from None
+    if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
+        raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, this world shows "
+                         f"uint8 {(*frame_size, 3)}")
+    return Scene(name=path.stem, frames=frames, actions=[space.decode(v) for v in vectors],
+                 poses=tensors.get("poses"), origin=origin)
+
+
+def image_scene(path, frame_size):
+    """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is null."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+    try:
+        picture = Image.open(path).convert("RGB")
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"image {path} does not exist") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
+    height, width = frame_size
+    picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    return Scene(name=Path(path).stem, frames=np.asarray(picture, np.uint8)[None], actions=[Action()], poses=None,
+                 origin={})

@@ -1,0 +1,73 @@
+"""Stage `causal_cd`: causal consistency distillation of the AR teacher into a few-step student, no stored trajectories."""
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, x0_from_velocity
+from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.train.teacher_forcing import Context, ContextConfig, prediction_sheet
+from worldplay.train.trainer import move_average
+
+
+def consistency_loss(x0_student, x0_target):
+    """Mean squared difference of two estimates of the same clean frame, [b t c h w] each, in float32.
+
+    x0_student  at the noisier point; x0_target  by the averaged student at the teacher's next point, no gradient
+    Source: Causal Forcing++, arXiv:2605.15141, stage 2.
+    """
+    return (x0_student.float() - x0_target.detach().float()).square().mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalCDConfig:
+    """One online Euler step of the teacher between neighbours of `num_timesteps` shifted noise levels.
+
+    num_timesteps  48: a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid
+    ema            decay of the averaged student that gives the target and ships
+
+    There is no guidance: one action in a known past has one right next frame here, and pushing the teacher past
+    it lowers the paired fidelity that the world is chosen by.
+    """
+    model: TransformerConfig
+    context: ContextConfig = ContextConfig()
+    num_timesteps: int = 48
+    shift: float = 5.0
+    ema: float = 0.99
+
+
+class CausalCDStage:
+    """Trains `student` against `ema`, its running average, along the trajectories of the frozen `teacher`."""
+    name, trained, result = "causal_cd", ("student",), "ema"
+
+    def __init__(self, config, teacher, decode):
+        """teacher: state dict of the AR teacher, which student and average start from too."""
+        self.config, self.decode = config, decode
+        network = Transformer(config.model)
+        network.load_state_dict(teacher)
+        self.models = {"student": network, "ema": copy.deepcopy(network).requires_grad_(False),
+                       "teacher": copy.deepcopy(network).requires_grad_(False)}
+        self.sigmas = torch.cat([shifted_sigmas(config.num_timesteps, config.shift), torch.zeros(1)])
+
+    def turn(self, step):
+        return "student"
+
+    def loss(self, role, batch, draws, call):
+        latents = batch["latents"]
+        context = Context(self.config.context, batch, draws).spoil(call, "ema", draws)
+        # Each frame draws its own pair; the last one ends at data, where the average returns its input: the anchor.
+        n = draws.integers("pair", self.config.num_timesteps, latents.shape[1])
+        sigma, lower = (self.sigmas[i].to(latents.device) for i in (n, n + 1))
+        noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
+        x = add_noise(latents, noise, sigma)
+        with torch.no_grad():
+            x_lower = euler_step(x, context.predict(call, "teacher", x, sigma).float(), sigma, lower)
+            target = x0_from_velocity(x_lower, context.predict(call, "ema", x_lower, lower).float(), lower)
+        x0 = x0_from_velocity(x, context.predict(call, role, x, sigma).float(), sigma)
+        return consistency_loss(x0, target), {"data_error": (x0.detach() - latents).square().mean()}
+
+    def after_step(self, step):
+        move_average(self.models["ema"], self.models["student"], self.config.ema)
+
+    def sheet(self, batch, draws):
+        return prediction_sheet(self.models["ema"], self.config.context, batch, draws, self.decode)

@@ -1,0 +1,284 @@
+"""From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
+import copy
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from worldplay import checkpoint, dataset, lerobot, runtime, zoo
+from worldplay.checkpoint import WorldConfig
+from worldplay.engine import load_world
+from worldplay.envs import collect, open_env
+from worldplay.models.codec import ImageCodec
+from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.scene import Scene, save_scene
+from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage
+from worldplay.train.codec import CodecStage, CodecStageConfig, DecoderStage
+from worldplay.train.context_sigma import choose_context_sigma
+from worldplay.train.metrics import Metrics
+from worldplay.train.teacher_forcing import ContextConfig, TeacherForcingConfig, TeacherForcingStage
+from worldplay.train.trainer import LoopConfig, Trainer
+from worldplay.train.windows import FrameBatches, LatentWindows
+
+log = logging.getLogger(__name__)
+
+STAGES = ("codec", "teacher_forcing", "causal_cd", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A named run: what is played, how large the networks are, and how a time budget is divided."""
+    name: str
+    """Name of the world it makes."""
+    env: str
+    """The real environment, a name in worldplay.envs.ENVS."""
+    num_frames: int = 64_000
+    """Frames of gameplay to collect when no --data is given."""
+    rollout_frames: int = 256
+    """Frames of one episode of it; every twentieth episode is held out."""
+    length: int = 20
+    """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
+    shares: tuple[float, float, float, float] = (0.13, 0.6, 0.2, 0.07)
+    """Parts of the budget for the stages, in the order of STAGES."""
+    columns_per_degree: float = 0.0
+    """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
+    context: ContextConfig = ContextConfig()
+    context_sigma: float = 0.1
+    """Noise level of play's own frames until the end, when walks of context_walk frames choose it."""
+    context_walk: int = 300
+    """Frames of those walks; one of worldplay.eval.drift.CURVE."""
+    transformer: TransformerConfig
+    codec: CodecStageConfig = CodecStageConfig()
+    codec_loop: LoopConfig
+    teacher_forcing_loop: LoopConfig
+    causal_cd_loop: LoopConfig
+    shift: float = 5.0
+    """Shift of the noise schedule: more dwells longer near noise."""
+
+
+class Chain:
+    """One run in a folder; `run` goes on where the last call stopped and leaves a playable world there.
+
+    RUN/run.json           the recipe and the seconds each part took and may take
+    RUN/data, RUN/latents  the frame cache and the latents of its frames
+    RUN/STAGE/state        what a stage needs to go on
+    RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
+    """
+
+    def __init__(self, recipe, folder, *, device, dtype, budget=None, stop_at=math.inf, data=None, init_from=None, seed=0):
+        """budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
+        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and teacher to go on from.
+        """
+        self.recipe, self.folder = recipe, Path(folder)
+        self.device, self.dtype, self.budget, self.stop_at = device, dtype, budget, stop_at
+        self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
+        self.compiled, reason = runtime.pick_compile(device)
+        log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self._open_log()
+        self.metrics = Metrics(self.folder)
+        self.where = "collection"
+
+    def run(self):
+        """True when the world is finished, False when stopped with work left."""
+        cache = self._timed("collect", self._collect)
+        if cache.env != self.recipe.env:
+            raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
+        for split in ("train", "held_out"):
+            if not len(cache.split(split)):
+                raise ValueError(f"{self.folder / 'data'}: no {split} episode among {len(cache.episodes)}; every twentieth "
+                                 "seed is held out, so 20 episodes are needed: more frames, or shorter episodes")
+        codec = self._codec(cache)
+        if codec is None:
+            return False
+        latents = self._timed("encode", lambda: self._encode(cache, codec))
+        teacher = self._teacher(cache, latents, codec)
+        if teacher is None:
+            return False
+        student = self._student(cache, latents, codec, teacher)
+        if student is None or not self._decoder(cache, codec, student, teacher):
+            return False
+        if "context_sigma_scores" not in self.log:
+            self._timed("choose context sigma", self._choose_context_sigma)
+        return True
+
+    # The parts
+
+    def _collect(self):
+        folder, recipe = self.folder / "data", self.recipe
+        if (folder / "index.json").exists():
+            return dataset.FrameCache.open(folder)
+        if self.data_from is not None:
+            return lerobot.decode_to_cache(self.data_from, folder)
+        rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
+                                            workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
+        with tqdm(total=recipe.num_frames, desc="collect", unit="frame", disable=None) as bar:
+            return dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env),
+                                             num_frames=recipe.num_frames, progress=bar.update)
+
+    def _codec(self, cache):
+        if self.init_from:
+            codec = ImageCodec(self._base_config().codec).to(memory_format=torch.channels_last)
+            path = self.init_from / "codec.safetensors"
+            checkpoint.load_into(codec, checkpoint.load_weights(path), path)
+            return codec.to(self.device).eval().requires_grad_(False)
+        data = FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
+        torch.manual_seed(self.seed)
+        stage = CodecStage(self.recipe.codec)
+        done = self._train(stage, data, self.recipe.codec_loop)
+        return stage.models[stage.result].eval() if done else None
+
+    def _encode(self, cache, codec):
+        path = self.folder / "latents.npy"
+        if not path.exists():
+            encode_frames(codec, cache.frames, path, self.device, self.dtype)
+        return np.load(path, mmap_mode="r")
+
+    def _teacher(self, cache, latents, codec):
+        config = TeacherForcingConfig(model=self._transformer(cache), context=self.recipe.context,
+                                      shift=self.recipe.shift)
+        torch.manual_seed(self.seed + 1)
+        init = None
+        if self.init_from:
+            path = self.init_from / "teacher.safetensors"
+            model = Transformer(config.model)
+            checkpoint.load_into(model, checkpoint.load_weights(path), path)
+            init = model.state_dict()
+        stage = TeacherForcingStage(config, codec.decode_uint8, init)
+        done = self._train(stage, self._windows(cache, latents), self.recipe.teacher_forcing_loop,
+                           lambda: self._export(cache, codec, stage.models["ema"], stage.models["ema"], steps=4))
+        return stage.models[stage.result] if done else None
+
+    def _student(self, cache, latents, codec, teacher):
+        config = CausalCDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift)
+        stage = CausalCDStage(config, teacher.state_dict(), codec.decode_uint8)
+        done = self._train(stage, self._windows(cache, latents), self.recipe.causal_cd_loop,
+                           lambda: self._export(cache, codec, stage.models["ema"], stage.models["teacher"], steps=2))
+        return stage.models[stage.result] if done else None
+
+    def _decoder(self, cache, codec, student, teacher):
+        stage = DecoderStage(self.recipe.codec, codec)
+        data = FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
+        return self._train(stage, data, self.recipe.codec_loop,
+                           lambda: self._export(cache, stage.models["ema"], student, teacher, steps=2))
+
+    def _choose_context_sigma(self):
+        world = load_world(self.folder, device=self.device.type)
+        best, scores = choose_context_sigma(world, num_frames=self.recipe.context_walk)
+        checkpoint.write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
+        self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
+
+    # What they share
+
+    def _train(self, stage, data, loop, after_save=None):
+        if loop.steps is None:
+            loop = replace(loop, seconds=self._seconds(stage.name))
+        for model in stage.models.values() if self.compiled else ():
+            for block in getattr(model, "blocks", ()):
+                block.compile()
+        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.folder / stage.name, self.metrics,
+                          self.device, self.dtype, after_save)
+        if trainer.progress < 1:
+            trainer.run(self.stop_at)
+            self.where = f"{stage.name}, {100 * trainer.progress:.0f} % of it done"
+        return trainer.progress >= 1
+
+    def _seconds(self, name):
+        """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts."""
+        if name not in self.log["seconds"]:
+            left = self.budget - sum(self.log["spent"].values()) - sum(self.log["seconds"].values())
+            shares = dict(zip(STAGES, self.recipe.shares))
+            rest = [shares[later] for later in STAGES[STAGES.index(name):]]
+            self.log["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
+            checkpoint.write_json(self.folder / "run.json", self.log)
+        return self.log["seconds"][name]
+
+    def _timed(self, name, part):
+        start = time.monotonic()
+        result = part()
+        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + time.monotonic() - start
+        checkpoint.write_json(self.folder / "run.json", self.log)
+        return result
+
+    def _windows(self, cache, latents):
+        space = cache.action_space
+        return LatentWindows(latents, cache.actions, cache.split("train"), cache.split("held_out"), self.recipe.length,
+                             yaw_channel=len(space.keys),
+                             columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
+
+    def _transformer(self, cache):
+        channels = self.recipe.codec.model.channels
+        return replace(self.recipe.transformer, in_channels=channels, out_channels=channels,
+                       action_channels=cache.action_space.num_channels)
+
+    def _export(self, cache, codec, student, teacher, steps):
+        recipe = self.recipe
+        config = WorldConfig(
+            name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
+            transformer=self._transformer(cache), codec=codec.config, steps=steps, window=recipe.context.window,
+            sink=recipe.context.sink, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+        checkpoint.write_json(self.folder / "config.json", config.to_json())
+        checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "model.safetensors", student.state_dict(), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "teacher.safetensors", teacher.state_dict(), torch.bfloat16)
+        if not (self.folder / "scenes").exists():
+            export_scenes(cache, self.folder / "scenes", recipe.env)
+
+    def _base_config(self):
+        path = self.init_from / "config.json"
+        return WorldConfig.from_json(checkpoint.read_json(path), path)
+
+    def _open_log(self):
+        recipe = json.loads(json.dumps(asdict(self.recipe)))
+        given = {"seed": self.seed, "data": self.data_from and str(self.data_from),
+                 "init_from": self.init_from and str(self.init_from)}
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {"recipe": recipe, "budget": self.budget, **given, "spent": {}, "seconds": {}}
+        record = checkpoint.read_json(path)
+        for name, value in {**recipe, **given}.items():
+            before = (record["recipe"] if name in recipe else record).get(name)
+            if before != value:
+                raise ValueError(f"{path} was started with {name} {before}, now it is {value}; "
+                                 "go on with the same, or give another --out")
+        return record
+
+
+def encode_frames(codec, frames, path, device, dtype, batch=64):
+    """Latents of all frames, uint8 [N H W 3], as float16 [N c h w] in the file `path`; written aside, then renamed."""
+    codec = copy.deepcopy(codec).to(device, dtype)
+    height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
+    shape = (len(frames), codec.config.channels, height, width)
+    draft = path.with_name(path.name + ".tmp")
+    latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
+    with torch.inference_mode():
+        for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
+            part = torch.from_numpy(np.ascontiguousarray(frames[i:i + batch]))
+            latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
+    latents.flush()
+    draft.rename(path)
+
+
+def export_scenes(cache, folder, env, num=6, num_frames=4):
+    """The first frames of held-out episodes spread over the set, as scenes, those with most to see first.
+
+    A few frames tell how the player moves; the rest of a window would only make the folder heavier.
+    """
+    episodes = cache.split("held_out")
+    picks = episodes[np.unique(np.linspace(0, len(episodes) - 1, num).astype(int))].tolist()
+    picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
+    draft = folder.with_name(folder.name + ".tmp")
+    for i, (start, _, seed) in enumerate(picks, 1):
+        rows = slice(start, start + num_frames)
+        save_scene(draft, Scene(
+            name=f"start-{i}", frames=np.asarray(cache.frames[rows]), poses=np.asarray(cache.poses[rows]),
+            actions=[cache.action_space.decode(vector) for vector in cache.actions[rows]],
+            origin={"environment": env, "seed": seed}), cache.action_space)
+    draft.rename(folder)

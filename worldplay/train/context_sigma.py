@@ -1,0 +1,41 @@
+"""Choose the noise level at which play writes its own frames to the cache: the one whose short walks drift least."""
+import logging
+import math
+import os
+from dataclasses import replace
+from functools import partial
+
+from worldplay.envs import open_env
+from worldplay.eval.drift import PLAYER, drift
+from worldplay.eval.streams import Material, real_streams
+
+log = logging.getLogger(__name__)
+
+CANDIDATES = (0.0, 0.05, 0.1, 0.2, 0.3)
+
+
+def drift_score(figures):
+    """How far a walk has drifted, 0 not at all: figures of `drift` at one point of its curve.
+
+    Sharpness counts against what the codec leaves of it, which no walk can exceed for long.
+    """
+    def away(ratio):
+        return abs(math.log(max(ratio, 1e-3)))
+    return (away(figures["sharpness_ratio"] / figures["codec_sharpness_ratio"]) + away(figures["brightness_ratio"])
+            + figures["histogram_distance"])
+
+
+def choose_context_sigma(world, *, num_frames, num_walks=3, candidates=CANDIDATES):
+    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld; num_frames is a point of drift.CURVE."""
+    env = world.config.env
+    streams = {PLAYER: real_streams(env, num=12, context=world.config.window, horizon=16, player=PLAYER,
+                                    workers=os.cpu_count())}
+    config, scores = world.config, {}
+    for sigma in candidates:
+        world.config = replace(config, context_sigma=sigma)
+        material = Material(world=world, streams=streams, open_real=partial(open_env, env), num_targets={},
+                            num_dreams=0, walks=(num_frames,) * num_walks)
+        scores[sigma] = drift_score(drift(material, PLAYER)["drift"][str(num_frames)])
+        log.info("context sigma %.2f: drift %.3f after %d frames", sigma, scores[sigma], num_frames)
+    world.config = config
+    return min(scores, key=scores.get), scores

@@ -1,0 +1,45 @@
+"""Every random number of training, as a function of (seed, step, purpose, global sample index)."""
+import hashlib
+
+import torch
+
+
+class Draws:
+    """The random numbers of one training step; they depend on no rank, batch split or earlier step.
+
+    seed     of the run
+    step     of the stage
+    indices  global sample indices of the batch at hand, one per row
+    """
+
+    def __init__(self, seed, step, indices):
+        self.seed, self.step, self.indices = seed, step, list(indices)
+
+    def generator(self, purpose, index=None):
+        """A CPU generator of its own for (purpose, index); index None is shared by the whole batch."""
+        text = f"{self.seed}/{self.step}/{purpose}/{'shared' if index is None else index}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+    def normal(self, purpose, *shape):
+        """Standard normal, float32 [b *shape]."""
+        return self._per_sample(torch.randn, purpose, shape)
+
+    def uniform(self, purpose, *shape):
+        """Uniform in [0, 1), float32 [b *shape]."""
+        return self._per_sample(torch.rand, purpose, shape)
+
+    def integers(self, purpose, below, *shape):
+        """Uniform integers in [0, below), int64 [b *shape]."""
+        return (self._per_sample(torch.rand, purpose, shape).double() * below).long().clamp_max(below - 1)
+
+    def shared_uniform(self, purpose):
+        """One number in [0, 1) for the whole batch, the same on every process."""
+        return float(torch.rand((), generator=self.generator(purpose)))
+
+    def shared_integer(self, purpose, below):
+        """One integer in [0, below) for the whole batch, the same on every process."""
+        return int(torch.randint(below, (), generator=self.generator(purpose)))
+
+    def _per_sample(self, draw, purpose, shape):
+        return torch.stack([draw(shape, generator=self.generator(purpose, index)) for index in self.indices])

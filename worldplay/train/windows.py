@@ -1,0 +1,58 @@
+"""Batches of frames or of latent windows, drawn from a frame cache as a function of the step's draws alone."""
+import numpy as np
+import torch
+
+
+def yaw_columns(actions, yaw_channel, columns_per_unit):
+    """How far the camera has turned since the first frame of each sequence, in token columns.
+
+    actions   [b t a] encoded; actions[:, 0] led to the first frame and does not count
+    Returns   float64 [b t]; 0 at the first frame, growing to the right
+    """
+    yaw = actions[..., yaw_channel].double() * columns_per_unit
+    yaw[:, 0] = 0
+    return yaw.cumsum(dim=1)
+
+
+class FrameBatches:
+    """Single frames for the codec, from the episodes that are not held out."""
+
+    def __init__(self, frames, train, held_out):
+        """frames: uint8 [N H W 3], any array; train, held_out: int [e 3] start, length, seed."""
+        self.frames = frames
+        self.rows = {False: _rows(train), True: _rows(held_out)}
+
+    def batch(self, draws, held_out=False):
+        rows = self.rows[held_out]
+        picks = rows[draws.integers("frame", len(rows)).numpy()]
+        return {"frames": torch.from_numpy(np.stack([self.frames[row] for row in picks]))}
+
+
+class LatentWindows:
+    """Windows of consecutive latents with their actions and camera columns; none crosses an episode's border."""
+
+    def __init__(self, latents, actions, train, held_out, length, yaw_channel, columns_per_unit):
+        """latents [N c h w], actions [N a], any arrays; length: frames of a window."""
+        self.latents, self.actions, self.length = latents, actions, length
+        self.yaw_channel, self.columns_per_unit = yaw_channel, columns_per_unit
+        self.starts = {False: _starts(train, length), True: _starts(held_out, length)}
+        for held, starts in self.starts.items():
+            if not len(starts):
+                raise ValueError(f"no {'held-out' if held else 'training'} episode is {length} frames long; "
+                                 "collect longer episodes")
+
+    def batch(self, draws, held_out=False):
+        starts = self.starts[held_out]
+        picks = starts[draws.integers("window", len(starts)).numpy()]
+        latents = np.stack([self.latents[i:i + self.length] for i in picks]).astype(np.float32)
+        actions = torch.from_numpy(np.stack([self.actions[i:i + self.length] for i in picks]))
+        return {"latents": torch.from_numpy(latents), "actions": actions,
+                "columns": yaw_columns(actions, self.yaw_channel, self.columns_per_unit)}
+
+
+def _rows(episodes):
+    return np.concatenate([np.arange(start, start + length) for start, length, _ in episodes])
+
+
+def _starts(episodes, length):
+    return np.array([i for start, size, _ in episodes for i in range(start, start + size - length + 1)], np.int64)

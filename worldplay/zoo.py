@@ -1,0 +1,126 @@
+"""Where worlds are found by name or folder, and which one opens when none is named."""
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from worldplay.action import ActionSpace
+from worldplay.world import WorldError
+
+# inside an installed package, or beside the package in a checkout
+_PACKAGED = next((path for path in (Path(__file__).parent / "_data" / "checkpoints",) if path.is_dir()),
+                 Path(__file__).parent.parent / "checkpoints")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is known of a world without opening it.
+
+    name          what `find` takes
+    folder        where it lies
+    size_mib      of all its files
+    env           the real environment it was trained on
+    frame_size    (H, W) pixels
+    fps           frames of world time per second
+    action_space  what the player can do in it
+    is_default    whether it opens when no name is given
+    """
+    name: str
+    folder: Path
+    size_mib: float
+    env: str
+    frame_size: tuple[int, int]
+    fps: float
+    action_space: ActionSpace
+    is_default: bool
+
+
+def find(name=None):
+    """Folder of the world called `name`; None is the default world.
+
+    name  a folder with a config.json, or one looked up in ./checkpoints, the package data and the user cache
+
+        Raises WorldError("not_found") with the names there are, or "bad_checkpoint" for a folder without one.
+    """
+    if name is None:
+        name = default_name()
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        return folder
+    named = _named()
+    if str(name) in named:
+        return named[str(name)]
+    if folder.is_dir():
+        raise WorldError("bad_checkpoint", f"{folder} holds no world: config.json is missing; give the "
+                         "folder of a checkpoint, or of a training run that has saved one")
+    raise WorldError("not_found", f"world {str(name)!r}: unknown; {_choice(str(name), named)}")
+
+
+def default_name():
+    """The name in the first `default` file on the way: one line of text beside the worlds.
+
+        Raises WorldError("not_found") where there is none.
+    """
+    for place in _places():
+        file = place / "default"
+        if file.is_file():
+            return file.read_text(encoding="utf-8").strip()
+    raise WorldError("not_found", f"no default world is named; {_choice(None, _named())}")
+
+
+def cards():
+    """Card of every world that can be opened by name, in order of their names.
+
+        Raises WorldError("bad_checkpoint") where a config.json cannot be read.
+    """
+    try:
+        default = default_name()
+    except WorldError:
+        default = None
+    return [_card(name, folder, name == default) for name, folder in sorted(_named().items())]
+
+
+def _places():
+    cache = platformdirs.user_cache_path("worldplay", appauthor=False)
+    return Path("checkpoints"), _PACKAGED, cache / "worlds"
+
+
+def _named():
+    """{name: folder}; the first place on the way wins."""
+    named = {}
+    for place in _places():
+        for config in sorted(place.glob("*/config.json")):
+            if _is_ours(config):
+                named.setdefault(config.parent.name, config.parent)
+    return named
+
+
+def _is_ours(config):
+    """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
+    try:
+        return "action_space" in json.loads(config.read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+
+
+def _choice(name, named):
+    if not named:
+        return "none is installed here: train one (python train_world.py --help) and give its folder"
+    near = difflib.get_close_matches(name, named, 1) if name else []
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return f"{meant}there are {', '.join(sorted(named))}; or give a folder"
+
+
+def _card(name, folder, is_default):
+    path = folder / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Card(name=name, folder=folder, env=fields["env"], frame_size=tuple(fields["frame_size"]),
+                    fps=fields["fps"], action_space=ActionSpace.from_json(fields["action_space"]),
+                    size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
+                    is_default=is_default)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); fetch or train it "
+                         "again") from None
