@@ -1,4 +1,5 @@
 """The client under scripted events: order of the loop, pauses, late frames, failures, recording, settings."""
+import contextlib
 import json
 import os
 import time
@@ -101,7 +102,11 @@ def seconds_waited():
 
     All threads count: one that is kept waiting while it holds the interpreter's lock holds up the others.
     """
-    return sum(int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    waited = 0
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            waited += int(file.read_text().split()[1])
+    return waited / 1e9
 
 
 def steps_of(world):

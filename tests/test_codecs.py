@@ -34,10 +34,11 @@ def test_sizes_and_a_frame_alone_equals_the_frame_in_a_batch():
 
 
 def test_latents_are_normalised_over_the_batch_and_statistics_stay_float32_in_bfloat16():
+    torch.manual_seed(0)
     codec = ImageCodec(TINY)
-    latents = codec.encode(to_float(frames(32)))
+    latents = codec.encode(1000 * to_float(frames(32)))  # so that the statistics outweigh the norm's eps
     assert latents.mean((0, 2, 3)).abs().max() < 1e-5
-    assert (latents.var((0, 2, 3), unbiased=False) - 1).abs().max() < 0.1
+    assert (latents.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-2
     assert codec.eval().to(torch.bfloat16).encode(to_float(frames(2))).dtype == torch.float32
 
 

@@ -65,14 +65,20 @@ class Player:
                 f"sys.exit(main(sys.argv[1:], open_world=lambda config: {world}))")
         self.process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=self.env,
                                         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.wait(lambda: self.find(), "a window")
-        self.window = self.find()[0]
+        # the window manager takes a new window off the screen for a moment to frame it; keys before the focus are lost
+        self.wait(self.has_focus, "a window with the focus")
 
-    def find(self):
-        found = subprocess.run(["xdotool", "search", "--onlyvisible", "--class", "worldplay"], env=self.env,
-                               text=True, capture_output=True, timeout=PATIENCE)
+    def has_focus(self):
+        """Whether the window is there and has the focus; keeps its number."""
         assert self.process.poll() is None, self.process.communicate()
-        return found.stdout.split()
+        found = self.ask("search", "--onlyvisible", "--class", "worldplay").split()
+        self.window = found[0] if found else None
+        return found and self.ask("getactivewindow") == self.window
+
+    def ask(self, *words):
+        """What xdotool says, '' where it finds nothing."""
+        return subprocess.run(["xdotool", *words], env=self.env, text=True, capture_output=True,
+                              timeout=PATIENCE).stdout.strip()
 
     def do(self, *words):
         return subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True, capture_output=True,
@@ -171,11 +177,12 @@ def test_losing_the_focus_to_another_window_pauses(play):
     player.wait(lambda: player.is_lit("w"), "the square of W")
     code = "import pygame\npygame.display.set_mode((200, 100))\nwhile True: pygame.event.wait(20)"
     other = subprocess.Popen([sys.executable, "-c", code], env=player.env, stdout=subprocess.DEVNULL)
-    player.wait(lambda: "pygame" in player.do("getactivewindow", "getwindowname"), "the other window")
+    player.wait(lambda: "pygame" in player.ask("getactivewindow", "getwindowname"), "the other window")
     player.wait(player.stands_still, "a world that stands still")
     other.kill()
     other.wait()
     player.do("keyup", "w")
+    player.wait(player.has_focus, "the focus to come back")  # until then the click is the other window's
     player.do("mousemove", 640, 400, "click", 1)
     player.wait(lambda: not player.is_veiled() and not player.is_lit("w"), "W released")
     player.do("key", "Escape")
@@ -196,7 +203,7 @@ def test_a_failure_is_on_the_screen_and_one_line_in_the_terminal(play):
     player = play("moon", world="(_ for _ in ()).throw(WorldError('not_found', 'there is no world "
                     "named moon here; there are doom-maze and doom-arena; see: python -m worldplay worlds'))")
     log = player.folder / "worldplay" / "play.log"
-    player.wait(lambda: "the world failed" in log.read_text(), "the failure")
+    player.wait(lambda: log.exists() and "the world failed" in log.read_text(), "the failure")
     player.wait(player.stands_still, "the failure's screen")
     assert player.screenshot("failure").std() > 5
     player.do("key", "Escape")

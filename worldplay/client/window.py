@@ -24,8 +24,10 @@ class Window:
         self.scaling, self.window_size, self.is_fullscreen = scaling, tuple(size), fullscreen
         try:
             _init_display()
-            self._window = pygame.Window("worldplay", self.window_size, resizable=True,
+            # hidden until it has its surface: SDL may make the whole window anew for that
+            self._window = pygame.Window("worldplay", self.window_size, resizable=True, hidden=True,
                                          fullscreen_desktop=fullscreen)
+            self._window.get_surface()
         except pygame.error as error:
             pygame.display.quit()
             raise NoDisplay(f"no display to open a window on ({error}); play on a machine with a screen, "
@@ -33,6 +35,7 @@ class Window:
         pygame.font.init()
         self._window.minimum_size = MIN_SIZE
         self._window.set_icon(pygame.image.load(theme.assets() / "icon.png"))
+        self._window.show()
 
     @property
     def surface(self):
