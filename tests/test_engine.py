@@ -158,15 +158,22 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
         assert np.array_equal(walk(world), first)
 
 
-def test_predictions_in_a_batch_equal_single_steps():
+def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     world = float32_world()
     frames, actions = context(5)
     vectors = np.stack([SPACE.encode(action) for action in actions])
-    batch = world.predict_next(np.stack([frames, frames[::-1]]), np.stack([vectors, vectors]), steps=2)
-    alone = world.predict_next(frames[None], vectors[None], steps=2)
-    assert batch.shape == (2, 24, 32, 3)
-    assert np.abs(batch[0].astype(int) - alone[0]).max() <= 1
-    assert not np.array_equal(batch[0], batch[1])
+    turned = vectors.copy()
+    turned[-1] = SPACE.encode(Action(look=(9.0, 0.0)))
+    both = np.stack([frames, frames[::-1]]), np.stack([vectors, vectors]), [np.stack([turned, turned])]
+    first, (made, misled) = world.follow(*both, start=3)
+    assert made.shape == (2, 24, 32, 3) and np.array_equal(*first), "other actions begin to differ at the last frame"
+    for frames, batched in ((frames, 0), (frames[::-1], 1)):
+        for last, given in ((actions[-1], made), (Action(look=(9.0, 0.0)), misled)):
+            world.reset(frames=frames[:-1], actions=actions[:-1])
+            world.first_made = None  # the first frame of play takes more sampling steps
+            [alone] = world.step(last)
+            assert np.abs(given[batched].astype(int) - alone).max() <= 1
+    assert not np.array_equal(made[0], misled[0])
 
 
 def test_random_worlds_have_the_shape_and_no_weights(folder):

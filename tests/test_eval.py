@@ -50,9 +50,11 @@ class TurningWorld:
         yield self._frame
         self._is_mid_step = False
 
-    def predict_next(self, frames, actions, *, steps=None):
-        yaw = actions[:, -1, -1] * SPACE.look_limit
-        return np.stack([self._turned(frame, degrees) for frame, degrees in zip(frames[:, -2], yaw)])
+    def follow(self, frames, actions, others=(), *, start):
+        for i in range(start, frames.shape[1]):
+            yield [np.stack([self._turned(frame, degrees * SPACE.look_limit)
+                             for frame, degrees in zip(frames[:, i - 1], given[:, i, -1])])
+                   for given in (actions, *others)]
 
     def reconstruct(self, frames):
         return frames ^ 1
@@ -88,7 +90,7 @@ def streams():
 
 def material(streams, world):
     return Material(world=world, streams=streams, open_real=TurningWorld, num_dreams=4, walks=(100,),
-                    num_targets=dict.fromkeys(report.PLAYERS, 16))
+                    num_targets=16)
 
 
 # Metrics ----------------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ def maze():
 
 def test_the_real_game_reaches_the_ceiling_of_turn_sign(maze):
     real = stack((play_rollout(maze, num_frames=64, seed=seed) for seed in held_out_seeds(8)), context=4)
-    made = Material(world=maze, streams={"explorer": real}, open_real=None, num_targets={}, num_dreams=8, walks=())
+    made = Material(world=maze, streams={"explorer": real}, open_real=None, num_targets=0, num_dreams=8, walks=())
     made._dreams["explorer"] = real.frames
     figures = control.turn_sign(made, "explorer")
     assert figures["turn_sign"]["n"] > 50 and figures["turn_sign_accuracy"] >= 0.97

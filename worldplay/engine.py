@@ -102,28 +102,26 @@ class DreamWorld:
         self.columns, self.seed, self.is_mid_step = state["columns"], state["seed"], False
 
     @torch.inference_mode()
-    def predict_next(self, frames, actions, *, steps=None):
-        """The last frame of each sequence, made from the real ones before it.
+    def follow(self, frames, actions, others=(), *, start):
+        """Frame `start` and all later ones of real sequences, each made from the real frames before it.
 
-        frames   uint8 [b n H W 3], n >= 2; frames[:, -1] is not looked at
-        actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i]
-        Returns  uint8 [b H W 3]
+        frames   uint8 [b n H W 3]
+        actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i], actions[:, 0] is ignored
+        others   list of more such arrays: what another action makes of the same past
+        start    at least 1
+        Yields   [uint8 [b H W 3], ...], one for `actions` and each of `others`, n - start times
         """
-        keep = min(frames.shape[1], self.config.window)
-        frames, actions = frames[:, -keep:], torch.as_tensor(actions[:, -keep:], device=self.device)
         b, n = frames.shape[:2]
-        latents = self.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames[:, :-1]).reshape(
-            -1, *frames.shape[2:])).to(self.device))
-        latents = latents.unflatten(0, (b, n - 1))
+        actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
         cache, columns = self._new_cache(b), torch.zeros(b, dtype=torch.float64, device=self.device)
-        for i in range(n - 1):
-            vector = None if i == 0 else actions[:, i]
+        for i in range(n):
+            if i >= start:
+                vectors = [given[:, i] for given in (actions, *others)]
+                made = [self._sample(cache, vector, columns + self._turn(vector), i, b, self.sigmas) for vector in vectors]
+                yield [self.codec.decode_uint8(x0[:, 0]).cpu().numpy() for x0 in made]
             columns = columns if i == 0 else columns + self._turn(actions[:, i])
-            self._write(cache, latents[:, i:i + 1], vector, columns, i)
-        sigmas = self.sigmas if steps is None else warped_sigmas(steps)
-        columns = columns + self._turn(actions[:, -1])
-        x0 = self._sample(cache, actions[:, -1], columns, n - 1, b, sigmas)
-        return self.codec.decode_uint8(x0[:, 0]).cpu().numpy()
+            latents = self.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames[:, i])).to(self.device))
+            self._write(cache, latents[:, None], None if i == 0 else actions[:, i], columns, i)
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -192,7 +190,7 @@ class DreamWorld:
         return load_scene(self.folder / "scenes" / f"{name}.safetensors", self.frame_size)
 
     def _check_context(self, frames, actions):
-        frames = np.asarray(frames)
+        frames = np.ascontiguousarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*self.frame_size, 3) or not len(frames):
             raise WorldError("bad_scene", f"context frames are {frames.dtype} {frames.shape}, expected uint8 "
                              f"[n {self.frame_size[0]} {self.frame_size[1]} 3]")

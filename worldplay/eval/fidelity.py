@@ -9,7 +9,7 @@ from torch.nn import functional as F
 PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
 HORIZONS = (1, 4, 16, 64)
 _SCORES = ("psnr", "ssim", "repeat_last_psnr", "shuffled_actions_psnr", "codec_psnr")
-_BATCH = 32
+_BATCH = 13  # streams; larger ones outgrow a laptop's caches
 # the player moved or turned by more than this since the last frame: map units, degrees
 _MOVED, _TURNED = 0.5, 0.5
 _WINDOW, _SPREAD = 11, 1.5  # the Gaussian of SSIM, pixels
@@ -74,35 +74,26 @@ def rollout_psnr(material, player):
 
 
 def _score(material, player):
-    """({score: float64 [m]}, bool [m] where the player moves) over every target frame of the streams."""
+    """({score: float64 [s i]}, bool [s i] where the player moves) over the first frames after the context."""
     world, streams = material.world, material.streams[player]
-    num = min(material.num_targets[player], streams.frames.shape[1] - streams.context)
-    targets = np.array([(s, streams.context + i) for s in range(len(streams.frames)) for i in range(num)])
-    stranger = targets[np.random.default_rng(0).permutation(len(targets))]
-    scores = {name: [] for name in _SCORES}
-    batches = range(0, len(targets), _BATCH)
-    for start in material.track(batches, desc=f"{player}: next frame", unit="batch"):
-        here, other = targets[start:start + _BATCH], stranger[start:start + _BATCH]
-        frames, actions = _contexts(streams, here, world.info["window"])
-        real = frames[:, -1]
-        made = world.predict_next(frames, actions)
-        actions[:, -1] = streams.actions[other[:, 0], other[:, 1]]
-        misled = world.predict_next(frames, actions)
-        scores["psnr"] += list(psnr(made, real))
-        scores["ssim"] += list(ssim(made, real))
-        scores["repeat_last_psnr"] += list(psnr(frames[:, -2], real))
-        scores["shuffled_actions_psnr"] += list(psnr(misled, real))
-        scores["codec_psnr"] += list(psnr(world.reconstruct(real), real))
-    forward, right, turn = np.moveaxis(streams.moves[targets[:, 0], targets[:, 1]], -1, 0)
-    moving = (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
-    return {name: np.array(values) for name, values in scores.items()}, moving
-
-
-def _contexts(streams, targets, window):
-    """Copies of the last `window` frames and actions up to each target (stream, frame): [b window ...]."""
-    spans = [slice(max(0, i + 1 - window), i + 1) for _, i in targets]
-    return tuple(np.stack([array[s, span] for (s, _), span in zip(targets, spans)])
-                 for array in (streams.frames, streams.actions))
+    start, stop = streams.context, min(streams.context + material.num_targets, streams.frames.shape[1])
+    frames, actions = streams.frames[:, :stop], streams.actions[:, :stop]
+    targets = actions[:, start:].reshape(-1, actions.shape[-1])
+    misleading = actions.copy()
+    misleading[:, start:] = np.random.default_rng(0).permutation(targets).reshape(actions[:, start:].shape)
+    scores = {name: np.zeros((len(frames), stop - start)) for name in _SCORES}
+    parts = [slice(first, first + _BATCH) for first in range(0, len(frames), _BATCH)]
+    for part in material.track(parts, desc=f"{player}: next frame", unit="batch"):
+        made = world.follow(frames[part], actions[part], [misleading[part]], start=start)
+        for i, (guess, misled) in enumerate(made):
+            before, real = frames[part, start + i - 1], frames[part, start + i]
+            scores["psnr"][part, i] = psnr(guess, real)
+            scores["ssim"][part, i] = ssim(guess, real)
+            scores["repeat_last_psnr"][part, i] = psnr(before, real)
+            scores["shuffled_actions_psnr"][part, i] = psnr(misled, real)
+            scores["codec_psnr"][part, i] = psnr(world.reconstruct(real), real)
+    forward, right, turn = np.moveaxis(streams.moves[:, start:stop], -1, 0)
+    return scores, (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
 
 
 def _means(scores, chosen):

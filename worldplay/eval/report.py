@@ -39,20 +39,20 @@ class Plan:
     """How much is measured.
 
     streams  real streams of each player, each on a held-out seed of its own
-    targets  {player: frames of each of its streams that are predicted one by one}
+    targets  frames of each stream that are predicted one by one
     dreams   streams of each player that are also played freely
     horizon  frames of free play
     walks    frames of each drift walk
     """
     streams: int
-    targets: dict[str, int]
+    targets: int
     dreams: int
     horizon: int
     walks: tuple[int, ...]
 
 
-FULL = Plan(streams=52, targets={"explorer": 40, "tester": 20}, dreams=24, horizon=64, walks=(10_000, 1_000))
-QUICK = Plan(streams=16, targets={"explorer": 8, "tester": 8}, dreams=6, horizon=64, walks=(1_000,))
+FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000))
+QUICK = Plan(streams=16, targets=8, dreams=6, horizon=64, walks=(1_000,))
 
 
 def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", steps=None):

@@ -40,10 +40,10 @@ class Streams:
 class Material:
     """What the suites measure a world on; the dreams are made once, on first use.
 
-    world        the World under test, with `predict_next` and `reconstruct`
+    world        the World under test, with `follow` and `reconstruct`
     streams      {player: Streams} of the real environment
     open_real    called without arguments: the real environment, a World
-    num_targets  {player: frames of each of its streams that are predicted one by one}
+    num_targets  frames of each stream that are predicted one by one
     num_dreams   streams that are also played freely to their end
     walks        frames of each drift walk
     track        wraps an iterable as tqdm does: track(iterable, desc=, total=, unit=)
@@ -51,7 +51,7 @@ class Material:
     world: World
     streams: dict
     open_real: object
-    num_targets: dict
+    num_targets: int
     num_dreams: int
     walks: tuple[int, ...]
     track: object = field(default=lambda iterable, **_: iterable)
