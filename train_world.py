@@ -14,22 +14,28 @@ from worldplay import runtime
 from worldplay.log import run_command
 from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
-from worldplay.train.chain import Chain, Recipe
+from worldplay.train.chain import STAGES, Chain, Recipe
 from worldplay.train.codec import CodecStageConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
 
 def doom_maze():
     """The maze: brick walls under an open sky; within reach of a few hours on two cores."""
+    frames = OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=50, decay=0.4)
+    gentle = replace(muon, lr=2e-4, muon_lr=0.003)
     return Recipe(
-        name="doom-maze", env="doom-maze", shares=(0.13, 0.6, 0.2, 0.07),
+        name="doom-maze", env="doom-maze",
         # a picture of 90 degrees is 10 tokens wide: 0.116 tokens a degree, averaged over its columns
         columns_per_degree=0.116,
         transformer=TransformerConfig(dim=256, ffn_dim=512, num_heads=4, num_layers=8, patch_size=(1, 3, 2)),
-        codec_loop=LoopConfig(batch=8, optim=OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)),
-        teacher_forcing_loop=LoopConfig(batch=2, optim=muon),
-        causal_cd_loop=LoopConfig(batch=2, optim=replace(muon, lr=2e-4, muon_lr=0.003)))
+        codec_loop=LoopConfig(share=0.13, batch=8, optim=frames),
+        bidirectional_loop=LoopConfig(batch=4, optim=muon),
+        teacher_forcing_loop=LoopConfig(share=0.6, batch=2, optim=muon),
+        causal_ode_loop=LoopConfig(batch=4, optim=gentle),
+        causal_cd_loop=LoopConfig(share=0.2, batch=2, optim=gentle),
+        dmd_loop=LoopConfig(batch=4, optim=OptimConfig(lr=2e-5, betas=(0.0, 0.999), warmup=0, decay=0.2)),
+        decoder_loop=LoopConfig(share=0.07, batch=8, optim=frames))
 
 
 def doom_arena():
@@ -95,8 +101,7 @@ def train(options):
     stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
     recipe = options.recipe
     if options.steps is not None:
-        recipe = replace(recipe, **{name: replace(getattr(recipe, name), steps=options.steps)
-                                    for name in ("codec_loop", "teacher_forcing_loop", "causal_cd_loop")})
+        recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
     log.info("%s (%s), compute in %s (%s)", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason)

@@ -5,14 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from worldplay.diffusion import shifted_sigmas
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.dataset import TrajectoryStore
+from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
+from worldplay.models.kv_cache import KVCache
+from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage, whole_sequence
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
+from worldplay.train.causal_ode import (NODES, CausalODEConfig, CausalODEStage, bidirectional_trajectories,
+                                        causal_trajectories)
+from worldplay.train.dmd import DMDConfig, DMDStage, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
 from worldplay.train.teacher_forcing import Context, ContextConfig, TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
-from worldplay.train.windows import LatentWindows, yaw_columns
+from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_columns
 
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=2, out_channels=2,
                           patch_size=(1, 2, 2), action_channels=3)
@@ -42,19 +48,60 @@ def teacher_forcing():
 
 def causal_cd():
     torch.manual_seed(0)
-    return CausalCDStage(CausalCDConfig(model=MODEL, context=CONTEXT), Transformer(MODEL).state_dict(), decode)
+    return CausalCDStage(CausalCDConfig(model=MODEL, context=CONTEXT), spread().state_dict(), decode)
 
 
-STAGES = {"teacher_forcing": teacher_forcing, "causal_cd": causal_cd}
+def bidirectional():
+    torch.manual_seed(0)
+    return BidirectionalStage(BidirectionalConfig(model=MODEL), decode)
+
+
+def causal_ode(teacher="causal"):
+    torch.manual_seed(0)
+    return CausalODEStage(CausalODEConfig(model=MODEL, context=CONTEXT, teacher=teacher), spread().state_dict(), decode)
+
+
+def bidirectional_ode():
+    return causal_ode("bidirectional")
+
+
+def dmd():
+    return DMDStage(DMDConfig(model=MODEL, context=CONTEXT, critic_turns=1, guidance=2.0), spread(1).state_dict(),
+                    spread(2).state_dict(), decode)
+
+
+def spread(seed=0):
+    """A transformer none of whose weights is zero, so that everything matters."""
+    torch.manual_seed(seed)
+    model = Transformer(MODEL)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return model
+
+
+STAGES = {make.__name__: make for make in (bidirectional, teacher_forcing, causal_cd, causal_ode, bidirectional_ode, dmd)}
+
+
+class WithTrajectories:
+    """The data with trajectories that lead from noise to the latents in a straight line."""
+
+    def batch(self, draws, held_out=False):
+        batch = data().batch(draws, held_out)
+        latents = batch["latents"]
+        noise = draws.normal("straight", *latents.shape[1:])
+        points = [add_noise(latents, noise, float(sigma)) for sigma in (*NODES, 0.0)]
+        return batch | {"trajectories": torch.stack(points, dim=2)}
 
 
 def batch_and_draws(step=0, b=2):
     draws = Draws(0, step, range(step * b, step * b + b))
-    return data().batch(draws), draws
+    return WithTrajectories().batch(draws), draws
 
 
 def call_of(stage):
     def call(role, *args, method="forward", **kwargs):
+        if callable(method):
+            return method(stage.models[role], *args, **kwargs)
         return getattr(stage.models[role], method)(*args, **kwargs)
     return call
 
@@ -63,12 +110,16 @@ def call_of(stage):
 def test_only_the_trained_roles_get_gradients(make):
     stage = make()
     batch, draws = batch_and_draws()
-    loss, logs = stage.loss(stage.turn(0), batch, draws, call_of(stage))
-    loss.backward()
-    assert torch.isfinite(loss) and all(np.isfinite(float(x)) for x in logs.values())
-    for role, model in stage.models.items():
-        touched = [p for p in model.parameters() if p.grad is not None]
-        assert bool(touched) == (role in stage.trained), role
+    turns = {stage.turn(step) for step in range(6)}
+    assert turns == set(stage.trained)
+    for turn in turns:
+        loss, logs = stage.loss(turn, batch, draws, call_of(stage))
+        loss.backward()
+        assert torch.isfinite(loss) and loss > 0 and all(np.isfinite(float(x)) for x in logs.values())
+        for role, model in stage.models.items():
+            touched = [p for p in model.parameters() if p.grad is not None and p.grad.any()]
+            assert bool(touched) == (role == turn), role
+            model.zero_grad()
 
 
 @pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
@@ -77,7 +128,7 @@ def test_resume_is_bit_exact(make, tmp_path):
         loop = LoopConfig(batch=4, micro_batch=2, steps=steps, optim=OptimConfig(lr=1e-3, muon_lr=0.01, decay=0))
         metrics = Metrics(folder)
         stage = make()
-        Trainer(stage, data(), loop, folder, metrics, torch.device("cpu"), torch.float32).run()
+        Trainer(stage, WithTrajectories(), loop, folder, metrics, torch.device("cpu"), torch.float32).run()
         metrics.close()
         return stage.models[stage.result].state_dict()
     whole = run(tmp_path / "whole", 6)
@@ -165,3 +216,137 @@ def test_windows_cross_no_border():
     assert windows.batch(Draws(0, 0, range(8)), held_out=True)["latents"].min() >= 70
     with pytest.raises(ValueError, match="90 frames long"):
         LatentWindows(latents, np.zeros((80, 3)), np.array([[0, 70, 0]]), np.array([[70, 10, 19]]), 90, 2, 1.0)
+
+
+# Trajectories -----------------------------------------------------------------------------------------------
+
+
+def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_real_past():
+    teacher, (batch, draws) = spread(), batch_and_draws()
+    noise = draws.normal("start", 6, 2, 4, 4)
+    made = causal_trajectories(teacher, batch, noise, CONTEXT, num_timesteps=8)
+    assert made.shape == (2, 6, 5, 2, 4, 4) and torch.equal(made[:, :, 0], noise)
+    context = Context(CONTEXT, batch, draws).keep()
+    context.conditions["action_mask"] = torch.arange(6).expand(2, 6) > 0
+    x, levels = noise, [*shifted_sigmas(8).tolist(), 0.0]
+    with torch.no_grad():
+        for sigma, lower in zip(levels, levels[1:]):
+            sigmas = torch.full((2, 6), sigma)
+            x = euler_step(x, context.predict(lambda role, *args, **kwargs: teacher(*args, **kwargs), "", x, sigmas), sigma, lower)
+    torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
+
+
+def test_trajectories_of_a_bidirectional_teacher_pass_the_nodes():
+    batch, draws = batch_and_draws()
+    made = bidirectional_trajectories(spread(), batch, draws.normal("start", 6, 2, 4, 4), num_timesteps=48)
+    assert made.shape == (2, 6, 5, 2, 4, 4)
+    levels = shifted_sigmas(48)[::12]
+    assert torch.allclose(levels, NODES, atol=1e-6)
+
+
+def test_a_store_keeps_every_window_and_makes_none_twice(tmp_path):
+    windows, starts = data(), np.array([3, 0, 7])
+    store = TrajectoryStore(tmp_path, starts, batch=2)
+    assert [list(part) for _, part in store.missing()] == [[3, 0], [7]]
+    made = np.arange(3 * 6 * 5 * 32, dtype=np.float16).reshape(3, 6, 5, 2, 4, 4) % 100
+    store.write(0, made[:2])
+    store = TrajectoryStore(tmp_path, starts, batch=2)
+    assert [number for number, _ in store.missing()] == [1]
+    store.write(1, made[2:])
+    assert not store.missing() and np.array_equal(store.read([2, 0]), made[[2, 0]]) and store.num_bytes > made.nbytes
+    batch = TrajectoryWindows(windows, store, store).batch(Draws(0, 0, range(4)))
+    assert batch["trajectories"].shape == (4, 6, 5, 2, 4, 4) and batch["latents"].shape == (4, 6, 2, 4, 4)
+    with pytest.raises(ValueError, match="other windows"):
+        TrajectoryStore(tmp_path, starts[:2], batch=2)
+
+
+# Self-rollout -----------------------------------------------------------------------------------------------
+
+
+def rollout(student, batch, draws, **options):
+    return self_rollout(student, batch, draws, CONTEXT, **({"num_steps": 1, "first_steps": 1} | options))
+
+
+def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence():
+    """Over two windows: the cache of the rollout equals the mask of teacher forcing over its own frames."""
+    student, (batch, draws) = spread(), batch_and_draws()
+    with torch.no_grad():
+        made = rollout(student, batch, draws)
+        noise = torch.cat([draws.normal(f"rollout {i} 0", 1, 2, 4, 4) for i in range(6)], dim=1)
+        told = torch.arange(6).expand(2, 6) > 0
+        velocity = student(noise, 1.0, clean=made, actions=batch["actions"], action_mask=told, columns=batch["columns"],
+                           window=CONTEXT.window)
+    assert torch.equal(made[:, :1], batch["latents"][:, :1])
+    torch.testing.assert_close(made[:, 1:], (noise - velocity)[:, 1:], atol=1e-5, rtol=1e-5)
+
+
+def test_no_gradient_of_a_later_frame_reaches_an_earlier_one():
+    """Exactly: the last frame's gradient is that of the last frame alone, made from frames that are only numbers."""
+    student, (batch, draws) = spread(), batch_and_draws()
+    made = rollout(student, batch, draws)
+    parameters = [p for p in student.parameters() if p is not student.null_action]
+    whole = torch.autograd.grad(made[:, -1].square().mean(), parameters)
+    cache = KVCache(MODEL, batch=2, num_frames=CONTEXT.window, tokens_per_frame=4)
+
+    def conditions(i):
+        return {"frame": i, "columns": batch["columns"][:, i:i + 1], "actions": batch["actions"][:, i:i + 1] if i else None}
+    with torch.no_grad():
+        for i in range(5):
+            student.commit(made[:, i:i + 1].detach(), 0.0, cache, **conditions(i))
+    noise = draws.normal("rollout 5 0", 1, 2, 4, 4)
+    last = x0_from_velocity(noise, student.denoise(noise, 1.0, cache, **conditions(5)), 1.0)
+    alone = torch.autograd.grad(last.square().mean(), parameters)
+    assert all(torch.equal(a, b) for a, b in zip(whole, alone)) and any(g.any() for g in whole)
+
+
+def test_only_the_last_trained_frames_carry_a_gradient():
+    student, (batch, draws) = spread(), batch_and_draws()
+    made = rollout(student, batch, draws, num_trained=2)
+    parameters = list(student.parameters())
+    assert not any(g is not None and g.any() for g in torch.autograd.grad(
+        made[:, :4].sum(), parameters, retain_graph=True, allow_unused=True))
+    assert any(g is not None and g.any() for g in torch.autograd.grad(made[:, 4:].sum(), parameters, allow_unused=True))
+
+
+def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame():
+    student, (batch, draws) = spread(), batch_and_draws()
+    asked = []
+    denoise = student.denoise
+    student.denoise = lambda x, sigma, cache, **kwargs: asked.append((kwargs["frame"], sigma)) or denoise(x, sigma, cache, **kwargs)
+    exits = set()
+    for step in range(20):
+        asked.clear()
+        rollout(student, batch, Draws(0, step, range(2)), num_steps=2, first_steps=4)
+        levels = {frame: [sigma for at, sigma in asked if at == frame] for frame in range(1, 6)}
+        assert all(levels[frame] == levels[2] for frame in range(3, 6)), "one exit for all"
+        assert levels[1] == warped_sigmas(4)[:len(levels[1])].tolist()
+        assert levels[2] == warped_sigmas(2)[:len(levels[2])].tolist()
+        exits.add((len(levels[1]), len(levels[2])))
+    assert {first for first, _ in exits} == {1, 2, 3, 4} and {other for _, other in exits} == {1, 2}
+
+
+def test_dmd_has_no_gradient_where_critic_and_teacher_agree_and_updates_its_average_on_its_turns():
+    stage, (batch, draws) = dmd(), batch_and_draws()
+    stage.config = DMDConfig(model=MODEL, context=CONTEXT, critic_turns=5)
+    loss, _ = stage.loss("student", batch, draws, call_of(stage))
+    assert loss == 0  # the critic starts as the teacher, and there is no guidance
+    assert [stage.turn(step) for step in range(7)] == ["student", *["critic"] * 5, "student"]
+    before = stage.models["ema"].head.head.weight.clone()
+    stage.models["student"].head.head.weight.data += 1
+    stage.after_step(1)
+    assert torch.equal(stage.models["ema"].head.head.weight, before)
+    stage.after_step(6)
+    torch.testing.assert_close(stage.models["ema"].head.head.weight, before + 0.01)
+
+
+def test_a_bidirectional_frame_sees_the_future_and_no_first_action():
+    model, (batch, _) = spread(), batch_and_draws()
+    x, sigma = batch["latents"], torch.full((2, 6), 0.5)
+
+    def velocity(**changes):
+        return whole_sequence(lambda role, *args, **kwargs: model(*args, **kwargs), "", x, sigma, batch | changes)
+    other = batch["actions"].clone()
+    other[:, 0] += 1
+    assert torch.equal(velocity(), velocity(actions=other))
+    other[:, 5] += 1
+    assert not torch.equal(velocity()[:, 0], velocity(actions=other)[:, 0])

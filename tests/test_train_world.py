@@ -10,6 +10,7 @@ import pytest
 import train_world
 from worldplay.action import Action
 from worldplay.engine import load_world
+from worldplay.train.chain import STAGES
 from worldplay.train.context_sigma import drift_score
 
 ROOT = Path(train_world.__file__).parent
@@ -23,7 +24,8 @@ def command(*args):
 def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     out = tmp_path / "run"
     flags = ("tiny-maze", "--out", out, "--steps", "2", "--num-frames", "1600", "--rollout-frames", "80",
-             "--transformer.num-layers", "1")
+             "--transformer.num-layers", "1", "--bidirectional-loop.share", "0.1", "--causal-ode-loop.share", "0.1",
+             "--dmd-loop.share", "0.1", "--num-trajectories", "20")
     stopped = command(*flags, "--stop-after", "1s")
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped with work left in codec" in stopped.stderr
@@ -37,7 +39,8 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     record = json.loads((out / "run.json").read_text())
     assert str(world.config.context_sigma) in record["context_sigma_scores"]
     stages = {json.loads(line)["stage"] for line in (out / "metrics.jsonl").read_text().splitlines()}
-    assert stages == {"codec", "teacher_forcing", "causal_cd", "decoder"}
+    assert stages == set(STAGES)
+    assert len(list((out / "trajectories" / "train").glob("*.npy"))) == 2
     assert len(list((out / "sheets").glob("*.png"))) >= 4
 
     other = command(*flags[:-1], "2")
@@ -47,6 +50,8 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
 @pytest.mark.parametrize("flags, words", [
     ((), "say how long"), (("--steps", "0"), "--steps 0"), (("--steps", "5", "--budget", "1m"), "exclude each other"), (("--budget", "soon"), "--budget soon"), (("--budget", "1m", "--stop-after", "0s"), "0s"),
     (("--steps", "1", "--device", "cuda"), "no CUDA device"),
+    (("--steps", "1", "--dmd-loop.share", "0.1"), "--bidirectional-loop.share"),
+    (("--steps", "1", "--codec-loop.share", "0"), "cannot be left out"),
 ])
 def test_wrong_usage_is_one_line_and_status_2(tmp_path, flags, words, monkeypatch):
     if "cuda" in flags and __import__("torch").cuda.is_available():

@@ -151,6 +151,55 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, progress=None):
     return FrameCache.open(folder)
 
 
+class TrajectoryStore:
+    """A teacher's trajectories of some windows of a frame cache, float16, one file a batch, each written in one step.
+
+    starts  int [w], first row in the cache of every window
+    """
+
+    def __init__(self, folder, starts, batch):
+        """batch: windows a file.
+
+            Raises ValueError where the folder holds those of other windows.
+        """
+        self.folder, self.starts, self.batch = Path(folder), np.asarray(starts, np.int64), batch
+        self.folder.mkdir(parents=True, exist_ok=True)
+        index, wanted = self.folder / "index.json", {"starts": self.starts.tolist(), "batch": batch}
+        if not index.exists():
+            write_json(index, wanted)
+        elif json.loads(index.read_text(encoding="utf-8")) != wanted:
+            raise ValueError(f"{self.folder}: holds trajectories of other windows; remove the folder, or go on with the "
+                             "same numbers")
+
+    def missing(self):
+        """[(number of the file, starts of its windows)] still to be made."""
+        return [(i, starts) for i, starts in enumerate(np.split(self.starts, range(self.batch, len(self.starts), self.batch)))
+                if not self._path(i).exists()]
+
+    def write(self, number, trajectories):
+        """Store trajectories [b t s c h w] of one batch of windows.
+
+            Raises ValueError if the disk is too small for the rest.
+        """
+        trajectories = np.asarray(trajectories, np.float16)
+        require_space(self.folder, trajectories.nbytes * len(self.missing()))
+        draft = self.folder / "draft.npy"
+        np.save(draft, trajectories)
+        os.replace(draft, self._path(number))
+
+    def read(self, windows):
+        """float16 [b t s c h w] of the windows with these numbers."""
+        return np.stack([np.load(self._path(w // self.batch), mmap_mode="r")[w % self.batch] for w in windows])
+
+    @property
+    def num_bytes(self):
+        """Bytes on disk so far."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npy"))
+
+    def _path(self, number):
+        return self.folder / f"{number:05d}.npy"
+
+
 def _shapes(num_frames, frame_size, space):
     return {"frames": (num_frames, *frame_size, 3), "actions": (num_frames, space.num_channels),
             "poses": (num_frames, 4)}

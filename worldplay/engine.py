@@ -173,10 +173,9 @@ class DreamWorld:
             raise WorldError("bad_action", str(error)) from None
 
     def _new_cache(self, batch):
-        c, h, w = self.config.latent_shape
-        _, rows, cols = self.config.transformer.patch_size
+        tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])
         return KVCache(self.config.transformer, batch=batch, num_frames=self.config.window,
-                       tokens_per_frame=(h // rows) * (w // cols), sink=self.config.sink,
+                       tokens_per_frame=tokens, sink=self.config.sink,
                        sink_position=self.config.sink_position, dtype=self.dtype, device=self.device)
 
     def _scene(self, name, seed):

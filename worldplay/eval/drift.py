@@ -3,7 +3,6 @@ import numpy as np
 
 from worldplay.action import Action
 from worldplay.envs.players import PLAYERS
-from worldplay.eval.streams import held_out_seeds
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
 PLAYER = "explorer"
@@ -42,7 +41,7 @@ def compare(stats, real):
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
-    Walks follow the explorer's actions on held-out seeds, each from real frames; walk i is as long as
+    Walks follow the explorer's actions on the streams' seeds, each from real frames; walk i is as long as
     material.walks[i]. The reference is the mean over all the explorer's real streams. `real` holds the same
     figures for the real game that was given the same actions: what the choice of places alone makes of them.
     """
@@ -51,7 +50,7 @@ def drift(material, player):
     sample = streams.frames[:, -1]
     through_codec = [statistics(frame) for frame in material.world.reconstruct(sample)]
     codec = compare(through_codec, [statistics(frame) for frame in sample])["sharpness_ratio"]
-    made, real = zip(*_walks(material, streams.context))
+    made, real = zip(*_walks(material, streams))
     curve = {}
     for number in CURVE:
         reached = [i for i, length in enumerate(material.walks) if length >= number]
@@ -63,11 +62,11 @@ def drift(material, player):
     return {"drift": curve}
 
 
-def _walks(material, context):
+def _walks(material, streams):
     """Yield ([statistics of the world's frames], [statistics of the real ones]) of every walk."""
-    world, space = material.world, material.world.action_space
+    world, space, context = material.world, material.world.action_space, streams.context
     real = material.open_real()
-    for number, (length, seed) in enumerate(zip(material.walks, held_out_seeds(len(material.walks))), 1):
+    for number, (length, seed) in enumerate(zip(material.walks, map(int, streams.seeds)), 1):
         vectors = PLAYERS[PLAYER](space, context - 1 + length, seed)
         actions = [space.decode(vector) for vector in vectors]
         frames = [real.reset(seed=seed)[-1], *_frames(real, actions[:context - 1])]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import worldplay
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
-from worldplay.eval.streams import Material, real_streams
+from worldplay.eval.streams import Material, held_out_seeds, real_streams
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def prepare(worlds, plan, track):
     real.reset(seed=0)
     real.close()
     context, workers = max(world.info["window"] for world in worlds), os.cpu_count() or 1
-    streams = {player: real_streams(env, num=plan.streams, context=context, horizon=plan.horizon,
-                                    player=player, workers=workers) for player in PLAYERS}
+    streams = {player: real_streams(env, seeds=held_out_seeds(plan.streams), context=context,
+                                    horizon=plan.horizon, player=player, workers=workers) for player in PLAYERS}
     return [Material(world=world, streams=streams, open_real=partial(open_env, env), num_targets=plan.targets,
                      num_dreams=plan.dreams, walks=plan.walks, track=track) for world in worlds]
 

@@ -19,11 +19,13 @@ class Streams:
     frames   uint8 [s n H W 3]; frames[:, i] is what was seen because of actions[:, i]
     actions  float32 [s n a], encoded
     poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left
+    seeds    int [s] of the real game
     context  frames at the start that are given to the world
     """
     frames: np.ndarray
     actions: np.ndarray
     poses: np.ndarray
+    seeds: np.ndarray
     context: int
 
     @property
@@ -67,21 +69,24 @@ class Material:
         return self._dreams[player]
 
 
-def held_out_seeds(num):
-    """`num` seeds of play that belongs to evaluation (worldplay.dataset.is_held_out)."""
+def held_out_seeds(num, skip=0):
+    """`num` seeds of play that no trainer sees (worldplay.dataset.is_held_out), after the first `skip` ones.
+
+    Evaluation takes the first ones, so whoever tunes a world skips them.
+    """
     first = _FIRST_SEED + HELD_OUT_EVERY - 1
-    seeds = [first + HELD_OUT_EVERY * i for i in range(num)]
+    seeds = [first + HELD_OUT_EVERY * i for i in range(skip, skip + num)]
     assert all(map(is_held_out, seeds))
     return seeds
 
 
-def real_streams(env, *, num, context, horizon, player, workers):
-    """Streams of `num` held-out seeds, `context` + `horizon` frames each.
+def real_streams(env, *, seeds, context, horizon, player, workers):
+    """One stream for each seed, `context` + `horizon` frames each.
 
     env      name in worldplay.envs.ENVS
     player   name in worldplay.envs.players.PLAYERS
     """
-    tasks = [(env, context + horizon, seed, player) for seed in held_out_seeds(num)]
+    tasks = [(env, context + horizon, seed, player) for seed in seeds]
     return stack(in_processes(_play, tasks, workers), context)
 
 
@@ -89,7 +94,7 @@ def stack(rollouts, context):
     """Streams made of rollouts of equal length."""
     rollouts = list(rollouts)
     return Streams(*(np.stack([getattr(rollout, name) for rollout in rollouts])
-                     for name in ("frames", "actions", "poses")), context)
+                     for name in ("frames", "actions", "poses", "seed")), context)
 
 
 def dream(world, streams, i):

@@ -48,6 +48,10 @@ class TransformerConfig:
     def head_dim(self):
         return self.dim // self.num_heads
 
+    def num_tokens(self, h, w):
+        """Tokens of one frame of h x w latents."""
+        return (h // self.patch_size[1]) * (w // self.patch_size[2])
+
 
 class SelfAttention(nn.Module):
     """Attention between tokens; queries and keys are normalised over the full width, turned by position."""

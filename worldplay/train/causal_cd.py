@@ -6,6 +6,7 @@ import torch
 
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.train.losses import squared_errors
 from worldplay.train.teacher_forcing import Context, ContextConfig, prediction_sheet
 from worldplay.train.trainer import move_average
 
@@ -16,7 +17,12 @@ def consistency_loss(x0_student, x0_target):
     x0_student  at the noisier point; x0_target  by the averaged student at the teacher's next point, no gradient
     Source: Causal Forcing++, arXiv:2605.15141, stage 2.
     """
-    return (x0_student.float() - x0_target.detach().float()).square().mean()
+    return squared_errors(x0_student, x0_target.detach()).mean()
+
+
+def neighbours(sigmas, n):
+    """(noise level, the next lower one) of a falling schedule that ends at 0, for drawn indices n below its length - 1."""
+    return sigmas[n], sigmas[n + 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class CausalCDConfig:
 
 class CausalCDStage:
     """Trains `student` against `ema`, its running average, along the trajectories of the frozen `teacher`."""
-    name, trained, result = "causal_cd", ("student",), "ema"
+    name, trained, result = "causal_cd", {"student": 1.0}, "ema"
 
     def __init__(self, config, teacher, decode):
         """teacher: state dict of the AR teacher, which student and average start from too."""
@@ -57,7 +63,7 @@ class CausalCDStage:
         context = Context(self.config.context, batch, draws).spoil(call, "ema", draws)
         # Each frame draws its own pair; the last one ends at data, where the average returns its input: the anchor.
         n = draws.integers("pair", self.config.num_timesteps, latents.shape[1])
-        sigma, lower = (self.sigmas[i].to(latents.device) for i in (n, n + 1))
+        sigma, lower = (level.to(latents.device) for level in neighbours(self.sigmas, n))
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         x = add_noise(latents, noise, sigma)
         with torch.no_grad():

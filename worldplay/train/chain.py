@@ -14,22 +14,27 @@ from tqdm import tqdm
 
 from worldplay import checkpoint, dataset, lerobot, runtime, zoo
 from worldplay.checkpoint import WorldConfig
+from worldplay.dataset import TrajectoryStore
 from worldplay.engine import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.scene import Scene, save_scene
+from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage
+from worldplay.train.causal_ode import CausalODEConfig, CausalODEStage, causal_trajectories
 from worldplay.train.codec import CodecStage, CodecStageConfig, DecoderStage
 from worldplay.train.context_sigma import choose_context_sigma
+from worldplay.train.dmd import DMDConfig, DMDStage
+from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
 from worldplay.train.teacher_forcing import ContextConfig, TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, Trainer
-from worldplay.train.windows import FrameBatches, LatentWindows
+from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows
 
 log = logging.getLogger(__name__)
 
-STAGES = ("codec", "teacher_forcing", "causal_cd", "decoder")
+STAGES = ("codec", "bidirectional", "teacher_forcing", "causal_ode", "causal_cd", "dmd", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,8 @@ class Recipe:
     """Frames of one episode of it; every twentieth episode is held out."""
     length: int = 20
     """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
-    shares: tuple[float, float, float, float] = (0.13, 0.6, 0.2, 0.07)
-    """Parts of the budget for the stages, in the order of STAGES."""
+    num_trajectories: int = 512
+    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
     columns_per_degree: float = 0.0
     """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
     context: ContextConfig = ContextConfig()
@@ -57,10 +62,30 @@ class Recipe:
     transformer: TransformerConfig
     codec: CodecStageConfig = CodecStageConfig()
     codec_loop: LoopConfig
+    bidirectional_loop: LoopConfig
     teacher_forcing_loop: LoopConfig
+    causal_ode_loop: LoopConfig
     causal_cd_loop: LoopConfig
+    dmd_loop: LoopConfig
+    decoder_loop: LoopConfig
     shift: float = 5.0
     """Shift of the noise schedule: more dwells longer near noise."""
+    steps: int = 2
+    """Sampling steps of the student: 1, 2 or 4."""
+    guidance: float = 1.0
+    """Of the teacher of dmd on actions; 1 is none."""
+
+    def __post_init__(self):
+        if self.dmd_loop.share and not self.bidirectional_loop.share:
+            raise ValueError("stage dmd takes its score from stage bidirectional: give it a share too "
+                             "(--bidirectional-loop.share)")
+        for name in ("codec", "teacher_forcing"):
+            if not self.loop(name).share:
+                raise ValueError(f"stage {name} cannot be left out (--{name.replace('_', '-')}-loop.share is 0)")
+
+    def loop(self, stage):
+        """LoopConfig of a stage, by its name in STAGES."""
+        return getattr(self, f"{stage}_loop")
 
 
 class Chain:
@@ -99,11 +124,12 @@ class Chain:
         if codec is None:
             return False
         latents = self._timed("encode", lambda: self._encode(cache, codec))
-        teacher = self._teacher(cache, latents, codec)
-        if teacher is None:
-            return False
-        student = self._student(cache, latents, codec, teacher)
-        if student is None or not self._decoder(cache, codec, student, teacher):
+        windows = self._windows(cache, latents)
+        networks = {}  # role -> what a stage has made
+        for part in (self._bidirectional, self._teacher, self._ode_student, self._cd_student, self._dmd_student):
+            if not part(cache, windows, codec, networks):
+                return False
+        if not self._decoder(cache, codec, networks):
             return False
         if "context_sigma_scores" not in self.log:
             self._timed("choose context sigma", self._choose_context_sigma)
@@ -141,7 +167,18 @@ class Chain:
             encode_frames(codec, cache.frames, path, self.device, self.dtype)
         return np.load(path, mmap_mode="r")
 
-    def _teacher(self, cache, latents, codec):
+    # Each trains its stage, puts its result into `networks`, and returns whether the stage is done or left out
+
+    def _bidirectional(self, cache, windows, codec, networks):
+        if not self.recipe.bidirectional_loop.share:
+            return True
+        torch.manual_seed(self.seed + 2)
+        config = BidirectionalConfig(model=self._transformer(cache), shift=self.recipe.shift)
+        stage = BidirectionalStage(config, codec.decode_uint8)
+        networks["bidirectional"] = stage.models[stage.result]
+        return self._train(stage, windows, self.recipe.bidirectional_loop)
+
+    def _teacher(self, cache, windows, codec, networks):
         config = TeacherForcingConfig(model=self._transformer(cache), context=self.recipe.context,
                                       shift=self.recipe.shift)
         torch.manual_seed(self.seed + 1)
@@ -151,23 +188,72 @@ class Chain:
             model = Transformer(config.model)
             checkpoint.load_into(model, checkpoint.load_weights(path), path)
             init = model.state_dict()
+        elif "bidirectional" in networks:
+            init = networks["bidirectional"].state_dict()
         stage = TeacherForcingStage(config, codec.decode_uint8, init)
-        done = self._train(stage, self._windows(cache, latents), self.recipe.teacher_forcing_loop,
-                           lambda: self._export(cache, codec, stage.models["ema"], stage.models["ema"], steps=4))
-        return stage.models[stage.result] if done else None
+        networks["teacher"] = networks["student"] = stage.models[stage.result]
+        return self._train(stage, windows, self.recipe.teacher_forcing_loop,
+                           lambda: self._export(cache, codec, networks, steps=4))
 
-    def _student(self, cache, latents, codec, teacher):
+    def _ode_student(self, cache, windows, codec, networks):
+        if not self.recipe.causal_ode_loop.share:
+            return True
+        data = self._trajectories(windows, networks["teacher"])
+        if data is None:
+            return False
+        config = CausalODEConfig(model=self._transformer(cache), context=self.recipe.context, steps=self.recipe.steps)
+        stage = CausalODEStage(config, networks["teacher"].state_dict(), codec.decode_uint8)
+        networks["student"] = stage.models[stage.result]
+        return self._train(stage, data, self.recipe.causal_ode_loop, lambda: self._export(cache, codec, networks))
+
+    def _cd_student(self, cache, windows, codec, networks):
+        if not self.recipe.causal_cd_loop.share:
+            return True
         config = CausalCDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift)
-        stage = CausalCDStage(config, teacher.state_dict(), codec.decode_uint8)
-        done = self._train(stage, self._windows(cache, latents), self.recipe.causal_cd_loop,
-                           lambda: self._export(cache, codec, stage.models["ema"], stage.models["teacher"], steps=2))
-        return stage.models[stage.result] if done else None
+        stage = CausalCDStage(config, networks["teacher"].state_dict(), codec.decode_uint8)
+        networks["student"] = stage.models[stage.result]
+        return self._train(stage, windows, self.recipe.causal_cd_loop, lambda: self._export(cache, codec, networks))
 
-    def _decoder(self, cache, codec, student, teacher):
+    def _dmd_student(self, cache, windows, codec, networks):
+        if not self.recipe.dmd_loop.share:
+            return True
+        config = DMDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift,
+                           steps=self.recipe.steps, guidance=self.recipe.guidance)
+        stage = DMDStage(config, networks["student"].state_dict(), networks["bidirectional"].state_dict(),
+                         codec.decode_uint8)
+        networks["student"] = stage.models[stage.result]
+        return self._train(stage, windows, self.recipe.dmd_loop, lambda: self._export(cache, codec, networks))
+
+    def _decoder(self, cache, codec, networks):
+        if not self.recipe.decoder_loop.share:
+            return True
         stage = DecoderStage(self.recipe.codec, codec)
         data = FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
-        return self._train(stage, data, self.recipe.codec_loop,
-                           lambda: self._export(cache, stage.models["ema"], student, teacher, steps=2))
+        return self._train(stage, data, self.recipe.decoder_loop,
+                           lambda: self._export(cache, stage.models["ema"], networks))
+
+    def _trajectories(self, windows, teacher):
+        """TrajectoryWindows of the AR teacher; None where the call's time ended before all were made."""
+        teacher = copy.deepcopy(teacher).to(self.device, self.dtype).eval()
+        started, stores = time.monotonic(), {}
+        for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
+            draws = Draws(self.seed, -2, range(num))
+            starts = windows.starts[held_out][draws.integers("window", len(windows.starts[held_out])).numpy()]
+            name = "held_out" if held_out else "train"
+            stores[held_out] = store = TrajectoryStore(self.folder / "trajectories" / name, starts, batch=16)
+            for number, rows in tqdm(store.missing(), desc=f"trajectories, {name}", unit="batch", disable=None):
+                if time.monotonic() > self.stop_at:
+                    self.where = "trajectories"
+                    return None
+                batch = {key: x.to(self.device) for key, x in windows.at(rows).items()}
+                first = number * store.batch
+                noise = Draws(self.seed, -3, range(first, first + len(rows))).normal(name, *batch["latents"].shape[1:])
+                made = causal_trajectories(teacher, batch, noise.to(self.device), self.recipe.context, shift=self.recipe.shift)
+                store.write(number, made.cpu().numpy())
+        self._spend("trajectories", time.monotonic() - started)
+        log.info("trajectories of %d windows: %.1f MiB", len(stores[False].starts),
+                 sum(store.num_bytes for store in stores.values()) / 2**20)
+        return TrajectoryWindows(windows, stores[False], stores[True])
 
     def _choose_context_sigma(self):
         world = load_world(self.folder, device=self.device.type)
@@ -194,8 +280,7 @@ class Chain:
         """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts."""
         if name not in self.log["seconds"]:
             left = self.budget - sum(self.log["spent"].values()) - sum(self.log["seconds"].values())
-            shares = dict(zip(STAGES, self.recipe.shares))
-            rest = [shares[later] for later in STAGES[STAGES.index(name):]]
+            rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
             self.log["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
             checkpoint.write_json(self.folder / "run.json", self.log)
         return self.log["seconds"][name]
@@ -203,9 +288,12 @@ class Chain:
     def _timed(self, name, part):
         start = time.monotonic()
         result = part()
-        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + time.monotonic() - start
-        checkpoint.write_json(self.folder / "run.json", self.log)
+        self._spend(name, time.monotonic() - start)
         return result
+
+    def _spend(self, name, seconds):
+        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + seconds
+        checkpoint.write_json(self.folder / "run.json", self.log)
 
     def _windows(self, cache, latents):
         space = cache.action_space
@@ -218,16 +306,16 @@ class Chain:
         return replace(self.recipe.transformer, in_channels=channels, out_channels=channels,
                        action_channels=cache.action_space.num_channels)
 
-    def _export(self, cache, codec, student, teacher, steps):
-        recipe = self.recipe
+    def _export(self, cache, codec, networks, steps=None):
+        recipe, steps = self.recipe, steps or self.recipe.steps
         config = WorldConfig(
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=self._transformer(cache), codec=codec.config, steps=steps, window=recipe.context.window,
             sink=recipe.context.sink, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "model.safetensors", student.state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "teacher.safetensors", teacher.state_dict(), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "model.safetensors", networks["student"].state_dict(), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "teacher.safetensors", networks["teacher"].state_dict(), torch.bfloat16)
         if not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", recipe.env)
 

@@ -47,7 +47,7 @@ class CodecStageConfig:
 
 class CodecStage:
     """Trains `student`; `ema`, its running average, is what the next stages use."""
-    name, trained, result = "codec", ("student",), "ema"
+    name, trained, result = "codec", {"student": 1.0}, "ema"
 
     def __init__(self, config):
         self.config = config
@@ -74,7 +74,7 @@ class CodecStage:
 
 class DecoderStage:
     """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents stay."""
-    name, trained, result = "decoder", ("student",), "ema"
+    name, trained, result = "decoder", {"student": 1.0}, "ema"
 
     def __init__(self, config, codec):
         self.config = config

@@ -6,17 +6,18 @@ import torch
 
 from worldplay.diffusion import add_noise, shift_sigma, velocity_target, x0_from_velocity
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.train.losses import squared_errors
 from worldplay.train.metrics import contact_sheet
 from worldplay.train.trainer import move_average
 
 
-def flow_matching_loss(velocity, x0, noise):
-    """Mean squared error of the predicted velocity, [b t c h w] each, in float32, every noise level weighing the same.
+def flow_matching_loss(velocity, x0, noise, weight=None, mask=None):
+    """Mean squared error of the predicted velocity, [b t c h w] each; weight and mask as for `squared_errors`.
 
-    The published weight (zero at sigma 1, wan.md section 4) is left out: a few-step student starts at sigma 1,
-    where the next frame has to come from the past and the action alone.
+    The stages here leave out the published weight, which is zero at sigma 1: a few-step student starts there, where
+    the next frame has to come from the past and the action alone.
     """
-    return (velocity.float() - velocity_target(x0, noise)).square().mean()
+    return squared_errors(velocity, velocity_target(x0, noise), weight, mask).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,11 @@ class Context:
         self.clean, self.clean_sigma = add_noise(frames, self.noise, self.sigma), self.sigma
         return self
 
+    def keep(self):
+        """Leave the context as it is, real and without noise."""
+        self.clean, self.clean_sigma = self.latents, torch.zeros_like(self.sigma)
+        return self
+
     def predict(self, call, role, noisy, sigma):
         """Velocity [b t c h w] of network `role` at sigma [b t] given this context."""
         return call(role, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **self.conditions)
@@ -83,7 +89,7 @@ class Context:
 
 class TeacherForcingStage:
     """Trains `student`; `ema`, its running average, is the AR teacher."""
-    name, trained, result = "teacher_forcing", ("student",), "ema"
+    name, trained, result = "teacher_forcing", {"student": 1.0}, "ema"
 
     def __init__(self, config, decode, init=None):
         """decode: latents [n c h w] -> frames uint8 [n H W 3], for the sheet. init: state dict to start from."""
@@ -118,8 +124,7 @@ def prediction_sheet(model, context_config, batch, draws, decode, num=8):
 
     def call(role, *args, **kwargs):
         return model(*args, **kwargs)
-    context = Context(context_config, part, draws)
-    context.clean, context.clean_sigma = part["latents"], torch.zeros_like(context.sigma)
+    context = Context(context_config, part, draws).keep()
     noise = draws.normal("noise", *part["latents"].shape[1:]).to(part["latents"].device)
     ones = torch.ones_like(context.sigma)
     made = x0_from_velocity(noise, context.predict(call, "ema", noise, ones).float(), ones)

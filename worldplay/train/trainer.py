@@ -42,6 +42,8 @@ class LoopConfig:
     """How long and how large."""
     batch: int
     """Samples a step."""
+    share: float = 0.0
+    """Part of a run's time budget, against the shares of the other stages; 0 leaves the stage out."""
     micro_batch: int | None = None
     """Samples of one forward and backward pass; gradients add up over batch / micro_batch passes."""
     steps: int | None = None
@@ -66,19 +68,23 @@ class Stage(Protocol):
 
     name      of the stage
     models    role -> network; all of them are saved
-    trained   the roles that have an optimizer
+    trained   the roles that have an optimizer -> share of the step size they learn with
     result    the role that the next stage and the player take
     """
     name: str
     models: dict[str, nn.Module]
-    trained: tuple[str, ...]
+    trained: dict[str, float]
     result: str
 
     def turn(self, step: int) -> str:
         """The role whose turn it is at this step."""
 
     def loss(self, role: str, batch: dict, draws: Draws, call: Callable) -> tuple[torch.Tensor, dict]:
-        """(loss of `role`, what to log); call(role, *args, method="forward", **kwargs) runs a network in the compute dtype."""
+        """(loss of `role`, what to log).
+
+        call(role, *args, method="forward", **kwargs) runs a network in the compute dtype; method may also be
+        a function whose first argument is the network.
+        """
 
     def after_step(self, step: int) -> None:
         """What follows an update of the weights, for example moving an average."""
@@ -115,7 +121,8 @@ class Trainer:
         assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
         for model in stage.models.values():
             model.to(device)
-        self.optimizers = {role: build_optimizers(stage.models[role], config.optim) for role in stage.trained}
+        self.optimizers = {role: build_optimizers(stage.models[role], config.optim, share)
+                           for role, share in stage.trained.items()}
         self._load()
 
     @property
@@ -172,7 +179,7 @@ class Trainer:
         """Run a network of the stage in the compute dtype; gradients reach its float32 weights."""
         model = self.stage.models[role]
         if self.dtype == torch.float32:
-            return getattr(model, method)(*args, **kwargs)
+            return _Method(model, method)(*args, **kwargs)
         weights = {f"model.{name}": p.to(self.dtype) for name, p in model.named_parameters()}
         return functional_call(_Method(model, method), weights, args, kwargs)
 
@@ -237,8 +244,10 @@ def step_size_scale(step, progress, optim):
     return rise * fall
 
 
-def build_optimizers(model, config):
+def build_optimizers(model, config, share=1.0):
     """Muon for the matrices inside blocks when muon_lr is given, AdamW for the rest; [Muon,] AdamW.
+
+    share: of the configured step sizes.
 
     Source of the split: Jordan et al., Muon (2024): hidden matrices only, not embeddings, heads, gains or biases.
     """
@@ -248,11 +257,11 @@ def build_optimizers(model, config):
     matrices = [p for name, p in named if name not in hidden and p.ndim > 1]
     vectors = [p for name, p in named if name not in hidden and p.ndim <= 1]
     adam = torch.optim.AdamW([
-        {"params": matrices, "weight_decay": config.weight_decay, "base_lr": config.lr},
-        {"params": vectors, "weight_decay": 0.0, "base_lr": config.lr}], lr=config.lr, betas=config.betas, foreach=True)
+        {"params": matrices, "weight_decay": config.weight_decay, "base_lr": share * config.lr},
+        {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}], lr=config.lr, betas=config.betas, foreach=True)
     if not hidden:
         return [adam]
-    muon = torch.optim.Muon([{"params": [p for name, p in named if name in hidden], "base_lr": config.muon_lr}],
+    muon = torch.optim.Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
                             lr=config.muon_lr, momentum=0.95, weight_decay=0.0)
     return [muon, adam]
 
@@ -268,13 +277,15 @@ def move_average(average, model, decay):
 
 
 class _Method(nn.Module):
-    """A module whose forward is another method of `model`, so that functional_call can run it."""
+    """A module whose forward is a method of `model`, by name, or a function of it, so that functional_call can run it."""
 
     def __init__(self, model, method):
         super().__init__()
         self.model, self.method = model, method
 
     def forward(self, *args, **kwargs):
+        if callable(self.method):
+            return self.method(self.model, *args, **kwargs)
         return getattr(self.model, self.method)(*args, **kwargs)
 
 

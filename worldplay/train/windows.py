@@ -1,4 +1,4 @@
-"""Batches of frames or of latent windows, drawn from a frame cache as a function of the step's draws alone."""
+"""Batches of frames, latent windows or trajectories, drawn as a function of the step's draws alone."""
 import numpy as np
 import torch
 
@@ -43,11 +43,27 @@ class LatentWindows:
 
     def batch(self, draws, held_out=False):
         starts = self.starts[held_out]
-        picks = starts[draws.integers("window", len(starts)).numpy()]
-        latents = np.stack([self.latents[i:i + self.length] for i in picks]).astype(np.float32)
-        actions = torch.from_numpy(np.stack([self.actions[i:i + self.length] for i in picks]))
+        return self.at(starts[draws.integers("window", len(starts)).numpy()])
+
+    def at(self, starts):
+        """The windows whose first frames are the rows `starts`."""
+        latents = np.stack([self.latents[i:i + self.length] for i in starts]).astype(np.float32)
+        actions = torch.from_numpy(np.stack([self.actions[i:i + self.length] for i in starts]))
         return {"latents": torch.from_numpy(latents), "actions": actions,
                 "columns": yaw_columns(actions, self.yaw_channel, self.columns_per_unit)}
+
+
+class TrajectoryWindows:
+    """Windows that have a teacher's trajectories beside their latents and actions."""
+
+    def __init__(self, windows, train, held_out):
+        """windows: LatentWindows; train, held_out: worldplay.dataset.TrajectoryStore."""
+        self.windows, self.stores = windows, {False: train, True: held_out}
+
+    def batch(self, draws, held_out=False):
+        store = self.stores[held_out]
+        picks = draws.integers("window", len(store.starts)).numpy()
+        return self.windows.at(store.starts[picks]) | {"trajectories": torch.from_numpy(store.read(picks))}
 
 
 def _rows(episodes):

@@ -1,0 +1,187 @@
+"""Stage `dmd`: distribution matching distillation on what the student itself plays from a real start."""
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from worldplay.diffusion import add_noise, sample_frame, shift_sigma, velocity_target, warped_sigmas, x0_from_velocity
+from worldplay.models.kv_cache import KVCache
+from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.train.bidirectional import whole_sequence
+from worldplay.train.losses import guide, last_frames, masked_gradient, squared_errors
+from worldplay.train.metrics import contact_sheet
+from worldplay.train.teacher_forcing import ContextConfig
+from worldplay.train.trainer import move_average
+
+
+def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
+    """Direction in which the student's frames x leave the real distribution, [b t c h w] each.
+
+    fake_x0, real_x0  clean estimates of the noised x by critic and teacher
+    normaliser        mean distance of x from real_x0 over each "sample", over the whole "batch", or "none"
+    Returns           [b t c h w]; what is not finite is 0 or the largest number
+
+    Source: DMD (arXiv:2311.18828), with the per-sample normaliser of Self Forcing.
+    """
+    gradient = fake_x0 - real_x0
+    distance = (x - real_x0).abs()
+    if normaliser == "sample":
+        gradient = gradient / distance.mean(dim=tuple(range(1, x.ndim)), keepdim=True).clamp_min(1e-8)
+    elif normaliser == "batch":
+        gradient = gradient / distance.mean().clamp_min(1e-8)
+    return torch.nan_to_num(gradient)
+
+
+def generator_loss(x, gradient, mask=None):
+    """A loss whose gradient for x is `gradient`, over the number of elements that count (`squared_errors`)."""
+    return 0.5 * squared_errors(x, (x - gradient).detach(), mask=mask).mean()
+
+
+def critic_loss(velocity, x, noise, weight=None):
+    """Flow matching on the student's own frames x, mean over all elements."""
+    return squared_errors(velocity, velocity_target(x, noise), weight).mean()
+
+
+def exit_steps(draws, num_frames, num_steps, first_steps, is_shared=True):
+    """int list [num_frames]: the sampling step of each frame whose estimate is kept and carries the gradient.
+
+    One draw for all samples, so that every process does the same work; is_shared: one draw for all frames too, but for
+    the first, which has its own number of steps.
+    """
+    first = draws.shared_integer("first exit", first_steps)
+    if is_shared:
+        return [first] + [draws.shared_integer("exit", num_steps)] * (num_frames - 1)
+    return [first] + [draws.shared_integer(f"exit {i}", num_steps) for i in range(1, num_frames)]
+
+
+# compiled blocks would be compiled anew for every layer of a cache
+@torch.compiler.set_stance("force_eager")
+def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, num_trained=None,
+                 is_exit_shared=True):
+    """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
+
+    student      Transformer in its compute dtype
+    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]
+    context      ContextConfig: window and sink
+    num_steps    sampling steps of a frame; first_steps: of the first one made; is_exit_shared: see `exit_steps`
+    num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
+    Returns      [b t c h w] float32: real frames, then made ones
+
+    Source: Self Forcing (arXiv:2506.08009); keys and values are cut from the graph, which the published code means
+    to do and does not (wan.md 7.6).
+    """
+    latents = batch["latents"]
+    t = latents.shape[1]
+    cache = KVCache(student.config, batch=len(latents), num_frames=context.window, sink=context.sink,
+                    tokens_per_frame=student.config.num_tokens(*latents.shape[-2:]), dtype=student.dtype,
+                    device=latents.device)
+    exits = exit_steps(draws, t - num_real, num_steps, first_steps, is_exit_shared)
+    is_trained = last_frames(t, t if num_trained is None else num_trained)
+    frames = []
+    for i in range(t):
+        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
+        if i < num_real:
+            frames.append(latents[:, i:i + 1])
+        else:
+            sigmas = warped_sigmas(first_steps if i == num_real else num_steps)[:exits[i - num_real] + 1]
+
+            def velocity(x, sigma):
+                is_exit = sigma == float(sigmas[-1])
+                with torch.set_grad_enabled(is_exit and bool(is_trained[i]) and torch.is_grad_enabled()):
+                    return student.denoise(x.detach().to(student.dtype), sigma, cache, frame=i, **conditions)
+
+            def noise(step):
+                return draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:]).to(latents.device)
+            frames.append(sample_frame(velocity, noise, sigmas))
+        with torch.no_grad():
+            student.commit(frames[-1].detach().to(student.dtype), 0.0, cache, frame=i, **conditions)
+    return masked_gradient(torch.cat(frames, dim=1), is_trained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DMDConfig:
+    """model, context, shift: as in teacher_forcing.
+    steps, first_steps: of the student. num_real: real frames that a rollout starts from.
+    num_trained: last frames of it that carry a gradient, None for all. is_exit_shared: one exit step for all frames.
+    guidance: of the teacher on actions, as in `guide`; 1 is none, and costs one pass less.
+    critic_turns: updates of the critic for each one of the student. critic_lr: its step size, as a share.
+    sigma_range: noise levels at which student and teacher are compared.
+    ema: decay of the averaged student, which ships.
+    """
+    model: TransformerConfig
+    context: ContextConfig = ContextConfig()
+    shift: float = 5.0
+    steps: int = 2
+    first_steps: int = 4
+    num_real: int = 1
+    num_trained: int | None = None
+    is_exit_shared: bool = True
+    guidance: float = 1.0
+    normaliser: str = "sample"
+    critic_turns: int = 5
+    critic_lr: float = 0.2
+    sigma_range: tuple[float, float] = (0.02, 0.98)
+    ema: float = 0.99
+
+
+class DMDStage:
+    """Trains `student` by the difference between the frozen bidirectional `teacher` and the `critic` that follows it."""
+    name, result = "dmd", "ema"
+
+    def __init__(self, config, student, teacher, decode):
+        """student: state dict of a few-step student or AR teacher; teacher: of the bidirectional network."""
+        if config.normaliser not in ("sample", "batch", "none"):
+            raise ValueError(f"normaliser {config.normaliser!r}: expected 'sample', 'batch' or 'none'")
+        self.config, self.decode = config, decode
+        self.trained = {"student": 1.0, "critic": config.critic_lr}
+        causal, bidirectional = Transformer(config.model), Transformer(config.model)
+        causal.load_state_dict(student)
+        bidirectional.load_state_dict(teacher)
+        self.models = {"student": causal, "ema": copy.deepcopy(causal).requires_grad_(False), "critic": bidirectional,
+                       "teacher": copy.deepcopy(bidirectional).requires_grad_(False)}
+
+    def turn(self, step):
+        return "student" if step % (self.config.critic_turns + 1) == 0 else "critic"
+
+    def loss(self, role, batch, draws, call):
+        latents = batch["latents"]
+        x = self._rollout(call, "student", batch, draws, self.config.num_trained if role == "student" else 0)
+        sigma = shift_sigma(draws.uniform("sigma"), self.config.shift).clamp(*self.config.sigma_range)
+        sigma = sigma.to(latents.device)[:, None].expand(latents.shape[:2])
+        noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
+        noisy = add_noise(x.detach(), noise, sigma)
+        if role == "critic":
+            return critic_loss(whole_sequence(call, "critic", noisy, sigma, batch), x, noise), {}
+        with torch.no_grad():
+            fake = x0_from_velocity(noisy, whole_sequence(call, "critic", noisy, sigma, batch).float(), sigma)
+            real = x0_from_velocity(noisy, self._teacher(call, noisy, sigma, batch), sigma)
+            gradient = kl_gradient(x, fake, real, self.config.normaliser)
+        is_made = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
+        is_made = is_made.expand(latents.shape[:2])
+        return generator_loss(x, gradient, is_made), {
+            "data_error": squared_errors(x.detach(), latents, mask=is_made).mean()}
+
+    def after_step(self, step):
+        if self.turn(step) == "student":
+            move_average(self.models["ema"], self.models["student"], self.config.ema)
+
+    def sheet(self, batch, draws, num=8):
+        """Real frames above what the average plays from the first of them with the same actions, two sequences."""
+        part = {name: x[:2] for name, x in batch.items()}
+        with torch.no_grad():
+            made = self._rollout(lambda role, *args, method, **kwargs: method(self.models[role], *args, **kwargs), "ema",
+                                 part, type(draws)(draws.seed, draws.step, draws.indices[:2]), num_trained=0)
+        return contact_sheet([self.decode(frames[:num]).cpu() for pair in zip(part["latents"], made) for frames in pair])
+
+    def _rollout(self, call, role, batch, draws, num_trained):
+        config = self.config
+        return call(role, batch, draws, config.context, num_steps=config.steps, first_steps=config.first_steps,
+                    num_real=config.num_real, num_trained=num_trained, is_exit_shared=config.is_exit_shared,
+                    method=self_rollout)
+
+    def _teacher(self, call, noisy, sigma, batch):
+        told = whole_sequence(call, "teacher", noisy, sigma, batch).float()
+        if self.config.guidance == 1:
+            return told
+        unknown = torch.zeros(len(noisy), dtype=torch.bool)
+        return guide(whole_sequence(call, "teacher", noisy, sigma, batch, unknown).float(), told, self.config.guidance)
