@@ -64,7 +64,7 @@ SCENARIOS = {
     # the level's own acid floor moves by itself and its stone is dark: still, bright surfaces of three
     # colours instead, and a sky whose clouds tell which way one looks
     "doom-maze": Scenario(wad="health_gathering_supreme.wad", light=255, sky="RSKY3",
-                          textures={"STONE2": "BIGBRIK2", "NUKAGE1": "GRASS1", "CEIL4_1": "F_SKY1"}),
+                          textures={"STONE2": "STARGR1", "NUKAGE1": "FLOOR7_1", "CEIL4_1": "F_SKY1"}),
     # of the weapons the chaingun has the shortest animation, eight tics: little is hidden from the picture
     "doom-arena": Scenario(wad="deathmatch.wad", keys=("w", "a", "s", "d", "mouse_left"), keep_things=True,
                            weapon=("Chaingun", "Clip"), light=255),

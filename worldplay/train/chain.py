@@ -70,7 +70,7 @@ class Recipe:
     decoder_loop: LoopConfig
     shift: float = 5.0
     """Shift of the noise schedule: more dwells longer near noise."""
-    steps: int = 2
+    student_steps: int = 2
     """Sampling steps of the student: 1, 2 or 4."""
     guidance: float = 1.0
     """Of the teacher of dmd on actions; 1 is none."""
@@ -124,6 +124,9 @@ class Chain:
         if codec is None:
             return False
         latents = self._timed("encode", lambda: self._encode(cache, codec))
+        if latents is None:
+            self.where = "encoding the frames"
+            return False
         windows = self._windows(cache, latents)
         networks = {}  # role -> what a stage has made
         for part in (self._bidirectional, self._teacher, self._ode_student, self._cd_student, self._dmd_student):
@@ -132,6 +135,9 @@ class Chain:
         if not self._decoder(cache, codec, networks):
             return False
         if "context_sigma_scores" not in self.log:
+            if time.monotonic() > self.stop_at:
+                self.where = "the choice of the context sigma"
+                return False
             self._timed("choose context sigma", self._choose_context_sigma)
         return True
 
@@ -163,8 +169,8 @@ class Chain:
 
     def _encode(self, cache, codec):
         path = self.folder / "latents.npy"
-        if not path.exists():
-            encode_frames(codec, cache.frames, path, self.device, self.dtype)
+        if not path.exists() and not encode_frames(codec, cache.frames, path, self.device, self.dtype, self.stop_at):
+            return None
         return np.load(path, mmap_mode="r")
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done or left out
@@ -201,7 +207,7 @@ class Chain:
         data = self._trajectories(windows, networks["teacher"])
         if data is None:
             return False
-        config = CausalODEConfig(model=self._transformer(cache), context=self.recipe.context, steps=self.recipe.steps)
+        config = CausalODEConfig(model=self._transformer(cache), context=self.recipe.context, steps=self.recipe.student_steps)
         stage = CausalODEStage(config, networks["teacher"].state_dict(), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, data, self.recipe.causal_ode_loop, lambda: self._export(cache, codec, networks))
@@ -218,7 +224,7 @@ class Chain:
         if not self.recipe.dmd_loop.share:
             return True
         config = DMDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift,
-                           steps=self.recipe.steps, guidance=self.recipe.guidance)
+                           steps=self.recipe.student_steps, guidance=self.recipe.guidance)
         stage = DMDStage(config, networks["student"].state_dict(), networks["bidirectional"].state_dict(),
                          codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
@@ -307,7 +313,7 @@ class Chain:
                        action_channels=cache.action_space.num_channels)
 
     def _export(self, cache, codec, networks, steps=None):
-        recipe, steps = self.recipe, steps or self.recipe.steps
+        recipe, steps = self.recipe, steps or self.recipe.student_steps
         config = WorldConfig(
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=self._transformer(cache), codec=codec.config, steps=steps, window=recipe.context.window,
@@ -339,8 +345,11 @@ class Chain:
         return record
 
 
-def encode_frames(codec, frames, path, device, dtype, batch=64):
-    """Latents of all frames, uint8 [N H W 3], as float16 [N c h w] in the file `path`; written aside, then renamed."""
+def encode_frames(codec, frames, path, device, dtype, stop_at=math.inf, batch=64):
+    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`, aside, then renamed.
+
+    Returns whether it came to the end before time.monotonic() passed stop_at; otherwise nothing is kept.
+    """
     codec = copy.deepcopy(codec).to(device, dtype)
     height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
     shape = (len(frames), codec.config.channels, height, width)
@@ -348,10 +357,13 @@ def encode_frames(codec, frames, path, device, dtype, batch=64):
     latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
     with torch.inference_mode():
         for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
+            if time.monotonic() > stop_at:
+                return False
             part = torch.from_numpy(np.ascontiguousarray(frames[i:i + batch]))
             latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
     latents.flush()
     draft.rename(path)
+    return True
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):
