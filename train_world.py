@@ -20,7 +20,7 @@ from worldplay.train.trainer import LoopConfig, OptimConfig
 
 
 def doom_maze():
-    """The maze: brick walls under an open sky; within reach of a few hours on two cores."""
+    """The maze: panelled walls under an open sky; within reach of a few hours on two cores."""
     frames = OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=50, decay=0.4)
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
@@ -102,6 +102,7 @@ def train(options):
     recipe = options.recipe
     if options.steps is not None:
         recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
+    recipe.check()
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
     log.info("%s (%s), compute in %s (%s)", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason)

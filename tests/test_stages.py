@@ -9,14 +9,15 @@ from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.dataset import TrajectoryStore
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.kv_cache import KVCache
-from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage, whole_sequence
+from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
 from worldplay.train.causal_ode import (NODES, CausalODEConfig, CausalODEStage, bidirectional_trajectories,
                                         causal_trajectories)
+from worldplay.train.context import Context, ContextConfig, whole_sequence
 from worldplay.train.dmd import DMDConfig, DMDStage, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
-from worldplay.train.teacher_forcing import Context, ContextConfig, TeacherForcingConfig, TeacherForcingStage
+from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
 from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_columns
 
@@ -41,33 +42,31 @@ def data(length=6):
     return LatentWindows(latents, actions, episodes[:1], episodes[1:], length, yaw_channel=2, columns_per_unit=1.0)
 
 
-def teacher_forcing():
-    torch.manual_seed(0)
-    return TeacherForcingStage(TeacherForcingConfig(model=MODEL, context=CONTEXT), decode)
+def teacher_forcing(seed=0):
+    torch.manual_seed(seed)
+    return TeacherForcingStage(TeacherForcingConfig(), MODEL, CONTEXT, decode)
 
 
-def causal_cd():
-    torch.manual_seed(0)
-    return CausalCDStage(CausalCDConfig(model=MODEL, context=CONTEXT), spread().state_dict(), decode)
+def causal_cd(seed=0):
+    return CausalCDStage(CausalCDConfig(), MODEL, CONTEXT, spread(seed).state_dict(), decode)
 
 
-def bidirectional():
-    torch.manual_seed(0)
-    return BidirectionalStage(BidirectionalConfig(model=MODEL), decode)
+def bidirectional(seed=0):
+    torch.manual_seed(seed)
+    return BidirectionalStage(BidirectionalConfig(), MODEL, decode)
 
 
-def causal_ode(teacher="causal"):
-    torch.manual_seed(0)
-    return CausalODEStage(CausalODEConfig(model=MODEL, context=CONTEXT, teacher=teacher), spread().state_dict(), decode)
+def causal_ode(seed=0, teacher="causal"):
+    return CausalODEStage(CausalODEConfig(teacher=teacher), MODEL, CONTEXT, spread(seed).state_dict(), decode)
 
 
-def bidirectional_ode():
-    return causal_ode("bidirectional")
+def bidirectional_ode(seed=0):
+    return causal_ode(seed, "bidirectional")
 
 
-def dmd():
-    return DMDStage(DMDConfig(model=MODEL, context=CONTEXT, critic_turns=1, guidance=2.0), spread(1).state_dict(),
-                    spread(2).state_dict(), decode)
+def dmd(seed=0, **config):
+    config = DMDConfig(**({"critic_turns": 1, "guidance": 2.0} | config))
+    return DMDStage(config, MODEL, CONTEXT, spread(seed + 1).state_dict(), spread(seed + 2).state_dict(), decode, 2)
 
 
 def spread(seed=0):
@@ -124,16 +123,16 @@ def test_only_the_trained_roles_get_gradients(make):
 
 @pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
 def test_resume_is_bit_exact(make, tmp_path):
-    def run(folder, steps):
+    def run(folder, steps, seed=0):
         loop = LoopConfig(batch=4, micro_batch=2, steps=steps, optim=OptimConfig(lr=1e-3, muon_lr=0.01, decay=0))
         metrics = Metrics(folder)
-        stage = make()
+        stage = make(seed)
         Trainer(stage, WithTrajectories(), loop, folder, metrics, torch.device("cpu"), torch.float32).run()
         metrics.close()
         return stage.models[stage.result].state_dict()
     whole = run(tmp_path / "whole", 6)
     run(tmp_path / "cut", 2)
-    cut = run(tmp_path / "cut", 6)
+    cut = run(tmp_path / "cut", 6, seed=7)  # whose own weights would tell
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
@@ -236,12 +235,22 @@ def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_r
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
 
-def test_trajectories_of_a_bidirectional_teacher_pass_the_nodes():
+@pytest.mark.parametrize("kind", ["causal", "bidirectional"])
+def test_stored_points_are_those_of_the_walk_at_the_nodes(kind, monkeypatch):
+    """Of a velocity that is x itself: after each Euler step x has shrunk by a factor that is known."""
     batch, draws = batch_and_draws()
-    made = bidirectional_trajectories(spread(), batch, draws.normal("start", 6, 2, 4, 4), num_timesteps=48)
-    assert made.shape == (2, 6, 5, 2, 4, 4)
-    levels = shifted_sigmas(48)[::12]
-    assert torch.allclose(levels, NODES, atol=1e-6)
+    noise = draws.normal("start", 6, 2, 4, 4)
+    monkeypatch.setattr(Transformer, "denoise", lambda self, x, sigma, cache, **_: x)
+    monkeypatch.setattr(Transformer, "forward", lambda self, x, sigma, **_: x)
+    made = (causal_trajectories(spread(), batch, noise, CONTEXT) if kind == "causal"
+            else bidirectional_trajectories(spread(), batch, noise))
+    levels = torch.cat([shifted_sigmas(48), torch.zeros(1)])
+    shrunk = torch.cat([torch.ones(1), (1 + levels.diff()).cumprod(0)])
+    for point, node in enumerate((0, 12, 24, 36, 48)):
+        torch.testing.assert_close(made[:, :, point], noise * shrunk[node], atol=1e-5, rtol=1e-4)
+    assert torch.allclose(levels[[0, 12, 24, 36]], NODES, atol=1e-6)
+    with pytest.raises(ValueError, match="50 Euler steps"):
+        causal_trajectories(spread(), batch, noise, CONTEXT, num_timesteps=50)
 
 
 def test_a_store_keeps_every_window_and_makes_none_twice(tmp_path):
@@ -267,14 +276,17 @@ def rollout(student, batch, draws, **options):
     return self_rollout(student, batch, draws, CONTEXT, **({"num_steps": 1, "first_steps": 1} | options))
 
 
-def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence():
+@pytest.mark.parametrize("level", [0.0, 0.3])
+def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level):
     """Over two windows: the cache of the rollout equals the mask of teacher forcing over its own frames."""
     student, (batch, draws) = spread(), batch_and_draws()
+    sigma = level * torch.rand(2, 6)
     with torch.no_grad():
-        made = rollout(student, batch, draws)
+        made = rollout(student, batch, draws, sigma=sigma)
+        clean = add_noise(made, draws.normal("context noise", 6, 2, 4, 4), sigma)
         noise = torch.cat([draws.normal(f"rollout {i} 0", 1, 2, 4, 4) for i in range(6)], dim=1)
         told = torch.arange(6).expand(2, 6) > 0
-        velocity = student(noise, 1.0, clean=made, actions=batch["actions"], action_mask=told, columns=batch["columns"],
+        velocity = student(noise, 1.0, clean=clean, clean_sigma=sigma, actions=batch["actions"], action_mask=told, columns=batch["columns"],
                            window=CONTEXT.window)
     assert torch.equal(made[:, :1], batch["latents"][:, :1])
     torch.testing.assert_close(made[:, 1:], (noise - velocity)[:, 1:], atol=1e-5, rtol=1e-5)
@@ -326,8 +338,7 @@ def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame(
 
 
 def test_dmd_has_no_gradient_where_critic_and_teacher_agree_and_updates_its_average_on_its_turns():
-    stage, (batch, draws) = dmd(), batch_and_draws()
-    stage.config = DMDConfig(model=MODEL, context=CONTEXT, critic_turns=5)
+    stage, (batch, draws) = dmd(critic_turns=5, guidance=1.0), batch_and_draws()
     loss, _ = stage.loss("student", batch, draws, call_of(stage))
     assert loss == 0  # the critic starts as the teacher, and there is no guidance
     assert [stage.turn(step) for step in range(7)] == ["student", *["critic"] * 5, "student"]
@@ -344,7 +355,8 @@ def test_a_bidirectional_frame_sees_the_future_and_no_first_action():
     x, sigma = batch["latents"], torch.full((2, 6), 0.5)
 
     def velocity(**changes):
-        return whole_sequence(lambda role, *args, **kwargs: model(*args, **kwargs), "", x, sigma, batch | changes)
+        return whole_sequence(lambda role, *args, **kwargs: model(*args, **kwargs), "", x, sigma, batch | changes,
+                              is_causal=False)
     other = batch["actions"].clone()
     other[:, 0] += 1
     assert torch.equal(velocity(), velocity(actions=other))

@@ -1,16 +1,10 @@
 """The transformer's own promises: fast equals plain, no leak from the future, the cache equals the mask."""
 import copy
-import sys
-import time
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from worldplay import runtime
-from worldplay.models import attention, chunk_attention
-from worldplay.models.attention import attend, choose_attention
+from worldplay.models import chunk_attention
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.position import frame_rotary, rotate
 from worldplay.models.transformer import Transformer, TransformerConfig, fuse_for_inference
@@ -265,34 +259,3 @@ def test_bad_sizes_name_themselves(model):
         model(torch.zeros(1, 1, CHANNELS, 4, 4), 1.0)
     with pytest.raises(ValueError, match="dim 50"):
         TransformerConfig(dim=50, num_heads=3)
-
-
-@pytest.mark.parametrize("harm, name, words", [(None, "xformers", "SDPA"), ("wrong", "sdpa", "xformers: Tensor-likes"),
-                                               ("slow", "sdpa", "xformers"), ("broken", "sdpa", "no operator"),
-                                               ("missing", "sdpa", "xformers")])
-def test_attention_is_chosen_by_what_is_right_and_faster(monkeypatch, harm, name, words):
-    """On a device that says it is no CPU, with an xformers that this test makes."""
-    def memory_efficient_attention(q, k, v):
-        if harm == "broken":
-            raise NotImplementedError("no operator for these inputs")
-        time.sleep(0.01 if harm == "slow" else 0)
-        out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-        return out + 1 if harm == "wrong" else out
-    ops = SimpleNamespace(memory_efficient_attention=memory_efficient_attention)
-    monkeypatch.setitem(sys.modules, "xformers", None if harm == "missing" else SimpleNamespace(ops=ops))
-    monkeypatch.setitem(sys.modules, "xformers.ops", None if harm == "missing" else ops)
-    clock = iter(range(1000))
-    if harm is None:  # the first measurement, of SDPA, shall be the slower one
-        monkeypatch.setattr(runtime, "median_ms", lambda run, device: 1.0 / (1 + next(clock)))
-    sizes = {"queries": 6, "keys": 12, "num_heads": 2, "head_dim": 8}
-    assert choose_attention(torch.device("cpu"), torch.float32, **sizes) == ("sdpa", "on the CPU")
-    monkeypatch.setattr(attention, "_memory_efficient", {})
-    device = torch.device("cpu")
-    monkeypatch.setattr(attention, "_has_fast_kernels", lambda device: True)
-    chosen, reason = choose_attention(device, torch.float32, **sizes)
-    assert chosen == name and words in reason
-    assert bool(attention._memory_efficient) == (name == "xformers")
-    q, k, v = torch.randn(1, 2, 3, 2, 8), torch.randn(1, 2, 12, 8), torch.randn(1, 2, 12, 8)
-    fast = attend(q, k, v)
-    attention._memory_efficient.clear()
-    torch.testing.assert_close(fast, attend(q, k, v))

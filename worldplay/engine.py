@@ -9,7 +9,6 @@ from worldplay import checkpoint, runtime, zoo
 from worldplay.action import Action
 from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.models.attention import choose_attention
 from worldplay.models.codec import ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer, fuse_for_inference
@@ -43,7 +42,7 @@ class DreamWorld:
         self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "path": self._execution_path(), "context_sigma": config.context_sigma,
+                     "window": config.window, "path": "eager", "context_sigma": config.context_sigma,
                      "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
         self.cache = self._new_cache(1)
         self.frame, self.first_made, self.columns, self.is_mid_step = 0, 0, 0.0, False
@@ -172,14 +171,6 @@ class DreamWorld:
             return torch.from_numpy(self.action_space.encode(action)).to(self.device)[None]
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
-
-    def _execution_path(self):
-        """How frames are made here: bit-equality of replays holds along the same path."""
-        shape, tokens = self.config.transformer, self.config.transformer.num_tokens(*self.config.latent_shape[1:])
-        attention, reason = choose_attention(self.device, self.dtype, queries=tokens, keys=tokens * self.config.window,
-                                             num_heads=shape.num_heads, head_dim=shape.head_dim)
-        log.debug("attention by %s (%s)", attention, reason)
-        return "eager" if attention == "sdpa" else f"eager {attention}"
 
     def _new_cache(self, batch):
         tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])

@@ -1,7 +1,6 @@
 """Device, number type, timers and memory of this machine; the only module that says cuda."""
 import importlib.util
 import shutil
-import statistics
 import sys
 import sysconfig
 import time
@@ -79,15 +78,6 @@ def peak_memory_mib(device):
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def median_ms(run, device, times=20):
-    """Median milliseconds of run(), device included, after three runs to warm up."""
-    taken = {}
-    for _ in range(3 + times):
-        with measured(device, taken, "run"):
-            run()
-    return statistics.median(taken["run"][3:])
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from worldplay import runtime
 from worldplay.models.position import rotate, time_rotary
 
 
@@ -51,56 +50,13 @@ class FrameRule:
         return max(0, start + self.frames_per_chunk - self.window)
 
 
-_memory_efficient = {}  # (device type, dtype) -> xformers' function, where `choose_attention` found it faster
-
-
-def choose_attention(device, dtype, *, queries, keys, num_heads, head_dim):
-    """Measure on this machine what `attend` runs on: SDPA, or xformers where it is installed, right and faster.
-
-    queries, keys  tokens, as play has them at a full window
-    Returns        (name, reason); the choice holds for this device and dtype
-
-    xformers has no kernel for the CPU and is not imported there.
-    """
-    _memory_efficient.pop((device.type, dtype), None)
-    if not _has_fast_kernels(device):
-        return "sdpa", "on the CPU"
-    try:
-        from xformers.ops import memory_efficient_attention
-    except ImportError as error:
-        return "sdpa", f"xformers: {error}"
-    q = torch.randn(1, 1, queries, num_heads, head_dim, device=device, dtype=dtype)
-    k, v = torch.randn(2, 1, num_heads, keys, head_dim, device=device, dtype=dtype)
-    plain = attend(q, k, v)
-    plain_ms = runtime.median_ms(lambda: attend(q, k, v), device)
-    _memory_efficient[device.type, dtype] = memory_efficient_attention
-    try:
-        torch.testing.assert_close(attend(q, k, v), plain, atol=2e-2, rtol=2e-2)
-        ms = runtime.median_ms(lambda: attend(q, k, v), device)
-        if ms < plain_ms:
-            return "xformers", f"{1000 * ms:.0f} us, SDPA {1000 * plain_ms:.0f} us"
-        reason = f"{1000 * plain_ms:.0f} us, xformers {1000 * ms:.0f} us"
-    except (AssertionError, NotImplementedError, RuntimeError, ValueError) as error:
-        reason = f"xformers: {str(error).splitlines()[0]}"
-    del _memory_efficient[device.type, dtype]
-    return "sdpa", reason
-
-
-def _has_fast_kernels(device):
-    return device.type != "cpu"
-
-
 def attend(q, k, v, mask=None):
-    """Softmax attention, by what `choose_attention` found for this device and dtype, else by SDPA.
+    """Softmax attention.
 
     q        [b t p k d] queries of t frames; k and v [b k l d]
     mask     bool [(t p) l], True where a query sees a key; None: it sees all
     Returns  [b t p k d]
     """
-    fast = _memory_efficient.get((q.device.type, q.dtype))
-    if fast is not None and mask is None:
-        out = fast(rearrange(q, "b t p k d -> b (t p) k d"), k.transpose(1, 2), v.transpose(1, 2))
-        return rearrange(out, "b (t p) k d -> b t p k d", p=q.shape[2])
     out = F.scaled_dot_product_attention(rearrange(q, "b t p k d -> b k (t p) d"), k, v, attn_mask=mask)
     return rearrange(out, "b k (t p) d -> b t p k d", p=q.shape[2])
 

@@ -1,13 +1,13 @@
-"""Stage `causal_cd`: causal consistency distillation of the AR teacher into a few-step student, no stored trajectories."""
+"""Stage `causal_cd`: consistency distillation of the AR teacher into a few-step student, nothing stored."""
 import copy
 from dataclasses import dataclass
 
 import torch
 
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, x0_from_velocity
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.transformer import Transformer
+from worldplay.train.context import Context, prediction_sheet
 from worldplay.train.losses import squared_errors
-from worldplay.train.teacher_forcing import Context, ContextConfig, prediction_sheet
 from worldplay.train.trainer import move_average
 
 
@@ -21,46 +21,42 @@ def consistency_loss(x0_student, x0_target):
 
 
 def neighbours(sigmas, n):
-    """(noise level, the next lower one) of a falling schedule that ends at 0, for drawn indices n below its length - 1."""
+    """(noise level, the next lower one) of a falling schedule [s] that ends at 0, for drawn indices n below s - 1."""
     return sigmas[n], sigmas[n + 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CausalCDConfig:
-    """One online Euler step of the teacher between neighbours of `num_timesteps` shifted noise levels.
+    """One online Euler step of the teacher between neighbours of a shifted schedule.
 
-    num_timesteps  48: a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid
-    ema            decay of the averaged student that gives the target and ships
-
-    There is no guidance: one action in a known past has one right next frame here, and pushing the teacher past
-    it lowers the paired fidelity that the world is chosen by.
+    There is no guidance: one action in a known past has one right next frame here, and pushing the teacher past it
+    lowers the paired fidelity that the world is chosen by.
     """
-    model: TransformerConfig
-    context: ContextConfig = ContextConfig()
     num_timesteps: int = 48
-    shift: float = 5.0
+    """Noise levels; a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid."""
     ema: float = 0.99
+    """Decay of the averaged student, which gives the target and ships."""
 
 
 class CausalCDStage:
     """Trains `student` against `ema`, its running average, along the trajectories of the frozen `teacher`."""
     name, trained, result = "causal_cd", {"student": 1.0}, "ema"
 
-    def __init__(self, config, teacher, decode):
-        """teacher: state dict of the AR teacher, which student and average start from too."""
-        self.config, self.decode = config, decode
-        network = Transformer(config.model)
+    def __init__(self, config, model, context, teacher, decode):
+        """teacher: state dict of the AR teacher, which student and average start from; others as in teacher_forcing."""
+        self.config, self.context, self.decode = config, context, decode
+        network = Transformer(model)
         network.load_state_dict(teacher)
         self.models = {"student": network, "ema": copy.deepcopy(network).requires_grad_(False),
                        "teacher": copy.deepcopy(network).requires_grad_(False)}
-        self.sigmas = torch.cat([shifted_sigmas(config.num_timesteps, config.shift), torch.zeros(1)])
+        self.sigmas = torch.cat([shifted_sigmas(config.num_timesteps), torch.zeros(1)])
 
     def turn(self, step):
         return "student"
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        context = Context(self.config.context, batch, draws).spoil(call, "ema", draws)
+        context = Context(self.context, batch, draws).spoil(call, "ema", draws)
         # Each frame draws its own pair; the last one ends at data, where the average returns its input: the anchor.
         n = draws.integers("pair", self.config.num_timesteps, latents.shape[1])
         sigma, lower = (level.to(latents.device) for level in neighbours(self.sigmas, n))
@@ -76,4 +72,4 @@ class CausalCDStage:
         move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws):
-        return prediction_sheet(self.models["ema"], self.config.context, batch, draws, self.decode)
+        return prediction_sheet(self.models["ema"], self.context, batch, draws, self.decode)

@@ -1,18 +1,18 @@
 """Stage `causal_ode`: a few-step student that regresses to the ends of a teacher's stored trajectories."""
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from worldplay.diffusion import WARPED_STEPS, euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
+from worldplay.diffusion import euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.kv_cache import KVCache
-from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.train.bidirectional import whole_sequence
+from worldplay.models.transformer import Transformer
+from worldplay.train.context import Context, prediction_sheet, whole_sequence
 from worldplay.train.losses import squared_errors
-from worldplay.train.teacher_forcing import Context, ContextConfig, prediction_sheet
 from worldplay.train.trainer import move_average
 
-NODES = warped_sigmas(4)  # the noise levels at which a trajectory is stored, beside its end
+NODES = warped_sigmas(4)  # the noise levels at which a trajectory is stored, beside its end; those of 1 and 2 steps too
 
 
 def pick(trajectory, index):
@@ -36,32 +36,35 @@ def ode_loss(x0, target, weight=None, mask=None):
 
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
-def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, shift=5.0):
+def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
     """Trajectories of an AR teacher, every frame of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
     batch          latents [b t c h w], actions [b t a], columns [b t]
     noise          [b t c h w], where they start
     context        ContextConfig: window and sink
-    num_timesteps  Euler steps from noise to data; a multiple of 4, so that NODES lie on the way
+    num_timesteps  Euler steps from noise to data
     Returns        [b t 5 c h w]: the points at NODES, and the end
+
+        Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
     """
     latents, t = batch["latents"], noise.shape[1]
     cache = KVCache(teacher.config, batch=len(latents), num_frames=context.window, sink=context.sink,
-                    tokens_per_frame=teacher.config.num_tokens(*latents.shape[-2:]), dtype=teacher.dtype, device=latents.device)
+                    sink_position=context.sink_position, dtype=teacher.dtype, device=latents.device,
+                    tokens_per_frame=teacher.config.num_tokens(*latents.shape[-2:]))
     frames = []
     for i in range(t):
         conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
 
         def velocity(x, sigma):
             return teacher.denoise(x.to(teacher.dtype), sigma, cache, frame=i, **conditions)
-        frames.append(_walk(velocity, noise[:, i:i + 1], num_timesteps, shift))
+        frames.append(_walk(velocity, noise[:, i:i + 1], num_timesteps))
         teacher.commit(latents[:, i:i + 1].to(teacher.dtype), 0.0, cache, frame=i, **conditions)
     return torch.cat(frames, dim=1)
 
 
 @torch.no_grad()
-def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48, shift=5.0):
+def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48):
     """Trajectories of a bidirectional teacher, whole sequences at once: the initialisation of Self Forcing.
 
     Arguments and result as for `causal_trajectories`.
@@ -71,13 +74,15 @@ def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48, shift=5.
 
     def velocity(x, sigma):
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
-        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch)
-    return _walk(velocity, noise, num_timesteps, shift)
+        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch, is_causal=False)
+    return _walk(velocity, noise, num_timesteps)
 
 
-def _walk(velocity, x, num_timesteps, shift):
+def _walk(velocity, x, num_timesteps):
     """[b t 5 c h w]: x at NODES and at the end of its way along velocity(x, sigma)."""
-    levels, points = [*shifted_sigmas(num_timesteps, shift).tolist(), 0.0], []
+    if num_timesteps % len(NODES):
+        raise ValueError(f"{num_timesteps} Euler steps do not pass the {len(NODES)} nodes: expected a multiple of them")
+    levels, points = [*shifted_sigmas(num_timesteps).tolist(), 0.0], []
     for i, (sigma, lower) in enumerate(zip(levels, levels[1:])):
         if i % (num_timesteps // len(NODES)) == 0:
             points.append(x)
@@ -87,47 +92,40 @@ def _walk(velocity, x, num_timesteps, shift):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalODEConfig:
-    """model, context: as in teacher_forcing.
-    steps: of the student, 1, 2 or 4: the nodes it is trained at.
-    teacher: "causal" regresses from real pasts; "bidirectional" is the baseline whose student sees its noisy past.
-    ema: decay of the averaged student, which ships.
-    """
-    model: TransformerConfig
-    context: ContextConfig = ContextConfig()
-    steps: int = 4
-    teacher: str = "causal"
+    """Whose trajectories, and how the student follows them."""
+    teacher: Literal["causal", "bidirectional"] = "causal"
+    """causal: the AR teacher, from real pasts. bidirectional: the initialisation of Self Forcing, a baseline; its
+    student sees its own noisy past."""
+    num_timesteps: int = 48
+    """Euler steps of a trajectory; a multiple of 4."""
     ema: float = 0.99
+    """Decay of the averaged student, which ships."""
 
 
 class CausalODEStage:
     """Trains `student` on batches that hold `trajectories` [b t 5 c h w]; `ema` is its running average."""
     name, trained, result = "causal_ode", {"student": 1.0}, "ema"
 
-    def __init__(self, config, init, decode):
-        """init: state dict to start from: of the teacher that made the trajectories."""
-        if config.teacher not in ("causal", "bidirectional"):
-            raise ValueError(f"teacher {config.teacher!r}: expected 'causal' or 'bidirectional'")
-        self.config, self.decode = config, decode
-        network = Transformer(config.model)
+    def __init__(self, config, model, context, init, decode):
+        """init: state dict of the teacher that made the trajectories; others as in teacher_forcing."""
+        self.config, self.context, self.decode = config, context, decode
+        network = Transformer(model)
         network.load_state_dict(init)
         self.models = {"student": network, "ema": copy.deepcopy(network).requires_grad_(False)}
-        self.nodes = torch.tensor([WARPED_STEPS[4].index(step) for step in WARPED_STEPS[config.steps]])
 
     def turn(self, step):
         return "student"
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        drawn = self.nodes[draws.integers("node", len(self.nodes), latents.shape[1])]
+        drawn = draws.integers("node", len(NODES), latents.shape[1])
         x, target = pick(batch["trajectories"].float(), drawn)
         sigma = NODES[drawn].to(latents.device)
+        context = Context(self.context, batch, draws).add_noise()
         if self.config.teacher == "causal":
-            velocity = Context(self.config.context, batch, draws).keep().predict(call, role, x, sigma)
+            velocity = context.predict(call, role, x, sigma)
         else:
-            mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-            mask[:, 0] = False
-            velocity = call(role, x, sigma, actions=batch["actions"], action_mask=mask, columns=batch["columns"],
-                            window=self.config.context.window, sink=self.config.context.sink)
+            velocity = call(role, x, sigma, **context.conditions)
         x0 = x0_from_velocity(x, velocity.float(), sigma)
         return ode_loss(x0, target), {"data_error": (x0.detach() - latents).square().mean()}
 
@@ -135,4 +133,4 @@ class CausalODEStage:
         move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws):
-        return prediction_sheet(self.models["ema"], self.config.context, batch, draws, self.decode)
+        return prediction_sheet(self.models["ema"], self.context, batch, draws, self.decode)

@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,18 +18,21 @@ from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import TrajectoryStore
 from worldplay.engine import load_world
 from worldplay.envs import collect, open_env
+from worldplay.eval.drift import CURVE
 from worldplay.models.codec import ImageCodec
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.scene import Scene, save_scene
 from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage
-from worldplay.train.causal_ode import CausalODEConfig, CausalODEStage, causal_trajectories
+from worldplay.train.causal_ode import (CausalODEConfig, CausalODEStage, bidirectional_trajectories,
+                                        causal_trajectories)
 from worldplay.train.codec import CodecStage, CodecStageConfig, DecoderStage
+from worldplay.train.context import ContextConfig
 from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDConfig, DMDStage
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
-from worldplay.train.teacher_forcing import ContextConfig, TeacherForcingConfig, TeacherForcingStage
+from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, Trainer
 from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows
 
@@ -58,9 +62,18 @@ class Recipe:
     context_sigma: float = 0.1
     """Noise level of play's own frames until the end, when walks of context_walk frames choose it."""
     context_walk: int = 300
-    """Frames of those walks; one of worldplay.eval.drift.CURVE."""
+    """Frames of those walks: 100, 300, 1000, 3000 or 10000."""
+    student_steps: Literal[1, 2, 4] = 2
+    """Sampling steps of the world's frames."""
+    num_trajectories: int = 512
+    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
     transformer: TransformerConfig
     codec: CodecStageConfig = CodecStageConfig()
+    bidirectional: BidirectionalConfig = BidirectionalConfig()
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+    causal_ode: CausalODEConfig = CausalODEConfig()
+    causal_cd: CausalCDConfig = CausalCDConfig()
+    dmd: DMDConfig = DMDConfig()
     codec_loop: LoopConfig
     bidirectional_loop: LoopConfig
     teacher_forcing_loop: LoopConfig
@@ -68,24 +81,33 @@ class Recipe:
     causal_cd_loop: LoopConfig
     dmd_loop: LoopConfig
     decoder_loop: LoopConfig
-    shift: float = 5.0
-    """Shift of the noise schedule: more dwells longer near noise."""
-    student_steps: int = 2
-    """Sampling steps of the student: 1, 2 or 4."""
-    guidance: float = 1.0
-    """Of the teacher of dmd on actions; 1 is none."""
-
-    def __post_init__(self):
-        if self.dmd_loop.share and not self.bidirectional_loop.share:
-            raise ValueError("stage dmd takes its score from stage bidirectional: give it a share too "
-                             "(--bidirectional-loop.share)")
-        for name in ("codec", "teacher_forcing"):
-            if not self.loop(name).share:
-                raise ValueError(f"stage {name} cannot be left out (--{name.replace('_', '-')}-loop.share is 0)")
 
     def loop(self, stage):
         """LoopConfig of a stage, by its name in STAGES."""
         return getattr(self, f"{stage}_loop")
+
+    def check(self):
+        """Raise ValueError, naming the flag, for numbers that would end the run hours later."""
+        def refuse(is_wrong, message):
+            if is_wrong:
+                raise ValueError(message)
+        for name in ("codec", "teacher_forcing"):
+            refuse(not self.loop(name).share,
+                   f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
+        needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
+            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
+        refuse(needs_score and not self.bidirectional_loop.share,
+               f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
+        refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
+               "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
+        refuse(self.context_walk not in CURVE, f"--context-walk {self.context_walk}: expected one of {CURVE}")
+        refuse(self.length < 2 * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
+               f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
+        refuse(self.num_trajectories < 1, f"--num-trajectories {self.num_trajectories}: expected at least 1")
+        for name, number in (("causal-ode", self.causal_ode.num_timesteps), ("causal-cd", self.causal_cd.num_timesteps)):
+            refuse(number < 4 or number % 4, f"--{name}.num-timesteps {number}: expected a multiple of 4")
+        refuse(not 1 <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected 1 to "
+               f"{self.length - 1}, the frames of a sequence less one")
 
 
 class Chain:
@@ -124,9 +146,6 @@ class Chain:
         if codec is None:
             return False
         latents = self._timed("encode", lambda: self._encode(cache, codec))
-        if latents is None:
-            self.where = "encoding the frames"
-            return False
         windows = self._windows(cache, latents)
         networks = {}  # role -> what a stage has made
         for part in (self._bidirectional, self._teacher, self._ode_student, self._cd_student, self._dmd_student):
@@ -161,16 +180,15 @@ class Chain:
             path = self.init_from / "codec.safetensors"
             checkpoint.load_into(codec, checkpoint.load_weights(path), path)
             return codec.to(self.device).eval().requires_grad_(False)
-        data = FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
         torch.manual_seed(self.seed)
         stage = CodecStage(self.recipe.codec)
-        done = self._train(stage, data, self.recipe.codec_loop)
+        done = self._train(stage, self._frames(cache))
         return stage.models[stage.result].eval() if done else None
 
     def _encode(self, cache, codec):
         path = self.folder / "latents.npy"
-        if not path.exists() and not encode_frames(codec, cache.frames, path, self.device, self.dtype, self.stop_at):
-            return None
+        if not path.exists():
+            encode_frames(codec, cache.frames, path, self.device, self.dtype)
         return np.load(path, mmap_mode="r")
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done or left out
@@ -179,87 +197,87 @@ class Chain:
         if not self.recipe.bidirectional_loop.share:
             return True
         torch.manual_seed(self.seed + 2)
-        config = BidirectionalConfig(model=self._transformer(cache), shift=self.recipe.shift)
-        stage = BidirectionalStage(config, codec.decode_uint8)
+        stage = BidirectionalStage(self.recipe.bidirectional, self._transformer(cache), codec.decode_uint8)
         networks["bidirectional"] = stage.models[stage.result]
-        return self._train(stage, windows, self.recipe.bidirectional_loop)
+        return self._train(stage, windows)
 
     def _teacher(self, cache, windows, codec, networks):
-        config = TeacherForcingConfig(model=self._transformer(cache), context=self.recipe.context,
-                                      shift=self.recipe.shift)
         torch.manual_seed(self.seed + 1)
         init = None
         if self.init_from:
             path = self.init_from / "teacher.safetensors"
-            model = Transformer(config.model)
+            model = Transformer(self._transformer(cache))
             checkpoint.load_into(model, checkpoint.load_weights(path), path)
             init = model.state_dict()
         elif "bidirectional" in networks:
             init = networks["bidirectional"].state_dict()
-        stage = TeacherForcingStage(config, codec.decode_uint8, init)
+        stage = TeacherForcingStage(self.recipe.teacher_forcing, self._transformer(cache), self.recipe.context,
+                                    codec.decode_uint8, init)
         networks["teacher"] = networks["student"] = stage.models[stage.result]
-        return self._train(stage, windows, self.recipe.teacher_forcing_loop,
-                           lambda: self._export(cache, codec, networks, steps=4))
+        return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _ode_student(self, cache, windows, codec, networks):
         if not self.recipe.causal_ode_loop.share:
             return True
-        data = self._trajectories(windows, networks["teacher"])
+        teacher = networks["teacher" if self.recipe.causal_ode.teacher == "causal" else "bidirectional"]
+        data = self._trajectories(windows, teacher)
         if data is None:
             return False
-        config = CausalODEConfig(model=self._transformer(cache), context=self.recipe.context, steps=self.recipe.student_steps)
-        stage = CausalODEStage(config, networks["teacher"].state_dict(), codec.decode_uint8)
+        stage = CausalODEStage(self.recipe.causal_ode, self._transformer(cache), self.recipe.context,
+                               teacher.state_dict(), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
-        return self._train(stage, data, self.recipe.causal_ode_loop, lambda: self._export(cache, codec, networks))
+        return self._train(stage, data, lambda: self._export(cache, codec, networks))
 
     def _cd_student(self, cache, windows, codec, networks):
         if not self.recipe.causal_cd_loop.share:
             return True
-        config = CausalCDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift)
-        stage = CausalCDStage(config, networks["teacher"].state_dict(), codec.decode_uint8)
+        stage = CausalCDStage(self.recipe.causal_cd, self._transformer(cache), self.recipe.context,
+                              networks["teacher"].state_dict(), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
-        return self._train(stage, windows, self.recipe.causal_cd_loop, lambda: self._export(cache, codec, networks))
+        return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _dmd_student(self, cache, windows, codec, networks):
         if not self.recipe.dmd_loop.share:
             return True
-        config = DMDConfig(model=self._transformer(cache), context=self.recipe.context, shift=self.recipe.shift,
-                           steps=self.recipe.student_steps, guidance=self.recipe.guidance)
-        stage = DMDStage(config, networks["student"].state_dict(), networks["bidirectional"].state_dict(),
-                         codec.decode_uint8)
+        stage = DMDStage(self.recipe.dmd, self._transformer(cache), self.recipe.context,
+                         networks["student"].state_dict(), networks["bidirectional"].state_dict(), codec.decode_uint8,
+                         self.recipe.student_steps)
         networks["student"] = stage.models[stage.result]
-        return self._train(stage, windows, self.recipe.dmd_loop, lambda: self._export(cache, codec, networks))
+        return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _decoder(self, cache, codec, networks):
         if not self.recipe.decoder_loop.share:
             return True
         stage = DecoderStage(self.recipe.codec, codec)
-        data = FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
-        return self._train(stage, data, self.recipe.decoder_loop,
-                           lambda: self._export(cache, stage.models["ema"], networks))
+        return self._train(stage, self._frames(cache), lambda: self._export(cache, stage.models["ema"], networks))
 
     def _trajectories(self, windows, teacher):
-        """TrajectoryWindows of the AR teacher; None where the call's time ended before all were made."""
+        """TrajectoryWindows of a teacher; None where the call's time ended before all were made."""
         teacher = copy.deepcopy(teacher).to(self.device, self.dtype).eval()
-        started, stores = time.monotonic(), {}
+        stores = {}
         for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
-            draws = Draws(self.seed, -2, range(num))
-            starts = windows.starts[held_out][draws.integers("window", len(windows.starts[held_out])).numpy()]
+            starts = windows.starts[held_out]
+            starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
             stores[held_out] = store = TrajectoryStore(self.folder / "trajectories" / name, starts, batch=16)
             for number, rows in tqdm(store.missing(), desc=f"trajectories, {name}", unit="batch", disable=None):
                 if time.monotonic() > self.stop_at:
                     self.where = "trajectories"
                     return None
-                batch = {key: x.to(self.device) for key, x in windows.at(rows).items()}
-                first = number * store.batch
-                noise = Draws(self.seed, -3, range(first, first + len(rows))).normal(name, *batch["latents"].shape[1:])
-                made = causal_trajectories(teacher, batch, noise.to(self.device), self.recipe.context, shift=self.recipe.shift)
-                store.write(number, made.cpu().numpy())
-        self._spend("trajectories", time.monotonic() - started)
+                self._timed("trajectories", lambda: store.write(number, self._walk(teacher, windows.at(rows), Draws(
+                    self.seed, -3, range(number * store.batch, number * store.batch + len(rows))))))
         log.info("trajectories of %d windows: %.1f MiB", len(stores[False].starts),
                  sum(store.num_bytes for store in stores.values()) / 2**20)
         return TrajectoryWindows(windows, stores[False], stores[True])
+
+    def _walk(self, teacher, batch, draws):
+        """float16 [b t 5 c h w]: the trajectories of one batch of windows."""
+        batch = {name: x.to(self.device) for name, x in batch.items()}
+        noise = draws.normal("trajectory", *batch["latents"].shape[1:]).to(self.device)
+        options, steps = self.recipe.causal_ode, self.recipe.causal_ode.num_timesteps
+        made = (causal_trajectories(teacher, batch, noise, self.recipe.context, steps) if options.teacher == "causal"
+                else bidirectional_trajectories(teacher, batch, noise, steps))
+        return made.half().cpu().numpy()
 
     def _choose_context_sigma(self):
         world = load_world(self.folder, device=self.device.type)
@@ -269,7 +287,8 @@ class Chain:
 
     # What they share
 
-    def _train(self, stage, data, loop, after_save=None):
+    def _train(self, stage, data, after_save=None):
+        loop = self.recipe.loop(stage.name)
         if loop.steps is None:
             loop = replace(loop, seconds=self._seconds(stage.name))
         for model in stage.models.values() if self.compiled else ():
@@ -283,23 +302,28 @@ class Chain:
         return trainer.progress >= 1
 
     def _seconds(self, name):
-        """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts."""
+        """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
+
+        Making the trajectories counts against the share of causal_ode.
+        """
         if name not in self.log["seconds"]:
-            left = self.budget - sum(self.log["spent"].values()) - sum(self.log["seconds"].values())
+            spent = sum(seconds for part, seconds in self.log["spent"].items() if part != "trajectories")
+            left = self.budget - spent - sum(self.log["seconds"].values())
             rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
             self.log["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
             checkpoint.write_json(self.folder / "run.json", self.log)
-        return self.log["seconds"][name]
+        made = self.log["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
+        return max(1.0, self.log["seconds"][name] - made)
 
     def _timed(self, name, part):
         start = time.monotonic()
         result = part()
-        self._spend(name, time.monotonic() - start)
+        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + time.monotonic() - start
+        checkpoint.write_json(self.folder / "run.json", self.log)
         return result
 
-    def _spend(self, name, seconds):
-        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + seconds
-        checkpoint.write_json(self.folder / "run.json", self.log)
+    def _frames(self, cache):
+        return FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
 
     def _windows(self, cache, latents):
         space = cache.action_space
@@ -312,12 +336,13 @@ class Chain:
         return replace(self.recipe.transformer, in_channels=channels, out_channels=channels,
                        action_channels=cache.action_space.num_channels)
 
-    def _export(self, cache, codec, networks, steps=None):
-        recipe, steps = self.recipe, steps or self.recipe.student_steps
+    def _export(self, cache, codec, networks):
+        recipe, is_distilled = self.recipe, networks["student"] is not networks["teacher"]
         config = WorldConfig(
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
-            transformer=self._transformer(cache), codec=codec.config, steps=steps, window=recipe.context.window,
-            sink=recipe.context.sink, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+            transformer=self._transformer(cache), codec=codec.config,
+            steps=recipe.student_steps if is_distilled else 4, window=recipe.context.window, sink=recipe.context.sink,
+            sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
         checkpoint.save_weights(self.folder / "model.safetensors", networks["student"].state_dict(), torch.bfloat16)
@@ -345,11 +370,8 @@ class Chain:
         return record
 
 
-def encode_frames(codec, frames, path, device, dtype, stop_at=math.inf, batch=64):
-    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`, aside, then renamed.
-
-    Returns whether it came to the end before time.monotonic() passed stop_at; otherwise nothing is kept.
-    """
+def encode_frames(codec, frames, path, device, dtype, batch=64):
+    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`; aside, then renamed."""
     codec = copy.deepcopy(codec).to(device, dtype)
     height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
     shape = (len(frames), codec.config.channels, height, width)
@@ -357,13 +379,10 @@ def encode_frames(codec, frames, path, device, dtype, stop_at=math.inf, batch=64
     latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
     with torch.inference_mode():
         for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
-            if time.monotonic() > stop_at:
-                return False
-            part = torch.from_numpy(np.ascontiguousarray(frames[i:i + batch]))
+            part = torch.from_numpy(np.array(frames[i:i + batch]))
             latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
     latents.flush()
     draft.rename(path)
-    return True
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):

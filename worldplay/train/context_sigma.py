@@ -22,7 +22,7 @@ def drift_score(figures):
     """
     def away(ratio):
         return abs(math.log(max(ratio, 1e-3)))
-    return (away(figures["sharpness_ratio"] / figures["codec_sharpness_ratio"]) + away(figures["brightness_ratio"])
+    return (away(figures["sharpness_ratio"] / max(figures["codec_sharpness_ratio"], 1e-3)) + away(figures["brightness_ratio"])
             + figures["histogram_distance"])
 
 

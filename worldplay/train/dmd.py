@@ -1,16 +1,15 @@
 """Stage `dmd`: distribution matching distillation on what the student itself plays from a real start."""
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-from worldplay.diffusion import add_noise, sample_frame, shift_sigma, velocity_target, warped_sigmas, x0_from_velocity
+from worldplay.diffusion import add_noise, sample_frame, shift_sigma, warped_sigmas, x0_from_velocity
 from worldplay.models.kv_cache import KVCache
-from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.train.bidirectional import whole_sequence
-from worldplay.train.losses import guide, last_frames, masked_gradient, squared_errors
-from worldplay.train.metrics import contact_sheet
-from worldplay.train.teacher_forcing import ContextConfig
+from worldplay.models.transformer import Transformer
+from worldplay.train.context import context_sigma, first_two, sheet_of, whole_sequence
+from worldplay.train.losses import flow_matching_loss, guide, last_frames, masked_gradient, squared_errors
 from worldplay.train.trainer import move_average
 
 
@@ -19,9 +18,10 @@ def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
 
     fake_x0, real_x0  clean estimates of the noised x by critic and teacher
     normaliser        mean distance of x from real_x0 over each "sample", over the whole "batch", or "none"
-    Returns           [b t c h w]; what is not finite is 0 or the largest number
+    Returns           [b t c h w]
 
-    Source: DMD (arXiv:2311.18828), with the per-sample normaliser of Self Forcing.
+    Source: DMD (arXiv:2311.18828), with the per-sample normaliser of Self Forcing. The published code also replaces
+    what is not finite; here it reaches the loss, and the trainer stops.
     """
     gradient = fake_x0 - real_x0
     distance = (x - real_x0).abs()
@@ -29,17 +29,12 @@ def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
         gradient = gradient / distance.mean(dim=tuple(range(1, x.ndim)), keepdim=True).clamp_min(1e-8)
     elif normaliser == "batch":
         gradient = gradient / distance.mean().clamp_min(1e-8)
-    return torch.nan_to_num(gradient)
+    return gradient
 
 
 def generator_loss(x, gradient, mask=None):
     """A loss whose gradient for x is `gradient`, over the number of elements that count (`squared_errors`)."""
     return 0.5 * squared_errors(x, (x - gradient).detach(), mask=mask).mean()
-
-
-def critic_loss(velocity, x, noise, weight=None):
-    """Flow matching on the student's own frames x, mean over all elements."""
-    return squared_errors(velocity, velocity_target(x, noise), weight).mean()
 
 
 def exit_steps(draws, num_frames, num_steps, first_steps, is_shared=True):
@@ -57,7 +52,7 @@ def exit_steps(draws, num_frames, num_steps, first_steps, is_shared=True):
 # compiled blocks would be compiled anew for every layer of a cache
 @torch.compiler.set_stance("force_eager")
 def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, num_trained=None,
-                 is_exit_shared=True):
+                 is_exit_shared=True, sigma=None):
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
@@ -65,6 +60,7 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     context      ContextConfig: window and sink
     num_steps    sampling steps of a frame; first_steps: of the first one made; is_exit_shared: see `exit_steps`
     num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
+    sigma        [b t] noise levels at which the frames are written to the cache, None: 0
     Returns      [b t c h w] float32: real frames, then made ones
 
     Source: Self Forcing (arXiv:2506.08009); keys and values are cut from the graph, which the published code means
@@ -73,8 +69,10 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     latents = batch["latents"]
     t = latents.shape[1]
     cache = KVCache(student.config, batch=len(latents), num_frames=context.window, sink=context.sink,
-                    tokens_per_frame=student.config.num_tokens(*latents.shape[-2:]), dtype=student.dtype,
-                    device=latents.device)
+                    sink_position=context.sink_position, dtype=student.dtype, device=latents.device,
+                    tokens_per_frame=student.config.num_tokens(*latents.shape[-2:]))
+    sigma = torch.zeros(latents.shape[:2], device=latents.device) if sigma is None else sigma
+    spoiling = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
     exits = exit_steps(draws, t - num_real, num_steps, first_steps, is_exit_shared)
     is_trained = last_frames(t, t if num_trained is None else num_trained)
     frames = []
@@ -85,56 +83,57 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
         else:
             sigmas = warped_sigmas(first_steps if i == num_real else num_steps)[:exits[i - num_real] + 1]
 
-            def velocity(x, sigma):
-                is_exit = sigma == float(sigmas[-1])
+            def velocity(x, level):
+                is_exit = level == float(sigmas[-1])
                 with torch.set_grad_enabled(is_exit and bool(is_trained[i]) and torch.is_grad_enabled()):
-                    return student.denoise(x.detach().to(student.dtype), sigma, cache, frame=i, **conditions)
+                    return student.denoise(x.detach().to(student.dtype), level, cache, frame=i, **conditions)
 
             def noise(step):
                 return draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:]).to(latents.device)
             frames.append(sample_frame(velocity, noise, sigmas))
         with torch.no_grad():
-            student.commit(frames[-1].detach().to(student.dtype), 0.0, cache, frame=i, **conditions)
+            level = sigma[:, i:i + 1]
+            past = add_noise(frames[-1].detach(), spoiling[:, i:i + 1], level)
+            student.commit(past.to(student.dtype), level, cache, frame=i, **conditions)
     return masked_gradient(torch.cat(frames, dim=1), is_trained)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DMDConfig:
-    """model, context, shift: as in teacher_forcing.
-    steps, first_steps: of the student. num_real: real frames that a rollout starts from.
-    num_trained: last frames of it that carry a gradient, None for all. is_exit_shared: one exit step for all frames.
-    guidance: of the teacher on actions, as in `guide`; 1 is none, and costs one pass less.
-    critic_turns: updates of the critic for each one of the student. critic_lr: its step size, as a share.
-    sigma_range: noise levels at which student and teacher are compared.
-    ema: decay of the averaged student, which ships.
-    """
-    model: TransformerConfig
-    context: ContextConfig = ContextConfig()
-    shift: float = 5.0
-    steps: int = 2
+    """How the student plays, and how what it plays is judged."""
     first_steps: int = 4
+    """Sampling steps of the first frame made."""
     num_real: int = 1
+    """Real frames that a rollout starts from."""
     num_trained: int | None = None
+    """Last frames of it that carry a gradient; None is all."""
     is_exit_shared: bool = True
+    """One exit step for all frames but the first."""
     guidance: float = 1.0
-    normaliser: str = "sample"
+    """Of the teacher on actions; 1 is none, and costs one pass less."""
+    normaliser: Literal["sample", "batch", "none"] = "sample"
+    """What the difference of the scores is divided by: its distance to the teacher's estimate, averaged."""
     critic_turns: int = 5
+    """Updates of the critic for each one of the student."""
     critic_lr: float = 0.2
+    """The critic's step size, as a share of the student's."""
     sigma_range: tuple[float, float] = (0.02, 0.98)
+    """Noise levels at which student and teacher are compared."""
     ema: float = 0.99
+    """Decay of the averaged student, which ships."""
 
 
 class DMDStage:
-    """Trains `student` by the difference between the frozen bidirectional `teacher` and the `critic` that follows it."""
+    """Trains `student` by the difference of two scores: of the frozen `teacher`, and of the `critic` that follows it."""
     name, result = "dmd", "ema"
 
-    def __init__(self, config, student, teacher, decode):
-        """student: state dict of a few-step student or AR teacher; teacher: of the bidirectional network."""
-        if config.normaliser not in ("sample", "batch", "none"):
-            raise ValueError(f"normaliser {config.normaliser!r}: expected 'sample', 'batch' or 'none'")
-        self.config, self.decode = config, decode
+    def __init__(self, config, model, context, student, teacher, decode, num_steps):
+        """student: state dict of a few-step student or AR teacher; teacher: of the bidirectional network;
+        num_steps: sampling steps of the student; others as in teacher_forcing.
+        """
+        self.config, self.context, self.decode, self.num_steps = config, context, decode, num_steps
         self.trained = {"student": 1.0, "critic": config.critic_lr}
-        causal, bidirectional = Transformer(config.model), Transformer(config.model)
+        causal, bidirectional = Transformer(model), Transformer(model)
         causal.load_state_dict(student)
         bidirectional.load_state_dict(teacher)
         self.models = {"student": causal, "ema": copy.deepcopy(causal).requires_grad_(False), "critic": bidirectional,
@@ -146,14 +145,14 @@ class DMDStage:
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
         x = self._rollout(call, "student", batch, draws, self.config.num_trained if role == "student" else 0)
-        sigma = shift_sigma(draws.uniform("sigma"), self.config.shift).clamp(*self.config.sigma_range)
+        sigma = shift_sigma(draws.uniform("sigma")).clamp(*self.config.sigma_range)
         sigma = sigma.to(latents.device)[:, None].expand(latents.shape[:2])
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         noisy = add_noise(x.detach(), noise, sigma)
         if role == "critic":
-            return critic_loss(whole_sequence(call, "critic", noisy, sigma, batch), x, noise), {}
+            return flow_matching_loss(self._score(call, "critic", noisy, sigma, batch), x, noise), {}
         with torch.no_grad():
-            fake = x0_from_velocity(noisy, whole_sequence(call, "critic", noisy, sigma, batch).float(), sigma)
+            fake = x0_from_velocity(noisy, self._score(call, "critic", noisy, sigma, batch), sigma)
             real = x0_from_velocity(noisy, self._teacher(call, noisy, sigma, batch), sigma)
             gradient = kl_gradient(x, fake, real, self.config.normaliser)
         is_made = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
@@ -167,21 +166,27 @@ class DMDStage:
 
     def sheet(self, batch, draws, num=8):
         """Real frames above what the average plays from the first of them with the same actions, two sequences."""
-        part = {name: x[:2] for name, x in batch.items()}
+        part, draws = first_two(batch, draws)
+
+        def call(role, *args, method, **kwargs):
+            return method(self.models[role], *args, **kwargs)
         with torch.no_grad():
-            made = self._rollout(lambda role, *args, method, **kwargs: method(self.models[role], *args, **kwargs), "ema",
-                                 part, type(draws)(draws.seed, draws.step, draws.indices[:2]), num_trained=0)
-        return contact_sheet([self.decode(frames[:num]).cpu() for pair in zip(part["latents"], made) for frames in pair])
+            made = self._rollout(call, "ema", part, draws, num_trained=0)
+        return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)
 
     def _rollout(self, call, role, batch, draws, num_trained):
-        config = self.config
-        return call(role, batch, draws, config.context, num_steps=config.steps, first_steps=config.first_steps,
+        config, latents = self.config, batch["latents"]
+        sigma = context_sigma(self.context, draws, latents.shape[1]).to(latents.device)
+        return call(role, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
                     num_real=config.num_real, num_trained=num_trained, is_exit_shared=config.is_exit_shared,
-                    method=self_rollout)
+                    sigma=sigma, method=self_rollout)
+
+    def _score(self, call, role, noisy, sigma, batch, known=None):
+        return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False).float()
 
     def _teacher(self, call, noisy, sigma, batch):
-        told = whole_sequence(call, "teacher", noisy, sigma, batch).float()
+        told = self._score(call, "teacher", noisy, sigma, batch)
         if self.config.guidance == 1:
             return told
         unknown = torch.zeros(len(noisy), dtype=torch.bool)
-        return guide(whole_sequence(call, "teacher", noisy, sigma, batch, unknown).float(), told, self.config.guidance)
+        return guide(self._score(call, "teacher", noisy, sigma, batch, unknown), told, self.config.guidance)

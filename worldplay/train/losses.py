@@ -1,6 +1,8 @@
 """What the losses of the stages share: squared errors, guidance, and gradients that stop at a mask."""
 import torch
 
+from worldplay.diffusion import velocity_target
+
 
 def squared_errors(prediction, target, weight=None, mask=None):
     """Squares of prediction - target in float32 (float64 where one of them is), to be averaged by the caller.
@@ -16,6 +18,15 @@ def squared_errors(prediction, target, weight=None, mask=None):
     if mask is None:
         return errors
     return errors[mask.reshape(*mask.shape, *[1] * (errors.ndim - mask.ndim)).expand_as(errors)]
+
+
+def flow_matching_loss(velocity, x0, noise, weight=None, mask=None):
+    """Mean squared error of the predicted velocity, [b t c h w] each; weight and mask as for `squared_errors`.
+
+    The stages here leave out the published weight, which is zero at sigma 1: a few-step student starts there,
+    where the next frame has to come from the past and the action alone.
+    """
+    return squared_errors(velocity, velocity_target(x0, noise), weight, mask).mean()
 
 
 def guide(unconditional, conditional, scale):

@@ -1,0 +1,116 @@
+"""What a network is told when it predicts the frames of a sequence: their past, actions and camera."""
+from dataclasses import dataclass
+
+import torch
+
+from worldplay.diffusion import add_noise, x0_from_velocity
+from worldplay.models.attention import FrameRule
+from worldplay.train.metrics import contact_sheet
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextConfig:
+    """How the clean half is spoiled, so that the player's own frames are familiar ground (against drift)."""
+    window: int = 8
+    """Frames attended to: sink + past + the one being made; as in play."""
+    sink: int = 0
+    """First frames of a sequence that stay in view, counted in the window."""
+    sink_position: str = "before_window"
+    """Where their keys are once the window rolls: before_window moves them along, absolute leaves them."""
+    max_sigma: float = 0.5
+    """Each context frame is noised with its own sigma in [0, max_sigma], told by its timestep."""
+    own_frames: float = 0.5
+    """Share of context frames that are the network's own one-step predictions, in own_steps of the steps."""
+    own_steps: float = 0.4
+    """Share of the training steps with own frames; each costs another forward pass."""
+    null_actions: float = 0.05
+    """Share of frames whose action is hidden; the first of a sequence always is."""
+
+    @property
+    def rule(self):
+        """The FrameRule of play."""
+        return FrameRule(window=self.window, sink=self.sink, sink_position=self.sink_position)
+
+
+class Context:
+    """The clean half of a batch and everything that conditions on it; the same for every causal stage."""
+
+    def __init__(self, config, batch, draws):
+        latents = batch["latents"]
+        b, t = latents.shape[:2]
+        device = latents.device
+        self.config, self.latents = config, latents
+        self.sigma = context_sigma(config, draws, t).to(device)
+        self.noise = draws.normal("context noise", *latents.shape[1:]).to(device)
+        self.is_own = draws.uniform("own frames", t).to(device) < config.own_frames
+        known = draws.uniform("null actions", t) >= config.null_actions
+        known[:, 0] = False
+        self.conditions = {"actions": batch["actions"], "action_mask": known.to(device),
+                           "columns": batch["columns"], "window": config.window, "sink": config.sink,
+                           "sink_position": config.sink_position}
+        self.keep()
+
+    def keep(self):
+        """Leave the past as it is, real and without noise."""
+        self.clean, self.clean_sigma = self.latents, torch.zeros_like(self.sigma)
+        return self
+
+    def add_noise(self):
+        """Noise the real past."""
+        self.clean, self.clean_sigma = add_noise(self.latents, self.noise, self.sigma), self.sigma
+        return self
+
+    def spoil(self, call, role, draws):
+        """Choose and noise the past; network `role` makes its own frames in one step from noise."""
+        self.add_noise()
+        if draws.shared_uniform("own step") < self.config.own_steps:
+            with torch.no_grad():
+                start = draws.normal("own frames start", *self.latents.shape[1:]).to(self.latents.device)
+                ones = torch.ones_like(self.sigma)
+                own = x0_from_velocity(start, self.predict(call, role, start, ones).float(), ones)
+            frames = torch.where(self.is_own[:, :, None, None, None], own, self.latents)
+            self.clean = add_noise(frames, self.noise, self.sigma)
+        return self
+
+    def predict(self, call, role, noisy, sigma):
+        """Velocity [b t c h w] of network `role` at sigma [b t] given this context."""
+        return call(role, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **self.conditions)
+
+
+def context_sigma(config, draws, num_frames):
+    """Noise levels [b t] of the past, each frame its own, low ones more often."""
+    return config.max_sigma * draws.uniform("context sigma", num_frames).square()
+
+
+def whole_sequence(call, role, x, sigma, batch, known=None, **options):
+    """Velocity [b t c h w] of network `role` for a sequence without a clean half.
+
+    sigma    [b t]
+    known    bool [b]: sequences whose actions are told; None is all. The action before the first frame never is
+    options  of Transformer.forward; is_causal=False lets every frame see every other
+    """
+    told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
+    told[:, 0] = False
+    return call(role, x, sigma, actions=batch["actions"], action_mask=told.to(x.device), columns=batch["columns"],
+                **options)
+
+
+def prediction_sheet(model, config, batch, draws, decode, num=8):
+    """Real frames above the one-step predictions of `model` from real context, two sequences; uint8 [H W 3]."""
+    part, draws = first_two(batch, draws)
+    context = Context(config, part, draws)
+    noise = draws.normal("noise", *part["latents"].shape[1:]).to(part["latents"].device)
+    ones = torch.ones_like(context.sigma)
+    velocity = context.predict(lambda role, *args, **kwargs: model(*args, **kwargs), "", noise, ones)
+    made = x0_from_velocity(noise, velocity.float(), ones)
+    return sheet_of(part["latents"][:, -num:], made[:, -num:], decode)
+
+
+def first_two(batch, draws):
+    """The first two samples of a batch, and their draws."""
+    return {name: x[:2] for name, x in batch.items()}, type(draws)(draws.seed, draws.step, draws.indices[:2])
+
+
+def sheet_of(real, made, decode):
+    """Real latents [b t c h w] above made ones, each sequence in turn, as a picture uint8 [H W 3]."""
+    return contact_sheet([decode(frames).cpu() for pair in zip(real, made) for frames in pair])
