@@ -14,8 +14,9 @@ from worldplay import runtime
 from worldplay.log import run_command
 from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
-from worldplay.train.chain import STAGES, Chain, Recipe
+from worldplay.train.chain import Chain
 from worldplay.train.codec import CodecStageConfig
+from worldplay.train.recipe import STAGES, Recipe
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
 

@@ -1,0 +1,83 @@
+"""A recipe: every number of a named run, checked before the run begins."""
+from dataclasses import dataclass
+from typing import Literal
+
+from worldplay.eval.drift import CURVE
+from worldplay.models.transformer import TransformerConfig
+from worldplay.train.bidirectional import BidirectionalConfig
+from worldplay.train.causal_cd import CausalCDConfig
+from worldplay.train.causal_ode import CausalODEConfig
+from worldplay.train.codec import CodecStageConfig
+from worldplay.train.context import ContextConfig
+from worldplay.train.dmd import DMDConfig
+from worldplay.train.teacher_forcing import TeacherForcingConfig
+from worldplay.train.trainer import LoopConfig
+
+STAGES = ("codec", "bidirectional", "teacher_forcing", "causal_ode", "causal_cd", "dmd", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A named run: what is played, how large the networks are, and how a time budget is divided."""
+    name: str
+    """Name of the world it makes."""
+    env: str
+    """The real environment, a name in worldplay.envs.ENVS."""
+    num_frames: int = 64_000
+    """Frames of gameplay to collect when no --data is given."""
+    rollout_frames: int = 256
+    """Frames of one episode of it; every twentieth episode is held out."""
+    length: int = 20
+    """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
+    columns_per_degree: float = 0.0
+    """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
+    context: ContextConfig = ContextConfig()
+    context_sigma: float = 0.1
+    """Noise level of play's own frames until the end, when walks of context_walk frames choose it."""
+    context_walk: int = 300
+    """Frames of those walks: 100, 300, 1000, 3000 or 10000."""
+    student_steps: Literal[1, 2, 4] = 2
+    """Sampling steps of the world's frames."""
+    num_trajectories: int = 512
+    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
+    transformer: TransformerConfig
+    codec: CodecStageConfig = CodecStageConfig()
+    bidirectional: BidirectionalConfig = BidirectionalConfig()
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+    causal_ode: CausalODEConfig = CausalODEConfig()
+    causal_cd: CausalCDConfig = CausalCDConfig()
+    dmd: DMDConfig = DMDConfig()
+    codec_loop: LoopConfig
+    bidirectional_loop: LoopConfig
+    teacher_forcing_loop: LoopConfig
+    causal_ode_loop: LoopConfig
+    causal_cd_loop: LoopConfig
+    dmd_loop: LoopConfig
+    decoder_loop: LoopConfig
+
+    def loop(self, stage):
+        """LoopConfig of a stage, by its name in STAGES."""
+        return getattr(self, f"{stage}_loop")
+
+    def check(self):
+        """Raise ValueError, naming the flag, for numbers that would end the run hours later."""
+        def refuse(is_wrong, message):
+            if is_wrong:
+                raise ValueError(message)
+        for name in ("codec", "teacher_forcing"):
+            refuse(not self.loop(name).share,
+                   f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
+        needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
+            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
+        refuse(needs_score and not self.bidirectional_loop.share,
+               f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
+        refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
+               "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
+        refuse(self.context_walk not in CURVE, f"--context-walk {self.context_walk}: expected one of {CURVE}")
+        refuse(self.length < 2 * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
+               f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
+        refuse(self.num_trajectories < 1, f"--num-trajectories {self.num_trajectories}: expected at least 1")
+        for name, number in (("causal-ode", self.causal_ode.num_timesteps), ("causal-cd", self.causal_cd.num_timesteps)):
+            refuse(number < 4 or number % 4, f"--{name}.num-timesteps {number}: expected a multiple of 4")
+        refuse(not 1 <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected 1 to "
+               f"{self.length - 1}, the frames of a sequence less one")
