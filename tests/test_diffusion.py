@@ -4,7 +4,7 @@ import itertools
 import pytest
 import torch
 
-from worldplay.diffusion import (add_noise, euler_step, frame_noise, sample_euler, sample_frame, shift_sigma,
+from worldplay.diffusion import (add_noise, euler_step, euler_walk, frame_noise, sample_frame, shift_sigma,
                                  shifted_sigmas, velocity_from_x0, velocity_target, warped_sigmas,
                                  x0_from_velocity)
 
@@ -93,6 +93,6 @@ def test_euler_sampler_follows_a_known_flow():
     def velocity(x, sigma):
         variance = (1 - sigma) ** 2 * s ** 2 + sigma ** 2
         return (sigma - (1 - sigma) * s ** 2) / variance * x
-    ends = [sample_euler(velocity, noise, shifted_sigmas(n)) for n in (10, 40, 160)]
+    ends = [list(euler_walk(velocity, noise, shifted_sigmas(n)))[-1] for n in (10, 40, 160)]
     errors = [(end - s * noise).abs().max().item() for end in ends]
     assert errors[0] > 2 * errors[1] > 4 * errors[2] and errors[2] < 0.05

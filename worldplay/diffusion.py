@@ -115,10 +115,13 @@ def sample_frame(velocity, noise, sigmas):
     return x0
 
 
-def sample_euler(velocity, noise, sigmas):
-    """Many-step sampling along the flow from noise [b t c h w] at sigma 1; velocity as in sample_frame."""
-    x = noise
-    levels = [*map(float, sigmas), 0.0]
+def euler_walk(velocity, noise, sigmas):
+    """Many-step sampling along the flow from noise [b t c h w] at the first of `sigmas`; velocity as in sample_frame.
+
+    Yields x at every level, noise itself first, and at 0 at last: len(sigmas) + 1 points [b t c h w]
+    """
+    x, levels = noise, [*map(float, sigmas), 0.0]
     for sigma, lower in zip(levels, levels[1:]):
+        yield x
         x = euler_step(x, velocity(x, sigma).float(), sigma, lower)
-    return x
+    yield x

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from worldplay.diffusion import euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
+from worldplay.diffusion import euler_walk, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer
 from worldplay.train.context import Context, prediction_sheet, whole_sequence
@@ -82,12 +82,8 @@ def _walk(velocity, x, num_timesteps):
     """[b t 5 c h w]: x at NODES and at the end of its way along velocity(x, sigma)."""
     if num_timesteps % len(NODES):
         raise ValueError(f"{num_timesteps} Euler steps do not pass the {len(NODES)} nodes: expected a multiple of them")
-    levels, points = [*shifted_sigmas(num_timesteps).tolist(), 0.0], []
-    for i, (sigma, lower) in enumerate(zip(levels, levels[1:])):
-        if i % (num_timesteps // len(NODES)) == 0:
-            points.append(x)
-        x = euler_step(x, velocity(x, sigma).float(), sigma, lower)
-    return torch.stack([*points, x], dim=2)
+    points = list(euler_walk(velocity, x, shifted_sigmas(num_timesteps)))
+    return torch.stack(points[::num_timesteps // len(NODES)], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
