@@ -321,7 +321,7 @@ def test_only_the_last_trained_frames_carry_a_gradient():
 
 
 def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame():
-    student, (batch, draws) = spread(), batch_and_draws()
+    student, (batch, _) = spread(), batch_and_draws()
     asked = []
     denoise = student.denoise
     student.denoise = lambda x, sigma, cache, **kwargs: asked.append((kwargs["frame"], sigma)) or denoise(x, sigma, cache, **kwargs)

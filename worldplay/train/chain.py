@@ -74,11 +74,11 @@ class Chain:
         latents = self._timed("encode", lambda: self._encode(cache, codec))
         windows = self._windows(cache, latents)
         networks = {}  # role -> what a stage has made
-        for part in (self._bidirectional, self._teacher, self._ode_student, self._cd_student, self._dmd_student):
-            if not part(cache, windows, codec, networks):
+        parts = {"bidirectional": self._bidirectional, "teacher_forcing": self._teacher, "causal_ode": self._ode_student,
+                 "causal_cd": self._cd_student, "dmd": self._dmd_student, "decoder": self._decoder}
+        for stage, part in parts.items():
+            if self.recipe.loop(stage).share and not part(cache, windows, codec, networks):
                 return False
-        if not self._decoder(cache, codec, networks):
-            return False
         if "context_sigma_scores" not in self.log:
             if time.monotonic() > self.stop_at:
                 self.where = "the choice of the context sigma"
@@ -117,11 +117,9 @@ class Chain:
             encode_frames(codec, cache.frames, path, self.device, self.dtype)
         return np.load(path, mmap_mode="r")
 
-    # Each trains its stage, puts its result into `networks`, and returns whether the stage is done or left out
+    # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
 
     def _bidirectional(self, cache, windows, codec, networks):
-        if not self.recipe.bidirectional_loop.share:
-            return True
         torch.manual_seed(self.seed + 2)
         stage = BidirectionalStage(self.recipe.bidirectional, self._transformer(cache), codec.decode_uint8)
         networks["bidirectional"] = stage.models[stage.result]
@@ -143,8 +141,6 @@ class Chain:
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _ode_student(self, cache, windows, codec, networks):
-        if not self.recipe.causal_ode_loop.share:
-            return True
         teacher = networks["teacher" if self.recipe.causal_ode.teacher == "causal" else "bidirectional"]
         data = self._trajectories(windows, teacher)
         if data is None:
@@ -155,25 +151,19 @@ class Chain:
         return self._train(stage, data, lambda: self._export(cache, codec, networks))
 
     def _cd_student(self, cache, windows, codec, networks):
-        if not self.recipe.causal_cd_loop.share:
-            return True
         stage = CausalCDStage(self.recipe.causal_cd, self._transformer(cache), self.recipe.context,
                               networks["teacher"].state_dict(), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _dmd_student(self, cache, windows, codec, networks):
-        if not self.recipe.dmd_loop.share:
-            return True
         stage = DMDStage(self.recipe.dmd, self._transformer(cache), self.recipe.context,
                          networks["student"].state_dict(), networks["bidirectional"].state_dict(), codec.decode_uint8,
                          self.recipe.student_steps)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
-    def _decoder(self, cache, codec, networks):
-        if not self.recipe.decoder_loop.share:
-            return True
+    def _decoder(self, cache, windows, codec, networks):
         stage = DecoderStage(self.recipe.codec, codec)
         return self._train(stage, self._frames(cache), lambda: self._export(cache, stage.models["ema"], networks))
 
