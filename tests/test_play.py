@@ -181,3 +181,11 @@ def test_torch_is_mapped_before_it_is_imported(tmp_path):
                                        "assert torch.ones(2).sum() == 2")
     assert done.returncode == 0, done.stderr
     assert "torch" not in app.__dict__
+
+
+def test_a_world_opens_without_torchs_compiler_which_takes_a_second_to_import(tmp_path):
+    done = play_process(tmp_path, code="import gc, sys\nfrom worldplay import app\nfrom worldplay.action import Action\n"
+                                       "world = app.load(app.PlayConfig())\nworld.reset()\nlist(world.step(Action()))\n"
+                                       "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)\n"
+                                       "assert gc.isenabled() and gc.get_freeze_count() > 100_000")
+    assert done.returncode == 0, done.stderr

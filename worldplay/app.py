@@ -1,5 +1,6 @@
 """The play command: join a world and a window and play, or play a script without one."""
 import ctypes
+import gc
 import importlib.util
 import json
 import logging
@@ -103,9 +104,15 @@ def load(config):
     """The World a PlayConfig names; this is what imports torch."""
     if config.is_recording:
         return ClipWorld(config.world)
-    _load_torch_unlocked()
-    from worldplay.engine import load_world
-    return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed)
+    # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
+    gc.disable()
+    try:
+        _load_torch_unlocked()
+        from worldplay.engine import load_world
+        return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed)
+    finally:
+        gc.freeze()  # what is there now stays to the end; later collections pass it by
+        gc.enable()
 
 
 def _load_torch_unlocked():

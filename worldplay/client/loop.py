@@ -78,6 +78,7 @@ class Loop:
         """Play until the player leaves; raises what made the world fail, after the player has seen it."""
         switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(SERVE / 2)  # the worker's Python must not keep the main thread from its events
+        self._draw()  # before anything loads: the first picture asks for fonts, and waits where a library is mapped
         self._worker = Worker(self._open_world)
         try:
             while not self._is_over:

@@ -92,6 +92,10 @@ def _init_display():
     pygame.display.init()
     if pygame.display.get_driver() in ("dummy", "offscreen") and not is_chosen:
         raise pygame.error("no video driver")
+    if pygame.display.get_driver() == "x11":
+        # SDL would draw the finished picture once more, by OpenGL, which without a GPU is software on our cores
+        # and waits for the linker's lock while torch is mapped.
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
 
 
 def fit(picture, screen, scaling):

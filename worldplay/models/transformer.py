@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from worldplay.models.attention import FrameRule, attend, plain_attention
-from worldplay.models.chunk_attention import fast_attention
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
 from worldplay.models.position import frame_rotary, rotate
 
@@ -214,7 +213,11 @@ class Transformer(nn.Module):
             halves, rotary = 2, torch.cat([rotary, rotary], dim=1)
             clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
-        causal = fast_attention if attention == "fast" else plain_attention
+        if attention == "fast":
+            # Here, because it takes torch's compiler along, a second of imports that play has no use for.
+            from worldplay.models.chunk_attention import fast_attention as causal
+        else:
+            causal = plain_attention
 
         def attention(q, k, v):
             return causal(q, k, v, rule, halves)
