@@ -7,6 +7,8 @@ import worldplay
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench
+from worldplay.models.attention import FrameRule, causal_attention
+from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -32,3 +34,23 @@ def test_the_cost_stays_flat():
     figures = bench(worldplay.load_world(device="cuda"), frames=1000, load_ms=0.0)
     assert figures["frame_ms_at"]["1000"] < 1.2 * figures["frame_ms_at"]["100"]
     assert figures["fps"] > figures["world_fps"]
+
+
+@pytest.mark.parametrize("way", ["chunks", "flex"])
+@pytest.mark.parametrize("rule", [FrameRule(window=8), FrameRule(window=6, sink=2, frames_per_chunk=2,
+                                                                 sink_position="before_window")], ids=str)
+def test_training_attention_equals_plain(way, rule):
+    def results(name):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(2, 24, 50, 4, 64, device="cuda", requires_grad=True) for _ in range(3))
+        out = causal_attention(name)(q, k, v, rule, 2)
+        (out * torch.linspace(-1, 1, 64, device="cuda")).sum().backward()
+        return out, q.grad, k.grad, v.grad
+    for fast, plain in zip(results(way), results("plain")):
+        torch.testing.assert_close(fast, plain, atol=2e-3, rtol=2e-3)
+
+
+def test_the_fastest_attention_is_one_that_runs():
+    name, times = fastest_attention(torch.device("cuda"), torch.bfloat16, rule=FrameRule(window=8), batch=2, num_frames=20,
+                                    num_tokens=50, num_heads=4, head_dim=64)
+    assert name in ("chunks", "flex") and all(isinstance(ms, float) for ms in times.values())

@@ -10,7 +10,7 @@ from worldplay.models.kv_cache import KVCache
 CAUSAL = "wan_causal_t2v"
 
 @pytest.mark.parametrize("name", cases("wan_bidirectional", "plain"))
-@pytest.mark.parametrize("attention", ["fast", "plain"])
+@pytest.mark.parametrize("attention", ["chunks", "plain"])
 def test_bidirectional(name, attention):
     case = load_case("wan_bidirectional", name)
     x = case["in.x"]
@@ -21,7 +21,7 @@ def test_bidirectional(name, attention):
 
 
 @pytest.mark.parametrize("name", cases(CAUSAL, "tf_", "df_"))
-@pytest.mark.parametrize("attention", ["fast", "plain"])
+@pytest.mark.parametrize("attention", ["chunks", "plain"])
 def test_sequence(name, attention):
     case = load_case(CAUSAL, name)
     sigma, params = case["in.t"].double() / 1000, case["params"]

@@ -49,7 +49,7 @@ def test_fast_equals_plain(model, rule, is_teacher_forced):
     if not is_teacher_forced:
         del inputs["clean"], inputs["clean_sigma"]
     results = []
-    for attention in ("fast", "plain"):
+    for attention in ("chunks", "plain"):
         model.zero_grad()
         velocity = model(**inputs, **rule, attention=attention)
         (velocity * inputs["noisy"]).sum().backward()
@@ -118,7 +118,25 @@ def test_fast_groups_agree(model, rule, monkeypatch):
     torch.testing.assert_close(model(**short, **rule), plain, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["fast", "plain"])
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("is_teacher_forced", [True, False])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_equals_plain_forward(model, rule, is_teacher_forced):
+    """On the CPU it has no backward pass; the one on a GPU is tested there."""
+    inputs = sequence(9)
+    if not is_teacher_forced:
+        del inputs["clean"], inputs["clean_sigma"]
+    with torch.no_grad():
+        flex, plain = (model(**inputs, **rule, attention=name) for name in ("flex", "plain"))
+    torch.testing.assert_close(flex, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_an_unknown_attention_is_refused(model):
+    with pytest.raises(ValueError, match="expected one of plain, chunks, flex"):
+        model(**sequence(2), attention="fast")
+
+
+@pytest.mark.parametrize("attention", ["chunks", "plain"])
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_no_leak_from_the_future(model, rule, attention):
     size = rule.get("frames_per_chunk", 1)

@@ -9,6 +9,7 @@ from worldplay import checkpoint, runtime, zoo
 from worldplay.action import Action
 from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
+from worldplay.models.attention import backend as attention_backend
 from worldplay.models.codec import ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer, fuse_for_inference
@@ -230,7 +231,7 @@ def _config(name):
 def _open(config, transformer, codec, device, steps, seed, folder):
     device, device_reason = runtime.pick_device(device)
     dtype, dtype_reason = runtime.pick_dtype(device)
-    log.info("%s on %s (%s), %s (%s)", config.name, device.type, device_reason,
-             str(dtype).removeprefix("torch."), dtype_reason)
+    log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
+             str(dtype).removeprefix("torch."), dtype_reason, attention_backend(device, dtype))
     return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
                       seed=seed, folder=folder)

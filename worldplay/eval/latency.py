@@ -24,21 +24,24 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     load_ms  what opening it took
     track    wraps an iterable as tqdm does
 
+    frame_ms_again is the median of the first 100 frames of a new start at the end: a machine that has become slower
+    meanwhile shows there, a world whose frames cost more and more does not.
+
         Raises ValueError for fewer than 10 frames.
     """
     if frames < 10:
         raise ValueError(f"--frames {frames}: expected at least 10")
     vectors = PLAYERS["explorer"](world.action_space, 1 + frames, 0)
     actions = [world.action_space.decode(vector) for vector in vectors]
-    start = time.perf_counter()
-    world.reset()
-    list(_play(world, actions[:1]))
-    first_frame_ms = 1000 * (time.perf_counter() - start)
+    first_frame_ms = _begin(world, actions[0])
     times = list(track(_play(world, actions[1:]), desc=f"bench {world.name}", total=frames, unit="frame"))
     latency, ready = np.array(times).T
+    _begin(world, actions[0])
+    again = np.diff([ready for _, ready in _play(world, actions[1:1 + MARKS[0]])])
     info = {name: world.info[name] for name in _INFO}
     return {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
             "first_frame_ms": first_frame_ms, **frame_figures(np.diff(ready)),
+            "frame_ms_again": 1000 * float(np.median(again)),
             "latency_ms": _percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
             "peak_memory_mib": runtime.peak_memory_mib(world.device)}
 
@@ -99,6 +102,14 @@ def ceilings(device, dtype):
     attention_ms = _median_ms(lambda: F.scaled_dot_product_attention(q, k, v), device)
     return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": 2 * side**3 / matmul_ms / 1e9,
             "attention_tflops": 4 * heads * tokens**2 * 128 / attention_ms / 1e9}
+
+
+def _begin(world, action):
+    """Milliseconds to a new start's first frame."""
+    start = time.perf_counter()
+    world.reset()
+    list(_play(world, [action]))
+    return 1000 * (time.perf_counter() - start)
 
 
 def _play(world, actions):

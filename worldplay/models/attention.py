@@ -1,11 +1,16 @@
 """Attention between frames: who sees whom, and the dense pass that is the oracle."""
+import importlib.util
+import logging
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from einops import rearrange
 from torch.nn import functional as F
 
 from worldplay.models.position import rotate, time_rotary
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +56,91 @@ class FrameRule:
 
 
 def attend(q, k, v, mask=None):
-    """Softmax attention.
+    """Softmax attention; by xformers where `backend` says so and there is no mask, by SDPA otherwise.
 
     q        [b t p k d] queries of t frames; k and v [b k l d]
     mask     bool [(t p) l], True where a query sees a key; None: it sees all
     Returns  [b t p k d]
     """
+    if mask is None and backend(q.device, q.dtype) == "xformers":
+        out = _xformers().memory_efficient_attention(rearrange(q, "b t p k d -> b (t p) k d"), *(
+            rearrange(x, "b k l d -> b l k d") for x in (k, v)))
+        return rearrange(out, "b (t p) k d -> b t p k d", p=q.shape[2])
     out = F.scaled_dot_product_attention(rearrange(q, "b t p k d -> b k (t p) d"), k, v, attn_mask=mask)
     return rearrange(out, "b k (t p) d -> b t p k d", p=q.shape[2])
 
 
+@cache
+def backend(device, dtype):
+    """"xformers" on a GPU where it is installed and gives what SDPA gives, "sdpa" otherwise; never by a stopwatch.
+
+    The same machine answers the same every time, because the same seed and actions must give the same frames.
+    """
+    if device.type == "cpu" or _xformers() is None:
+        return "sdpa"
+    q, k, v = (torch.linspace(-1, 1, 3 * 64 * 4 * 64, device=device).sin().to(dtype).view(3, 1, 64, 4, 64))
+    expected = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    try:
+        error = float((_xformers().memory_efficient_attention(q, k, v) - expected).abs().max())
+    except (NotImplementedError, RuntimeError, ValueError) as failure:  # no kernel for this GPU or dtype
+        log.warning("attention by SDPA: xformers does not run here (%s)", str(failure).splitlines()[0])
+        return "sdpa"
+    if error > 8 * torch.finfo(dtype).eps:
+        log.warning("attention by SDPA: xformers is off by %.2g", error)
+        return "sdpa"
+    return "xformers"
+
+
+@cache
+def _xformers():
+    if importlib.util.find_spec("xformers") is None:
+        return None
+    import xformers.ops
+    return xformers.ops
+
+
+CAUSAL_ATTENTION = ("plain", "chunks", "flex")  # the oracle, and two ways to the same that multiply only what is seen
+
+
+def causal_attention(name):
+    """The function of q, k, v, rule, halves by that name in CAUSAL_ATTENTION; ValueError for another.
+
+    The modules are imported here, because they take torch's compiler along, a second of imports that play has no use for.
+    """
+    if name == "plain":
+        return plain_attention
+    if name == "chunks":
+        from worldplay.models.chunk_attention import chunk_attention
+        return chunk_attention
+    if name == "flex":
+        from worldplay.models.flex_attention import flex_attention
+        return flex_attention
+    raise ValueError(f"attention {name!r}: expected one of {', '.join(CAUSAL_ATTENTION)}")
+
+
 def plain_attention(q, k, v, rule, halves):
-    """Causal attention by one dense mask over all tokens: the oracle of `fast_attention`, same arguments."""
-    num_frames, tokens = q.shape[1] // halves, q.shape[2]
+    """Causal attention by one dense mask over all tokens: the oracle of the fast ways, same arguments.
+
+    q, k, v  [b f p k d]  f = halves * t frames; with 2 halves the clean frames come before the noisy ones
+    rule     FrameRule; every past frame is seen in its first half, the own chunk in its own half
+    Returns  [b f p k d]
+    """
+    keys, values, sees = seen_frames(k, v, rule, halves)
+    tokens = q.shape[2]
+    mask = sees.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
+    return attend(q, *(rearrange(x, "b f p k d -> b k (f p) d") for x in (keys, values)), mask)
+
+
+def seen_frames(k, v, rule, halves):
+    """What `plain_attention` looks at: keys and values [b f+extra p k d], and who sees them, bool [f f+extra].
+
+    The extra frames are sink frames again, moved in time, for the chunks that see them so.
+    """
+    num_frames = k.shape[1] // halves
     rolled = [start for start in _starts(num_frames, rule) if rule.sink_shift(start)]
-    mask = _frame_mask(num_frames, rule, halves, rolled, q.device)
-    mask = mask.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
     k = torch.cat([k, *(moved_sinks(k, rule, start) for start in rolled)], dim=1)
     v = torch.cat([v, *(v[:, :rule.sink] for _ in rolled)], dim=1)
-    return attend(q, *(rearrange(x, "b t p k d -> b k (t p) d") for x in (k, v)), mask)
+    return k, v, _frame_mask(num_frames, rule, halves, rolled, k.device)
 
 
 def moved_sinks(k, rule, start):

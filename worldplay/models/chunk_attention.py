@@ -13,12 +13,8 @@ GROUP_BYTES = 3 << 20
 
 
 @torch.compiler.disable  # it is a few large products already; tracing its loop only costs time
-def fast_attention(q, k, v, rule, halves):
+def chunk_attention(q, k, v, rule, halves):
     """What `plain_attention` gives, at a cost that grows with t * window.
-
-    q, k, v  [b f p k d]  f = halves * t frames; with 2 halves the clean frames come before the noisy ones
-    rule     FrameRule; every past frame is seen in its first half, the own chunk in its own half
-    Returns  [b f p k d]
 
         Raises ValueError when t is not a multiple of the chunk.
     """

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from worldplay.models.attention import FrameRule, attend, plain_attention
+from worldplay.models.attention import FrameRule, attend, causal_attention
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
 from worldplay.models.position import frame_rotary, rotate
 
@@ -160,11 +160,13 @@ class Transformer(nn.Module):
     """Velocity of noised latent frames; parameters carry the names of the published Wan 2.1 weights.
 
     What is not published: `action_embedding` and `null_action`, added to the time embedding of their frame.
+
+    causal_attention  how training attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
     """
 
     def __init__(self, config):
         super().__init__()
-        self.config = config
+        self.config, self.causal_attention = config, "chunks"
         self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, config.patch_size, config.patch_size)
         self.text_embedding = None
         if config.text_dim:
@@ -181,7 +183,7 @@ class Transformer(nn.Module):
 
     def forward(self, noisy, sigma, *, actions=None, action_mask=None, columns=None, text=None, clean=None,
                 clean_sigma=None, frames_per_chunk=1, window=None, sink=0, sink_position="absolute",
-                is_causal=True, attention="fast"):
+                is_causal=True, attention=None):
         """Velocity of a whole sequence of frames, for training.
 
         noisy        [b t c h w]  frames at noise level sigma
@@ -192,15 +194,14 @@ class Transformer(nn.Module):
         clean        [b t c h w]  teacher forcing: the past that noisy frames see, at noise level clean_sigma
                                   ([b t] or a number, default 0); None: they see the noisy past
         columns      [b t]        added to the column positions of a frame's tokens
-        attention    "fast", or "plain": one dense mask, the oracle of "fast"
+        attention    a name in CAUSAL_ATTENTION; None takes the transformer's own, `causal_attention`
         is_causal    False: every frame sees every frame; then there is no clean, window or sink
         frames_per_chunk, window, sink, sink_position: see FrameRule; window counts frames, the chunk included
         Returns      [b t c h w]  velocity of the noisy frames, in the dtype of the weights
 
             Raises ValueError for arguments that exclude each other.
         """
-        if attention not in ("fast", "plain"):
-            raise ValueError(f"attention {attention!r}: expected 'fast' or 'plain'")
+        causal = causal_attention(attention or self.causal_attention)
         if not is_causal and (clean is not None or window is not None or sink):
             raise ValueError("is_causal=False sees every frame: it takes no clean frames, window or sink")
         t, grid = noisy.shape[1], self._grid(noisy)
@@ -213,12 +214,6 @@ class Transformer(nn.Module):
             halves, rotary = 2, torch.cat([rotary, rotary], dim=1)
             clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
-        if attention == "fast":
-            # Here, because it takes torch's compiler along, a second of imports that play has no use for.
-            from worldplay.models.chunk_attention import fast_attention as causal
-        else:
-            causal = plain_attention
-
         def attention(q, k, v):
             return causal(q, k, v, rule, halves)
         text = None if text is None else self.encode_text(text)

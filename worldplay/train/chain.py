@@ -20,6 +20,7 @@ from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
 from worldplay.models.transformer import Transformer
 from worldplay.scene import Scene, save_scene
+from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.bidirectional import BidirectionalStage
 from worldplay.train.causal_cd import CausalCDStage
 from worldplay.train.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
@@ -73,6 +74,7 @@ class Chain:
             return False
         latents = self._timed("encode", lambda: self._encode(cache, codec))
         windows = self._windows(cache, latents)
+        self._choose_attention(cache, windows)
         networks = {}  # role -> what a stage has made
         parts = {"bidirectional": self._bidirectional, "teacher_forcing": self._teacher, "causal_ode": self._ode_student,
                  "causal_cd": self._cd_student, "dmd": self._dmd_student, "decoder": self._decoder}
@@ -207,15 +209,27 @@ class Chain:
         loop = self.recipe.loop(stage.name)
         if loop.steps is None:
             loop = replace(loop, seconds=self._seconds(stage.name))
-        for model in stage.models.values() if self.compiled else ():
-            for block in getattr(model, "blocks", ()):
-                block.compile()
+        for model in stage.models.values():
+            if isinstance(model, Transformer):
+                model.causal_attention = self.log["attention"]
+                for block in model.blocks if self.compiled else ():
+                    block.compile()
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.folder / stage.name, self.metrics,
                           self.device, self.dtype, after_save)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
             self.where = f"{stage.name}, {100 * trainer.progress:.0f} % of it done"
         return trainer.progress >= 1
+
+    def _choose_attention(self, cache, windows):
+        """The fastest on this device, once for the run: another rounds differently, which a resume must not."""
+        if "attention" not in self.log:
+            config = self._transformer(cache)
+            self.log["attention"], self.log["attention_ms"] = fastest_attention(
+                self.device, self.dtype, rule=self.recipe.context.rule, batch=self.recipe.teacher_forcing_loop.batch,
+                num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.latents.shape[-2:]),
+                num_heads=config.num_heads, head_dim=config.head_dim)
+            checkpoint.write_json(self.folder / "run.json", self.log)
 
     def _seconds(self, name):
         """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.

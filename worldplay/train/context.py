@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import torch
 
 from worldplay.diffusion import add_noise, x0_from_velocity
+from worldplay.models.attention import FrameRule
 from worldplay.train.metrics import contact_sheet
 
 
@@ -24,6 +25,11 @@ class ContextConfig:
     """Share of the training steps with own frames; each costs another forward pass."""
     null_actions: float = 0.05
     """Share of frames whose action is hidden; the first of a sequence always is."""
+
+    @property
+    def rule(self):
+        """The FrameRule of play."""
+        return FrameRule(window=self.window, sink=self.sink, sink_position=self.sink_position)
 
 
 class Context:

@@ -1,0 +1,31 @@
+"""Causal attention for training by FlexAttention: one compiled kernel that passes over what nobody sees."""
+from functools import cache
+
+import torch
+from einops import rearrange
+from torch.nn.attention import flex_attention as flex
+
+from worldplay.models.attention import seen_frames
+
+_masks = {}  # of the last shape only: a stage trains one
+
+
+@torch.compiler.disable(recursive=False)  # a graph of its own, so that the mask is made outside of any
+def flex_attention(q, k, v, rule, halves):
+    """What `plain_attention` gives, same arguments; for a GPU, because it has no backward pass on a CPU."""
+    tokens = q.shape[2]
+    k, v, sees = seen_frames(k, v, rule, halves)
+    shape = (rule, halves, q.shape[1], tokens, q.device)
+    if shape not in _masks:
+        _masks.clear()
+        _masks[shape] = flex.create_block_mask(
+            lambda b, h, query, key: sees[query // tokens, key // tokens], None, None, q.shape[1] * tokens,
+            k.shape[1] * tokens, device=q.device, _compile=q.device.type != "cpu")
+    out = _kernel(q.device.type)(*(rearrange(x, "b f p k d -> b k (f p) d") for x in (q, k, v)), block_mask=_masks[shape])
+    return rearrange(out, "b k (f p) d -> b f p k d", p=tokens)
+
+
+@cache
+def _kernel(device_type):
+    """Compiled, except where tests hold it against the oracle."""
+    return flex.flex_attention if device_type == "cpu" else torch.compile(flex.flex_attention)
