@@ -1,6 +1,7 @@
 """Train a world: the recipes, one function per named run, and their command line."""
 import logging
 import math
+import os
 import re
 import sys
 import time
@@ -16,6 +17,7 @@ from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.codec import CodecStageConfig
+from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES, Recipe
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
@@ -106,11 +108,16 @@ def train(options):
     recipe.check()
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
-    log.info("%s (%s), compute in %s (%s)", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason)
+    processes = Processes(device)
+    if not processes.is_first:
+        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one tells it all
+    log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
+             f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
-    chain = Chain(recipe, folder, device=device, dtype=dtype, budget=budget, stop_at=stop_at, data=options.data,
+    chain = Chain(recipe, folder, processes=processes, dtype=dtype, budget=budget, stop_at=stop_at, data=options.data,
                   init_from=options.init_from, seed=options.seed)
     done = chain.run()
+    processes.close()
     log.info("%s; play it: python play.py %s", "finished" if done else f"stopped with work left in {chain.where}, "
              "the same command goes on", folder)
 
@@ -120,7 +127,8 @@ def main(args=None):
     options = tyro.extras.overridable_config_cli(
         {name: (make.__doc__, Options(recipe=make())) for name, make in RECIPES.items()},
         args=args, prog="train_world.py", description=__doc__)
-    return run_command("train_world", lambda: train(options))
+    rank = os.environ.get("RANK", "0")  # torchrun's; every process has a log file of its own
+    return run_command("train_world" if rank == "0" else f"train_world-{rank}", lambda: train(options))
 
 
 if __name__ == "__main__":

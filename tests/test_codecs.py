@@ -6,6 +6,7 @@ from worldplay.models.codec import CodecConfig, ImageCodec, to_float, to_uint8
 from worldplay.train.codec import CodecStage, CodecStageConfig, DecoderStage, grain_loss, reconstruction_loss
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
+from worldplay.train.processes import Processes
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
 from worldplay.train.windows import FrameBatches
 
@@ -48,8 +49,8 @@ def test_the_stage_learns_and_ships_its_average():
     optimizer = torch.optim.AdamW(stage.models["student"].parameters(), 3e-3)
     losses = []
     for step in range(40):
-        def call(role, *args, method="forward"):
-            return getattr(stage.models[role], method)(*args)
+        def call(role, function, *args):
+            return function(stage.models[role], *args)
         loss, logs = stage.loss("student", {"frames": frames()}, Draws(0, step, range(6)), call)
         loss.backward()
         optimizer.step()
@@ -83,7 +84,7 @@ def test_resume_is_bit_exact(make, tmp_path):
     def run(folder, steps):
         loop = LoopConfig(batch=4, micro_batch=2, steps=steps, optim=OptimConfig(lr=1e-3, decay=0))
         metrics, stage = Metrics(folder), make()
-        Trainer(stage, data, loop, folder, metrics, torch.device("cpu"), torch.float32).run()
+        Trainer(stage, data, loop, folder, metrics, Processes(torch.device("cpu")), torch.float32).run()
         metrics.close()
         return {f"{role}.{name}": x for role, model in stage.models.items() for name, x in model.state_dict().items()}
     whole = run(tmp_path / "whole", 5)
@@ -97,8 +98,8 @@ def test_the_decoder_stage_leaves_the_latents_alone():
     before = stage.models["ema"].encode_as_in_play(to_float(frames()))
     optimizer = torch.optim.AdamW([p for p in stage.models["student"].parameters() if p.requires_grad], 1e-2)
 
-    def call(role, *args, method="forward"):
-        return getattr(stage.models[role], method)(*args)
+    def call(role, function, *args):
+        return function(stage.models[role], *args)
     for step in range(3):
         stage.loss("student", {"frames": frames()}, Draws(0, step, range(6)), call)[0].backward()
         optimizer.step()

@@ -254,12 +254,3 @@ def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):
     sharded = checkpoint.load_weights(tmp_path / "model.safetensors")
     assert whole.keys() == sharded.keys() and all(torch.equal(whole[k], sharded[k]) for k in whole)
     shutil.rmtree(tmp_path)
-
-
-def test_training_state_survives_a_stop_between_its_two_renames(tmp_path):
-    tree = {"step": 3, "list": [torch.ones(2), {"a": None, 5: "x"}]}
-    checkpoint.save_state(tmp_path / "state", tree)
-    (tmp_path / "state").rename(tmp_path / "state.old")
-    loaded = checkpoint.load_state(tmp_path / "state")
-    assert loaded["step"] == 3 and torch.equal(loaded["list"][0], torch.ones(2)) and loaded["list"][1] == {"a": None, 5: "x"}
-    assert checkpoint.load_state(tmp_path / "nothing") is None

@@ -18,6 +18,7 @@ from worldplay.train.dmd import DMDConfig, DMDStage, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
 from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
+from worldplay.train.processes import Processes
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
 from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_columns
 
@@ -98,10 +99,8 @@ def batch_and_draws(step=0, b=2):
 
 
 def call_of(stage):
-    def call(role, *args, method="forward", **kwargs):
-        if callable(method):
-            return method(stage.models[role], *args, **kwargs)
-        return getattr(stage.models[role], method)(*args, **kwargs)
+    def call(role, function, *args, **kwargs):
+        return function(stage.models[role], *args, **kwargs)
     return call
 
 
@@ -127,7 +126,7 @@ def test_resume_is_bit_exact(make, tmp_path):
         loop = LoopConfig(batch=4, micro_batch=2, steps=steps, optim=OptimConfig(lr=1e-3, muon_lr=0.01, decay=0))
         metrics = Metrics(folder)
         stage = make(seed)
-        Trainer(stage, WithTrajectories(), loop, folder, metrics, torch.device("cpu"), torch.float32).run()
+        Trainer(stage, WithTrajectories(), loop, folder, metrics, Processes(torch.device("cpu")), torch.float32).run()
         metrics.close()
         return stage.models[stage.result].state_dict()
     whole = run(tmp_path / "whole", 6)
@@ -231,7 +230,7 @@ def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_r
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:]):
             sigmas = torch.full((2, 6), sigma)
-            x = euler_step(x, context.predict(lambda role, *args, **kwargs: teacher(*args, **kwargs), "", x, sigmas), sigma, lower)
+            x = euler_step(x, context.predict(lambda role, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas), sigma, lower)
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
 
@@ -355,7 +354,7 @@ def test_a_bidirectional_frame_sees_the_future_and_no_first_action():
     x, sigma = batch["latents"], torch.full((2, 6), 0.5)
 
     def velocity(**changes):
-        return whole_sequence(lambda role, *args, **kwargs: model(*args, **kwargs), "", x, sigma, batch | changes,
+        return whole_sequence(lambda role, function, *args, **kwargs: function(model, *args, **kwargs), "", x, sigma, batch | changes,
                               is_causal=False)
     other = batch["actions"].clone()
     other[:, 0] += 1

@@ -16,9 +16,10 @@ from worldplay.train.recipe import STAGES
 ROOT = Path(train_world.__file__).parent
 
 
-def command(*args):
-    return subprocess.run([sys.executable, ROOT / "train_world.py", *map(str, args)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=600)
+def command(*args, processes=1):
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    return subprocess.run([sys.executable, *launcher, ROOT / "train_world.py", *map(str, args)], cwd=ROOT,
+                          capture_output=True, text=True, timeout=600)
 
 
 def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
@@ -45,14 +46,14 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     assert other.returncode == 2 and "was started with transformer" in other.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("teacher", ["causal", "bidirectional"])
-def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher):
+@pytest.mark.parametrize("teacher, processes", [("causal", 2), ("bidirectional", 1)])
+def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, processes):
     out = tmp_path / "run"
     flags = ("tiny-maze", "--out", out, "--steps", "1", "--transformer.num-layers", "1", "--causal-ode-loop.share", "0.1",
              "--causal-cd-loop.share", "0", "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0",
              "--num-trajectories", "20", "--causal-ode.num-timesteps", "4", "--causal-ode.teacher", teacher,
              "--context-walk", "100")
-    finished = command(*flags)
+    finished = command(*flags, processes=processes)
     assert finished.returncode == 0, finished.stderr
     assert "trajectories of 20 windows" in finished.stderr
     parts = sorted((out / "trajectories").glob("*/*.npy"))

@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from worldplay import checkpoint
+from worldplay.train import state
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics, contact_sheet
+from worldplay.train.processes import Processes
+from worldplay.train.state import load_state
 from worldplay.train.trainer import LoopConfig, NotFinite, OptimConfig, Trainer, build_optimizers, move_average, \
     step_size_scale
+from worldplay.world import WorldError
 
 
 class Line(nn.Module):
@@ -36,14 +39,14 @@ class ToyStage:
         return "student"
 
     def loss(self, role, batch, draws, call):
-        error = call(role, batch["x"]).float() - 2 * batch["x"].flip(1)
+        error = call(role, Line.forward, batch["x"]).float() - 2 * batch["x"].flip(1)
         loss = error.square().mean()
         return (loss * torch.nan if draws.step == self.break_at else loss), {"error": error.abs().mean()}
 
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], 0.9)
 
-    def sheet(self, batch, draws):
+    def sheet(self, batch, draws, call):
         return np.zeros((4, 4, 3), np.uint8)
 
 
@@ -55,7 +58,7 @@ class ToyData:
 def run(folder, steps, stage=None, dtype=torch.float32, **loop):
     config = LoopConfig(**{"batch": 4, "steps": steps, "optim": OptimConfig(lr=0.05, muon_lr=0.05, warmup=2, decay=0)} | loop)
     metrics = Metrics(folder)
-    trainer = Trainer(stage or ToyStage(), ToyData(), config, folder, metrics, torch.device("cpu"), dtype)
+    trainer = Trainer(stage or ToyStage(), ToyData(), config, folder, metrics, Processes(torch.device("cpu")), dtype)
     trainer.run()
     metrics.close()
     return {f"{role}.{name}": x.clone() for role, model in trainer.stage.models.items()
@@ -83,18 +86,48 @@ def test_the_toy_is_learnt(tmp_path):
     run(tmp_path, 300)
     target = 2 * torch.eye(4).flip(1)
     stage = ToyStage()
-    state = checkpoint.load_state(tmp_path / "state")
-    stage.models["ema"].load_state_dict(state["models"]["ema"])
+    load_state(tmp_path / "state", {"ema": stage.models["ema"]}, {}, Processes(torch.device("cpu")))
     assert (stage.models["ema"](torch.eye(4)) - target).abs().max() < 0.2 * (start - target).abs().max()
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_keeps_the_last_state(tmp_path):
     run(tmp_path, 3)
-    before = checkpoint.load_state(tmp_path / "state")
-    with pytest.raises(NotFinite, match="student at step 4.*state"):
+    with pytest.raises(NotFinite, match="student at step 4, on rank 0; last good state: .*state"):
         run(tmp_path, 9, ToyStage(break_at=4))
-    after = checkpoint.load_state(tmp_path / "state")
-    assert after["step"] == before["step"] == 3
+    assert load_state(tmp_path / "state", {}, {}, Processes(torch.device("cpu")))["step"] == 3
+
+
+def test_a_state_survives_a_stop_between_its_two_renames(tmp_path):
+    run(tmp_path, 3)
+    (tmp_path / "state").rename(tmp_path / "state.old")
+    assert load_state(tmp_path / "state", {}, {}, Processes(torch.device("cpu")))["step"] == 3
+    assert load_state(tmp_path / "nothing", {}, {}, Processes(torch.device("cpu"))) is None
+
+
+def test_a_damaged_state_and_one_of_another_network_are_refused_in_one_line(tmp_path):
+    run(tmp_path, 3)
+    stage = ToyStage()
+    stage.models["student"] = nn.Linear(4, 5)
+    with pytest.raises(WorldError, match="state cannot be read .*another --out"):
+        run(tmp_path, 5, stage)
+    for file in (tmp_path / "state").glob("*.distcp"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(WorldError, match="state cannot be read .*another --out"):
+        run(tmp_path, 5)
+    (tmp_path / "state" / ".metadata").write_bytes(b"")
+    with pytest.raises(WorldError, match="state cannot be read .*another --out"):
+        run(tmp_path, 5)
+
+
+def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):
+    run(tmp_path, 3)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(state.dcp.FileSystemWriter, "write_data", full)
+    with pytest.raises(OSError, match="state.tmp cannot be written .*No space left.*same command"):
+        run(tmp_path, 5)
+    assert load_state(tmp_path / "state", {}, {}, Processes(torch.device("cpu")))["step"] == 3
 
 
 def test_draws_depend_on_the_sample_and_nothing_else():

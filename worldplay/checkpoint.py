@@ -2,12 +2,10 @@
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from worldplay.action import ActionSpace
@@ -151,60 +149,6 @@ def folder_hash(folder, names=("config.json", "model", "codec")):
         if file.is_file() and file.name.startswith(tuple(names)):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def save_state(folder, tree):
-    """Write a tree of dicts, lists, numbers, strings and tensors as folder/{tree.json, tensors.safetensors}.
-
-    The folder is written aside and swapped in, so an interruption leaves the previous one whole.
-    """
-    folder = Path(folder)
-    draft, old = folder.with_name(folder.name + ".tmp"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    tensors = {}
-    fields = _split(tree, "", tensors)
-    save_file(tensors, draft / "tensors.safetensors")
-    write_json(draft / "tree.json", fields)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def load_state(folder):
-    """The tree `save_state` wrote, or None where there is none."""
-    folder = Path(folder)
-    if not folder.exists() and folder.with_name(folder.name + ".old").exists():
-        folder.with_name(folder.name + ".old").rename(folder)  # stopped between the two renames
-    if not folder.exists():
-        return None
-    with safe_open(folder / "tensors.safetensors", "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-    return _join(read_json(folder / "tree.json"), tensors)
-
-
-def _split(node, path, tensors):
-    if isinstance(node, torch.Tensor):
-        tensors[path] = node.detach().cpu().contiguous().clone()
-        return {"tensor": path}
-    if isinstance(node, dict):
-        return {"dict": [[key, _split(value, f"{path}/{key}", tensors)] for key, value in node.items()]}
-    if isinstance(node, (list, tuple)):
-        return {"list": [_split(value, f"{path}/{i}", tensors) for i, value in enumerate(node)]}
-    return {"value": node}
-
-
-def _join(node, tensors):
-    (kind, content), = node.items()
-    if kind == "tensor":
-        return tensors[content]
-    if kind == "dict":
-        return {key: _join(value, tensors) for key, value in content}
-    if kind == "list":
-        return [_join(value, tensors) for value in content]
-    return content
 
 
 def _shards(tensors):

@@ -25,6 +25,19 @@ def pick_device(name="auto"):
     return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device"
 
 
+def take_device(device, number):
+    """The torch.device of this process, the `number`-th on its machine; a GPU becomes its current one."""
+    if device.type != "cuda":
+        return device
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def collectives(device):
+    """What torch.distributed talks by where networks are on `device` and numbers on the CPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
 def pick_dtype(device):
     """(dtype, reason): bfloat16 where the hardware multiplies it natively, float32 otherwise."""
     if device.type == "cuda":

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from worldplay.models.attention import FrameRule, attend, causal_attention
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
@@ -161,12 +162,14 @@ class Transformer(nn.Module):
 
     What is not published: `action_embedding` and `null_action`, added to the time embedding of their frame.
 
-    causal_attention  how training attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
+    causal_attention        how `forward` attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
+    checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save memory;
+                            passes on a cache never do, because it has moved on by then
     """
 
     def __init__(self, config):
         super().__init__()
-        self.config, self.causal_attention = config, "chunks"
+        self.config, self.causal_attention, self.checkpoint_activations = config, "chunks", False
         self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, config.patch_size, config.patch_size)
         self.text_embedding = None
         if config.text_dim:
@@ -217,7 +220,7 @@ class Transformer(nn.Module):
         def attention(q, k, v):
             return causal(q, k, v, rule, halves)
         text = None if text is None else self.encode_text(text)
-        x = self._blocks(x, time, rotary, lambda layer: attention, text)
+        x = self._blocks(x, time, rotary, lambda layer: attention, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
     def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None):
@@ -301,13 +304,14 @@ class Transformer(nn.Module):
         rotary = frame_rotary(times, self._grid(x), self.config.head_dim, columns)
         return self._tokens(x), self._time(x, sigma, actions, known), rotary
 
-    def _blocks(self, x, time, rotary, attention, text, num_layers=None):
+    def _blocks(self, x, time, rotary, attention, text, num_layers=None, recompute=False):
         """x [b t p e] after the first num_layers blocks (None: all); attention(layer)(q, k, v) -> out."""
         if (text is None) != (self.text_embedding is None):
             raise ValueError(f"this transformer {'needs' if text is None else 'takes no'} text")
         modulation = self._modulation(time)
         for layer, block in enumerate(self.blocks[:num_layers]):
-            x = block(x, modulation, rotary, attention(layer), text and text[layer])
+            run = partial(checkpoint, block, use_reentrant=False) if recompute and torch.is_grad_enabled() else block
+            x = run(x, modulation, rotary, attention(layer), text and text[layer])
         return x
 
     def _modulation(self, time):

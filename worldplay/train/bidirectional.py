@@ -44,13 +44,12 @@ class BidirectionalStage:
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
 
-    def sheet(self, batch, draws, num=8, level=0.75):
+    def sheet(self, batch, draws, call, num=8, level=0.75):
         """Real frames above what the average makes in one step of them at sigma `level`, two sequences."""
         part, draws = first_two(batch, draws)
         latents = part["latents"]
         sigma = torch.full(latents.shape[:2], level, device=latents.device)
         x = add_noise(latents, draws.normal("noise", *latents.shape[1:]).to(latents.device), sigma)
-        velocity = whole_sequence(lambda role, *args, **kwargs: self.models[role](*args, **kwargs), "ema", x, sigma,
-                                  part, is_causal=False)
+        velocity = whole_sequence(call, "ema", x, sigma, part, is_causal=False)
         made = x0_from_velocity(x, velocity.float(), sigma)
         return sheet_of(latents[:, -num:], made[:, -num:], self.decode)

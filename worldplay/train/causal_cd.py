@@ -71,5 +71,5 @@ class CausalCDStage:
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], self.config.ema)
 
-    def sheet(self, batch, draws):
-        return prediction_sheet(self.models["ema"], self.context, batch, draws, self.decode)
+    def sheet(self, batch, draws, call):
+        return prediction_sheet(call, "ema", self.context, batch, draws, self.decode)

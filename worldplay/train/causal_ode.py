@@ -69,8 +69,8 @@ def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48):
 
     Arguments and result as for `causal_trajectories`.
     """
-    def call(role, *args, **kwargs):
-        return teacher(*args, **kwargs)
+    def call(role, function, *args, **kwargs):
+        return function(teacher, *args, **kwargs)
 
     def velocity(x, sigma):
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
@@ -121,12 +121,12 @@ class CausalODEStage:
         if self.config.teacher == "causal":
             velocity = context.predict(call, role, x, sigma)
         else:
-            velocity = call(role, x, sigma, **context.conditions)
+            velocity = call(role, Transformer.forward, x, sigma, **context.conditions)
         x0 = x0_from_velocity(x, velocity.float(), sigma)
         return ode_loss(x0, target), {"data_error": (x0.detach() - latents).square().mean()}
 
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], self.config.ema)
 
-    def sheet(self, batch, draws):
-        return prediction_sheet(self.models["ema"], self.context, batch, draws, self.decode)
+    def sheet(self, batch, draws, call):
+        return prediction_sheet(call, "ema", self.context, batch, draws, self.decode)

@@ -29,6 +29,7 @@ from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDStage
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
+from worldplay.train.processes import full_state
 from worldplay.train.recipe import STAGES
 from worldplay.train.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import Trainer
@@ -46,18 +47,19 @@ class Chain:
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
     """
 
-    def __init__(self, recipe, folder, *, device, dtype, budget=None, stop_at=math.inf, data=None, init_from=None, seed=0):
-        """budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None, seed=0):
+        """processes: worldplay.train.processes.Processes; the folder is the same for all. budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
         data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and teacher to go on from.
         """
         self.recipe, self.folder = recipe, Path(folder)
-        self.device, self.dtype, self.budget, self.stop_at = device, dtype, budget, stop_at
+        self.processes, self.device, self.dtype = processes, processes.device, dtype
+        self.budget, self.stop_at = budget, stop_at
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
-        self.compiled, reason = runtime.pick_compile(device)
+        self.compiled, reason = runtime.pick_compile(self.device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self._open_log()
-        self.metrics = Metrics(self.folder)
+        self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where = "collection"
 
     def run(self):
@@ -82,7 +84,7 @@ class Chain:
             if self.recipe.loop(stage).share and not part(cache, windows, codec, networks):
                 return False
         if "context_sigma_scores" not in self.log:
-            if time.monotonic() > self.stop_at:
+            if self.processes.agree(time.monotonic() > self.stop_at):
                 self.where = "the choice of the context sigma"
                 return False
             self._timed("choose context sigma", self._choose_context_sigma)
@@ -91,16 +93,20 @@ class Chain:
     # The parts
 
     def _collect(self):
+        folder = self.folder / "data"
+        self._first_makes(folder / "index.json", self._write_cache)
+        return dataset.FrameCache.open(folder)
+
+    def _write_cache(self):
         folder, recipe = self.folder / "data", self.recipe
-        if (folder / "index.json").exists():
-            return dataset.FrameCache.open(folder)
         if self.data_from is not None:
-            return lerobot.decode_to_cache(self.data_from, folder)
+            lerobot.decode_to_cache(self.data_from, folder)
+            return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
         with tqdm(total=recipe.num_frames, desc="collect", unit="frame", disable=None) as bar:
-            return dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env),
-                                             num_frames=recipe.num_frames, progress=bar.update)
+            dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
+                                      progress=bar.update)
 
     def _codec(self, cache):
         if self.init_from:
@@ -111,12 +117,15 @@ class Chain:
         torch.manual_seed(self.seed)
         stage = CodecStage(self.recipe.codec)
         done = self._train(stage, self._frames(cache))
-        return stage.models[stage.result].eval() if done else None
+        if not done:
+            return None
+        codec = ImageCodec(self.recipe.codec.model).to(self.device, memory_format=torch.channels_last)
+        codec.load_state_dict(full_state(stage.models[stage.result]))
+        return codec.eval().requires_grad_(False)
 
     def _encode(self, cache, codec):
         path = self.folder / "latents.npy"
-        if not path.exists():
-            encode_frames(codec, cache.frames, path, self.device, self.dtype)
+        self._first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, self.dtype))
         return np.load(path, mmap_mode="r")
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
@@ -136,7 +145,7 @@ class Chain:
             checkpoint.load_into(model, checkpoint.load_weights(path), path)
             init = model.state_dict()
         elif "bidirectional" in networks:
-            init = networks["bidirectional"].state_dict()
+            init = full_state(networks["bidirectional"])
         stage = TeacherForcingStage(self.recipe.teacher_forcing, self._transformer(cache), self.recipe.context,
                                     codec.decode_uint8, init)
         networks["teacher"] = networks["student"] = stage.models[stage.result]
@@ -148,19 +157,19 @@ class Chain:
         if data is None:
             return False
         stage = CausalODEStage(self.recipe.causal_ode, self._transformer(cache), self.recipe.context,
-                               teacher.state_dict(), codec.decode_uint8)
+                               full_state(teacher), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, data, lambda: self._export(cache, codec, networks))
 
     def _cd_student(self, cache, windows, codec, networks):
         stage = CausalCDStage(self.recipe.causal_cd, self._transformer(cache), self.recipe.context,
-                              networks["teacher"].state_dict(), codec.decode_uint8)
+                              full_state(networks["teacher"]), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _dmd_student(self, cache, windows, codec, networks):
         stage = DMDStage(self.recipe.dmd, self._transformer(cache), self.recipe.context,
-                         networks["student"].state_dict(), networks["bidirectional"].state_dict(), codec.decode_uint8,
+                         full_state(networks["student"]), full_state(networks["bidirectional"]), codec.decode_uint8,
                          self.recipe.student_steps)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
@@ -171,22 +180,34 @@ class Chain:
 
     def _trajectories(self, windows, teacher):
         """TrajectoryWindows of a teacher; None where the call's time ended before all were made."""
-        teacher = copy.deepcopy(teacher).to(self.device, self.dtype).eval()
+        network = Transformer(teacher.config)
+        network.load_state_dict(full_state(teacher))
+        network = network.to(self.device, self.dtype).eval()
         stores = {}
         for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
             stores[held_out] = store = TrajectoryStore(self.folder / "trajectories" / name, starts, batch=16)
-            for number, rows in tqdm(store.missing(), desc=f"trajectories, {name}", unit="batch", disable=None):
-                if time.monotonic() > self.stop_at:
-                    self.where = "trajectories"
-                    return None
-                self._timed("trajectories", lambda: store.write(number, self._walk(teacher, windows.at(rows), Draws(
-                    self.seed, -3, range(number * store.batch, number * store.batch + len(rows))))))
+            if not self._timed("trajectories", lambda: self._write_trajectories(store, name, network, windows)):
+                self.where = "trajectories"
+                return None
         log.info("trajectories of %d windows: %.1f MiB", len(stores[False].starts),
                  sum(store.num_bytes for store in stores.values()) / 2**20)
         return TrajectoryWindows(windows, stores[False], stores[True])
+
+    def _write_trajectories(self, store, name, teacher, windows):
+        """Whether all of them are there; each process makes its part of the batches that are missing."""
+        processes, missing = self.processes, store.missing()
+        processes.wait()  # until everybody has seen what is missing
+        for number, rows in tqdm(missing[processes.rank::processes.size], desc=f"trajectories, {name}", unit="batch",
+                                 disable=None if processes.is_first else True):
+            if time.monotonic() > self.stop_at:
+                break
+            indices = range(number * store.batch, number * store.batch + len(rows))
+            store.write(number, self._walk(teacher, windows.at(rows), Draws(self.seed, -3, indices)))
+        processes.wait()
+        return not processes.ranks(bool(store.missing()))
 
     def _walk(self, teacher, batch, draws):
         """float16 [b t 5 c h w]: the trajectories of one batch of windows."""
@@ -198,6 +219,8 @@ class Chain:
         return made.half().cpu().numpy()
 
     def _choose_context_sigma(self):
+        if not self.processes.is_first:
+            return
         world = load_world(self.folder, device=self.device.type)
         best, scores = choose_context_sigma(world, num_frames=self.recipe.context_walk)
         checkpoint.write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
@@ -212,10 +235,11 @@ class Chain:
         for model in stage.models.values():
             if isinstance(model, Transformer):
                 model.causal_attention = self.log["attention"]
+                model.checkpoint_activations = loop.checkpoint_activations
                 for block in model.blocks if self.compiled else ():
                     block.compile()
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.folder / stage.name, self.metrics,
-                          self.device, self.dtype, after_save)
+                          self.processes, self.dtype, after_save)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
             self.where = f"{stage.name}, {100 * trainer.progress:.0f} % of it done"
@@ -229,7 +253,7 @@ class Chain:
                 self.device, self.dtype, rule=self.recipe.context.rule, batch=self.recipe.teacher_forcing_loop.batch,
                 num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.latents.shape[-2:]),
                 num_heads=config.num_heads, head_dim=config.head_dim)
-            checkpoint.write_json(self.folder / "run.json", self.log)
+            self._keep_log()
 
     def _seconds(self, name):
         """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
@@ -241,7 +265,7 @@ class Chain:
             left = self.budget - spent - sum(self.log["seconds"].values())
             rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
             self.log["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
-            checkpoint.write_json(self.folder / "run.json", self.log)
+            self._keep_log()
         made = self.log["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
         return max(1.0, self.log["seconds"][name] - made)
 
@@ -249,8 +273,20 @@ class Chain:
         start = time.monotonic()
         result = part()
         self.log["spent"][name] = self.log["spent"].get(name, 0.0) + time.monotonic() - start
-        checkpoint.write_json(self.folder / "run.json", self.log)
+        self._keep_log()
         return result
+
+    def _keep_log(self):
+        """Write run.json; what the first process has in it counts for all, because clocks differ."""
+        if self.processes.is_first:
+            checkpoint.write_json(self.folder / "run.json", self.log)
+        self.log = self.processes.agree(self.log)
+
+    def _first_makes(self, path, make):
+        """make() by the first process, unless `path` is there already; the others wait for it."""
+        if self.processes.is_first and not path.exists():
+            make()
+        self.processes.wait()
 
     def _frames(self, cache):
         return FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
@@ -273,10 +309,12 @@ class Chain:
             transformer=self._transformer(cache), codec=codec.config,
             steps=recipe.student_steps if is_distilled else 4, window=recipe.context.window, sink=recipe.context.sink,
             sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+        weights = {"codec": full_state(codec), "model": full_state(networks["student"]), "teacher": full_state(networks["teacher"])}
+        if not self.processes.is_first:
+            return
         checkpoint.write_json(self.folder / "config.json", config.to_json())
-        checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "model.safetensors", networks["student"].state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "teacher.safetensors", networks["teacher"].state_dict(), torch.bfloat16)
+        for name, tensors in weights.items():
+            checkpoint.save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
         if not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", recipe.env)
 
@@ -289,15 +327,15 @@ class Chain:
         given = {"seed": self.seed, "data": self.data_from and str(self.data_from),
                  "init_from": self.init_from and str(self.init_from)}
         path = self.folder / "run.json"
-        if not path.exists():
-            return {"recipe": recipe, "budget": self.budget, **given, "spent": {}, "seconds": {}}
+        self._first_makes(path, lambda: checkpoint.write_json(
+            path, {"recipe": recipe, "budget": self.budget, **given, "spent": {}, "seconds": {}}))
         record = checkpoint.read_json(path)
         for name, value in {**recipe, **given}.items():
             before = (record["recipe"] if name in recipe else record).get(name)
             if before != value:
                 raise ValueError(f"{path} was started with {name} {before}, now it is {value}; "
                                  "go on with the same, or give another --out")
-        return record
+        return self.processes.agree(record)
 
 
 def encode_frames(codec, frames, path, device, dtype, batch=64):

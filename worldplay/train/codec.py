@@ -59,17 +59,17 @@ class CodecStage:
 
     def loss(self, role, batch, draws, call):
         frames = to_float(batch["frames"])
-        latents = call(role, frames, method="encode")
+        latents = call(role, ImageCodec.encode, frames)
         scale = draws.uniform("latent noise level", 1, 1, 1) * self.config.latent_noise
         noise = scale * draws.normal("latent noise", *latents.shape[1:])
-        decoded = call(role, latents + noise.to(latents.device), method="decode").float()
+        decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
         return reconstruction_loss(decoded, frames), {"psnr_db": -10 * (decoded - frames).square().mean().div(4).log10()}
 
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
 
-    def sheet(self, batch, draws):
-        return reconstruction_sheet(self.models["ema"], batch["frames"][:8])
+    def sheet(self, batch, draws, call):
+        return reconstruction_sheet(call, "ema", batch["frames"][:8])
 
 
 class DecoderStage:
@@ -88,10 +88,10 @@ class DecoderStage:
     def loss(self, role, batch, draws, call):
         frames = to_float(batch["frames"])
         with torch.no_grad():
-            latents = call("ema", frames, method="encode_as_in_play")
+            latents = call("ema", ImageCodec.encode_as_in_play, frames)
         scale = draws.uniform("latent noise level", 1, 1, 1) * self.config.latent_noise
         noise = scale * draws.normal("latent noise", *latents.shape[1:])
-        decoded = call(role, latents + noise.to(latents.device), method="decode").float()
+        decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
         grain = grain_loss(decoded, frames)
         psnr = -10 * (decoded - frames).square().mean().div(4).log10()
         return reconstruction_loss(decoded, frames) + self.config.grain * grain, {"psnr_db": psnr, "grain": grain}
@@ -99,12 +99,14 @@ class DecoderStage:
     def after_step(self, step):
         move_average(self.models["ema"].decoder, self.models["student"].decoder, self.config.ema)
 
-    def sheet(self, batch, draws):
-        return reconstruction_sheet(self.models["ema"], batch["frames"][:8])
+    def sheet(self, batch, draws, call):
+        return reconstruction_sheet(call, "ema", batch["frames"][:8])
 
 
-def reconstruction_sheet(codec, frames):
-    """Real frames, uint8 [n H W 3], four a row, each row above what the codec makes of it; uint8 [. . 3]."""
-    decoded = to_uint8(codec.decode(codec.encode_as_in_play(to_float(frames))))
+def reconstruction_sheet(call, role, frames):
+    """Real frames, uint8 [n H W 3], four a row, each row above what a codec makes of it; uint8 [. . 3]."""
+    def reconstruct(codec):
+        return codec.decode(codec.encode_as_in_play(to_float(frames)))
+    decoded = to_uint8(call(role, reconstruct).float())
     pairs = zip(frames.cpu().split(4), decoded.cpu().split(4))
     return contact_sheet([row for pair in pairs for row in pair])

@@ -5,6 +5,7 @@ import torch
 
 from worldplay.diffusion import add_noise, x0_from_velocity
 from worldplay.models.attention import FrameRule
+from worldplay.models.transformer import Transformer
 from worldplay.train.metrics import contact_sheet
 
 
@@ -74,7 +75,7 @@ class Context:
 
     def predict(self, call, role, noisy, sigma):
         """Velocity [b t c h w] of network `role` at sigma [b t] given this context."""
-        return call(role, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **self.conditions)
+        return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **self.conditions)
 
 
 def context_sigma(config, draws, num_frames):
@@ -91,17 +92,17 @@ def whole_sequence(call, role, x, sigma, batch, known=None, **options):
     """
     told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
     told[:, 0] = False
-    return call(role, x, sigma, actions=batch["actions"], action_mask=told.to(x.device), columns=batch["columns"],
-                **options)
+    return call(role, Transformer.forward, x, sigma, actions=batch["actions"], action_mask=told.to(x.device),
+                columns=batch["columns"], **options)
 
 
-def prediction_sheet(model, config, batch, draws, decode, num=8):
-    """Real frames above the one-step predictions of `model` from real context, two sequences; uint8 [H W 3]."""
+def prediction_sheet(call, role, config, batch, draws, decode, num=8):
+    """Real frames above the one-step predictions of a network from real context, two sequences; uint8 [H W 3]."""
     part, draws = first_two(batch, draws)
     context = Context(config, part, draws)
     noise = draws.normal("noise", *part["latents"].shape[1:]).to(part["latents"].device)
     ones = torch.ones_like(context.sigma)
-    velocity = context.predict(lambda role, *args, **kwargs: model(*args, **kwargs), "", noise, ones)
+    velocity = context.predict(call, role, noise, ones)
     made = x0_from_velocity(noise, velocity.float(), ones)
     return sheet_of(part["latents"][:, -num:], made[:, -num:], decode)
 

@@ -164,22 +164,18 @@ class DMDStage:
         if self.turn(step) == "student":
             move_average(self.models["ema"], self.models["student"], self.config.ema)
 
-    def sheet(self, batch, draws, num=8):
+    def sheet(self, batch, draws, call, num=8):
         """Real frames above what the average plays from the first of them with the same actions, two sequences."""
         part, draws = first_two(batch, draws)
-
-        def call(role, *args, method, **kwargs):
-            return method(self.models[role], *args, **kwargs)
-        with torch.no_grad():
-            made = self._rollout(call, "ema", part, draws, num_trained=0)
+        made = self._rollout(call, "ema", part, draws, num_trained=0)
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)
 
     def _rollout(self, call, role, batch, draws, num_trained):
         config, latents = self.config, batch["latents"]
         sigma = context_sigma(self.context, draws, latents.shape[1]).to(latents.device)
-        return call(role, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
+        return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
                     num_real=config.num_real, num_trained=num_trained, is_exit_shared=config.is_exit_shared,
-                    sigma=sigma, method=self_rollout)
+                    sigma=sigma)
 
     def _score(self, call, role, noisy, sigma, batch, known=None):
         return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False).float()

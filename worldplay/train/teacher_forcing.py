@@ -44,5 +44,5 @@ class TeacherForcingStage:
     def after_step(self, step):
         move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
 
-    def sheet(self, batch, draws):
-        return prediction_sheet(self.models["ema"], self.context, batch, draws, self.decode)
+    def sheet(self, batch, draws, call):
+        return prediction_sheet(call, "ema", self.context, batch, draws, self.decode)

@@ -9,10 +9,13 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-from worldplay import checkpoint, runtime
+from worldplay import runtime
 from worldplay.train.draws import Draws
+from worldplay.train.processes import Applied
+from worldplay.train.state import load_state, replicated, save_state
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -45,7 +48,9 @@ class LoopConfig:
     share: float = 0.0
     """Part of a run's time budget, against the shares of the other stages; 0 leaves the stage out."""
     micro_batch: int | None = None
-    """Samples of one forward and backward pass; gradients add up over batch / micro_batch passes."""
+    """Samples of one forward and backward pass of a process; gradients add up over its passes; None is one pass."""
+    checkpoint_activations: bool = False
+    """Forget what is inside a block and compute it again on the way back: less memory, a third more work."""
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None
@@ -57,10 +62,6 @@ class LoopConfig:
     seed: int = 0
     """Set by the run."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-
-    def __post_init__(self):
-        if self.batch % (self.micro_batch or self.batch):
-            raise ValueError(f"batch {self.batch} is not a multiple of micro_batch {self.micro_batch}")
 
 
 class Stage(Protocol):
@@ -82,14 +83,14 @@ class Stage(Protocol):
     def loss(self, role: str, batch: dict, draws: Draws, call: Callable) -> tuple[torch.Tensor, dict]:
         """(loss of `role`, what to log).
 
-        call(role, *args, method="forward", **kwargs) runs a network in the compute dtype; method may also be
-        a function whose first argument is the network.
+        call(role, function, *args, **kwargs) gives function(network, *args, **kwargs) in the compute dtype; a
+        network is used in no other way, because its weights may be spread over processes.
         """
 
     def after_step(self, step: int) -> None:
         """What follows an update of the weights, for example moving an average."""
 
-    def sheet(self, batch: dict, draws: Draws):
+    def sheet(self, batch: dict, draws: Draws, call: Callable):
         """A picture for people, uint8 [H W 3]: the real thing above what the networks make of it."""
 
 
@@ -110,20 +111,37 @@ class NotFinite(WorldError):
 
 
 class Trainer:
-    """Runs a Stage to its end, over any number of calls; the same seed gives the same weights however it was cut."""
+    """Runs a Stage to its end, over any number of calls; the same seed gives the same weights however it was cut.
 
-    def __init__(self, stage, data, config, folder, metrics, device, dtype, after_save=None):
-        """after_save: called after every save, for example to renew the world people can play."""
+    Of several processes each makes its part of every batch; networks, optimizers and saved states are spread over
+    them (FSDP2), and only the first one writes metrics and pictures.
+    """
+
+    def __init__(self, stage, data, config, folder, metrics, processes, dtype, after_save=None):
+        """processes: worldplay.train.processes.Processes. after_save: called by all processes after every save, for
+        example to renew the world people can play.
+
+            Raises ValueError where the batch cannot be divided, WorldError where a saved state does not fit.
+        """
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
-        self.device, self.dtype, self.after_save = device, dtype, after_save
+        self.processes, self.device, self.dtype, self.after_save = processes, processes.device, dtype, after_save
         self.step, self.spent = 0, 0.0
         assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
+        self.samples = processes.share(config.batch, f"stage {stage.name}: batch")
+        self.micro = config.micro_batch or self.samples
+        if self.samples % self.micro:
+            raise ValueError(f"stage {stage.name}: a process's {self.samples} samples of a batch are no multiple of "
+                             f"micro_batch {self.micro}")
         for model in stage.models.values():
-            model.to(device)
+            model.to(self.device)
+        self._applied = {role: processes.shard(model, dtype) if processes.size > 1 else Applied(model)
+                         for role, model in stage.models.items()}
         self.optimizers = {role: build_optimizers(stage.models[role], config.optim, share)
                            for role, share in stage.trained.items()}
-        self._load()
+        counters = load_state(self.folder / "state", stage.models, self.optimizers, processes)
+        if counters:
+            self.step, self.spent = int(counters["step"]), counters["spent"]
 
     @property
     def progress(self):
@@ -134,14 +152,17 @@ class Trainer:
 
     def run(self, stop_at=math.inf):
         """Train until the stage is done (True) or time.monotonic() passes stop_at (False); saves either way."""
-        started = last_save = last_sheet = time.monotonic()
+        def clock():
+            return self.processes.agree(time.monotonic())
+        started = last_save = last_sheet = now = clock()
+        stop_at = started + self.processes.agree(stop_at - time.monotonic())
         status, spent_before = _Status(self.stage.name), self.spent
-        while self.progress < 1 and time.monotonic() < stop_at:
+        while self.progress < 1 and now < stop_at:
             logs = self.train_step()
-            now = time.monotonic()
+            now = clock()
             self.spent = spent_before + now - started
             status.add(logs, self.config.batch)
-            if status.due(now):
+            if status.due(now) and self.processes.is_first:
                 self.metrics.write(self.stage.name, self.step, status.flush(self, now))
             if now - last_sheet > self.config.sheet_every:
                 self.validate()
@@ -149,7 +170,7 @@ class Trainer:
             if now - last_save > self.config.save_every:
                 self.save()
                 last_save = now
-        self.spent = spent_before + time.monotonic() - started
+        self.spent = spent_before + clock() - started
         self.validate()
         self.save()
         return self.progress >= 1
@@ -157,31 +178,35 @@ class Trainer:
     def train_step(self):
         """One update; returns what to log."""
         role = self.stage.turn(self.step)
-        micro = self.config.micro_batch or self.config.batch
-        first = self.step * self.config.batch
+        first = self.step * self.config.batch + self.processes.rank * self.samples
         logs = {}
-        for start in range(first, first + self.config.batch, micro):
-            draws = Draws(self.config.seed, self.step, range(start, start + micro))
+        for start in range(first, first + self.samples, self.micro):
+            self._sum_gradients(role, start + self.micro == first + self.samples)
+            draws = Draws(self.config.seed, self.step, range(start, start + self.micro))
             loss, extra = self.stage.loss(role, self._to_device(self.data.batch(draws)), draws, self.call)
-            share = micro / self.config.batch
+            share = self.micro / self.samples  # over processes gradients are averaged, within one they add up
             (loss * share).backward()
             for name, x in {f"loss/{role}": loss, **extra}.items():
                 logs[name] = logs.get(name, 0.0) + share * float(torch.as_tensor(x).detach())
-        norm = self._update(role)
+        own_loss = logs[f"loss/{role}"]
+        norm, logs = self._update(role), self.processes.mean(logs)
         if not math.isfinite(logs[f"loss/{role}"] + norm):
+            ranks = self.processes.ranks(not math.isfinite(own_loss))
             raise NotFinite(f"{self.stage.name}: loss {logs[f'loss/{role}']} and gradient norm {norm} of {role} at step "
-                            f"{self.step}; last good state: {self.folder / 'state'}. Lower the step size and run again")
+                            f"{self.step}, {_where(ranks)}; last good state: {self.folder / 'state'}. Lower the step size "
+                            "and run again")
+        self.processes.average_buffers(self.stage.models[role])
         self.stage.after_step(self.step)
         self.step += 1
         return {**logs, f"grad_norm/{role}": norm}
 
-    def call(self, role, *args, method="forward", **kwargs):
-        """Run a network of the stage in the compute dtype; gradients reach its float32 weights."""
-        model = self.stage.models[role]
-        if self.dtype == torch.float32:
-            return _Method(model, method)(*args, **kwargs)
-        weights = {f"model.{name}": p.to(self.dtype) for name, p in model.named_parameters()}
-        return functional_call(_Method(model, method), weights, args, kwargs)
+    def call(self, role, function, *args, **kwargs):
+        """function(network, *args, **kwargs) in the compute dtype; gradients reach the network's float32 weights."""
+        applied = self._applied[role]
+        if self.processes.size > 1 or self.dtype == torch.float32:
+            return applied(function, *args, **kwargs)
+        weights = {name: p.to(self.dtype) for name, p in applied.named_parameters()}
+        return functional_call(applied, weights, (function, *args), kwargs)
 
     @torch.no_grad()
     def validate(self):
@@ -192,38 +217,33 @@ class Trainer:
             model.eval()
         role = self.stage.turn(0)
         loss, extra = self.stage.loss(role, batch, draws, self.call)
-        values = {f"held_out/loss/{role}": loss, **{f"held_out/{name}": x for name, x in extra.items()}}
-        self.metrics.write(self.stage.name, self.step, {name: float(x) for name, x in values.items()})
-        picture = self.metrics.picture(self.stage.name, self.step, self.stage.sheet(batch, draws))
+        sheet = self.stage.sheet(batch, draws, self.call)
         for model in self.stage.models.values():
             model.train()
-        log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
-                 " ".join(f"{name.split('/', 1)[1]} {float(x):.4f}" for name, x in values.items()), picture)
+        if self.processes.is_first:
+            values = {f"held_out/loss/{role}": loss, **{f"held_out/{name}": x for name, x in extra.items()}}
+            self.metrics.write(self.stage.name, self.step, {name: float(x) for name, x in values.items()})
+            picture = self.metrics.picture(self.stage.name, self.step, sheet)
+            log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
+                     " ".join(f"{name.split('/', 1)[1]} {float(x):.4f}" for name, x in values.items()), picture)
 
     def save(self):
         """Write everything the run needs to go on, atomically."""
-        checkpoint.save_state(self.folder / "state", {
-            "step": self.step, "spent": self.spent,
-            "models": {role: model.state_dict() for role, model in self.stage.models.items()},
-            "optimizers": {role: [opt.state_dict() for opt in opts] for role, opts in self.optimizers.items()}})
+        save_state(self.folder / "state", {"step": self.step, "spent": self.spent}, self.stage.models, self.optimizers,
+                   self.processes)
         if self.after_save:
             self.after_save()
 
-    def _load(self):
-        state = checkpoint.load_state(self.folder / "state")
-        if state is None:
-            return
-        self.step, self.spent = state["step"], state["spent"]
-        for role, model in self.stage.models.items():
-            checkpoint.load_into(model, state["models"][role], f"{self.folder / 'state'} ({role})")
-        for role, opts in self.optimizers.items():
-            for opt, saved in zip(opts, state["optimizers"][role], strict=True):
-                opt.load_state_dict(saved)
+    def _sum_gradients(self, role, is_last):
+        """Whether the next backward pass sums its gradients over the processes; only the last one of a step does."""
+        if self.processes.size > 1:
+            self._applied[role].set_requires_gradient_sync(is_last)
 
     def _update(self, role):
         """Clip, set the step size, step; returns the gradient norm before clipping. Does nothing if it is not finite."""
         parameters = [p for opt in self.optimizers[role] for group in opt.param_groups for p in group["params"]]
-        norm = float(nn.utils.clip_grad_norm_(parameters, self.config.optim.grad_clip))
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.grad_clip)
+        norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(norm):
             scale = step_size_scale(self.step, self.progress, self.config.optim)
             for opt in self.optimizers[role]:
@@ -235,6 +255,26 @@ class Trainer:
 
     def _to_device(self, batch):
         return {name: x.to(self.device) for name, x in batch.items()}
+
+
+class Muon(torch.optim.Muon):
+    """PyTorch's, of sharded matrices too: their gradients and momenta are whole on every process.
+
+    It orthogonalises a whole matrix, in bfloat16, whatever the compute dtype: two sums that differ in their last bit
+    give updates that differ in the third digit.
+    """
+    replicated_state = ("momentum_buffer",)
+
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad = replicated(p.grad)
+        super().step()
+
+
+def _where(ranks):
+    return f"on rank {', '.join(map(str, ranks))}" if ranks else "in the gradient alone"
 
 
 def step_size_scale(step, progress, optim):
@@ -261,32 +301,20 @@ def build_optimizers(model, config, share=1.0):
         {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}], lr=config.lr, betas=config.betas, foreach=True)
     if not hidden:
         return [adam]
-    muon = torch.optim.Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
-                            lr=config.muon_lr, momentum=0.95, weight_decay=0.0)
+    muon = Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
+                lr=config.muon_lr, momentum=0.95, weight_decay=0.0)
     return [muon, adam]
 
 
 @torch.no_grad()
 def move_average(average, model, decay):
     """average <- decay * average + (1 - decay) * model, weights and buffers, in place on the device."""
-    ours, theirs = average.state_dict(), model.state_dict()
+    ours, theirs = ({name: x.to_local() if isinstance(x, DTensor) else x for name, x in network.state_dict().items()}
+                    for network in (average, model))
     floating = [name for name, x in ours.items() if x.is_floating_point()]
     torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
     for name in ours.keys() - set(floating):
         ours[name].copy_(theirs[name])
-
-
-class _Method(nn.Module):
-    """A module whose forward is a method of `model`, by name, or a function of it, so that functional_call can run it."""
-
-    def __init__(self, model, method):
-        super().__init__()
-        self.model, self.method = model, method
-
-    def forward(self, *args, **kwargs):
-        if callable(self.method):
-            return self.method(self.model, *args, **kwargs)
-        return getattr(self.model, self.method)(*args, **kwargs)
 
 
 class _Status:
