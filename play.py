@@ -1,7 +1,6 @@
 """Play a learned world: python play.py [WORLD]; see --help."""
-import sys
-
 from worldplay.app import main
+from worldplay.log import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -3,7 +3,6 @@ import logging
 import math
 import os
 import re
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from worldplay import runtime
-from worldplay.log import run_command
+from worldplay.log import leave, run_command
 from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
 from worldplay.train.chain import Chain
@@ -132,4 +131,4 @@ def main(args=None):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

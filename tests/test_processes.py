@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from worldplay import checkpoint
+from worldplay.log import leave
 from worldplay.train.processes import Processes, full_state
 from worldplay.train.trainer import LoopConfig, NotFinite, OptimConfig, Trainer
 
@@ -114,3 +115,4 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
 if __name__ == "__main__":
     folder, stage, options = json.loads(sys.argv[1])
     worker(folder, stage, **options)
+    leave(0)

@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from worldplay import __version__
-from worldplay.log import run_command
+from worldplay.log import leave, run_command
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
@@ -257,5 +257,10 @@ def _interval():
     return 0.2 if sys.stderr.isatty() else 10
 
 
+def command():
+    """What `worldplay` on the command line runs."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -1,7 +1,9 @@
 """How every command ends: a log file in the platform's state folder, and one clear line for every error."""
 import logging
 import logging.handlers
+import os
 import sys
+from contextlib import suppress
 
 import platformdirs
 
@@ -41,6 +43,19 @@ def run_command(name, body):
         print(f"{name}: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def leave(status):
+    """End this process with `status` now, as the last thing an entry point does.
+
+    The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a world, one that
+    talks to another process) through C++, which aborts.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a pipe whose reader has gone, a stream that is closed
+            stream.flush()
+    os._exit(status)
 
 
 def log_path(name):

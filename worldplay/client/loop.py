@@ -382,7 +382,7 @@ class Loop:
         if self._recorder:
             for writer in self._recorder.close():
                 log_clip(writer)
-        self._worker.close()
+        self._worker.close(patience=2.0 if self.world else 0.0)  # what is still opening cannot be asked to close
         try:
             self.settings = replace(self.settings, window_size=self.window.window_size)
         except ValueError:

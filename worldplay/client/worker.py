@@ -86,7 +86,7 @@ class Worker:
         """Hand over a Reset or Step; the one before must have been answered in full."""
         self._requests.put_nowait(request)
 
-    def close(self, patience=2.0):
+    def close(self, patience):
         """Let the world close, and wait for it at most `patience` seconds."""
         try:
             self._requests.put(None, timeout=patience)

@@ -64,6 +64,13 @@ class Chain:
 
     def run(self):
         """True when the world is finished, False when stopped with work left."""
+        try:
+            return self._run()
+        finally:
+            if self.metrics:
+                self.metrics.close()
+
+    def _run(self):
         cache = self._timed("collect", self._collect)
         if cache.env != self.recipe.env:
             raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
