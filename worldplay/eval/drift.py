@@ -73,7 +73,7 @@ def _walks(material, streams):
         ahead = actions[context - 1:]
         of_real = [statistics(frame) for frame in _frames(real, ahead)]
         world.reset(frames=np.stack(frames), actions=[Action(), *actions[:context - 1]])
-        shown = material.track(_frames(world, ahead), desc=f"drift walk {number}", total=length, unit="frame")
+        shown = material.track(world.walk(ahead), desc=f"drift walk {number}", total=length, unit="frame")
         yield [statistics(frame) for frame in shown], of_real
     real.close()
 

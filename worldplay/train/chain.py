@@ -271,8 +271,8 @@ class Chain:
         config = WorldConfig(
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=self._transformer(cache), codec=codec.config,
-            steps=recipe.student_steps if is_distilled else 4, window=recipe.context.window, sink=recipe.context.sink,
-            sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+            steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
+            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
         checkpoint.save_weights(self.folder / "model.safetensors", networks["student"].state_dict(), torch.bfloat16)
