@@ -1,4 +1,6 @@
 """Whether a long walk melts: sharpness, brightness and colours of the frames against the real ones' means."""
+import math
+
 import numpy as np
 
 from worldplay.action import Action
@@ -36,6 +38,17 @@ def compare(stats, real):
     stats, real = np.mean(stats, axis=0), np.mean(real, axis=0)
     return {"sharpness_ratio": float(stats[0] / real[0]), "brightness_ratio": float(stats[1] / real[1]),
             "histogram_distance": float(np.abs(stats[2:] - real[2:]).sum() / 6)}
+
+
+def drift_score(figures):
+    """How far a walk has drifted, 0 not at all: figures of `drift` at one point of its curve.
+
+    Sharpness counts against what the codec leaves of it, which no walk can exceed for long.
+    """
+    def away(ratio):
+        return abs(math.log(max(ratio, 1e-3)))
+    sharpness = figures["sharpness_ratio"] / max(figures["codec_sharpness_ratio"], 1e-3)
+    return away(sharpness) + away(figures["brightness_ratio"]) + figures["histogram_distance"]
 
 
 def drift(material, player):

@@ -139,12 +139,17 @@ def _timed(module, names, device, into, key):
         yield
 
 
+def count_flops():
+    """A FlopCounterMode that also knows the attention of a CPU; a multiplication and an addition count two."""
+    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+
+
 @contextmanager
 def _counted(module, names, into):
     """Inside, every call of these methods appends its floating-point operations to `into`."""
     def wrap(method):
         def counted(*args, **kwargs):
-            with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+            with count_flops() as counter:
                 result = method(*args, **kwargs)
             into.append(counter.get_total_flops())
             return result

@@ -46,10 +46,14 @@ class Chain:
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
     """
 
-    def __init__(self, recipe, folder, *, device, dtype, budget=None, stop_at=math.inf, data=None, init_from=None, seed=0):
+    def __init__(self, recipe, folder, *, device, dtype, budget=None, stop_at=math.inf, data=None, init_from=None,
+                 seed=0, shared=None):
         """budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
         data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and teacher to go on from.
+        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
+        several runs; whoever needs it first makes it there.
         """
+        self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
         self.device, self.dtype, self.budget, self.stop_at = device, dtype, budget, stop_at
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
@@ -62,6 +66,17 @@ class Chain:
 
     def run(self):
         """True when the world is finished, False when stopped with work left."""
+        if not self.run_stages():
+            return False
+        if "context_sigma_scores" not in self.log:
+            if time.monotonic() > self.stop_at:
+                self.where = "the choice of the context sigma"
+                return False
+            self._timed("choose context sigma", self._choose_context_sigma)
+        return True
+
+    def run_stages(self):
+        """All of `run` but the choice of the context sigma."""
         cache = self._timed("collect", self._collect)
         if cache.env != self.recipe.env:
             raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
@@ -81,17 +96,12 @@ class Chain:
         for stage, part in parts.items():
             if self.recipe.loop(stage).share and not part(cache, windows, codec, networks):
                 return False
-        if "context_sigma_scores" not in self.log:
-            if time.monotonic() > self.stop_at:
-                self.where = "the choice of the context sigma"
-                return False
-            self._timed("choose context sigma", self._choose_context_sigma)
         return True
 
     # The parts
 
     def _collect(self):
-        folder, recipe = self.folder / "data", self.recipe
+        folder, recipe = self._place("data"), self.recipe
         if (folder / "index.json").exists():
             return dataset.FrameCache.open(folder)
         if self.data_from is not None:
@@ -114,7 +124,7 @@ class Chain:
         return stage.models[stage.result].eval() if done else None
 
     def _encode(self, cache, codec):
-        path = self.folder / "latents.npy"
+        path = self._place("latents.npy")
         if not path.exists():
             encode_frames(codec, cache.frames, path, self.device, self.dtype)
         return np.load(path, mmap_mode="r")
@@ -177,7 +187,7 @@ class Chain:
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
-            stores[held_out] = store = TrajectoryStore(self.folder / "trajectories" / name, starts, batch=16)
+            stores[held_out] = store = TrajectoryStore(self._place("trajectories") / name, starts, batch=16)
             for number, rows in tqdm(store.missing(), desc=f"trajectories, {name}", unit="batch", disable=None):
                 if time.monotonic() > self.stop_at:
                     self.where = "trajectories"
@@ -205,6 +215,9 @@ class Chain:
 
     # What they share
 
+    def _place(self, part):
+        return self.shared.get(part, self.folder) / part
+
     def _train(self, stage, data, after_save=None):
         loop = self.recipe.loop(stage.name)
         if loop.steps is None:
@@ -214,7 +227,7 @@ class Chain:
                 model.causal_attention = self.log["attention"]
                 for block in model.blocks if self.compiled else ():
                     block.compile()
-        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.folder / stage.name, self.metrics,
+        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self._place(stage.name), self.metrics,
                           self.device, self.dtype, after_save)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
