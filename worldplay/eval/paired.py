@@ -44,10 +44,12 @@ class Figure:
     title      with its unit
     value      function of (what `measure` gave, int array of streams) -> float
     direction  1 where more is better, -1 where less is, 0 where it has no better and worse
+    margin     the largest difference that does not matter to a player, in the figure's unit
     """
     title: str
     value: Callable
     direction: int
+    margin: float = 0.0
 
 
 def _drift(part):
@@ -68,10 +70,10 @@ def _mean(name):
 
 
 FIGURES = {
-    "next_psnr": Figure("next frame, dB", _mean("next_psnr"), 1),
-    "free_psnr": Figure(f"free play, first {_FREE} frames, dB", _mean("free_psnr"), 1),
-    "turn_sign": Figure("turns obeyed, share", _share("turns_obeyed", "turns"), 1),
-    "drift": Figure("drift score, 0 none", _drift(None), -1),
+    "next_psnr": Figure("next frame, dB", _mean("next_psnr"), 1, 0.1),
+    "free_psnr": Figure(f"free play, first {_FREE} frames, dB", _mean("free_psnr"), 1, 0.1),
+    "turn_sign": Figure("turns obeyed, share", _share("turns_obeyed", "turns"), 1, 0.02),
+    "drift": Figure("drift score, 0 none", _drift(None), -1, 0.02),
     "motion": Figure("motion, of the real", _share("motion", "real_motion"), 0),
     "sharpness": Figure("sharpness, of the real", _drift("sharpness_ratio"), 0),
     "brightness": Figure("brightness, of the real", _drift("brightness_ratio"), 0),

@@ -32,7 +32,7 @@ STEPS = (1, 2, 4)
 INITS = {"bidirectional-ode": "causal_ode", "none": None, "causal-ode": "causal_ode", "causal-cd": "causal_cd",
          "chunk-wise-ode": "causal_ode"}
 _SHARED = ("data", "latents.npy", "codec", "bidirectional", "teacher_forcing")
-_ROUNDS = 7  # of the latency measurement, all worlds in turn
+_ROUNDS = 10  # of the latency measurement, all worlds in turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,24 +135,25 @@ class Ablation:
         return {cell: dict(np.load(self._place(*cell) / "figures.npz")) for cell in cells()}
 
     def _costs(self):
-        """{initialisation: {flops, seconds, bytes}} of the stage before DMD, trajectories included."""
+        """What `write_report` takes as costs."""
         costs = {}
         for init, stage in INITS.items():
             if stage is None:
-                costs[init] = {"flops": 0, "seconds": 0.0, "bytes": 0}
+                costs[init] = {"flops": 0, "trajectory_share": 0.0, "seconds": 0.0, "bytes": 0}
                 continue
             folder, recipe = self.folder / init, self.recipe.variant(init)
             seconds = checkpoint.load_state(folder / stage / "state")["spent"]
             seconds += checkpoint.read_json(folder / "run.json")["spent"].get("trajectories", 0.0)
             size = sum(path.stat().st_size for path in (folder / "trajectories").rglob("*.npy"))
-            costs[init] = {"flops": stage_flops(recipe, stage, self._world(init, 4).config), "seconds": seconds,
+            flops, making = stage_flops(recipe, stage, self._world(init, 4).config)
+            costs[init] = {"flops": flops + making, "trajectory_share": making / (flops + making), "seconds": seconds,
                            "bytes": size}
         return costs
 
     def _latencies(self):
         """{cell: {first_ms, later_ms}}: from the action to the first frame it causes, at the start and afterwards.
 
-        Worlds take turns, so that a machine that is busy for a while is so for all; medians.
+        The least of several rounds in which the worlds take turns: what else the machine does only adds.
         """
         worlds, times = {cell: self._world(*cell) for cell in cells()}, {}
         for _ in range(_ROUNDS):
@@ -164,7 +165,7 @@ class Ablation:
                     next(step)
                     times.setdefault(cell, {}).setdefault(name, []).append(1000 * (time.perf_counter() - start))
                     list(step)
-        return {cell: {name: float(np.median(values)) for name, values in of_cell.items()}
+        return {cell: {name: float(min(values)) for name, values in of_cell.items()}
                 for cell, of_cell in times.items()}
 
     def _scale(self):
@@ -189,7 +190,7 @@ class Ablation:
 
 
 def stage_flops(recipe, stage, config, num_steps=8):
-    """Floating-point operations of stage `stage` of a recipe, the making of its trajectories included.
+    """(Floating-point operations of stage `stage` of a recipe, those that make its trajectories).
 
     config     WorldConfig of the world it makes, for its sizes
     num_steps  steps that are counted, on one sample each, and taken for all; weights and data do not matter
@@ -197,7 +198,7 @@ def stage_flops(recipe, stage, config, num_steps=8):
     shape = (1, recipe.length, *config.latent_shape)
     batch = {"latents": torch.zeros(shape), "actions": torch.zeros(*shape[:2], config.transformer.action_channels),
              "columns": torch.zeros(shape[:2], dtype=torch.float64)}
-    network, flops, loop = Transformer(config.transformer), 0, recipe.loop(stage)
+    network, making, loop = Transformer(config.transformer), 0, recipe.loop(stage)
     if stage == "causal_cd":
         made = CausalCDStage(recipe.causal_cd, config.transformer, recipe.context, network.state_dict(), None)
     else:
@@ -210,14 +211,14 @@ def stage_flops(recipe, stage, config, num_steps=8):
             else:
                 batch["trajectories"] = bidirectional_trajectories(network, batch, batch["latents"],
                                                                    options.num_timesteps)
-        flops += counter.get_total_flops() * (recipe.num_trajectories + -(-recipe.num_trajectories // 16))
+        making = counter.get_total_flops() * (recipe.num_trajectories + -(-recipe.num_trajectories // 16))
 
     def call(role, *args, **kwargs):
         return made.models[role](*args, **kwargs)
     with count_flops() as counter:
         for step in range(num_steps):
             made.loss(made.turn(step), batch, Draws(0, step, [step]), call)[0].backward()
-    return flops + counter.get_total_flops() * loop.batch * loop.steps // num_steps
+    return counter.get_total_flops() * loop.batch * loop.steps // num_steps, making
 
 
 def _context(recipe):

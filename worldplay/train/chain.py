@@ -82,7 +82,7 @@ class Chain:
             raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
         for split in ("train", "held_out"):
             if not len(cache.split(split)):
-                raise ValueError(f"{self.folder / 'data'}: no {split} episode among {len(cache.episodes)}; every twentieth "
+                raise ValueError(f"{self._place('data')}: no {split} episode among {len(cache.episodes)}; every twentieth "
                                  "seed is held out, so 20 episodes are needed: more frames, or shorter episodes")
         codec = self._codec(cache)
         if codec is None:
