@@ -62,7 +62,7 @@ def ablation_init():
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
     return AblationRecipe(
         name="ablation-init", env="doom-maze", num_frames=16_000, columns_per_degree=0.116, length=16,
-        num_trajectories=128,
+        num_trajectories=192,
         transformer=TransformerConfig(dim=128, ffn_dim=256, num_heads=4, num_layers=4, patch_size=(1, 3, 2)),
         codec=CodecStageConfig(model=CodecConfig(widths=(24, 48, 64), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1))),
         dmd=DMDConfig(num_real=4),  # a chunk, so that all students make as many frames
