@@ -50,6 +50,10 @@ class TurningWorld:
         yield self._frame
         self._is_mid_step = False
 
+    def walk(self, actions):
+        for action in actions:
+            yield from self.step(action)
+
     def follow(self, frames, actions, others=(), *, start):
         for i in range(start, frames.shape[1]):
             yield [np.stack([self._turned(frame, degrees * SPACE.look_limit)

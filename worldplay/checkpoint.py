@@ -24,7 +24,8 @@ class WorldConfig:
     frame_size           (H, W) pixels shown
     fps                  frames of world time per second
     steps                sampling steps per frame by default; the first frame takes first_steps
-    window, sink         frames attended to: sink + past + the one being made
+    window, sink         frames attended to: sink + past + those being made
+    frames_per_chunk     frames made together, all under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
     """
@@ -39,6 +40,7 @@ class WorldConfig:
     first_steps: int = 4
     window: int = 8
     sink: int = 0
+    frames_per_chunk: int = 1
     sink_position: str = "before_window"
     context_sigma: float = 0.1
     columns_per_degree: float = 0.0

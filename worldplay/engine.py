@@ -1,9 +1,10 @@
-"""A World made of transformer, codec, KV cache and sampler: it dreams one frame for every action."""
+"""A World made of transformer, codec, KV cache and sampler: it dreams a frame or more for every action."""
 import logging
 from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from worldplay import checkpoint, runtime, zoo
 from worldplay.action import Action
@@ -52,7 +53,11 @@ class DreamWorld:
 
     @torch.inference_mode()
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
-        """See World.reset; of a long context the last window - 1 frames are attended to."""
+        """See World.reset; of a long context the last frames that the window has room for are attended to.
+
+        Frames are made in whole chunks, so the context is brought to whole chunks too: one of a chunk or more
+        loses its oldest frames, a shorter one (an image) begins with copies of its first frame, standing still.
+        """
         seed = self.seed if seed is None else seed
         if frames is None:
             start = self._scene(scene, seed)
@@ -61,33 +66,38 @@ class DreamWorld:
         self.seed = self.info["seed"] = seed
         self.cache = self._new_cache(1)
         self.frame, self.columns, self.is_mid_step = 0, 0.0, False
-        latents = self.codec.encode_uint8(torch.from_numpy(frames).to(self.device))
-        for i, latent in enumerate(latents):
-            vector = None if i == 0 else self._vector(actions[i])
-            self._commit(latent[None, None], vector)
+        past, actions = self._whole_chunks(frames, actions)
+        latents = self.codec.encode_uint8(torch.from_numpy(past).to(self.device))[None]
+        vectors = self._vectors(actions)
+        for i in range(0, len(past), self.config.frames_per_chunk):
+            chunk = slice(i, i + self.config.frames_per_chunk)
+            self._commit(latents[:, chunk], vectors[:, chunk])
         self.first_made = self.frame
         return frames
 
     @torch.inference_mode()
     def step(self, action):
-        """See World.step: sample, decode, yield; then write the frame's clean context to the cache."""
-        if self.is_mid_step:
-            raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
-        if not self.frame:
-            raise WorldError("ended", "reset the world before the first step")
-        vector = self._vector(action)
-        self.is_mid_step = True
-        columns = self.columns + self._turn(vector)
-        x0 = self._sample(self.cache, vector, columns, self.frame, 1,
-                          self.first_sigmas if self.frame == self.first_made else self.sigmas)
-        yield self.codec.decode_uint8(x0[:, 0])[0].cpu().numpy()
-        self._commit(x0, vector)
-        self.is_mid_step = False
+        """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
+        yield from self._make([action] * self.config.frames_per_chunk)
 
     def close(self):
         """Nothing is held open."""
 
     # Beyond the contract
+
+    @torch.inference_mode()
+    def walk(self, actions):
+        """Yield one frame, uint8 [H W 3], for every action; for those who know them ahead, as an evaluation.
+
+        A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
+        filled up with the last action; frames beyond it are not shown.
+        """
+        size = self.config.frames_per_chunk
+        for i in range(0, len(actions), size):
+            chunk = actions[i:i + size]
+            for j, frame in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
+                if j < len(chunk):
+                    yield frame
 
     def snapshot(self):
         """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
@@ -104,25 +114,34 @@ class DreamWorld:
 
     @torch.inference_mode()
     def follow(self, frames, actions, others=(), *, start):
-        """Frame `start` and all later ones of real sequences, each made from the real frames before it.
+        """Frame `start` and all later ones of real sequences, each chunk made from the real frames before it.
 
         frames   uint8 [b n H W 3]
         actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i], actions[:, 0] is ignored
         others   list of more such arrays: what another action makes of the same past
-        start    at least 1
+        start    at least frames_per_chunk; a chunk begins there, and what is no whole one before it is left out
         Yields   [uint8 [b H W 3], ...], one for `actions` and each of `others`, n - start times
         """
-        b, n = frames.shape[:2]
+        (b, n), size = frames.shape[:2], self.config.frames_per_chunk
+        skipped = start % size
         actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
-        cache, columns = self._new_cache(b), torch.zeros(b, dtype=torch.float64, device=self.device)
-        for i in range(n):
+        cache, columns = self._new_cache(b), torch.zeros(b, 1, dtype=torch.float64, device=self.device)
+        for i in range(skipped, n, size):
+            chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
-                vectors = [given[:, i] for given in (actions, *others)]
-                made = [self._sample(cache, vector, columns + self._turn(vector), i, b, self.sigmas) for vector in vectors]
-                yield [self.codec.decode_uint8(x0[:, 0]).cpu().numpy() for x0 in made]
-            columns = columns if i == 0 else columns + self._turn(actions[:, i])
-            latents = self.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames[:, i])).to(self.device))
-            self._write(cache, latents[:, None], None if i == 0 else actions[:, i], columns, i)
+                told = [given[:, chunk] for given in (actions, *others)]
+                made = [self._sample(cache, vectors, self._moved(columns, vectors), i - skipped, self.sigmas)
+                        for vectors in told]
+                for j in range(min(size, n - i)):
+                    yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
+            vectors = actions[:, chunk]
+            if i == skipped:
+                vectors[:, 0] = 0
+            moved = self._moved(columns, vectors)
+            pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
+            latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
+            self._write(cache, latents, vectors, moved, i - skipped)
+            columns = moved[:, -1:]
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -132,52 +151,86 @@ class DreamWorld:
 
     # Inside
 
-    def _sample(self, cache, vector, columns, frame, b, sigmas):
-        """x0 [b 1 c h w] of frame `frame` for the action vector [b a]."""
-        shape = (1, 1, *self.config.latent_shape)
+    def _make(self, actions):
+        """Yield the frames of the next chunk, one for each of its actions; then commit them."""
+        if self.is_mid_step:
+            raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
+        if not self.frame:
+            raise WorldError("ended", "reset the world before the first step")
+        vectors = self._vectors(actions)
+        self.is_mid_step = True
+        x0 = self._sample(self.cache, vectors, self._moved(self.columns, vectors), self.frame,
+                          self.first_sigmas if self.frame == self.first_made else self.sigmas)
+        for latent in x0[0]:
+            yield self.codec.decode_uint8(latent[None])[0].cpu().numpy()
+        self._commit(x0, vectors)
+        self.is_mid_step = False
 
+    def _sample(self, cache, vectors, columns, frame, sigmas):
+        """x0 [b t c h w] of the chunk at `frame` for the action vectors [b t a]."""
         def velocity(x, sigma):
-            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, **self._condition(vector, columns))
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame,
+                                            **self._condition(vectors, columns, frame))
 
         def noise(step):
-            return frame_noise(self.seed, frame, step, shape).to(self.device).expand(b, *shape[1:])
+            return self._noise(frame, step).expand(len(vectors), -1, -1, -1, -1)
         return sample_frame(velocity, noise, sigmas)
 
-    def _commit(self, x0, vector):
-        """Write frame self.frame to the cache and move on to the next one."""
-        if vector is not None:
-            self.columns += float(self._turn(vector))
-        self._write(self.cache, x0, vector, self.columns, self.frame)
-        self.frame += 1
+    def _commit(self, x0, vectors):
+        """Write the chunk at self.frame to the cache and move on to the next one."""
+        columns = self._moved(self.columns, vectors)
+        self._write(self.cache, x0, vectors, columns, self.frame)
+        self.columns = float(columns[0, -1])
+        self.frame += self.config.frames_per_chunk
 
-    def _write(self, cache, x0, vector, columns, frame):
+    def _write(self, cache, x0, vectors, columns, frame):
         sigma = self.config.context_sigma
-        noise = frame_noise(self.seed, frame, CONTEXT_STEP, (1, *x0.shape[1:])).to(self.device)
-        context = add_noise(x0.float(), noise, sigma) if sigma else x0
-        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, **self._condition(vector, columns))
+        context = add_noise(x0.float(), self._noise(frame, CONTEXT_STEP), sigma) if sigma else x0
+        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame,
+                                **self._condition(vectors, columns, frame))
 
-    def _condition(self, vector, columns):
-        columns = torch.as_tensor(columns, dtype=torch.float64, device=self.device).reshape(-1, 1)
-        return {"actions": None if vector is None else vector[:, None].to(self.dtype), "columns": columns}
+    def _noise(self, frame, step):
+        """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""
+        shape = (1, 1, *self.config.latent_shape)
+        return torch.cat([frame_noise(self.seed, frame + i, step, shape)
+                          for i in range(self.config.frames_per_chunk)], dim=1).to(self.device)
 
-    def _turn(self, vector):
-        """Token columns the camera moves for action vectors [b a]."""
+    def _condition(self, vectors, columns, frame):
+        known = None  # all, but for the action that led to frame 0
+        if frame == 0:
+            known = (torch.arange(vectors.shape[1], device=self.device) > 0).expand(vectors.shape[:2])
+        return {"actions": vectors.to(self.dtype), "action_mask": known, "columns": columns}
+
+    def _moved(self, columns, vectors):
+        """float64 [b t]: where the camera is after action vectors [b t a] from `columns` on, in token columns."""
         if not self.config.columns_per_degree:
-            return torch.zeros(len(vector), dtype=torch.float64, device=vector.device)
-        yaw = vector[:, len(self.action_space.keys)].double()
-        return yaw * self.action_space.look_limit * self.config.columns_per_degree
+            return torch.zeros(vectors.shape[:2], dtype=torch.float64, device=vectors.device)
+        yaw = vectors[..., len(self.action_space.keys)].double()
+        return columns + (yaw * self.action_space.look_limit * self.config.columns_per_degree).cumsum(dim=1)
 
-    def _vector(self, action):
+    def _vectors(self, actions):
+        """Encoded actions, float32 [1 t a]."""
         try:
-            return torch.from_numpy(self.action_space.encode(action)).to(self.device)[None]
+            vectors = np.stack([self.action_space.encode(action) for action in actions])
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
+        return torch.from_numpy(vectors).to(self.device)[None]
+
+    def _whole_chunks(self, frames, actions):
+        """(frames, actions) of whole chunks, as `reset` says."""
+        size = self.config.frames_per_chunk
+        missing = max(0, size - len(frames))
+        frames = np.concatenate([frames[:1].repeat(missing, axis=0), frames])
+        actions = [Action()] * missing + [Action(), *actions[1:]]
+        extra = len(frames) % size
+        return frames[extra:], [Action(), *actions[extra + 1:]]
 
     def _new_cache(self, batch):
         tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])
         return KVCache(self.config.transformer, batch=batch, num_frames=self.config.window,
                        tokens_per_frame=tokens, sink=self.config.sink,
-                       sink_position=self.config.sink_position, dtype=self.dtype, device=self.device)
+                       frames_per_chunk=self.config.frames_per_chunk, sink_position=self.config.sink_position,
+                       dtype=self.dtype, device=self.device)
 
     def _scene(self, name, seed):
         if self.folder is None:

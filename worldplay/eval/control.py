@@ -28,16 +28,32 @@ def shift(before, after):
     return shifts[np.argmin(costs, axis=0)]
 
 
-def sign_accuracy(before, after, yaw):
-    """Share of frames in which a turn moved the picture the other way.
+def obeys(before, after, yaw):
+    """bool [n]: whether a turn moved the picture the other way; a picture that stands still does not obey.
 
     before, after  uint8 [n H W 3]
     yaw            float [n], degrees to the right, none of them 0
-    Returns        float in [0, 1]; a picture that stands still is wrong; nan where n is 0
     """
-    if not len(yaw):
-        return math.nan
-    return float(np.mean(np.sign(shift(before, after)) == -np.sign(yaw)))
+    return np.sign(shift(before, after)) == -np.sign(yaw)
+
+
+def sign_accuracy(before, after, yaw):
+    """Share of frames, 0 to 1, that `obeys` finds obedient; nan where n is 0. Arguments as there."""
+    return float(np.mean(obeys(before, after, yaw))) if len(yaw) else math.nan
+
+
+def told_turns(material, player):
+    """What the actions say over free play of r streams: (yaw, turns, steady), [r n] each.
+
+    yaw     degrees to the right
+    turns   bool, where it is TURN_DEGREES or more
+    steady  bool, where besides the player does not slide sideways
+    """
+    streams, space, context = material.streams[player], material.world.action_space, material.streams[player].context
+    count = len(material.dreams(player))
+    yaw = streams.actions[:count, context:, len(space.keys)].astype(np.float64) * space.look_limit
+    turns = np.abs(yaw) >= TURN_DEGREES
+    return yaw, turns, turns & (np.abs(streams.moves[:count, context:, 1]) < _SIDEWAYS)
 
 
 def turn_sign(material, player):
@@ -50,16 +66,13 @@ def turn_sign(material, player):
     space, context = material.world.action_space, streams.context
     if not space.look_axes:
         return {}
-    count = len(dreams)
-    yaw = streams.actions[:count, context:, len(space.keys)].astype(np.float64) * space.look_limit
-    turns = np.abs(yaw) >= TURN_DEGREES
-    steady = turns & (np.abs(streams.moves[:count, context:, 1]) < _SIDEWAYS)
+    yaw, turns, steady = told_turns(material, player)
 
     def accuracy(frames, chosen):
         s, i = np.nonzero(chosen)
         return sign_accuracy(frames[s, context + i - 1], frames[s, context + i], yaw[chosen])
 
-    real = streams.frames[:count]
+    real = streams.frames[:len(dreams)]
     return {"turn_sign_accuracy": accuracy(dreams, steady),
             "turn_sign": {"real": accuracy(real, steady), "n": int(steady.sum()),
                           "any_steps": accuracy(dreams, turns), "any_steps_real": accuracy(real, turns),

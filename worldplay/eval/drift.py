@@ -1,4 +1,6 @@
 """Whether a long walk melts: sharpness, brightness and colours of the frames against the real ones' means."""
+import math
+
 import numpy as np
 
 from worldplay.action import Action
@@ -38,6 +40,17 @@ def compare(stats, real):
             "histogram_distance": float(np.abs(stats[2:] - real[2:]).sum() / 6)}
 
 
+def drift_score(figures):
+    """How far a walk has drifted, 0 not at all: figures of `drift` at one point of its curve.
+
+    Sharpness counts against what the codec leaves of it, which no walk can exceed for long.
+    """
+    def away(ratio):
+        return abs(math.log(max(ratio, 1e-3)))
+    sharpness = figures["sharpness_ratio"] / max(figures["codec_sharpness_ratio"], 1e-3)
+    return away(sharpness) + away(figures["brightness_ratio"]) + figures["histogram_distance"]
+
+
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
@@ -73,7 +86,7 @@ def _walks(material, streams):
         ahead = actions[context - 1:]
         of_real = [statistics(frame) for frame in _frames(real, ahead)]
         world.reset(frames=np.stack(frames), actions=[Action(), *actions[:context - 1]])
-        shown = material.track(_frames(world, ahead), desc=f"drift walk {number}", total=length, unit="frame")
+        shown = material.track(world.walk(ahead), desc=f"drift walk {number}", total=length, unit="frame")
         yield [statistics(frame) for frame in shown], of_real
     real.close()
 

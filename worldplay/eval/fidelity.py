@@ -59,7 +59,7 @@ def next_frame(material, player):
     Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shuffled_actions_psnr (the same
     context, with the action of another frame drawn at random) and codec_psnr (the real frame through codec).
     """
-    scores, moving = _score(material, player)
+    scores, moving = score_targets(material, player)
     return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}
 
 
@@ -73,7 +73,7 @@ def rollout_psnr(material, player):
     return {"rollout_psnr": scores, "rollout_n": len(dreams)}
 
 
-def _score(material, player):
+def score_targets(material, player):
     """({score: float64 [s i]}, bool [s i] where the player moves) over the first frames after the context."""
     world, streams = material.world, material.streams[player]
     start, stop = streams.context, min(streams.context + material.num_targets, streams.frames.shape[1])

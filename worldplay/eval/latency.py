@@ -1,4 +1,5 @@
 """How fast a world plays here: frame times, cost over time, passes, and the machine's ceilings."""
+import math
 import time
 from contextlib import contextmanager
 
@@ -31,7 +32,8 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     """
     if frames < 10:
         raise ValueError(f"--frames {frames}: expected at least 10")
-    vectors = PLAYERS["explorer"](world.action_space, 1 + frames, 0)
+    num_steps = math.ceil(frames / world.config.frames_per_chunk)
+    vectors = PLAYERS["explorer"](world.action_space, 1 + num_steps, 0)
     actions = [world.action_space.decode(vector) for vector in vectors]
     first_frame_ms = _begin(world, actions[0])
     times = list(track(_play(world, actions[1:]), desc=f"bench {world.name}", total=frames, unit="frame"))
@@ -137,12 +139,17 @@ def _timed(module, names, device, into, key):
         yield
 
 
+def count_flops():
+    """A FlopCounterMode that also knows the attention of a CPU; a multiplication and an addition count two."""
+    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+
+
 @contextmanager
 def _counted(module, names, into):
     """Inside, every call of these methods appends its floating-point operations to `into`."""
     def wrap(method):
         def counted(*args, **kwargs):
-            with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
+            with count_flops() as counter:
                 result = method(*args, **kwargs)
             into.append(counter.get_total_flops())
             return result

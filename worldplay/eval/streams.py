@@ -42,7 +42,7 @@ class Streams:
 class Material:
     """What the suites measure a world on; the dreams are made once, on first use.
 
-    world        the World under test, with `follow` and `reconstruct`
+    world        the World under test, with `walk`, `follow` and `reconstruct`
     streams      {player: Streams} of the real environment
     open_real    called without arguments: the real environment, a World
     num_targets  frames of each stream that are predicted one by one
@@ -102,9 +102,7 @@ def dream(world, streams, i):
     decode = partial(map, world.action_space.decode)
     frames, actions = streams.frames[i, :streams.context], streams.actions[i]
     shown = list(world.reset(frames=frames, actions=list(decode(actions[:streams.context]))))
-    for action in decode(actions[streams.context:]):
-        shown += list(world.step(action))
-    return np.stack(shown)
+    return np.stack([*shown, *world.walk(list(decode(actions[streams.context:])))])
 
 
 def _play(task):

@@ -1,6 +1,7 @@
 """Stage `causal_cd`: consistency distillation of the AR teacher into a few-step student, nothing stored."""
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -57,8 +58,10 @@ class CausalCDStage:
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
         context = Context(self.context, batch, draws).spoil(call, "ema", draws)
-        # Each frame draws its own pair; the last one ends at data, where the average returns its input: the anchor.
-        n = draws.integers("pair", self.config.num_timesteps, latents.shape[1])
+        # Each chunk draws its own pair; the last pair ends at data, where the average returns its input: the
+        # anchor.
+        draw = partial(draws.integers, "pair", self.config.num_timesteps)
+        n = self.context.per_chunk(draw, latents.shape[1])
         sigma, lower = (level.to(latents.device) for level in neighbours(self.sigmas, n))
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         x = add_noise(latents, noise, sigma)

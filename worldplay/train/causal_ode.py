@@ -1,14 +1,14 @@
 """Stage `causal_ode`: a few-step student that regresses to the ends of a teacher's stored trajectories."""
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 
 from worldplay.diffusion import euler_walk, shifted_sigmas, warped_sigmas, x0_from_velocity
-from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer
-from worldplay.train.context import Context, prediction_sheet, whole_sequence
+from worldplay.train.context import Context, chunk_conditions, prediction_sheet, whole_sequence
 from worldplay.train.losses import squared_errors
 from worldplay.train.trainer import move_average
 
@@ -37,30 +37,27 @@ def ode_loss(x0, target, weight=None, mask=None):
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
 def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
-    """Trajectories of an AR teacher, every frame of a batch from its real past, on a KV cache.
+    """Trajectories of an AR teacher, every chunk of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
     batch          latents [b t c h w], actions [b t a], columns [b t]
     noise          [b t c h w], where they start
-    context        ContextConfig: window and sink
+    context        ContextConfig: window, sink and chunk
     num_timesteps  Euler steps from noise to data
     Returns        [b t 5 c h w]: the points at NODES, and the end
 
         Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
     """
-    latents, t = batch["latents"], noise.shape[1]
-    cache = KVCache(teacher.config, batch=len(latents), num_frames=context.window, sink=context.sink,
-                    sink_position=context.sink_position, dtype=teacher.dtype, device=latents.device,
-                    tokens_per_frame=teacher.config.num_tokens(*latents.shape[-2:]))
-    frames = []
-    for i in range(t):
-        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
+    latents = batch["latents"]
+    cache, made = context.new_cache(teacher, latents), []
+    for chunk in context.chunks(noise.shape[1]):
+        conditions = {"frame": chunk.start, **chunk_conditions(batch, chunk)}
 
         def velocity(x, sigma):
-            return teacher.denoise(x.to(teacher.dtype), sigma, cache, frame=i, **conditions)
-        frames.append(_walk(velocity, noise[:, i:i + 1], num_timesteps))
-        teacher.commit(latents[:, i:i + 1].to(teacher.dtype), 0.0, cache, frame=i, **conditions)
-    return torch.cat(frames, dim=1)
+            return teacher.denoise(x.to(teacher.dtype), sigma, cache, **conditions)
+        made.append(_walk(velocity, noise[:, chunk], num_timesteps))
+        teacher.commit(latents[:, chunk].to(teacher.dtype), 0.0, cache, **conditions)
+    return torch.cat(made, dim=1)
 
 
 @torch.no_grad()
@@ -114,7 +111,7 @@ class CausalODEStage:
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        drawn = draws.integers("node", len(NODES), latents.shape[1])
+        drawn = self.context.per_chunk(partial(draws.integers, "node", len(NODES)), latents.shape[1])
         x, target = pick(batch["trajectories"].float(), drawn)
         sigma = NODES[drawn].to(latents.device)
         context = Context(self.context, batch, draws).add_noise()

@@ -47,10 +47,15 @@ class Chain:
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
     """
 
-    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None, seed=0):
-        """processes: worldplay.train.processes.Processes; the folder is the same for all. budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None,
+                 seed=0, shared=None):
+        """processes: worldplay.train.processes.Processes; the folder is the same for all.
+        budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
         data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and teacher to go on from.
+        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
+        several runs; whoever needs it first makes it there.
         """
+        self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.stop_at = budget, stop_at
@@ -65,18 +70,30 @@ class Chain:
     def run(self):
         """True when the world is finished, False when stopped with work left."""
         try:
-            return self._run()
+            if not self.run_stages():
+                return False
+            if "context_sigma_scores" not in self.log:
+                if self.processes.agree(time.monotonic() > self.stop_at):
+                    self.where = "the choice of the context sigma"
+                    return False
+                self._timed("choose context sigma", self._choose_context_sigma)
+            return True
         finally:
-            if self.metrics:
-                self.metrics.close()
+            self.close()
 
-    def _run(self):
+    def close(self):
+        """Write out what is written late."""
+        if self.metrics:
+            self.metrics.close()
+
+    def run_stages(self):
+        """All of `run` but the choice of the context sigma."""
         cache = self._timed("collect", self._collect)
         if cache.env != self.recipe.env:
             raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
         for split in ("train", "held_out"):
             if not len(cache.split(split)):
-                raise ValueError(f"{self.folder / 'data'}: no {split} episode among {len(cache.episodes)}; every twentieth "
+                raise ValueError(f"{self._place('data')}: no {split} episode among {len(cache.episodes)}; every twentieth "
                                  "seed is held out, so 20 episodes are needed: more frames, or shorter episodes")
         codec = self._codec(cache)
         if codec is None:
@@ -90,22 +107,17 @@ class Chain:
         for stage, part in parts.items():
             if self.recipe.loop(stage).share and not part(cache, windows, codec, networks):
                 return False
-        if "context_sigma_scores" not in self.log:
-            if self.processes.agree(time.monotonic() > self.stop_at):
-                self.where = "the choice of the context sigma"
-                return False
-            self._timed("choose context sigma", self._choose_context_sigma)
         return True
 
     # The parts
 
     def _collect(self):
-        folder = self.folder / "data"
-        self._first_makes(folder / "index.json", self._write_cache)
+        folder = self._place("data")
+        self._first_makes(folder / "index.json", lambda: self._write_cache(folder))
         return dataset.FrameCache.open(folder)
 
-    def _write_cache(self):
-        folder, recipe = self.folder / "data", self.recipe
+    def _write_cache(self, folder):
+        recipe = self.recipe
         if self.data_from is not None:
             lerobot.decode_to_cache(self.data_from, folder)
             return
@@ -131,7 +143,7 @@ class Chain:
         return codec.eval().requires_grad_(False)
 
     def _encode(self, cache, codec):
-        path = self.folder / "latents.npy"
+        path = self._place("latents.npy")
         self._first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, self.dtype))
         return np.load(path, mmap_mode="r")
 
@@ -195,7 +207,7 @@ class Chain:
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
-            stores[held_out] = store = TrajectoryStore(self.folder / "trajectories" / name, starts, batch=16)
+            stores[held_out] = store = TrajectoryStore(self._place("trajectories") / name, starts, batch=16)
             if not self._timed("trajectories", lambda: self._write_trajectories(store, name, network, windows)):
                 self.where = "trajectories"
                 return None
@@ -235,6 +247,9 @@ class Chain:
 
     # What they share
 
+    def _place(self, part):
+        return self.shared.get(part, self.folder) / part
+
     def _train(self, stage, data, after_save=None):
         loop = self.recipe.loop(stage.name)
         if loop.steps is None:
@@ -245,7 +260,7 @@ class Chain:
                 model.checkpoint_activations = loop.checkpoint_activations
                 for block in model.blocks if self.compiled else ():
                     block.compile()
-        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.folder / stage.name, self.metrics,
+        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self._place(stage.name), self.metrics,
                           self.processes, self.dtype, after_save)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
@@ -314,8 +329,8 @@ class Chain:
         config = WorldConfig(
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=self._transformer(cache), codec=codec.config,
-            steps=recipe.student_steps if is_distilled else 4, window=recipe.context.window, sink=recipe.context.sink,
-            sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+            steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
+            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         weights = {"codec": full_state(codec), "model": full_state(networks["student"]), "teacher": full_state(networks["teacher"])}
         if not self.processes.is_first:
             return

@@ -1,10 +1,11 @@
 """What a network is told when it predicts the frames of a sequence: their past, actions and camera."""
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from worldplay.diffusion import add_noise, x0_from_velocity
 from worldplay.models.attention import FrameRule
+from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer
 from worldplay.train.metrics import contact_sheet
 
@@ -13,9 +14,11 @@ from worldplay.train.metrics import contact_sheet
 class ContextConfig:
     """How the clean half is spoiled, so that the player's own frames are familiar ground (against drift)."""
     window: int = 8
-    """Frames attended to: sink + past + the one being made; as in play."""
+    """Frames attended to: sink + past + those being made; as in play."""
     sink: int = 0
     """First frames of a sequence that stay in view, counted in the window."""
+    frames_per_chunk: int = 1
+    """Frames made together, in one go of the sampler; 1 is frame-wise, more is chunk-wise."""
     sink_position: str = "before_window"
     """Where their keys are once the window rolls: before_window moves them along, absolute leaves them."""
     max_sigma: float = 0.5
@@ -30,7 +33,23 @@ class ContextConfig:
     @property
     def rule(self):
         """The FrameRule of play."""
-        return FrameRule(window=self.window, sink=self.sink, sink_position=self.sink_position)
+        return FrameRule(frames_per_chunk=self.frames_per_chunk, window=self.window, sink=self.sink,
+                         sink_position=self.sink_position)
+
+    def chunks(self, num_frames):
+        """The slices that num_frames frames are made in, one after another."""
+        return [slice(i, i + self.frames_per_chunk) for i in range(0, num_frames, self.frames_per_chunk)]
+
+    def per_chunk(self, draw, num_frames):
+        """[b t] of draw(number of chunks), which gives [b chunks]: one draw for all frames of a chunk."""
+        return draw(num_frames // self.frames_per_chunk).repeat_interleave(self.frames_per_chunk, dim=1)
+
+    def new_cache(self, network, latents):
+        """An empty KVCache for a Transformer in its compute dtype and a batch like latents [b t c h w]."""
+        return KVCache(network.config, batch=len(latents), num_frames=self.window, sink=self.sink,
+                       frames_per_chunk=self.frames_per_chunk, sink_position=self.sink_position,
+                       dtype=network.dtype, device=latents.device,
+                       tokens_per_frame=network.config.num_tokens(*latents.shape[-2:]))
 
 
 class Context:
@@ -47,8 +66,7 @@ class Context:
         known = draws.uniform("null actions", t) >= config.null_actions
         known[:, 0] = False
         self.conditions = {"actions": batch["actions"], "action_mask": known.to(device),
-                           "columns": batch["columns"], "window": config.window, "sink": config.sink,
-                           "sink_position": config.sink_position}
+                           "columns": batch["columns"], **asdict(config.rule)}
         self.keep()
 
     def keep(self):
@@ -81,6 +99,15 @@ class Context:
 def context_sigma(config, draws, num_frames):
     """Noise levels [b t] of the past, each frame its own, low ones more often."""
     return config.max_sigma * draws.uniform("context sigma", num_frames).square()
+
+
+def chunk_conditions(batch, chunk):
+    """Conditions of Transformer.denoise for the slice `chunk` of a batch that begins with frame 0."""
+    actions, columns = batch["actions"][:, chunk], batch["columns"][:, chunk]
+    known = None  # all
+    if chunk.start == 0:
+        known = (torch.arange(chunk.stop, device=actions.device) > 0).expand(actions.shape[:2])
+    return {"actions": actions, "action_mask": known, "columns": columns}
 
 
 def whole_sequence(call, role, x, sigma, batch, known=None, **options):

@@ -1,29 +1,17 @@
 """Choose the noise level at which play writes its own frames to the cache: the one whose short walks drift least."""
 import logging
-import math
 import os
 from dataclasses import replace
 from functools import partial
 
 from worldplay.envs import open_env
-from worldplay.eval.drift import PLAYER, drift
+from worldplay.eval.drift import PLAYER, drift, drift_score
 from worldplay.eval.streams import Material, held_out_seeds, real_streams
 
 log = logging.getLogger(__name__)
 
 CANDIDATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 _EVALUATION_SEEDS = 1_000  # far more than an evaluation takes
-
-
-def drift_score(figures):
-    """How far a walk has drifted, 0 not at all: figures of `drift` at one point of its curve.
-
-    Sharpness counts against what the codec leaves of it, which no walk can exceed for long.
-    """
-    def away(ratio):
-        return abs(math.log(max(ratio, 1e-3)))
-    return (away(figures["sharpness_ratio"] / max(figures["codec_sharpness_ratio"], 1e-3)) + away(figures["brightness_ratio"])
-            + figures["histogram_distance"])
 
 
 def choose_context_sigma(world, *, num_frames, num_walks=3, candidates=CANDIDATES):

@@ -6,9 +6,8 @@ from typing import Literal
 import torch
 
 from worldplay.diffusion import add_noise, sample_frame, shift_sigma, warped_sigmas, x0_from_velocity
-from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer
-from worldplay.train.context import context_sigma, first_two, sheet_of, whole_sequence
+from worldplay.train.context import chunk_conditions, context_sigma, first_two, sheet_of, whole_sequence
 from worldplay.train.losses import flow_matching_loss, guide, last_frames, masked_gradient, squared_errors
 from worldplay.train.trainer import move_average
 
@@ -37,16 +36,16 @@ def generator_loss(x, gradient, mask=None):
     return 0.5 * squared_errors(x, (x - gradient).detach(), mask=mask).mean()
 
 
-def exit_steps(draws, num_frames, num_steps, first_steps, is_shared=True):
-    """int list [num_frames]: the sampling step of each frame whose estimate is kept and carries the gradient.
+def exit_steps(draws, num_chunks, num_steps, first_steps, is_shared=True):
+    """int list [num_chunks]: the sampling step of each chunk whose estimate is kept and carries the gradient.
 
-    One draw for all samples, so that every process does the same work; is_shared: one draw for all frames too, but for
-    the first, which has its own number of steps.
+    One draw for all samples, so that every process does the same work; is_shared: one draw for all chunks too,
+    but for the first, which has its own number of steps.
     """
     first = draws.shared_integer("first exit", first_steps)
     if is_shared:
-        return [first] + [draws.shared_integer("exit", num_steps)] * (num_frames - 1)
-    return [first] + [draws.shared_integer(f"exit {i}", num_steps) for i in range(1, num_frames)]
+        return [first] + [draws.shared_integer("exit", num_steps)] * (num_chunks - 1)
+    return [first] + [draws.shared_integer(f"exit {i}", num_steps) for i in range(1, num_chunks)]
 
 
 # compiled blocks would be compiled anew for every layer of a cache
@@ -57,9 +56,10 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
 
     student      Transformer in its compute dtype
     batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]
-    context      ContextConfig: window and sink
-    num_steps    sampling steps of a frame; first_steps: of the first one made; is_exit_shared: see `exit_steps`
+    context      ContextConfig: window, sink and chunk, in which num_real has to be whole
+    num_steps    sampling steps of a chunk; first_steps: of the first one made
     num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
+    is_exit_shared  see `exit_steps`
     sigma        [b t] noise levels at which the frames are written to the cache, None: 0
     Returns      [b t c h w] float32: real frames, then made ones
 
@@ -68,33 +68,35 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     """
     latents = batch["latents"]
     t = latents.shape[1]
-    cache = KVCache(student.config, batch=len(latents), num_frames=context.window, sink=context.sink,
-                    sink_position=context.sink_position, dtype=student.dtype, device=latents.device,
-                    tokens_per_frame=student.config.num_tokens(*latents.shape[-2:]))
+    cache = context.new_cache(student, latents)
     sigma = torch.zeros(latents.shape[:2], device=latents.device) if sigma is None else sigma
     spoiling = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
-    exits = exit_steps(draws, t - num_real, num_steps, first_steps, is_exit_shared)
+    made = context.chunks(t)[num_real // context.frames_per_chunk:]
+    exits = exit_steps(draws, len(made), num_steps, first_steps, is_exit_shared)
     is_trained = last_frames(t, t if num_trained is None else num_trained)
     frames = []
-    for i in range(t):
-        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
-        if i < num_real:
-            frames.append(latents[:, i:i + 1])
+    for chunk in context.chunks(t):
+        conditions = {"frame": chunk.start, **chunk_conditions(batch, chunk)}
+        if chunk.start < num_real:
+            frames.append(latents[:, chunk])
         else:
-            sigmas = warped_sigmas(first_steps if i == num_real else num_steps)[:exits[i - num_real] + 1]
+            steps = first_steps if chunk.start == num_real else num_steps
+            sigmas = warped_sigmas(steps)[:exits[made.index(chunk)] + 1]
 
             def velocity(x, level):
                 is_exit = level == float(sigmas[-1])
-                with torch.set_grad_enabled(is_exit and bool(is_trained[i]) and torch.is_grad_enabled()):
-                    return student.denoise(x.detach().to(student.dtype), level, cache, frame=i, **conditions)
+                is_kept = is_exit and bool(is_trained[chunk].any())
+                with torch.set_grad_enabled(is_kept and torch.is_grad_enabled()):
+                    return student.denoise(x.detach().to(student.dtype), level, cache, **conditions)
 
             def noise(step):
-                return draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:]).to(latents.device)
+                return torch.cat([draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:])
+                                  for i in range(chunk.start, chunk.stop)], dim=1).to(latents.device)
             frames.append(sample_frame(velocity, noise, sigmas))
         with torch.no_grad():
-            level = sigma[:, i:i + 1]
-            past = add_noise(frames[-1].detach(), spoiling[:, i:i + 1], level)
-            student.commit(past.to(student.dtype), level, cache, frame=i, **conditions)
+            level = sigma[:, chunk]
+            past = add_noise(frames[-1].detach(), spoiling[:, chunk], level)
+            student.commit(past.to(student.dtype), level, cache, **conditions)
     return masked_gradient(torch.cat(frames, dim=1), is_trained)
 
 
@@ -104,11 +106,11 @@ class DMDConfig:
     first_steps: int = 4
     """Sampling steps of the first frame made."""
     num_real: int = 1
-    """Real frames that a rollout starts from."""
+    """Real frames that a rollout starts from; whole chunks."""
     num_trained: int | None = None
     """Last frames of it that carry a gradient; None is all."""
     is_exit_shared: bool = True
-    """One exit step for all frames but the first."""
+    """One exit step for all frames but the first made, or all chunks but the first."""
     guidance: float = 1.0
     """Of the teacher on actions; 1 is none, and costs one pass less."""
     normaliser: Literal["sample", "batch", "none"] = "sample"

@@ -76,6 +76,12 @@ class Recipe:
         refuse(self.context_walk not in CURVE, f"--context-walk {self.context_walk}: expected one of {CURVE}")
         refuse(self.length < 2 * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
                f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
+        self.context.rule  # which refuses a window without room
+        chunk = self.context.frames_per_chunk
+        refuse(self.length % chunk, f"--length {self.length}: expected whole chunks of {chunk} frames "
+               "(--context.frames-per-chunk)")
+        refuse(self.dmd_loop.share and self.dmd.num_real % chunk, f"--dmd.num-real {self.dmd.num_real}: "
+               f"expected whole chunks of {chunk} frames (--context.frames-per-chunk)")
         refuse(self.num_trajectories < 1, f"--num-trajectories {self.num_trajectories}: expected at least 1")
         for name, number in (("causal-ode", self.causal_ode.num_timesteps), ("causal-cd", self.causal_cd.num_timesteps)):
             refuse(number < 4 or number % 4, f"--{name}.num-timesteps {number}: expected a multiple of 4")

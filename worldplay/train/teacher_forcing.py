@@ -1,6 +1,7 @@
 """Stage `teacher_forcing`: autoregressive diffusion on [clean ; noisy] sequences, the AR teacher of the chain."""
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 from worldplay.diffusion import add_noise, shift_sigma
 from worldplay.models.transformer import Transformer
@@ -36,7 +37,8 @@ class TeacherForcingStage:
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
         context = Context(self.context, batch, draws).spoil(call, role, draws)
-        sigma = shift_sigma(draws.uniform("sigma", latents.shape[1])).to(latents.device)
+        sigma = self.context.per_chunk(partial(draws.uniform, "sigma"), latents.shape[1])
+        sigma = shift_sigma(sigma).to(latents.device)
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         velocity = context.predict(call, role, add_noise(latents, noise, sigma), sigma)
         return flow_matching_loss(velocity, latents, noise), {}
