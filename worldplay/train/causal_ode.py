@@ -40,7 +40,7 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
     """Trajectories of an AR teacher, every frame of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
-    batch          latents [b t c h w], actions [b t a], columns [b t]
+    batch          latents [b t c h w], actions [b t a], columns [b t]; text [b l text_dim] where there is text
     noise          [b t c h w], where they start
     context        ContextConfig: window and sink
     num_timesteps  Euler steps from noise to data
@@ -52,9 +52,11 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
     cache = KVCache(teacher.config, batch=len(latents), num_frames=context.window, sink=context.sink,
                     sink_position=context.sink_position, dtype=teacher.dtype, device=latents.device,
                     tokens_per_frame=teacher.config.num_tokens(*latents.shape[-2:]))
+    text = teacher.encode_text(batch["text"]) if "text" in batch else None
     frames = []
     for i in range(t):
-        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
+        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1],
+                      "text": text}
 
         def velocity(x, sigma):
             return teacher.denoise(x.to(teacher.dtype), sigma, cache, frame=i, **conditions)

@@ -46,7 +46,7 @@ class Context:
         known = draws.uniform("null actions", t) >= config.null_actions
         known[:, 0] = False
         self.conditions = {"actions": batch["actions"], "action_mask": known.to(device),
-                           "columns": batch["columns"], "window": config.window, "sink": config.sink,
+                           "columns": batch["columns"], "text": batch.get("text"), "window": config.window, "sink": config.sink,
                            "sink_position": config.sink_position}
         self.keep()
 
@@ -92,7 +92,7 @@ def whole_sequence(call, role, x, sigma, batch, known=None, **options):
     told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
     told[:, 0] = False
     return call(role, x, sigma, actions=batch["actions"], action_mask=told.to(x.device), columns=batch["columns"],
-                **options)
+                text=batch.get("text"), **options)
 
 
 def prediction_sheet(model, config, batch, draws, decode, num=8):

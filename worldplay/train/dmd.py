@@ -56,7 +56,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
-    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]
+    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]; text
+                 [b l text_dim] for a transformer with text
     context      ContextConfig: window and sink
     num_steps    sampling steps of a frame; first_steps: of the first one made; is_exit_shared: see `exit_steps`
     num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
@@ -75,9 +76,11 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     spoiling = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
     exits = exit_steps(draws, t - num_real, num_steps, first_steps, is_exit_shared)
     is_trained = last_frames(t, t if num_trained is None else num_trained)
+    text = student.encode_text(batch["text"]) if "text" in batch else None
     frames = []
     for i in range(t):
-        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1]}
+        conditions = {"actions": batch["actions"][:, i:i + 1] if i else None, "columns": batch["columns"][:, i:i + 1],
+                      "text": text}
         if i < num_real:
             frames.append(latents[:, i:i + 1])
         else:
