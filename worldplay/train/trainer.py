@@ -46,6 +46,9 @@ class LoopConfig:
     """Part of a run's time budget, against the shares of the other stages; 0 leaves the stage out."""
     micro_batch: int | None = None
     """Samples of one forward and backward pass; gradients add up over batch / micro_batch passes."""
+    checkpoint_activations: bool = False
+    """Keep only the inputs of each block for the backward pass and compute the block again there: less memory, one
+    more forward pass."""
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None

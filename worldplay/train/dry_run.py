@@ -1,0 +1,242 @@
+"""What a recipe would take on so many GPUs, from its own stages run on tensors that have shapes and no values."""
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+
+from worldplay.envs import open_env
+from worldplay.models.codec import ImageCodec
+from worldplay.models.transformer import Transformer
+from worldplay.train.bidirectional import BidirectionalStage
+from worldplay.train.causal_cd import CausalCDStage
+from worldplay.train.causal_ode import NODES, CausalODEStage
+from worldplay.train.codec import CodecStage, DecoderStage
+from worldplay.train.dmd import DMDStage
+from worldplay.train.draws import Draws
+from worldplay.train.recipe import STAGES
+from worldplay.train.teacher_forcing import TeacherForcingStage
+from worldplay.train.trainer import build_optimizers
+from worldplay.train.work import META, on_meta, step_flops, step_memory
+
+GIB = 2**30
+TURNS = 840  # steps over which turns are counted: a multiple of every short cycle
+PARTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # where shared draws are put in turn: work averages as over many steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEstimate:
+    """One stage on one of the GPUs; bytes, and operations of a step averaged over the roles' turns.
+
+    parameters  role -> count; trained: the roles that learn; passes: forward and backward passes of a step
+    memory      part -> bytes
+    flops       of one GPU and step; steps: of the stage, None where a clock ends it
+    """
+    name: str
+    parameters: dict[str, int]
+    trained: tuple[str, ...]
+    micro_batch: int
+    passes: int
+    is_recomputed: bool
+    memory: dict[str, float]
+    flops: float
+    steps: int | None
+
+
+def estimate(recipe, *, gpus=1, dtype=torch.bfloat16, attention="flex"):
+    """A StageEstimate for every stage of `recipe` that has a share.
+
+    gpus       over which FSDP2 shards weights, gradients and optimizers; a step's batch is divided among them
+    attention  whose memory is counted: a name in CAUSAL_ATTENTION
+
+        Raises ValueError for a batch that cannot be divided so.
+    """
+    if gpus < 1:
+        raise ValueError(f"--gpus {gpus}: expected at least 1")
+    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in STAGES if recipe.loop(name).share]
+
+
+def _stage_estimate(recipe, name, gpus, dtype, attention):
+    loop, flag = recipe.loop(name), f"--{name.replace('_', '-')}-loop"
+    if loop.batch % gpus or loop.batch // gpus % (loop.micro_batch or 1):
+        raise ValueError(f"{flag}.batch {loop.batch} cannot be divided over {gpus} GPUs in passes of "
+                         f"{loop.micro_batch or 'equal'} samples: change --gpus or {flag}.micro-batch")
+    micro = loop.micro_batch or loop.batch // gpus
+    stage = _stage(recipe, name)
+    turns = Counter(stage.turn(step) for step in range(TURNS))
+    costs = {role: _role_cost(recipe, name, role, micro, dtype, attention) for role in turns}
+    parameters = {role: sum(p.numel() for p in model.parameters()) for role, model in stage.models.items()}
+    activations, workspace = max((memory for _, memory in costs.values()), key=sum)
+    trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad) for role in stage.trained]
+    optimizers = sum(_state_bytes(stage.models[role], loop.optim) for role in stage.trained)
+    return StageEstimate(
+        name=name, parameters=parameters, trained=tuple(stage.trained), micro_batch=micro,
+        passes=loop.batch // gpus // micro, is_recomputed=loop.checkpoint_activations, steps=loop.steps,
+        memory={"weights": 4 * sum(parameters.values()) / gpus, "gradients": 4 * max(trained) / gpus,
+                "optimizers": optimizers / gpus, "unsharded": _unsharded(stage, gpus, dtype),
+                "activations": activations, "workspace": workspace},
+        flops=loop.batch // gpus // micro * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
+
+
+def _role_cost(recipe, name, role, micro, dtype, attention):
+    """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn.
+
+    Blocks are alike, so one and two of them are run, and the others cost what the second one does.
+    """
+    depth, costs = recipe.transformer.num_layers, []
+    for part in PARTS:
+        one, two = (_pass_cost(replace(recipe, transformer=replace(recipe.transformer, num_layers=layers)),
+                               name, role, micro, dtype, attention, draws := _Spread(part, range(micro)))
+                    for layers in (1, 2))
+        costs.append([a + (depth - 1) * (b - a) for a, b in zip(one, two)])
+        if not draws.is_shared:  # then every step is the same work
+            break
+    return sum(cost[0] for cost in costs) / len(costs), max((cost[1:] for cost in costs), key=sum)
+
+
+def _pass_cost(recipe, name, role, micro, dtype, attention, draws):
+    """(operations, bytes of activations, bytes of workspace) of one pass."""
+    is_recomputed = recipe.loop(name).checkpoint_activations
+    batch, twin = _batch(recipe, name, micro), on_meta(_stage(recipe, name), dtype)
+    flops, again = step_flops(twin, role, batch, draws)
+    for model in twin.models.values():
+        if isinstance(model, Transformer):
+            model.causal_attention = attention
+    memory = step_memory(twin, role, batch, draws)
+    if is_recomputed:
+        return flops + again, memory.kept_outside + memory.largest_block, memory.workspace
+    return flops, memory.kept, memory.peak - memory.kept
+
+
+class _Spread(Draws):
+    """Draws without values; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
+
+    def __init__(self, part, indices):
+        super().__init__(0, 0, indices)
+        self.part, self.is_shared = part, False
+
+    def shared_uniform(self, purpose):
+        self.is_shared = True
+        return self.part
+
+    def shared_integer(self, purpose, below):
+        self.is_shared = True
+        return int(self.part * below)
+
+    def _per_sample(self, draw, purpose, shape):
+        return torch.zeros(len(self.indices), *shape)
+
+
+def _stage(recipe, name):
+    """The stage of that name, its networks on the meta device."""
+    with META:
+        model, context = _transformer(recipe), recipe.context
+        if name == "codec":
+            return CodecStage(recipe.codec)
+        if name == "decoder":
+            return DecoderStage(recipe.codec, ImageCodec(recipe.codec.model))
+        if name == "bidirectional":
+            return BidirectionalStage(recipe.bidirectional, model, None)
+        if name == "teacher_forcing":
+            return TeacherForcingStage(recipe.teacher_forcing, model, context, None)
+        start = Transformer(model).state_dict()
+        if name == "causal_ode":
+            return CausalODEStage(recipe.causal_ode, model, context, start, None)
+        if name == "causal_cd":
+            return CausalCDStage(recipe.causal_cd, model, context, start, None)
+        return DMDStage(recipe.dmd, model, context, start, start, None, recipe.student_steps)
+
+
+def _transformer(recipe):
+    if recipe.latents is not None:
+        return recipe.transformer
+    channels = recipe.codec.model.channels
+    return replace(recipe.transformer, in_channels=channels, out_channels=channels,
+                   action_channels=open_env(recipe.env).action_space.num_channels)
+
+
+def _batch(recipe, name, b):
+    """What a batch of b samples holds, without values."""
+    if name in ("codec", "decoder"):
+        return {"frames": torch.empty(b, *open_env(recipe.env).frame_size, 3, dtype=torch.uint8, device=META)}
+    model, t = _transformer(recipe), recipe.length
+    latents = recipe.latents or (model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
+    batch = {"latents": torch.empty(b, t, *latents, device=META),
+             "actions": torch.empty(b, t, model.action_channels, device=META),
+             "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
+    if model.text_dim:
+        batch["text"] = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
+    if name == "causal_ode":
+        batch["trajectories"] = torch.empty(b, t, len(NODES) + 1, *latents, dtype=torch.float16, device=META)
+    return batch
+
+
+def _state_bytes(model, optim):
+    """Bytes that the optimizers of a network keep, after a step of theirs."""
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    optimizers = build_optimizers(model, optim)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return sum(x.nbytes for optimizer in optimizers for state in optimizer.state.values() for x in state.values()
+               if isinstance(x, torch.Tensor) and x.ndim)
+
+
+def _unsharded(stage, gpus, dtype):
+    """Bytes of the weights as they are multiplied.
+
+    On several GPUs: two blocks, one at work and one on its way, and what lies outside of blocks, in dtype, and one
+    block's gradient in float32. On one, where dtype is not float32: the trained network and the one at hand.
+    """
+    largest = max(stage.models.values(), key=lambda model: sum(p.numel() for p in model.parameters()))
+    total = sum(p.numel() for p in largest.parameters())
+    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(largest, "blocks", ())] or [total]
+    if gpus > 1:
+        return dtype.itemsize * (2 * max(blocks) + total - sum(blocks)) + 4 * max(blocks)
+    return 0 if dtype == torch.float32 else 2 * dtype.itemsize * total
+
+
+def report(recipe, estimates, *, gpus, gpu_memory, tflops):
+    """The estimates as a page for people; gpu_memory: GiB of one GPU; tflops: 10^12 operations a second it does."""
+    lines = [
+        f"{recipe.name} on {gpus} GPU{'s' * (gpus > 1)} of {gpu_memory:g} GiB: an estimate, nothing was trained.",
+        "Every stage's own loss and backward pass ran on tensors without values; operations and bytes were counted.", ""]
+    for e in estimates:
+        roles = ", ".join(f"{role} {n / 1e6:,.1f} M{' (trained)' * (role in e.trained)}" for role, n in e.parameters.items())
+        lines.append(f"{e.name:16s} parameters: {roles}")
+    shared = f"/ {gpus} (FSDP2)" if gpus > 1 else ""
+    rows = [("GiB per GPU", [e.name for e in estimates]),
+            (f"weights and averages, float32 {shared}", _gib(estimates, "weights")),
+            (f"gradients, float32 {shared}", _gib(estimates, "gradients")),
+            (f"optimizers, float32 {shared}", _gib(estimates, "optimizers")),
+            ("weights at work, bfloat16", _gib(estimates, "unsharded")),
+            ("kept for the backward pass", _gib(estimates, "activations")),
+            ("workspace at the worst moment", _gib(estimates, "workspace")),
+            ("together", [f"{sum(e.memory.values()) / GIB:.2f}" for e in estimates]),
+            (f"fits in {gpu_memory:g} GiB", [_fit(sum(e.memory.values()) / GIB, gpu_memory) for e in estimates]),
+            ("", [""] * len(estimates)),
+            ("samples of a pass x passes of a step", [f"{e.micro_batch} x {e.passes}" for e in estimates]),
+            ("blocks computed again in backward", ["yes" if e.is_recomputed else "no" for e in estimates]),
+            ("10^12 operations per GPU and step", [f"{e.flops / 1e12:,.4g}" for e in estimates]),
+            (f"seconds a step at {tflops:g} TFLOP/s", [f"{e.flops / tflops / 1e12:,.3g}" for e in estimates]),
+            ("steps", [f"{e.steps:,}" if e.steps else "by the clock" for e in estimates]),
+            ("hours", [f"{e.steps * e.flops / tflops / 3.6e15:,.3g}" if e.steps else "-" for e in estimates])]
+    lines += ["", *(f"{name:44s}" + "".join(f"{x:>17s}" for x in values) for name, values in rows), ""]
+    return "\n".join(line.rstrip() for line in lines + _notes(gpus, tflops))
+
+
+def _gib(estimates, part):
+    return [f"{e.memory[part] / GIB:.2f}" for e in estimates]
+
+
+def _fit(gib, gpu_memory):
+    return "no" if gib > gpu_memory else "narrowly" if gib > 0.9 * gpu_memory else "yes"
+
+
+def _notes(gpus, tflops):
+    notes = [f"Time: {tflops:g} TFLOP/s is an assumption (--tflops), not a measurement; loading, saving and the optimizer "
+             "are not in it.",
+             "Memory: causal attention by FlexAttention, other attention by a fused kernel, blocks not compiled; the CUDA "
+             "context, NCCL",
+             "and gaps of the allocator come on top, so 'narrowly' begins at nine tenths."]
+    return notes if gpus == 1 else [*notes, "Communication between GPUs is taken to hide behind the arithmetic."]

@@ -1,0 +1,203 @@
+"""What one step of a stage costs in arithmetic and memory, counted on networks that have shapes and no values."""
+import copy
+import weakref
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from worldplay.eval.latency import flop_counter
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMemory:
+    """Bytes of one forward and backward pass, weights and their gradients' total left out.
+
+    kept           tensors that the graph keeps for its backward pass
+    kept_outside   those of them that remain when every block keeps its inputs and is computed again
+    largest_block  what one block keeps while it is computed again
+    workspace      most of what lives beside, at any moment
+    peak           most of all of it at one moment, when nothing is computed again
+    """
+    kept: int
+    kept_outside: int
+    largest_block: int
+    workspace: int
+    peak: int
+
+
+def on_meta(stage, dtype=None):
+    """The same stage on networks without values; dtype: of the weights, None keeps theirs."""
+    twin = copy.copy(stage)
+    twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
+    return twin
+
+
+def step_flops(stage, role, batch, draws):
+    """(operations of loss and backward, operations of the blocks' forward passes among them that have a gradient).
+
+    stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
+    A multiplication and an addition count two. The second number is what activation checkpointing adds.
+    """
+    forward = []
+    with flop_counter() as counter, _around_blocks(
+            stage, lambda *_: forward.append(-counter.get_total_flops()),
+            lambda *_: forward.append(counter.get_total_flops())):
+        _pass(stage, role, batch, draws)
+    return counter.get_total_flops(), sum(forward)
+
+
+def step_memory(stage, role, batch, draws):
+    """StepMemory; arguments as for `step_flops`."""
+    with _Memory(stage) as memory, _around_blocks(stage, memory.enter_block, memory.leave_block):
+        _pass(stage, role, batch, draws)
+    return StepMemory(kept=memory.most_kept, kept_outside=memory.outside, largest_block=memory.largest_block,
+                      workspace=memory.most_beside, peak=memory.most_alive)
+
+
+def _pass(stage, role, batch, draws):
+    def call(role, *args, method="forward", **kwargs):
+        model = stage.models[role]
+        return method(model, *args, **kwargs) if callable(method) else getattr(model, method)(*args, **kwargs)
+    batch = {name: torch.empty_like(x, device=META) for name, x in batch.items()}
+    with _gradients_dropped(stage), _FusedAttention():
+        stage.loss(role, batch, draws, call)[0].backward()
+
+
+def _without_values(model, dtype):
+    """A copy of a network on the meta device; its weights are never copied."""
+    memo = {}
+    for p in model.parameters():
+        memo[id(p)] = torch.nn.Parameter(torch.empty_like(p, device=META, dtype=dtype), p.requires_grad)
+    for x in model.buffers():
+        memo[id(x)] = torch.empty_like(x, device=META)
+    return copy.deepcopy(model, memo)
+
+
+@contextmanager
+def _gradients_dropped(stage):
+    """Inside, a weight's gradient goes as soon as it is complete, as when processes share it out."""
+    def drop(p):
+        p.grad = None
+    hooks = [p.register_post_accumulate_grad_hook(drop) for model in stage.models.values()
+             for p in model.parameters() if p.requires_grad]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+@contextmanager
+def _around_blocks(stage, enter, leave):
+    """Inside, enter(block, args) and leave(block, args, out) go around every block whose graph is kept."""
+    def only_with_graph(hook):
+        return lambda *args: hook(*args) if torch.is_grad_enabled() else None
+    blocks = [block for model in stage.models.values() for block in getattr(model, "blocks", ())]
+    hooks = [add(only_with_graph(hook)) for block in blocks for add, hook in (
+        (block.register_forward_pre_hook, enter), (block.register_forward_hook, leave))]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Full attention by one fused kernel, as on hardware; the meta device would write it out."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **(kwargs or {}))[0]
+        return function(*args, **(kwargs or {}))
+
+
+class _Memory(TorchDispatchMode):
+    """Follows every storage on the networks' device from its making to its end, and what autograd keeps of them."""
+
+    def __init__(self, stage):
+        super().__init__()
+        weights = [x for model in stage.models.values() for x in (*model.parameters(), *model.buffers())]
+        self.device = weights[0].device
+        self.ignored = {x.untyped_storage()._cdata for x in weights}
+        self.sizes, self.references = {}, Counter()  # of storages alive; how often autograd keeps each
+        self.alive = self.most_alive = self.kept = self.most_kept = self.most_beside = 0
+        self.outside, self.largest_block, self.seen, self.block = 0, 0, set(), None
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.tensor)
+
+    def __enter__(self):
+        self.hooks.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, torch.Tensor) and x.device == self.device:
+                self._add(x)
+        return out
+
+    def enter_block(self, block, args):
+        for x in tree_leaves(args):
+            if isinstance(x, torch.Tensor):
+                self._keep_outside(x.untyped_storage())
+        self.block = set()
+
+    def leave_block(self, block, args, out):
+        self.largest_block = max(self.largest_block, sum(self.sizes[key] for key in self.block))
+        self.block = None
+
+    def _add(self, x):
+        storage = x.untyped_storage()
+        key = storage._cdata
+        if key not in self.sizes and key not in self.ignored:
+            self.sizes[key] = storage.nbytes()
+            self.alive += storage.nbytes()
+            self.most_alive = max(self.most_alive, self.alive)
+            self.most_beside = max(self.most_beside, self.alive - self.kept)
+            weakref.finalize(storage, self._remove, key)
+
+    def _remove(self, key):
+        self.alive -= self.sizes.pop(key)
+        self.seen.discard(key)
+
+    def _pack(self, x):
+        self._add(x)
+        key = x.untyped_storage()._cdata
+        if key in self.ignored or x.device != self.device:
+            return _Kept(x)
+        if self.block is None:
+            self._keep_outside(x.untyped_storage())
+        elif key not in self.seen:
+            self.block.add(key)
+        self.references[key] += 1
+        if self.references[key] == 1:
+            self.kept += self.sizes[key]
+            self.most_kept = max(self.most_kept, self.kept)
+        return _Kept(x, lambda: self._release(key))
+
+    def _release(self, key):
+        self.references[key] -= 1
+        if not self.references[key]:
+            self.kept -= self.sizes[key]
+
+    def _keep_outside(self, storage):
+        key = storage._cdata
+        if key in self.sizes and key not in self.seen:
+            self.seen.add(key)
+            self.outside += self.sizes[key]
+
+
+class _Kept:
+    """A tensor that autograd keeps; tells when it lets go of it."""
+
+    def __init__(self, tensor, release=None):
+        self.tensor = tensor
+        if release:
+            weakref.finalize(self, release)
