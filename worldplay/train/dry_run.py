@@ -12,15 +12,13 @@ from worldplay.train.causal_cd import CausalCDStage
 from worldplay.train.causal_ode import NODES, CausalODEStage
 from worldplay.train.codec import CodecStage, DecoderStage
 from worldplay.train.dmd import DMDStage
-from worldplay.train.draws import Draws
 from worldplay.train.recipe import STAGES
 from worldplay.train.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import build_optimizers
-from worldplay.train.work import META, on_meta, step_flops, step_memory
+from worldplay.train.work import META, PlacedDraws, on_meta, over_shared_draws, step_flops, step_memory
 
 GIB = 2**30
 TURNS = 840  # steps over which turns are counted: a multiple of every short cycle
-PARTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # where shared draws are put in turn: work averages as over many steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,52 +76,24 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
 
 
 def _role_cost(recipe, name, role, micro, dtype, attention):
-    """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn.
-
-    Blocks are alike, so one and two of them are run, and the others cost what the second one does.
-    """
-    depth, costs = recipe.transformer.num_layers, []
-    for part in PARTS:
-        one, two = (_pass_cost(replace(recipe, transformer=replace(recipe.transformer, num_layers=layers)),
-                               name, role, micro, dtype, attention, draws := _Spread(part, range(micro)))
-                    for layers in (1, 2))
-        costs.append([a + (depth - 1) * (b - a) for a, b in zip(one, two)])
-        if not draws.is_shared:  # then every step is the same work
-            break
-    return sum(cost[0] for cost in costs) / len(costs), max((cost[1:] for cost in costs), key=sum)
-
-
-def _pass_cost(recipe, name, role, micro, dtype, attention, draws):
-    """(operations, bytes of activations, bytes of workspace) of one pass."""
+    """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn."""
+    stage, batch = on_meta(_stage(recipe, name), dtype), _batch(recipe, name, micro)
     is_recomputed = recipe.loop(name).checkpoint_activations
-    batch, twin = _batch(recipe, name, micro), on_meta(_stage(recipe, name), dtype)
-    flops, again = step_flops(twin, role, batch, draws)
-    for model in twin.models.values():
+    counted = over_shared_draws(lambda draws: step_flops(stage, role, batch, draws), micro)
+    for model in stage.models.values():
         if isinstance(model, Transformer):
             model.causal_attention = attention
-    memory = step_memory(twin, role, batch, draws)
+    # low draws are the step that holds most: own frames are made; how often a frame is denoised does not matter
+    memory = step_memory(stage, role, batch, PlacedDraws(0.0, range(micro)))
+    flops = sum(once + again * is_recomputed for once, again in counted) / len(counted)
+    return flops, _activations(memory, is_recomputed)
+
+
+def _activations(found, is_recomputed):
+    """(bytes kept for the backward pass, bytes beside) of a StepMemory."""
     if is_recomputed:
-        return flops + again, memory.kept_outside + memory.largest_block, memory.workspace
-    return flops, memory.kept, memory.peak - memory.kept
-
-
-class _Spread(Draws):
-    """Draws without values; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
-
-    def __init__(self, part, indices):
-        super().__init__(0, 0, indices)
-        self.part, self.is_shared = part, False
-
-    def shared_uniform(self, purpose):
-        self.is_shared = True
-        return self.part
-
-    def shared_integer(self, purpose, below):
-        self.is_shared = True
-        return int(self.part * below)
-
-    def _per_sample(self, draw, purpose, shape):
-        return torch.zeros(len(self.indices), *shape)
+        return found.kept_outside + found.largest_block, found.workspace
+    return found.kept, found.peak - found.kept
 
 
 def _stage(recipe, name):

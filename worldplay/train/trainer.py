@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from worldplay import checkpoint, runtime
+from worldplay import checkpoint
 from worldplay.train.draws import Draws
+from worldplay.train.progress import Progress
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ class LoopConfig:
 class Stage(Protocol):
     """One stage of the chain: its networks and its loss; it touches neither disk nor processes nor other stages.
 
+    Its loss also runs on the meta device, where tensors have no values, so that its work can be counted.
+
     name      of the stage
     models    role -> network; all of them are saved
     trained   the roles that have an optimizer -> share of the step size they learn with
@@ -120,6 +123,7 @@ class Trainer:
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
         self.device, self.dtype, self.after_save = device, dtype, after_save
+        self.status = Progress(self)  # before the networks are placed
         self.step, self.spent = 0, 0.0
         assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
         for model in stage.models.values():
@@ -138,14 +142,14 @@ class Trainer:
     def run(self, stop_at=math.inf):
         """Train until the stage is done (True) or time.monotonic() passes stop_at (False); saves either way."""
         started = last_save = last_sheet = time.monotonic()
-        status, spent_before = _Status(self.stage.name), self.spent
+        spent_before = self.spent
         while self.progress < 1 and time.monotonic() < stop_at:
             logs = self.train_step()
             now = time.monotonic()
             self.spent = spent_before + now - started
-            status.add(logs, self.config.batch)
-            if status.due(now):
-                self.metrics.write(self.stage.name, self.step, status.flush(self, now))
+            self.status.add(logs)
+            if self.status.due(now):
+                self.metrics.write(self.stage.name, self.step, self.status.flush(now))
             if now - last_sheet > self.config.sheet_every:
                 self.validate()
                 last_sheet = now
@@ -290,35 +294,3 @@ class _Method(nn.Module):
         if callable(self.method):
             return self.method(self.model, *args, **kwargs)
         return getattr(self.model, self.method)(*args, **kwargs)
-
-
-class _Status:
-    """Averages of what happened since the last line, every 10 seconds."""
-    period = 10.0
-
-    def __init__(self, name):
-        self.name = name
-        self.sums, self.count, self.samples, self.since = {}, 0, 0, time.monotonic()
-
-    def add(self, logs, samples):
-        for name, x in logs.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + x, count + 1)
-        self.count += 1
-        self.samples += samples
-
-    def due(self, now):
-        return now - self.since >= self.period
-
-    def flush(self, trainer, now):
-        elapsed = now - self.since
-        values = {name: total / count for name, (total, count) in self.sums.items()}
-        values |= {"time/step_ms": 1000 * elapsed / self.count, "samples_per_second": self.samples / elapsed,
-                   "progress": trainer.progress, "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
-        left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
-        losses = " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items() if name.startswith("loss/"))
-        log.info("%s step %6d  %s  %.1f samples/s  %.0f ms/step  %3.0f %%  left %d:%02d  %.0f MiB", self.name,
-                 trainer.step, losses, values["samples_per_second"], values["time/step_ms"],
-                 100 * trainer.progress, left // 60, left % 60, values["memory/peak_mib"])
-        self.sums, self.count, self.samples, self.since = {}, 0, 0, now
-        return values

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.eval.latency import flop_counter
+from worldplay.models.transformer import Transformer
+from worldplay.train.draws import Draws
 
 META = torch.device("meta")
 
@@ -44,8 +46,63 @@ def step_flops(stage, role, batch, draws):
     """(operations of loss and backward, operations of the blocks' forward passes among them that have a gradient).
 
     stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
-    A multiplication and an addition count two. The second number is what activation checkpointing adds.
+    A multiplication and an addition count two; of attention only what is seen counts. The second number is what
+    activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one and two of
+    them are run, and the others count like the second.
     """
+    for model in stage.models.values():
+        if isinstance(model, Transformer):
+            model.causal_attention = "chunks"
+    depths = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
+    if len(depths) != 1 or max(depths) < 3:
+        return _flops(stage, role, batch, draws)
+    one, two = (_flops(_shallow(stage, layers), role, batch, draws) for layers in (1, 2))
+    return tuple(a + (max(depths) - 1) * (b - a) for a, b in zip(one, two))
+
+
+def over_shared_draws(run, num_samples):
+    """[run(draws), ...] over draws that a whole batch shares, such as an exit step: their mean is that of many steps.
+
+    run  takes Draws without values, the same shapes as real ones
+    """
+    results, parts = [], [0.1, 0.3, 0.5, 0.7, 0.9]
+    while parts:
+        draws = PlacedDraws(parts.pop(0), range(num_samples))
+        results.append(run(draws))
+        if "uniform" not in draws.shared:  # work grows evenly with an exit step, so that first and last tell the mean
+            parts = parts[-1:] if draws.shared else []
+    return results
+
+
+class PlacedDraws(Draws):
+    """Draws of zeros; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
+
+    def __init__(self, part, indices):
+        super().__init__(0, 0, indices)
+        self.part, self.shared = part, set()
+
+    def shared_uniform(self, purpose):
+        self.shared.add("uniform")
+        return self.part
+
+    def shared_integer(self, purpose, below):
+        self.shared.add("integer")
+        return int(self.part * below)
+
+    def _per_sample(self, draw, purpose, shape):
+        return torch.zeros(len(self.indices), *shape)
+
+
+def _shallow(stage, num_layers):
+    """The same stage on the first blocks of its networks."""
+    twin = copy.copy(stage)
+    twin.models = {role: copy.copy(model) for role, model in stage.models.items()}
+    for model in twin.models.values():
+        model._modules = {**model._modules, "blocks": model.blocks[:num_layers]}
+    return twin
+
+
+def _flops(stage, role, batch, draws):
     forward = []
     with flop_counter() as counter, _around_blocks(
             stage, lambda *_: forward.append(-counter.get_total_flops()),
