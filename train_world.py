@@ -51,29 +51,30 @@ def doom_arena():
 
 
 def wan_frame():
-    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, as published; only its --dry-run works so far."""
-    # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published camera and
-    # Causal Forcing trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, as published; only --dry-run works so far."""
+    # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
+    # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
     # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs)
     loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, optim=optim)
     return Recipe(
         name="wan-frame", env="",
-        # Wan2.1-T2V-1.3B. Its action path is ours: w a s d, yaw and pitch beside the timestep; published camera models
-        # have a second attention branch instead.
+        # Wan2.1-T2V-1.3B. The action path is ours: w a s d, yaw and pitch beside the timestep; published camera
+        # models have a second attention branch instead.
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
                                       out_channels=16, text_dim=4096, text_len=512, action_channels=6),
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
         # the whole sequence is seen, the past is real and clean, and every action is told
-        context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0, own_steps=0.0,
-                              null_actions=0.0),
+        context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
+                              own_steps=0.0, null_actions=0.0),
         context_sigma=0.0, student_steps=2,
-        # the averages of stages 0 and 1 are switched off as published; null actions: the caption dropout of HY-WorldPlay,
-        # because guidance in stage dmd needs a score without actions
+        # the averages of stages 0 and 1 are switched off as published; null actions: the caption dropout of
+        # HY-WorldPlay, because guidance in stage dmd needs a score without actions
         bidirectional=BidirectionalConfig(null_actions=0.1, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48), causal_cd=CausalCDConfig(num_timesteps=48, ema=0.99),
         # guidance: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
-        dmd=DMDConfig(first_steps=4, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98), ema=0.99),
+        dmd=DMDConfig(first_steps=4, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
+                      ema=0.99),
         codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
         teacher_forcing_loop=replace(loop, steps=20_000),  # this and the next: Causal Forcing++, arXiv:2605.15141
@@ -123,8 +124,8 @@ class Options:
     gpu_memory: float | None = None
     """GiB of one of them, 80 without it."""
     tflops: float | None = None
-    """10^12 operations a second that one of them is taken to do, 396 without it: 40 % of the 989 that an H100 SXM's
-    data sheet gives for bfloat16."""
+    """10^12 operations a second that one of them is taken to do, 396 without it: 40 % (our assumption) of the 989
+    that the data sheet of an H100 SXM gives for bfloat16."""
 
 
 def seconds(text, flag):

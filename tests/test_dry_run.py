@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import train_world
 from test_stages import STAGES, WithTrajectories, data
 from worldplay.eval.latency import flop_counter
+from worldplay.models.transformer import Block
 from worldplay.train import dry_run, work
 from worldplay.train.draws import Draws
 from worldplay.train.dry_run import GIB, estimate, report
@@ -48,8 +50,20 @@ def test_memory_without_values_is_that_of_a_real_step(name, monkeypatch):
             patch.setattr(work, "_FusedAttention", torch.overrides.BaseTorchFunctionMode)
             real = work.step_memory(stage, role, {name: x.clone() for name, x in batch.items()}, DRAWS)
         assert without.kept == pytest.approx(real.kept, rel=1e-4)
-        assert without.largest_block == real.largest_block
         assert without.peak == pytest.approx(real.peak, rel=1e-3) and without.kept < without.peak
+        assert without.kept_recomputed == pytest.approx(real.kept_recomputed, rel=1e-3)
+        assert without.kept_recomputed <= without.peak_recomputed < without.peak
+
+
+@pytest.mark.parametrize("name", ["bidirectional", "teacher_forcing", "causal_cd"])
+def test_recomputed_blocks_are_counted_as_checkpointing_has_them(name, monkeypatch):
+    stage, batch = STAGES[name](), batch_of(name)
+    expected = work.step_memory(work.on_meta(stage), "student", batch, DRAWS)
+    plain = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda *args: checkpoint(plain, *args, use_reentrant=False))
+    monkeypatch.setattr(work, "META", CPU)
+    real = work.step_memory(stage, "student", {name: x.clone() for name, x in batch.items()}, DRAWS)
+    assert expected.peak_recomputed == pytest.approx(real.peak, rel=0.15)  # moments within a block differ
 
 
 def test_one_and_two_blocks_tell_what_many_do():
@@ -74,7 +88,8 @@ def test_a_recipe_is_counted_as_its_own_trainer_runs_it(tmp_path):
     one, = estimate(tiny(), dtype=torch.float32, attention="chunks")
     recipe = tiny()
     stage = TeacherForcingStage(recipe.teacher_forcing, dry_run._transformer(recipe), recipe.context, None)
-    trainer = Trainer(stage, Latents(), replace(tiny().teacher_forcing_loop, steps=1), tmp_path, None, CPU, torch.float32)
+    loop = replace(recipe.teacher_forcing_loop, steps=1)
+    trainer = Trainer(stage, Latents(), loop, tmp_path, None, CPU, torch.float32)
     trainer.train_step()
     states = [x for opts in trainer.optimizers.values() for opt in opts for state in opt.state.values()
               for x in state.values() if torch.is_tensor(x) and x.ndim]

@@ -42,9 +42,10 @@ def test_a_line_holds_frames_operations_ceiling_time_and_memory(tmp_path, quick,
     assert values["samples_per_second"] == 2 and values["frames_per_second"] == 2 * 6  # sequences of 6 frames
     assert values["time/step_ms"] == 2000 and values["ceiling_gflops"] == 50 and values["memory/peak_mib"] > 0
     line = caplog.records[-1].getMessage()
-    for words in ("teacher_forcing step", "student ", r"12\.0 frames/s", r"of 50 GFLOP/s \(\d+ %\)", "left ", "MiB"):
+    for words in ("teacher_forcing step", "student ", r"12\.0 frames/s", r"of 50 GFLOP/s \(\d+ %\)", "left "):
         assert re.search(words, line), line
-    assert it.status.flush(since + 4.0 + 1e-9 if it.status.add({"loss/student": 1.0}) else since + 4.0)["loss/student"] == 1
+    it.status.add({"loss/student": 1.0})
+    assert it.status.flush(since + 4.0)["loss/student"] == 1  # of its own steps alone
 
 
 def test_operations_are_those_of_the_steps_made(tmp_path, quick):
@@ -78,7 +79,7 @@ def test_counting_changes_no_weights_and_no_random_numbers(tmp_path, quick, monk
 
 def test_operations_are_counted_once_for_a_role(tmp_path, quick, monkeypatch):
     counted = []
-    monkeypatch.setattr(progress, "step_flops", lambda stage, role, batch, draws: (counted.append(role), (7, 0))[1])
+    monkeypatch.setattr(progress, "step_flops", lambda stage, role, *_: (counted.append(role), (7, 0))[1])
     it = trainer(tmp_path, ToyStage(), ToyData())
     for _ in range(3):
         it.status.add(it.train_step())

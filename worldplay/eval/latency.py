@@ -172,7 +172,8 @@ def _wrapped(module, names, wrap):
 def flop_counter():
     """PyTorch's counter of operations, which knows every attention but one: that of a processor."""
     return FlopCounterMode(display=False, custom_mapping={
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+            lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
             lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)})
 

@@ -1,4 +1,4 @@
-"""What a recipe would take on so many GPUs, from its own stages run on tensors that have shapes and no values."""
+"""What a recipe would take on so many GPUs: its own stages, run on tensors that have shapes and no values."""
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -50,7 +50,8 @@ def estimate(recipe, *, gpus=1, dtype=torch.bfloat16, attention="flex"):
     """
     if gpus < 1:
         raise ValueError(f"--gpus {gpus}: expected at least 1")
-    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in STAGES if recipe.loop(name).share]
+    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in STAGES
+            if recipe.loop(name).share]
 
 
 def _stage_estimate(recipe, name, gpus, dtype, attention):
@@ -64,7 +65,8 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
     costs = {role: _role_cost(recipe, name, role, micro, dtype, attention) for role in turns}
     parameters = {role: sum(p.numel() for p in model.parameters()) for role, model in stage.models.items()}
     activations, workspace = max((memory for _, memory in costs.values()), key=sum)
-    trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad) for role in stage.trained]
+    trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad)
+               for role in stage.trained]
     optimizers = sum(_state_bytes(stage.models[role], loop.optim) for role in stage.trained)
     return StageEstimate(
         name=name, parameters=parameters, trained=tuple(stage.trained), micro_batch=micro,
@@ -72,7 +74,8 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
         memory={"weights": 4 * sum(parameters.values()) / gpus, "gradients": 4 * max(trained) / gpus,
                 "optimizers": optimizers / gpus, "unsharded": _unsharded(stage, gpus, dtype),
                 "activations": activations, "workspace": workspace},
-        flops=loop.batch // gpus // micro * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
+        flops=loop.batch // gpus // micro
+        * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
 
 
 def _role_cost(recipe, name, role, micro, dtype, attention):
@@ -83,17 +86,12 @@ def _role_cost(recipe, name, role, micro, dtype, attention):
     for model in stage.models.values():
         if isinstance(model, Transformer):
             model.causal_attention = attention
-    # low draws are the step that holds most: own frames are made; how often a frame is denoised does not matter
+    # low draws are the step that holds most, because own frames are made; more denoising holds no more
     memory = step_memory(stage, role, batch, PlacedDraws(0.0, range(micro)))
     flops = sum(once + again * is_recomputed for once, again in counted) / len(counted)
-    return flops, _activations(memory, is_recomputed)
-
-
-def _activations(found, is_recomputed):
-    """(bytes kept for the backward pass, bytes beside) of a StepMemory."""
     if is_recomputed:
-        return found.kept_outside + found.largest_block, found.workspace
-    return found.kept, found.peak - found.kept
+        return flops, (memory.kept_recomputed, memory.peak_recomputed - memory.kept_recomputed)
+    return flops, (memory.kept, memory.peak - memory.kept)
 
 
 def _stage(recipe, name):
@@ -129,7 +127,8 @@ def _batch(recipe, name, b):
     if name in ("codec", "decoder"):
         return {"frames": torch.empty(b, *open_env(recipe.env).frame_size, 3, dtype=torch.uint8, device=META)}
     model, t = _transformer(recipe), recipe.length
-    latents = recipe.latents or (model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
+    latents = recipe.latents or (
+        model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
     batch = {"latents": torch.empty(b, t, *latents, device=META),
              "actions": torch.empty(b, t, model.action_channels, device=META),
              "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
@@ -148,33 +147,41 @@ def _state_bytes(model, optim):
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return sum(x.nbytes for optimizer in optimizers for state in optimizer.state.values() for x in state.values()
-               if isinstance(x, torch.Tensor) and x.ndim)
+    return sum(x.nbytes for optimizer in optimizers for state in optimizer.state.values()
+               for x in state.values() if isinstance(x, torch.Tensor) and x.ndim)
 
 
 def _unsharded(stage, gpus, dtype):
     """Bytes of the weights as they are multiplied.
 
-    On several GPUs: two blocks, one at work and one on its way, and what lies outside of blocks, in dtype, and one
-    block's gradient in float32. On one, where dtype is not float32: the trained network and the one at hand.
+    On several GPUs: two blocks, one at work and one on its way, and what lies outside of blocks, in dtype;
+    one block's gradient in float32. On one, where dtype is not float32: the trained network and one more.
     """
     largest = max(stage.models.values(), key=lambda model: sum(p.numel() for p in model.parameters()))
     total = sum(p.numel() for p in largest.parameters())
-    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(largest, "blocks", ())] or [total]
+    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(largest, "blocks", [largest])]
     if gpus > 1:
         return dtype.itemsize * (2 * max(blocks) + total - sum(blocks)) + 4 * max(blocks)
     return 0 if dtype == torch.float32 else 2 * dtype.itemsize * total
 
 
 def report(recipe, estimates, *, gpus, gpu_memory, tflops):
-    """The estimates as a page for people; gpu_memory: GiB of one GPU; tflops: 10^12 operations a second it does."""
+    """The estimates as a page for people.
+
+    gpu_memory  GiB of one GPU
+    tflops      10^12 operations a second that it is taken to do
+    """
+    number = f"{gpus} GPUs" if gpus > 1 else "1 GPU"
     lines = [
-        f"{recipe.name} on {gpus} GPU{'s' * (gpus > 1)} of {gpu_memory:g} GiB: an estimate, nothing was trained.",
-        "Every stage's own loss and backward pass ran on tensors without values; operations and bytes were counted.", ""]
+        f"{recipe.name} on {number} of {gpu_memory:g} GiB: an estimate, nothing was trained.",
+        "Every stage's own loss and backward pass ran on tensors without values; operations and bytes were "
+        "counted.", ""]
     for e in estimates:
-        roles = ", ".join(f"{role} {n / 1e6:,.1f} M{' (trained)' * (role in e.trained)}" for role, n in e.parameters.items())
+        roles = ", ".join(f"{role} {n / 1e6:,.1f} M{' (trained)' * (role in e.trained)}"
+                          for role, n in e.parameters.items())
         lines.append(f"{e.name:16s} parameters: {roles}")
     shared = f"/ {gpus} (FSDP2)" if gpus > 1 else ""
+    totals = [sum(e.memory.values()) for e in estimates]
     rows = [("GiB per GPU", [e.name for e in estimates]),
             (f"weights and averages, float32 {shared}", _gib(estimates, "weights")),
             (f"gradients, float32 {shared}", _gib(estimates, "gradients")),
@@ -182,8 +189,8 @@ def report(recipe, estimates, *, gpus, gpu_memory, tflops):
             ("weights at work, bfloat16", _gib(estimates, "unsharded")),
             ("kept for the backward pass", _gib(estimates, "activations")),
             ("workspace at the worst moment", _gib(estimates, "workspace")),
-            ("together", [f"{sum(e.memory.values()) / GIB:.2f}" for e in estimates]),
-            (f"fits in {gpu_memory:g} GiB", [_fit(sum(e.memory.values()) / GIB, gpu_memory) for e in estimates]),
+            ("together", [f"{total / GIB:.2f}" for total in totals]),
+            (f"fits in {gpu_memory:g} GiB", [_fit(total, gpu_memory * GIB) for total in totals]),
             ("", [""] * len(estimates)),
             ("samples of a pass x passes of a step", [f"{e.micro_batch} x {e.passes}" for e in estimates]),
             ("blocks computed again in backward", ["yes" if e.is_recomputed else "no" for e in estimates]),
@@ -199,14 +206,15 @@ def _gib(estimates, part):
     return [f"{e.memory[part] / GIB:.2f}" for e in estimates]
 
 
-def _fit(gib, gpu_memory):
-    return "no" if gib > gpu_memory else "narrowly" if gib > 0.9 * gpu_memory else "yes"
+def _fit(taken, there):
+    return "no" if taken > there else "narrowly" if taken > 0.9 * there else "yes"
 
 
 def _notes(gpus, tflops):
-    notes = [f"Time: {tflops:g} TFLOP/s is an assumption (--tflops), not a measurement; loading, saving and the optimizer "
-             "are not in it.",
-             "Memory: causal attention by FlexAttention, other attention by a fused kernel, blocks not compiled; the CUDA "
-             "context, NCCL",
-             "and gaps of the allocator come on top, so 'narrowly' begins at nine tenths."]
-    return notes if gpus == 1 else [*notes, "Communication between GPUs is taken to hide behind the arithmetic."]
+    notes = [f"Time: {tflops:g} TFLOP/s is an assumption (--tflops), not a measurement; loading, saving and",
+             "the optimizer are not in it.",
+             "Memory: causal attention by FlexAttention, other attention by a fused kernel, blocks not",
+             "compiled; the CUDA context, NCCL and the allocator's gaps come on top: 'narrowly' begins at nine",
+             "tenths."]
+    return notes if gpus == 1 else [
+        *notes, "Communication between GPUs is taken to hide behind the arithmetic."]

@@ -1,4 +1,4 @@
-"""The trainer's progress line: losses, frames a second, arithmetic against what this machine can do, time left, memory."""
+"""The trainer's progress line: losses, frames a second, operations against the machine's ceiling."""
 import logging
 import time
 from collections import Counter
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 class Progress:
     """Averages of what happened since the last line, every 10 seconds.
 
-    Operations are counted on a copy of the stage without values, never in a step that trains: weights and random
-    numbers stay as they are. That, and the ceiling, wait until the first line is due.
+    Operations are counted on a copy of the stage without values, never in a step that trains: weights and
+    random numbers stay as they are. That, and the ceiling, wait until the first line is due.
     """
     period = 10.0
 
@@ -39,7 +39,7 @@ class Progress:
         """The line to the log; returns its numbers, keys with units, and begins anew.
 
         gflops          10^9 operations of losses and gradients a second, blocks computed again left out
-        ceiling_gflops  what this machine reaches on a large matrix product in the compute dtype, measured once
+        ceiling_gflops  what this machine reaches on a large matrix product in that dtype, measured once
         """
         trainer, elapsed = self.trainer, now - self.since
         self._count()
@@ -48,14 +48,17 @@ class Progress:
         gflops = sum(n * self.flops[role] for role, n in self.turns.items()) / elapsed / 1e9
         values = {name: total / count for name, (total, count) in self.sums.items()} | {
             "time/step_ms": 1000 * elapsed / steps, "samples_per_second": samples,
-            "frames_per_second": samples * self.frames_per_sample, "gflops": gflops, "ceiling_gflops": self.ceiling,
-            "progress": trainer.progress, "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
+            "frames_per_second": samples * self.frames_per_sample, "gflops": gflops,
+            "ceiling_gflops": self.ceiling, "progress": trainer.progress,
+            "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
         left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
-        losses = " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items() if name.startswith("loss/"))
-        log.info("%s step %6d  %s  %.1f frames/s  %.0f ms/step  %.0f of %.0f GFLOP/s (%.0f %%)  %3.0f %% done  "
-                 "left %d:%02d  %.0f MiB", trainer.stage.name, trainer.step, losses, values["frames_per_second"],
-                 values["time/step_ms"], gflops, self.ceiling, 100 * gflops / self.ceiling, 100 * trainer.progress,
-                 left // 60, left % 60, values["memory/peak_mib"])
+        losses = " ".join(f"{name.removeprefix('loss/')} {x:.4f}" for name, x in values.items()
+                          if name.startswith("loss/"))
+        log.info("%s step %6d  %s  %.1f frames/s  %.0f ms/step  %.0f of %.0f GFLOP/s (%.0f %%)  "
+                 "%3.0f %% done  left %d:%02d  %.0f MiB", trainer.stage.name, trainer.step, losses,
+                 values["frames_per_second"], values["time/step_ms"], gflops, self.ceiling,
+                 100 * gflops / self.ceiling, 100 * trainer.progress, left // 60, left % 60,
+                 values["memory/peak_mib"])
         self._restart(now)
         return values
 

@@ -22,7 +22,7 @@ class Recipe:
     name: str
     """Name of the world it makes."""
     env: str
-    """The real environment, a name in worldplay.envs.ENVS."""
+    """The real environment, a name in worldplay.envs.ENVS; empty where there is none."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
     rollout_frames: int = 256

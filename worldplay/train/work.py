@@ -1,4 +1,4 @@
-"""What one step of a stage costs in arithmetic and memory, counted on networks that have shapes and no values."""
+"""What one step of a stage costs in arithmetic and memory, counted on networks without values."""
 import copy
 import weakref
 from collections import Counter
@@ -22,17 +22,15 @@ META = torch.device("meta")
 class StepMemory:
     """Bytes of one forward and backward pass, weights and their gradients' total left out.
 
-    kept           tensors that the graph keeps for its backward pass
-    kept_outside   those of them that remain when every block keeps its inputs and is computed again
-    largest_block  what one block keeps while it is computed again
-    workspace      most of what lives beside, at any moment
-    peak           most of all of it at one moment, when nothing is computed again
+    kept             tensors that the graph keeps for its backward pass
+    peak             most of all tensors alive at one moment
+    kept_recomputed  what is kept when every block keeps its inputs alone, and one block computed again
+    peak_recomputed  most alive then
     """
     kept: int
-    kept_outside: int
-    largest_block: int
-    workspace: int
     peak: int
+    kept_recomputed: int
+    peak_recomputed: int
 
 
 def on_meta(stage, dtype=None):
@@ -43,12 +41,12 @@ def on_meta(stage, dtype=None):
 
 
 def step_flops(stage, role, batch, draws):
-    """(operations of loss and backward, operations of the blocks' forward passes among them that have a gradient).
+    """(operations of loss and backward, those among them of the blocks' forward passes that have a gradient).
 
     stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
-    A multiplication and an addition count two; of attention only what is seen counts. The second number is what
-    activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one and two of
-    them are run, and the others count like the second.
+    A multiplication and an addition count two; of attention only what is seen counts. The second number is
+    what activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one
+    and two of them are run, and the others count like the second.
     """
     for model in stage.models.values():
         if isinstance(model, Transformer):
@@ -61,7 +59,7 @@ def step_flops(stage, role, batch, draws):
 
 
 def over_shared_draws(run, num_samples):
-    """[run(draws), ...] over draws that a whole batch shares, such as an exit step: their mean is that of many steps.
+    """[run(draws), ...] over what a whole batch draws at once, such as an exit step; the mean of many steps.
 
     run  takes Draws without values, the same shapes as real ones
     """
@@ -69,7 +67,7 @@ def over_shared_draws(run, num_samples):
     while parts:
         draws = PlacedDraws(parts.pop(0), range(num_samples))
         results.append(run(draws))
-        if "uniform" not in draws.shared:  # work grows evenly with an exit step, so that first and last tell the mean
+        if "uniform" not in draws.shared:  # work grows evenly with an exit step: first and last tell the mean
             parts = parts[-1:] if draws.shared else []
     return results
 
@@ -115,8 +113,8 @@ def step_memory(stage, role, batch, draws):
     """StepMemory; arguments as for `step_flops`."""
     with _Memory(stage) as memory, _around_blocks(stage, memory.enter_block, memory.leave_block):
         _pass(stage, role, batch, draws)
-    return StepMemory(kept=memory.most_kept, kept_outside=memory.outside, largest_block=memory.largest_block,
-                      workspace=memory.most_beside, peak=memory.most_alive)
+    return StepMemory(kept=memory.most_kept, peak=memory.most_alive, peak_recomputed=memory.most_recomputed,
+                      kept_recomputed=memory.most_outside + memory.largest_block)
 
 
 def _pass(stage, role, batch, draws):
@@ -173,7 +171,7 @@ class _FusedAttention(TorchFunctionMode):
 
 
 class _Memory(TorchDispatchMode):
-    """Follows every storage on the networks' device from its making to its end, and what autograd keeps of them."""
+    """Follows every storage on the networks' device from making to end, and what autograd keeps of them."""
 
     def __init__(self, stage):
         super().__init__()
@@ -181,8 +179,9 @@ class _Memory(TorchDispatchMode):
         self.device = weights[0].device
         self.ignored = {x.untyped_storage()._cdata for x in weights}
         self.sizes, self.references = {}, Counter()  # of storages alive; how often autograd keeps each
-        self.alive = self.most_alive = self.kept = self.most_kept = self.most_beside = 0
-        self.outside, self.largest_block, self.seen, self.block = 0, 0, set(), None
+        self.alive = self.most_alive = self.kept = self.most_kept = self.most_outside = 0
+        self.inner, self.blocks = {}, []  # storage -> number of the block that alone keeps it; their bytes
+        self.inputs, self.largest_block, self.most_recomputed = None, 0, 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.tensor)
 
     def __enter__(self):
@@ -201,14 +200,14 @@ class _Memory(TorchDispatchMode):
         return out
 
     def enter_block(self, block, args):
-        for x in tree_leaves(args):
-            if isinstance(x, torch.Tensor):
-                self._keep_outside(x.untyped_storage())
-        self.block = set()
+        self.inputs = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, torch.Tensor)}
+        for key in self.inputs:
+            self._keep_outside(key)
+        self.blocks.append(0)
 
     def leave_block(self, block, args, out):
-        self.largest_block = max(self.largest_block, sum(self.sizes[key] for key in self.block))
-        self.block = None
+        self.largest_block = max(self.largest_block, self.blocks[-1])
+        self.inputs = None
 
     def _add(self, x):
         storage = x.untyped_storage()
@@ -217,38 +216,48 @@ class _Memory(TorchDispatchMode):
             self.sizes[key] = storage.nbytes()
             self.alive += storage.nbytes()
             self.most_alive = max(self.most_alive, self.alive)
-            self.most_beside = max(self.most_beside, self.alive - self.kept)
+            self.most_recomputed = max(self.most_recomputed, self.alive - sum(self._absent()))
             weakref.finalize(storage, self._remove, key)
 
+    def _absent(self):
+        """Bytes of the blocks that are not there when blocks are computed again: not in their backward."""
+        if torch._C._current_graph_task_id() == -1:
+            return self.blocks
+        while self.blocks and not self.blocks[-1]:
+            self.blocks.pop()
+        return self.blocks[:-1]
+
     def _remove(self, key):
+        self._keep_outside(key)
         self.alive -= self.sizes.pop(key)
-        self.seen.discard(key)
 
     def _pack(self, x):
         self._add(x)
         key = x.untyped_storage()._cdata
         if key in self.ignored or x.device != self.device:
             return _Kept(x)
-        if self.block is None:
-            self._keep_outside(x.untyped_storage())
-        elif key not in self.seen:
-            self.block.add(key)
         self.references[key] += 1
         if self.references[key] == 1:
             self.kept += self.sizes[key]
             self.most_kept = max(self.most_kept, self.kept)
+            if self.inputs is not None and key not in self.inputs and self.sizes[key]:
+                self.inner[key] = len(self.blocks) - 1
+                self.blocks[-1] += self.sizes[key]
+        if self.inputs is None:
+            self._keep_outside(key)
+        self.most_outside = max(self.most_outside, self.kept - sum(self.blocks))
         return _Kept(x, lambda: self._release(key))
 
     def _release(self, key):
         self.references[key] -= 1
         if not self.references[key]:
+            self._keep_outside(key)
             self.kept -= self.sizes[key]
 
-    def _keep_outside(self, storage):
-        key = storage._cdata
-        if key in self.sizes and key not in self.seen:
-            self.seen.add(key)
-            self.outside += self.sizes[key]
+    def _keep_outside(self, key):
+        """This storage lives whether or not blocks are computed again."""
+        if key in self.inner:
+            self.blocks[self.inner.pop(key)] -= self.sizes[key]
 
 
 class _Kept:
