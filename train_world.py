@@ -4,7 +4,7 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +15,16 @@ from worldplay.log import leave, run_command
 from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
 from worldplay.train.ablation import Ablation, AblationRecipe
+from worldplay.train.bidirectional import BidirectionalConfig
+from worldplay.train.causal_cd import CausalCDConfig
+from worldplay.train.causal_ode import CausalODEConfig
 from worldplay.train.chain import Chain
 from worldplay.train.codec import CodecStageConfig
+from worldplay.train.context import ContextConfig
 from worldplay.train.dmd import DMDConfig
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES, Recipe
+from worldplay.train.teacher_forcing import TeacherForcingConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
 
@@ -45,6 +50,39 @@ def doom_maze():
 def doom_arena():
     """The deathmatch arena: pillars, a red pool, pick-ups, a weapon in hand; wants a GPU."""
     return replace(doom_maze(), name="doom-arena", env="doom-arena", num_frames=400_000)
+
+
+def wan_frame():
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, as published; only --dry-run works so far."""
+    # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
+    # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
+    optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
+    # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs)
+    loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, optim=optim)
+    return Recipe(
+        name="wan-frame", env="",
+        # Wan2.1-T2V-1.3B. The action path is ours: w a s d, yaw and pitch beside the timestep; published camera
+        # models have a second attention branch instead.
+        transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
+                                      out_channels=16, text_dim=4096, text_len=512, action_channels=6),
+        latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
+        # the whole sequence is seen, the past is real and clean, and every action is told
+        context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
+                              own_steps=0.0, null_actions=0.0),
+        context_sigma=0.0, student_steps=2,
+        # the averages of stages 0 and 1 are switched off as published; null actions: the caption dropout of
+        # HY-WorldPlay, because guidance in stage dmd needs a score without actions
+        bidirectional=BidirectionalConfig(null_actions=0.1, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
+        causal_ode=CausalODEConfig(num_timesteps=48), causal_cd=CausalCDConfig(num_timesteps=48, ema=0.99),
+        # guidance: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
+        dmd=DMDConfig(first_steps=4, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
+                      ema=0.99),
+        codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
+        bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
+        teacher_forcing_loop=replace(loop, steps=20_000),  # this and the next: Causal Forcing++, arXiv:2605.15141
+        causal_cd_loop=replace(loop, steps=5_000),
+        causal_ode_loop=replace(loop, share=0.0, steps=1_000, optim=replace(optim, betas=(0.9, 0.999))),
+        dmd_loop=replace(loop, steps=1_200))  # 1000 published steps: 1000 turns of the critic, 200 of the student
 
 
 def tiny_maze():
@@ -80,7 +118,8 @@ def ablation_init():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "ablation-init": ablation_init}
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "wan-frame": wan_frame,
+           "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +142,15 @@ class Options:
     """Name or folder of a world or run whose codec and AR teacher to go on from."""
     seed: int = 0
     """Of all random numbers of the run."""
+    dry_run: bool = False
+    """Train nothing: print what every stage would take in memory and time, counted without a GPU."""
+    gpus: int | None = None
+    """GPUs of the dry run, 1 without it; FSDP2 shards over them."""
+    gpu_memory: float | None = None
+    """GiB of one of them, 80 without it."""
+    tflops: float | None = None
+    """10^12 operations a second that one of them is taken to do, 396 without it: 40 % (our assumption) of the 989
+    that the data sheet of an H100 SXM gives for bfloat16."""
 
 
 def seconds(text, flag):
@@ -114,9 +162,40 @@ def seconds(text, flag):
     return total
 
 
+def check_flags(options):
+    """Raise ValueError for flags that would do nothing, and for a recipe that cannot be trained."""
+    def given(names):
+        return [f"--{f.name.replace('_', '-')}" for f in fields(options)
+                if f.name in names and getattr(options, f.name) != f.default]
+    if options.dry_run:
+        useless = given(("data", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
+        if useless:
+            raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
+        return
+    useless = given(("gpus", "gpu_memory", "tflops"))
+    if useless:
+        raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
+    if options.recipe.latents is not None:
+        raise ValueError(f"{options.recipe.name} learns latents of the Wan VAE, which this version cannot make yet: "
+                         "add --dry-run to see what training it would take, or train doom-maze")
+
+
+def dry_run(options):
+    """The page of worldplay.train.dry_run for options.recipe."""
+    from worldplay.train.dry_run import estimate, report
+    options.recipe.check()
+    gpus = 1 if options.gpus is None else options.gpus
+    return report(options.recipe, estimate(options.recipe, gpus=gpus), gpus=gpus,
+                  gpu_memory=options.gpu_memory or 80.0, tflops=options.tflops or 396.0)
+
+
 def train(options):
-    """Run the chain of options.recipe."""
+    """Run the chain of options.recipe, or print what it would take."""
     started = time.monotonic()
+    check_flags(options)
+    if options.dry_run:
+        print(dry_run(options))
+        return
     is_ablation = isinstance(options.recipe, AblationRecipe)
     if is_ablation and (options.budget or options.init_from):
         raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and --init-from")

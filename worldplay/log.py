@@ -1,4 +1,5 @@
 """How every command ends: a log file in the platform's state folder, and one clear line for every error."""
+import atexit
 import logging
 import logging.handlers
 import os
@@ -51,7 +52,7 @@ def leave(status):
     The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a world, one that
     talks to another process) through C++, which aborts.
     """
-    logging.shutdown()
+    atexit._run_exitfuncs()  # what is registered still runs: game engines are stopped, logs are written out
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a pipe whose reader has gone, a stream that is closed
             stream.flush()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from worldplay import runtime
 from worldplay.envs.players import PLAYERS
@@ -92,18 +92,24 @@ def ceilings(device, dtype):
     matmul_tflops     10^12 operations a second of a large square matrix product in dtype
     attention_tflops  the same of full attention over many tokens in dtype
     """
-    side, tokens, heads = (2048, 2048, 4) if device.type == "cpu" else (8192, 16384, 12)
+    tokens, heads = (2048, 4) if device.type == "cpu" else (16384, 12)
     source = torch.randn(64 * 2**20 if device.type == "cpu" else 2**30, device=device)
     copy = torch.empty_like(source)
     copy_ms = _median_ms(lambda: copy.copy_(source), device)
     num_bytes = 2 * source.nbytes
     del source, copy
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    matmul_ms = _median_ms(lambda: a @ b, device)
     q, k, v = (torch.randn(1, heads, tokens, 128, device=device, dtype=dtype) for _ in range(3))
     attention_ms = _median_ms(lambda: F.scaled_dot_product_attention(q, k, v), device)
-    return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": 2 * side**3 / matmul_ms / 1e9,
+    return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": matmul_tflops(device, dtype),
             "attention_tflops": 4 * heads * tokens**2 * 128 / attention_ms / 1e9}
+
+
+def matmul_tflops(device, dtype, repeats=20):
+    """10^12 operations a second of a large square matrix product in dtype; draws no global random numbers."""
+    side = 2048 if device.type == "cpu" else 8192
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype, generator=generator) for _ in range(2))
+    return 2 * side**3 / _median_ms(lambda: a @ b, device, repeats) / 1e9
 
 
 def _begin(world, action):
@@ -139,17 +145,12 @@ def _timed(module, names, device, into, key):
         yield
 
 
-def count_flops():
-    """A FlopCounterMode that also knows the attention of a CPU; a multiplication and an addition count two."""
-    return FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-
-
 @contextmanager
 def _counted(module, names, into):
     """Inside, every call of these methods appends its floating-point operations to `into`."""
     def wrap(method):
         def counted(*args, **kwargs):
-            with count_flops() as counter:
+            with flop_counter() as counter:
                 result = method(*args, **kwargs)
             into.append(counter.get_total_flops())
             return result
@@ -170,13 +171,13 @@ def _wrapped(module, names, wrap):
             delattr(module, name)
 
 
-def _attention_flops(q, k, v, *_, **__):
-    """Of the shapes [b heads l d] of q, k and v."""
-    return 4 * q[0] * q[1] * q[2] * k[2] * q[3]
-
-
-# the one attention of PyTorch that its counter does not know
-_CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+def flop_counter():
+    """PyTorch's counter of operations, which knows every attention but one: that of a processor."""
+    return FlopCounterMode(display=False, custom_mapping={
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
+            lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
+            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)})
 
 
 def _linear_gflops(world):

@@ -47,21 +47,22 @@ class _ChunkAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, own_k, own_v, sink_k, sink_v, rule, tokens):
         k, v = (F.pad(x, (0, 0, _lead(q, rule) * tokens, 0)) for x in (k, v))
-        out, ctx.weights = torch.empty_like(q), []
+        out, weights = torch.empty_like(q), []
         for group in _groups(q, rule, tokens):
             scores = group.rows_times(q, k, own_k, sink_k)
             group.hide_unseen(scores)
-            ctx.weights.append(scores.softmax(dim=-1))
-            group.weighted_sums(ctx.weights[-1], v, own_v, sink_v, out)
-        ctx.save_for_backward(q, k, v, own_k, own_v, sink_k, sink_v)
+            weights.append(scores.softmax(dim=-1))
+            group.weighted_sums(weights[-1], v, own_v, sink_v, out)
+        ctx.save_for_backward(q, k, v, own_k, own_v, sink_k, sink_v, *weights)
         ctx.rule, ctx.tokens = rule, tokens
         return out
 
     @staticmethod
     def backward(ctx, grad_out):
-        q, k, v, own_k, own_v, sink_k, sink_v = ctx.saved_tensors
-        grad_q, *grads = [None if x is None else torch.zeros_like(x) for x in ctx.saved_tensors]
-        for group, weight in zip(_groups(q, ctx.rule, ctx.tokens), ctx.weights):
+        q, k, v, own_k, own_v, sink_k, sink_v, *weights = ctx.saved_tensors
+        inputs = (q, k, v, own_k, own_v, sink_k, sink_v)
+        grad_q, *grads = [None if x is None else torch.zeros_like(x) for x in inputs]
+        for group, weight in zip(_groups(q, ctx.rule, ctx.tokens), weights):
             grad_weight = group.rows_times(grad_out, v, own_v, sink_v)
             grad_scores = torch._softmax_backward_data(grad_weight, weight, -1, weight.dtype)
             group.weighted_sums(grad_scores, k, own_k, sink_k, grad_q)

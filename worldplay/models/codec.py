@@ -13,17 +13,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """Sizes of an ImageCodec; the latent is 8 times smaller than the frame in rows and columns.
-
-    channels      channels c of a latent
-    widths        channels of the stages at 1/2, 1/4 and 1/8 of the frame
-    enc_blocks    residual blocks of the encoder at each of them
-    dec_blocks    the same for the decoder
-    """
+    """Sizes of an ImageCodec; the latent is 8 times smaller than the frame in rows and columns."""
     channels: int = 8
+    """Channels of a latent."""
     widths: tuple[int, int, int] = (48, 96, 128)
+    """Channels of the stages at 1/2, 1/4 and 1/8 of the frame."""
     enc_blocks: tuple[int, int, int] = (1, 1, 2)
+    """Residual blocks of the encoder at each of them."""
     dec_blocks: tuple[int, int, int] = (1, 2, 2)
+    """The same of the decoder."""
 
     def __post_init__(self):
         for field in ("widths", "enc_blocks", "dec_blocks"):

@@ -16,26 +16,31 @@ from worldplay.models.position import frame_rotary, rotate
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Sizes of a Transformer.
-
-    patch_size       (1, rows, columns) of latent that make one token
-    freq_dim         width of the timestep's sinusoid
-    text_dim         width of the text encoder's rows; None: no text, no cross-attention
-    text_len         rows that a prompt is padded to
-    action_channels  length of an encoded action; 0: no actions
-    """
+    """Sizes of a Transformer; widths and channels count numbers."""
     dim: int = 256
+    """Width of a token."""
     ffn_dim: int = 1024
+    """Width inside a block's two-layer network."""
     num_heads: int = 4
+    """Attention heads; they share the width."""
     num_layers: int = 8
+    """Blocks."""
     in_channels: int = 8
+    """Channels of a latent; a recipe with its own codec sets them, and the actions' too."""
     out_channels: int = 8
+    """The same of what comes out."""
     patch_size: tuple[int, int, int] = (1, 2, 2)
+    """(1, rows, columns) of latent that make one token."""
     freq_dim: int = 256
+    """Width of the timestep's sinusoid."""
     text_dim: int | None = None
+    """Width of the text encoder's rows; None: no text, no cross-attention."""
     text_len: int = 512
+    """Rows that a prompt is padded to."""
     action_channels: int = 0
+    """Length of an encoded action; 0: no actions."""
     eps: float = 1e-6
+    """Added to a variance before the root in every norm."""
 
     def __post_init__(self):
         object.__setattr__(self, "patch_size", tuple(self.patch_size))

@@ -12,7 +12,7 @@ import torch
 from worldplay import checkpoint
 from worldplay.engine import load_world
 from worldplay.envs import open_env
-from worldplay.eval.latency import count_flops
+from worldplay.eval.latency import flop_counter
 from worldplay.eval.paired import measure
 from worldplay.eval.report import track
 from worldplay.eval.streams import Material, held_out_seeds, real_streams
@@ -211,7 +211,7 @@ def stage_flops(recipe, stage, config, num_steps=8):
     else:
         options = recipe.causal_ode
         made = CausalODEStage(options, config.transformer, recipe.context, network.state_dict(), None)
-        with count_flops() as counter:
+        with flop_counter() as counter:
             if options.teacher == "causal":
                 batch["trajectories"] = causal_trajectories(network, batch, batch["latents"], recipe.context,
                                                             options.num_timesteps)
@@ -222,7 +222,7 @@ def stage_flops(recipe, stage, config, num_steps=8):
 
     def call(role, function, *args, **kwargs):
         return function(made.models[role], *args, **kwargs)
-    with count_flops() as counter:
+    with flop_counter() as counter:
         for step in range(num_steps):
             made.loss(made.turn(step), batch, Draws(0, step, [step]), call)[0].backward()
     return counter.get_total_flops() * loop.batch * loop.steps // num_steps, making

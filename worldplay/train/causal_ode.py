@@ -40,7 +40,7 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
     """Trajectories of an AR teacher, every chunk of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
-    batch          latents [b t c h w], actions [b t a], columns [b t]
+    batch          latents [b t c h w], actions [b t a], columns [b t]; text [b l text_dim] where there is text
     noise          [b t c h w], where they start
     context        ContextConfig: window, sink and chunk
     num_timesteps  Euler steps from noise to data
@@ -49,9 +49,10 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
         Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
     """
     latents = batch["latents"]
+    text = teacher.encode_text(batch["text"]) if "text" in batch else None
     cache, made = context.new_cache(teacher, latents), []
     for chunk in context.chunks(noise.shape[1]):
-        conditions = {"frame": chunk.start, **chunk_conditions(batch, chunk)}
+        conditions = {"frame": chunk.start, "text": text, **chunk_conditions(batch, chunk)}
 
         def velocity(x, sigma):
             return teacher.denoise(x.to(teacher.dtype), sigma, cache, **conditions)

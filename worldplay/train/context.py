@@ -66,7 +66,7 @@ class Context:
         known = draws.uniform("null actions", t) >= config.null_actions
         known[:, 0] = False
         self.conditions = {"actions": batch["actions"], "action_mask": known.to(device),
-                           "columns": batch["columns"], **asdict(config.rule)}
+                           "columns": batch["columns"], "text": batch.get("text"), **asdict(config.rule)}
         self.keep()
 
     def keep(self):
@@ -120,7 +120,7 @@ def whole_sequence(call, role, x, sigma, batch, known=None, **options):
     told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
     told[:, 0] = False
     return call(role, Transformer.forward, x, sigma, actions=batch["actions"], action_mask=told.to(x.device),
-                columns=batch["columns"], **options)
+                columns=batch["columns"], text=batch.get("text"), **options)
 
 
 def prediction_sheet(call, role, config, batch, draws, decode, num=8):

@@ -55,7 +55,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
-    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]
+    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]; text
+                 [b l text_dim] for a transformer with text
     context      ContextConfig: window, sink and chunk, in which num_real has to be whole
     num_steps    sampling steps of a chunk; first_steps: of the first one made
     num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
@@ -74,9 +75,10 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     made = context.chunks(t)[num_real // context.frames_per_chunk:]
     exits = exit_steps(draws, len(made), num_steps, first_steps, is_exit_shared)
     is_trained = last_frames(t, t if num_trained is None else num_trained)
+    text = student.encode_text(batch["text"]) if "text" in batch else None
     frames = []
     for chunk in context.chunks(t):
-        conditions = {"frame": chunk.start, **chunk_conditions(batch, chunk)}
+        conditions = {"frame": chunk.start, "text": text, **chunk_conditions(batch, chunk)}
         if chunk.start < num_real:
             frames.append(latents[:, chunk])
         else:

@@ -17,6 +17,8 @@ def squared_errors(prediction, target, weight=None, mask=None):
     errors = errors if weight is None else errors * weight
     if mask is None:
         return errors
+    if errors.is_meta:  # how many count is not known without values: at most all
+        return errors.flatten()
     return errors[mask.reshape(*mask.shape, *[1] * (errors.ndim - mask.ndim)).expand_as(errors)]
 
 

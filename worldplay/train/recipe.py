@@ -22,11 +22,13 @@ class Recipe:
     name: str
     """Name of the world it makes."""
     env: str
-    """The real environment, a name in worldplay.envs.ENVS."""
+    """The real environment, a name in worldplay.envs.ENVS; empty where there is none."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
     rollout_frames: int = 256
     """Frames of one episode of it; every twentieth episode is held out."""
+    latents: tuple[int, int, int] | None = None
+    """(channels, rows, columns) of latents that the recipe's own codec does not make; None: it makes them."""
     length: int = 20
     """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
     columns_per_degree: float = 0.0
@@ -64,9 +66,12 @@ class Recipe:
         def refuse(is_wrong, message):
             if is_wrong:
                 raise ValueError(message)
-        for name in ("codec", "teacher_forcing"):
+        for name in ("codec", "teacher_forcing") if self.latents is None else ("teacher_forcing",):
             refuse(not self.loop(name).share,
                    f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
+        for name in ("codec", "decoder"):
+            refuse(self.latents and self.loop(name).share,
+                   f"--{name}-loop.share {self.loop(name).share}: this recipe's latents come from another codec, set it to 0")
         needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
             self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
         refuse(needs_score and not self.bidirectional_loop.share,
@@ -74,7 +79,8 @@ class Recipe:
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
         refuse(self.context_walk not in CURVE, f"--context-walk {self.context_walk}: expected one of {CURVE}")
-        refuse(self.length < 2 * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
+        # published latents end where the window does: 21 frames, which nobody has trained beyond
+        refuse(self.length < (2 if self.latents is None else 1) * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
                f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
         self.context.rule  # which refuses a window without room
         chunk = self.context.frames_per_chunk

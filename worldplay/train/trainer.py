@@ -12,9 +12,9 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-from worldplay import runtime
 from worldplay.train.draws import Draws
 from worldplay.train.processes import Applied
+from worldplay.train.progress import Progress
 from worldplay.train.state import load_state, replicated, save_state
 from worldplay.world import WorldError
 
@@ -50,7 +50,8 @@ class LoopConfig:
     micro_batch: int | None = None
     """Samples of one forward and backward pass of a process; gradients add up over its passes; None is one pass."""
     checkpoint_activations: bool = False
-    """Forget what is inside a block and compute it again on the way back: less memory, a third more work."""
+    """Keep only the inputs of each block for the backward pass and compute the block again there: less memory, one
+    more forward pass. Not in rollouts on a cache, which has moved on by then."""
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None
@@ -66,6 +67,8 @@ class LoopConfig:
 
 class Stage(Protocol):
     """One stage of the chain: its networks and its loss; it touches neither disk nor processes nor other stages.
+
+    Its loss also runs on the meta device, where tensors have no values, so that its work can be counted.
 
     name      of the stage
     models    role -> network; all of them are saved
@@ -133,6 +136,7 @@ class Trainer:
         if self.samples % self.micro:
             raise ValueError(f"stage {stage.name}: a process's {self.samples} samples of a batch are no multiple of "
                              f"micro_batch {self.micro}")
+        self.status = Progress(self)  # before the networks are spread
         for model in stage.models.values():
             model.to(self.device)
         self._applied = {role: processes.shard(model, dtype) if processes.size > 1 else Applied(model)
@@ -156,14 +160,14 @@ class Trainer:
             return self.processes.agree(time.monotonic())
         started = last_save = last_sheet = now = clock()
         stop_at = started + self.processes.agree(stop_at - time.monotonic())
-        status, spent_before = _Status(self.stage.name), self.spent
+        spent_before = self.spent
         while self.progress < 1 and now < stop_at:
             logs = self.train_step()
             now = clock()
             self.spent = spent_before + now - started
-            status.add(logs, self.config.batch)
-            if status.due(now) and self.processes.is_first:
-                self.metrics.write(self.stage.name, self.step, status.flush(self, now))
+            self.status.add(logs)
+            if self.processes.is_first and self.status.due(now):
+                self.metrics.write(self.stage.name, self.step, self.status.flush(now))
             if now - last_sheet > self.config.sheet_every:
                 self.validate()
                 last_sheet = now
@@ -317,33 +321,3 @@ def move_average(average, model, decay):
         ours[name].copy_(theirs[name])
 
 
-class _Status:
-    """Averages of what happened since the last line, every 10 seconds."""
-    period = 10.0
-
-    def __init__(self, name):
-        self.name = name
-        self.sums, self.count, self.samples, self.since = {}, 0, 0, time.monotonic()
-
-    def add(self, logs, samples):
-        for name, x in logs.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + x, count + 1)
-        self.count += 1
-        self.samples += samples
-
-    def due(self, now):
-        return now - self.since >= self.period
-
-    def flush(self, trainer, now):
-        elapsed = now - self.since
-        values = {name: total / count for name, (total, count) in self.sums.items()}
-        values |= {"time/step_ms": 1000 * elapsed / self.count, "samples_per_second": self.samples / elapsed,
-                   "progress": trainer.progress, "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
-        left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
-        losses = " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items() if name.startswith("loss/"))
-        log.info("%s step %6d  %s  %.1f samples/s  %.0f ms/step  %3.0f %%  left %d:%02d  %.0f MiB", self.name,
-                 trainer.step, losses, values["samples_per_second"], values["time/step_ms"],
-                 100 * trainer.progress, left // 60, left % 60, values["memory/peak_mib"])
-        self.sums, self.count, self.samples, self.since = {}, 0, 0, now
-        return values

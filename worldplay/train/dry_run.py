@@ -1,0 +1,220 @@
+"""What a recipe would take on so many GPUs: its own stages, run on tensors that have shapes and no values."""
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+
+from worldplay.envs import open_env
+from worldplay.models.codec import ImageCodec
+from worldplay.models.transformer import Transformer
+from worldplay.train.bidirectional import BidirectionalStage
+from worldplay.train.causal_cd import CausalCDStage
+from worldplay.train.causal_ode import NODES, CausalODEStage
+from worldplay.train.codec import CodecStage, DecoderStage
+from worldplay.train.dmd import DMDStage
+from worldplay.train.recipe import STAGES
+from worldplay.train.teacher_forcing import TeacherForcingStage
+from worldplay.train.trainer import build_optimizers
+from worldplay.train.work import META, PlacedDraws, on_meta, over_shared_draws, step_flops, step_memory
+
+GIB = 2**30
+TURNS = 840  # steps over which turns are counted: a multiple of every short cycle
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEstimate:
+    """One stage on one of the GPUs; bytes, and operations of a step averaged over the roles' turns.
+
+    parameters  role -> count; trained: the roles that learn; passes: forward and backward passes of a step
+    memory      part -> bytes
+    flops       of one GPU and step; steps: of the stage, None where a clock ends it
+    """
+    name: str
+    parameters: dict[str, int]
+    trained: tuple[str, ...]
+    micro_batch: int
+    passes: int
+    is_recomputed: bool
+    memory: dict[str, float]
+    flops: float
+    steps: int | None
+
+
+def estimate(recipe, *, gpus=1, dtype=torch.bfloat16, attention="flex"):
+    """A StageEstimate for every stage of `recipe` that has a share.
+
+    gpus       over which FSDP2 shards weights, gradients and optimizers; a step's batch is divided among them
+    attention  whose memory is counted: a name in CAUSAL_ATTENTION
+
+        Raises ValueError for a batch that cannot be divided so.
+    """
+    if gpus < 1:
+        raise ValueError(f"--gpus {gpus}: expected at least 1")
+    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in STAGES
+            if recipe.loop(name).share]
+
+
+def _stage_estimate(recipe, name, gpus, dtype, attention):
+    loop, flag = recipe.loop(name), f"--{name.replace('_', '-')}-loop"
+    if loop.batch % gpus or loop.batch // gpus % (loop.micro_batch or 1):
+        raise ValueError(f"{flag}.batch {loop.batch} cannot be divided over {gpus} GPUs in passes of "
+                         f"{loop.micro_batch or 'equal'} samples: change --gpus or {flag}.micro-batch")
+    micro = loop.micro_batch or loop.batch // gpus
+    stage = _stage(recipe, name)
+    turns = Counter(stage.turn(step) for step in range(TURNS))
+    costs = {role: _role_cost(recipe, name, role, micro, dtype, attention) for role in turns}
+    parameters = {role: sum(p.numel() for p in model.parameters()) for role, model in stage.models.items()}
+    activations, workspace = max((memory for _, memory in costs.values()), key=sum)
+    trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad)
+               for role in stage.trained]
+    optimizers = sum(_state_bytes(stage.models[role], loop.optim) for role in stage.trained)
+    return StageEstimate(
+        name=name, parameters=parameters, trained=tuple(stage.trained), micro_batch=micro,
+        passes=loop.batch // gpus // micro, is_recomputed=loop.checkpoint_activations, steps=loop.steps,
+        memory={"weights": 4 * sum(parameters.values()) / gpus, "gradients": 4 * max(trained) / gpus,
+                "optimizers": optimizers / gpus, "unsharded": _unsharded(stage, gpus, dtype),
+                "activations": activations, "workspace": workspace},
+        flops=loop.batch // gpus // micro
+        * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
+
+
+def _role_cost(recipe, name, role, micro, dtype, attention):
+    """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn."""
+    stage, batch = on_meta(_stage(recipe, name), dtype), _batch(recipe, name, micro)
+    is_recomputed = recipe.loop(name).checkpoint_activations
+    counted = over_shared_draws(lambda draws: step_flops(stage, role, batch, draws), micro)
+    for model in stage.models.values():
+        if isinstance(model, Transformer):
+            model.causal_attention = attention
+    # low draws are the step that holds most, because own frames are made; more denoising holds no more
+    memory = step_memory(stage, role, batch, PlacedDraws(0.0, range(micro)))
+    flops = sum(once + again * is_recomputed for once, again in counted) / len(counted)
+    if is_recomputed:
+        return flops, (memory.kept_recomputed, memory.peak_recomputed - memory.kept_recomputed)
+    return flops, (memory.kept, memory.peak - memory.kept)
+
+
+def _stage(recipe, name):
+    """The stage of that name, its networks on the meta device."""
+    with META:
+        model, context = _transformer(recipe), recipe.context
+        if name == "codec":
+            return CodecStage(recipe.codec)
+        if name == "decoder":
+            return DecoderStage(recipe.codec, ImageCodec(recipe.codec.model))
+        if name == "bidirectional":
+            return BidirectionalStage(recipe.bidirectional, model, None)
+        if name == "teacher_forcing":
+            return TeacherForcingStage(recipe.teacher_forcing, model, context, None)
+        start = Transformer(model).state_dict()
+        if name == "causal_ode":
+            return CausalODEStage(recipe.causal_ode, model, context, start, None)
+        if name == "causal_cd":
+            return CausalCDStage(recipe.causal_cd, model, context, start, None)
+        return DMDStage(recipe.dmd, model, context, start, start, None, recipe.student_steps)
+
+
+def _transformer(recipe):
+    if recipe.latents is not None:
+        return recipe.transformer
+    channels = recipe.codec.model.channels
+    return replace(recipe.transformer, in_channels=channels, out_channels=channels,
+                   action_channels=open_env(recipe.env).action_space.num_channels)
+
+
+def _batch(recipe, name, b):
+    """What a batch of b samples holds, without values."""
+    if name in ("codec", "decoder"):
+        return {"frames": torch.empty(b, *open_env(recipe.env).frame_size, 3, dtype=torch.uint8, device=META)}
+    model, t = _transformer(recipe), recipe.length
+    latents = recipe.latents or (
+        model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
+    batch = {"latents": torch.empty(b, t, *latents, device=META),
+             "actions": torch.empty(b, t, model.action_channels, device=META),
+             "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
+    if model.text_dim:
+        batch["text"] = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
+    if name == "causal_ode":
+        batch["trajectories"] = torch.empty(b, t, len(NODES) + 1, *latents, dtype=torch.float16, device=META)
+    return batch
+
+
+def _state_bytes(model, optim):
+    """Bytes that the optimizers of a network keep, after a step of theirs."""
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    optimizers = build_optimizers(model, optim)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return sum(x.nbytes for optimizer in optimizers for state in optimizer.state.values()
+               for x in state.values() if isinstance(x, torch.Tensor) and x.ndim)
+
+
+def _unsharded(stage, gpus, dtype):
+    """Bytes of the weights as they are multiplied.
+
+    On several GPUs: two blocks, one at work and one on its way, and what lies outside of blocks, in dtype;
+    one block's gradient in float32. On one, where dtype is not float32: the trained network and one more.
+    """
+    largest = max(stage.models.values(), key=lambda model: sum(p.numel() for p in model.parameters()))
+    total = sum(p.numel() for p in largest.parameters())
+    blocks = [sum(p.numel() for p in block.parameters()) for block in getattr(largest, "blocks", [largest])]
+    if gpus > 1:
+        return dtype.itemsize * (2 * max(blocks) + total - sum(blocks)) + 4 * max(blocks)
+    return 0 if dtype == torch.float32 else 2 * dtype.itemsize * total
+
+
+def report(recipe, estimates, *, gpus, gpu_memory, tflops):
+    """The estimates as a page for people.
+
+    gpu_memory  GiB of one GPU
+    tflops      10^12 operations a second that it is taken to do
+    """
+    number = f"{gpus} GPUs" if gpus > 1 else "1 GPU"
+    lines = [
+        f"{recipe.name} on {number} of {gpu_memory:g} GiB: an estimate, nothing was trained.",
+        "Every stage's own loss and backward pass ran on tensors without values; operations and bytes were "
+        "counted.", ""]
+    for e in estimates:
+        roles = ", ".join(f"{role} {n / 1e6:,.1f} M{' (trained)' * (role in e.trained)}"
+                          for role, n in e.parameters.items())
+        lines.append(f"{e.name:16s} parameters: {roles}")
+    shared = f"/ {gpus} (FSDP2)" if gpus > 1 else ""
+    totals = [sum(e.memory.values()) for e in estimates]
+    rows = [("GiB per GPU", [e.name for e in estimates]),
+            (f"weights and averages, float32 {shared}", _gib(estimates, "weights")),
+            (f"gradients, float32 {shared}", _gib(estimates, "gradients")),
+            (f"optimizers, float32 {shared}", _gib(estimates, "optimizers")),
+            ("weights at work, bfloat16", _gib(estimates, "unsharded")),
+            ("kept for the backward pass", _gib(estimates, "activations")),
+            ("workspace at the worst moment", _gib(estimates, "workspace")),
+            ("together", [f"{total / GIB:.2f}" for total in totals]),
+            (f"fits in {gpu_memory:g} GiB", [_fit(total, gpu_memory * GIB) for total in totals]),
+            ("", [""] * len(estimates)),
+            ("samples of a pass x passes of a step", [f"{e.micro_batch} x {e.passes}" for e in estimates]),
+            ("blocks computed again in backward", ["yes" if e.is_recomputed else "no" for e in estimates]),
+            ("10^12 operations per GPU and step", [f"{e.flops / 1e12:,.4g}" for e in estimates]),
+            (f"seconds a step at {tflops:g} TFLOP/s", [f"{e.flops / tflops / 1e12:,.3g}" for e in estimates]),
+            ("steps", [f"{e.steps:,}" if e.steps else "by the clock" for e in estimates]),
+            ("hours", [f"{e.steps * e.flops / tflops / 3.6e15:,.3g}" if e.steps else "-" for e in estimates])]
+    lines += ["", *(f"{name:44s}" + "".join(f"{x:>17s}" for x in values) for name, values in rows), ""]
+    return "\n".join(line.rstrip() for line in lines + _notes(gpus, tflops))
+
+
+def _gib(estimates, part):
+    return [f"{e.memory[part] / GIB:.2f}" for e in estimates]
+
+
+def _fit(taken, there):
+    return "no" if taken > there else "narrowly" if taken > 0.9 * there else "yes"
+
+
+def _notes(gpus, tflops):
+    notes = [f"Time: {tflops:g} TFLOP/s is an assumption (--tflops), not a measurement; loading, saving and",
+             "the optimizer are not in it.",
+             "Memory: causal attention by FlexAttention, other attention by a fused kernel, blocks not",
+             "compiled; the CUDA context, NCCL and the allocator's gaps come on top: 'narrowly' begins at nine",
+             "tenths."]
+    return notes if gpus == 1 else [
+        *notes, "Communication between GPUs is taken to hide behind the arithmetic."]
