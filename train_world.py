@@ -16,6 +16,7 @@ from worldplay.models.codec import CodecConfig
 from worldplay.models.transformer import TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.codec import CodecStageConfig
+from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.recipe import STAGES, Recipe
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
@@ -53,15 +54,20 @@ def tiny_maze():
         codec=CodecStageConfig(model=CodecConfig(widths=(16, 24, 32), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1))))
 
 
+def finetune():
+    """Any world on your own clips: give --init-from WORLD and --data DIR."""
+    return Tuning()
+
+
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze}
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The same command again goes on where it stopped."""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    recipe: Annotated[Recipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
     """A LeRobot data set folder to train on; without it the recipe collects its own gameplay."""
     out: Path | None = None
@@ -101,9 +107,11 @@ def train(options):
     budget = seconds(options.budget, "--budget") if options.budget else None
     stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
     recipe = options.recipe
+    if isinstance(recipe, Tuning):
+        recipe = tuned_recipe(recipe, options.init_from, options.data)
     if options.steps is not None:
         recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
-    recipe.check()
+    recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
     log.info("%s (%s), compute in %s (%s)", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason)

@@ -18,6 +18,7 @@ from worldplay.dataset import TrajectoryStore
 from worldplay.engine import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
+from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.scene import Scene, save_scene
 from worldplay.train.attention_choice import fastest_attention
@@ -28,6 +29,7 @@ from worldplay.train.codec import CodecStage, DecoderStage
 from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDStage
 from worldplay.train.draws import Draws
+from worldplay.train.finetune import match_actions
 from worldplay.train.metrics import Metrics
 from worldplay.train.recipe import STAGES
 from worldplay.train.teacher_forcing import TeacherForcingStage
@@ -53,6 +55,8 @@ class Chain:
         self.recipe, self.folder = recipe, Path(folder)
         self.device, self.dtype, self.budget, self.stop_at = device, dtype, budget, stop_at
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
+        if self.init_from and self.init_from.resolve() == self.folder.resolve():
+            raise ValueError(f"--out {folder}: that is the world to go on from (--init-from); give another folder")
         self.compiled, reason = runtime.pick_compile(device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ class Chain:
         for stage, part in parts.items():
             if self.recipe.loop(stage).share and not part(cache, windows, codec, networks):
                 return False
-        if "context_sigma_scores" not in self.log:
+        if self.recipe.context_walk and "context_sigma_scores" not in self.log:
             if time.monotonic() > self.stop_at:
                 self.where = "the choice of the context sigma"
                 return False
@@ -133,7 +137,8 @@ class Chain:
         if self.init_from:
             path = self.init_from / "teacher.safetensors"
             model = Transformer(self._transformer(cache))
-            checkpoint.load_into(model, checkpoint.load_weights(path), path)
+            weights = match_actions(checkpoint.load_weights(path), cache.action_space, self._base_config().action_space)
+            checkpoint.load_into(model, weights, path)
             init = model.state_dict()
         elif "bidirectional" in networks:
             init = networks["bidirectional"].state_dict()
@@ -148,13 +153,13 @@ class Chain:
         if data is None:
             return False
         stage = CausalODEStage(self.recipe.causal_ode, self._transformer(cache), self.recipe.context,
-                               teacher.state_dict(), codec.decode_uint8)
+                               merged_weights(teacher), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, data, lambda: self._export(cache, codec, networks))
 
     def _cd_student(self, cache, windows, codec, networks):
         stage = CausalCDStage(self.recipe.causal_cd, self._transformer(cache), self.recipe.context,
-                              networks["teacher"].state_dict(), codec.decode_uint8)
+                              merged_weights(networks["teacher"]), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
@@ -209,8 +214,10 @@ class Chain:
         loop = self.recipe.loop(stage.name)
         if loop.steps is None:
             loop = replace(loop, seconds=self._seconds(stage.name))
-        for model in stage.models.values():
+        for role, model in stage.models.items():
             if isinstance(model, Transformer):
+                if self.recipe.lora_rank and role in {*stage.trained, stage.result}:
+                    add_adapters(model, self.recipe.lora_rank, self.seed)
                 model.causal_attention = self.log["attention"]
                 for block in model.blocks if self.compiled else ():
                     block.compile()
@@ -258,7 +265,7 @@ class Chain:
     def _windows(self, cache, latents):
         space = cache.action_space
         return LatentWindows(latents, cache.actions, cache.split("train"), cache.split("held_out"), self.recipe.length,
-                             yaw_channel=len(space.keys),
+                             yaw_channel=len(space.keys) if space.look_axes else 0,
                              columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
 
     def _transformer(self, cache):
@@ -275,8 +282,8 @@ class Chain:
             sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "model.safetensors", networks["student"].state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "teacher.safetensors", networks["teacher"].state_dict(), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "model.safetensors", merged_weights(networks["student"]), torch.bfloat16)
+        checkpoint.save_weights(self.folder / "teacher.safetensors", merged_weights(networks["teacher"]), torch.bfloat16)
         if not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", recipe.env)
 

@@ -1,0 +1,66 @@
+"""Low-rank adapters on a trained transformer's attention, which merge into its published weights."""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from worldplay.models.transformer import CrossAttention, SelfAttention
+
+ACTION_PATH = ("action_embedding.", "null_action")
+
+
+class LowRank(nn.Module):
+    """A trained linear layer that stays as it is, plus a product of two thin matrices that learn.
+
+    It has the `weight` and `bias` of the layer it stands for. The product starts as zero, exactly; it learns where the
+    layer learned.
+
+    Source: Hu et al., LoRA, arXiv:2106.09685; its factor alpha / rank is 1 here, the step size says as much.
+    """
+
+    def __init__(self, linear, rank, generator):
+        super().__init__()
+        learns, (width_out, width_in) = linear.weight.requires_grad, linear.weight.shape
+        self.base = linear.requires_grad_(False)
+        self.down = nn.Parameter(torch.randn(rank, width_in, generator=generator) / width_in**0.5, learns)
+        self.up = nn.Parameter(torch.zeros(width_out, rank), learns)
+
+    @property
+    def weight(self):
+        return self.base.weight + self.up @ self.down
+
+    @property
+    def bias(self):
+        return self.base.bias
+
+    def forward(self, x):
+        return F.linear(x, self.weight, self.bias)
+
+
+def add_adapters(model, rank, seed=0):
+    """Let a Transformer learn by adapters on q, k, v and o of its attention, and by its action path as a whole.
+
+    All else is frozen, in place; what it predicts does not change. A frozen model, a running average, stays frozen.
+    Returns the model.
+    """
+    generator, kept = torch.Generator().manual_seed(seed), set()
+    for attention in [module for module in model.modules() if isinstance(module, (SelfAttention, CrossAttention))]:
+        for name in ("q", "k", "v", "o"):
+            adapted = LowRank(getattr(attention, name), rank, generator)
+            setattr(attention, name, adapted)
+            kept |= {adapted.down, adapted.up}
+    for name, p in model.named_parameters():
+        if not name.startswith(ACTION_PATH) and p not in kept:
+            p.requires_grad_(False)
+    return model
+
+
+def merged_weights(model):
+    """The state dict of a model with its adapters, if it has any, added to the weights they stand beside."""
+    tensors = model.state_dict()
+    for name, module in model.named_modules():
+        if isinstance(module, LowRank):
+            merged = {"weight": module.weight.detach(), "bias": module.bias.detach()}
+            for part in ("base.weight", "base.bias", "up", "down"):
+                del tensors[f"{name}.{part}"]
+            tensors |= {f"{name}.{part}": x for part, x in merged.items()}
+    return tensors
