@@ -69,9 +69,9 @@ class Options:
     """The same command again goes on where it stopped."""
     recipe: Annotated[Recipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
-    """A LeRobot data set folder to train on; without it the recipe collects its own gameplay."""
+    """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
     out: Path | None = None
-    """The run's folder; runs/RECIPE without it. play.py opens it as a world."""
+    """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
     """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages."""
     stop_after: str | None = None

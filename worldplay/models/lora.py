@@ -11,8 +11,8 @@ ACTION_PATH = ("action_embedding.", "null_action")
 class LowRank(nn.Module):
     """A trained linear layer that stays as it is, plus a product of two thin matrices that learn.
 
-    It has the `weight` and `bias` of the layer it stands for. The product starts as zero, exactly; it learns where the
-    layer learned.
+    It has the `weight` and `bias` of the layer it stands for. The product starts as zero, exactly; it learns
+    where the layer learned.
 
     Source: Hu et al., LoRA, arXiv:2106.09685; its factor alpha / rank is 1 here, the step size says as much.
     """
@@ -37,13 +37,14 @@ class LowRank(nn.Module):
 
 
 def add_adapters(model, rank, seed=0):
-    """Let a Transformer learn by adapters on q, k, v and o of its attention, and by its action path as a whole.
+    """Let a Transformer learn by adapters on q, k, v, o of its attention, and by its whole action path.
 
-    All else is frozen, in place; what it predicts does not change. A frozen model, a running average, stays frozen.
-    Returns the model.
+    All else is frozen, in place; what it predicts does not change. A frozen model, such as a running average,
+    stays frozen. Returns the model.
     """
     generator, kept = torch.Generator().manual_seed(seed), set()
-    for attention in [module for module in model.modules() if isinstance(module, (SelfAttention, CrossAttention))]:
+    attentions = [module for module in model.modules() if isinstance(module, (SelfAttention, CrossAttention))]
+    for attention in attentions:
         for name in ("q", "k", "v", "o"):
             adapted = LowRank(getattr(attention, name), rank, generator)
             setattr(attention, name, adapted)

@@ -56,7 +56,7 @@ class Chain:
         self.device, self.dtype, self.budget, self.stop_at = device, dtype, budget, stop_at
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
-            raise ValueError(f"--out {folder}: that is the world to go on from (--init-from); give another folder")
+            raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         self.compiled, reason = runtime.pick_compile(device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,8 @@ class Chain:
         if self.init_from:
             path = self.init_from / "teacher.safetensors"
             model = Transformer(self._transformer(cache))
-            weights = match_actions(checkpoint.load_weights(path), cache.action_space, self._base_config().action_space)
+            weights = checkpoint.load_weights(path)
+            weights = match_actions(weights, cache.action_space, self._base_config().action_space)
             checkpoint.load_into(model, weights, path)
             init = model.state_dict()
         elif "bidirectional" in networks:
@@ -282,8 +283,9 @@ class Chain:
             sink_position=recipe.context.sink_position, context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         checkpoint.save_weights(self.folder / "codec.safetensors", codec.state_dict(), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "model.safetensors", merged_weights(networks["student"]), torch.bfloat16)
-        checkpoint.save_weights(self.folder / "teacher.safetensors", merged_weights(networks["teacher"]), torch.bfloat16)
+        for name, role in (("model", "student"), ("teacher", "teacher")):
+            path = self.folder / f"{name}.safetensors"
+            checkpoint.save_weights(path, merged_weights(networks[role]), torch.bfloat16)
         if not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", recipe.env)
 

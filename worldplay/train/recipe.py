@@ -39,7 +39,7 @@ class Recipe:
     student_steps: Literal[1, 2, 4] = 2
     """Sampling steps of the world's frames."""
     lora_rank: int | None = None
-    """With --init-from: rank of adapters on attention, beside which only the action path is trained; none trains all."""
+    """With --init-from: rank of adapters on attention, beside which only the action path learns; none trains all."""
     num_trajectories: int = 512
     """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
     transformer: TransformerConfig
@@ -83,7 +83,7 @@ class Recipe:
         refuse(self.lora_rank and not goes_on,
                f"--lora-rank {self.lora_rank}: adapters go on a trained world; give it (--init-from WORLD)")
         refuse(self.lora_rank and self.bidirectional_loop.share,
-               "--lora-rank: stage bidirectional starts from nothing, adapters need a trained network; leave one out")
+               "--lora-rank: stage bidirectional begins with nothing to adapt; leave out one of the two")
         refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
         refuse(self.length < 2 * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
                f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
