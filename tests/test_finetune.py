@@ -180,7 +180,7 @@ BOTH = ("--init-from", "{world}", "--data", "{clips}")
 @pytest.mark.parametrize("flags, words", [
     (("--init-from", "{world}"), "--data DIR"),
     (("--data", "{clips}"), "--init-from WORLD"),
-    ((*BOTH, "--lora-rank", "0"), "--lora-rank 0: expected at least 1; leave it out"),
+    ((*BOTH, "--lora-rank", "0"), "--lora-rank 0: expected 1 to 16"),
     ((*BOTH, "--teacher-share", "0"), "--teacher-share 0"),
     ((*BOTH, "--student-share", "-1"), "--student-share -1"),
     ((*BOTH, "--step-size", "0"), "--step-size 0"),

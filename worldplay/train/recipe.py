@@ -78,8 +78,9 @@ class Recipe:
                f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
-        refuse(self.lora_rank is not None and self.lora_rank < 1,
-               f"--lora-rank {self.lora_rank}: expected at least 1; leave it out to train every weight")
+        refuse(self.lora_rank is not None and not 1 <= self.lora_rank <= self.transformer.dim,
+               f"--lora-rank {self.lora_rank}: expected 1 to {self.transformer.dim}, the network's width; leave it out "
+               "to train every weight")
         refuse(self.lora_rank and not goes_on,
                f"--lora-rank {self.lora_rank}: adapters go on a trained world; give it (--init-from WORLD)")
         refuse(self.lora_rank and self.bidirectional_loop.share,
