@@ -97,7 +97,8 @@ class DecoderStage:
         return reconstruction_loss(decoded, frames) + self.config.grain * grain, {"psnr_db": psnr, "grain": grain}
 
     def after_step(self, step):
-        move_average(self.models["ema"].decoder, self.models["student"].decoder, self.config.ema)
+        decay = min(self.config.ema, (step + 1) / (step + 10))  # a short stage must not ship what it began with
+        move_average(self.models["ema"].decoder, self.models["student"].decoder, decay)
 
     def sheet(self, batch, draws):
         return reconstruction_sheet(self.models["ema"], batch["frames"][:8])
