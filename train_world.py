@@ -22,6 +22,7 @@ from worldplay.train.chain import Chain
 from worldplay.train.codec import CodecStageConfig
 from worldplay.train.context import ContextConfig
 from worldplay.train.dmd import DMDConfig
+from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES, Recipe
 from worldplay.train.teacher_forcing import TeacherForcingConfig
@@ -116,20 +117,25 @@ def ablation_init():
         decoder_loop=LoopConfig(batch=8, steps=1, optim=frames))
 
 
+def finetune():
+    """Any world on your own clips: give --init-from WORLD and --data DIR."""
+    return Tuning()
+
+
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "wan-frame": wan_frame,
-           "ablation-init": ablation_init}
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune,
+           "wan-frame": wan_frame, "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The same command again goes on where it stopped."""
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")]
+    recipe: Annotated[Recipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
-    """A LeRobot data set folder to train on; without it the recipe collects its own gameplay."""
+    """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
     out: Path | None = None
-    """The run's folder; runs/RECIPE without it. play.py opens it as a world."""
+    """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
     """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages."""
     stop_after: str | None = None
@@ -171,11 +177,13 @@ def check_flags(options):
         useless = given(("data", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
+        if isinstance(options.recipe, Tuning):
+            raise ValueError("finetune has no sizes of its own: make the dry run with the recipe of its world")
         return
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
-    if options.recipe.latents is not None:
+    if getattr(options.recipe, "latents", None) is not None:
         raise ValueError(f"{options.recipe.name} learns latents of the Wan VAE, which this version cannot make yet: "
                          "add --dry-run to see what training it would take, or train doom-maze")
 
@@ -208,9 +216,11 @@ def train(options):
     budget = seconds(options.budget, "--budget") if options.budget else None
     stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
     recipe = options.recipe
+    if isinstance(recipe, Tuning):
+        recipe = tuned_recipe(recipe, options.init_from, options.data)
     if options.steps is not None:
         recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
-    recipe.check()
+    recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
     processes = Processes(device)

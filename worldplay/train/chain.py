@@ -1,5 +1,4 @@
 """From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
-import copy
 import json
 import logging
 import math
@@ -18,16 +17,18 @@ from worldplay.dataset import TrajectoryStore
 from worldplay.engine import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
+from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.scene import Scene, save_scene
 from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.bidirectional import BidirectionalStage
 from worldplay.train.causal_cd import CausalCDStage
 from worldplay.train.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
-from worldplay.train.codec import CodecStage, DecoderStage
+from worldplay.train.codec import CodecStage, DecoderStage, encode_frames
 from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDStage
 from worldplay.train.draws import Draws
+from worldplay.train.finetune import match_actions
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
 from worldplay.train.recipe import STAGES
@@ -60,6 +61,8 @@ class Chain:
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.stop_at = budget, stop_at
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
+        if self.init_from and self.init_from.resolve() == self.folder.resolve():
+            raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         self.compiled, reason = runtime.pick_compile(self.device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ class Chain:
         try:
             if not self.run_stages():
                 return False
-            if "context_sigma_scores" not in self.log:
+            if self.recipe.context_walk and "context_sigma_scores" not in self.log:
                 if self.processes.agree(time.monotonic() > self.stop_at):
                     self.where = "the choice of the context sigma"
                     return False
@@ -161,10 +164,12 @@ class Chain:
         if self.init_from:
             path = self.init_from / "teacher.safetensors"
             model = Transformer(self._transformer(cache))
-            checkpoint.load_into(model, checkpoint.load_weights(path), path)
+            weights = checkpoint.load_weights(path)
+            weights = match_actions(weights, cache.action_space, self._base_config().action_space)
+            checkpoint.load_into(model, weights, path)
             init = model.state_dict()
         elif "bidirectional" in networks:
-            init = full_state(networks["bidirectional"])
+            init = _whole_weights(networks["bidirectional"])
         stage = TeacherForcingStage(self.recipe.teacher_forcing, self._transformer(cache), self.recipe.context,
                                     codec.decode_uint8, init)
         networks["teacher"] = networks["student"] = stage.models[stage.result]
@@ -176,19 +181,19 @@ class Chain:
         if data is None:
             return False
         stage = CausalODEStage(self.recipe.causal_ode, self._transformer(cache), self.recipe.context,
-                               full_state(teacher), codec.decode_uint8)
+                               _whole_weights(teacher), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, data, lambda: self._export(cache, codec, networks))
 
     def _cd_student(self, cache, windows, codec, networks):
         stage = CausalCDStage(self.recipe.causal_cd, self._transformer(cache), self.recipe.context,
-                              full_state(networks["teacher"]), codec.decode_uint8)
+                              _whole_weights(networks["teacher"]), codec.decode_uint8)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
 
     def _dmd_student(self, cache, windows, codec, networks):
         stage = DMDStage(self.recipe.dmd, self._transformer(cache), self.recipe.context,
-                         full_state(networks["student"]), full_state(networks["bidirectional"]), codec.decode_uint8,
+                         _whole_weights(networks["student"]), _whole_weights(networks["bidirectional"]), codec.decode_uint8,
                          self.recipe.student_steps)
         networks["student"] = stage.models[stage.result]
         return self._train(stage, windows, lambda: self._export(cache, codec, networks))
@@ -200,7 +205,7 @@ class Chain:
     def _trajectories(self, windows, teacher):
         """TrajectoryWindows of a teacher; None where the call's time ended before all were made."""
         network = Transformer(teacher.config)
-        network.load_state_dict(full_state(teacher))
+        network.load_state_dict(_whole_weights(teacher))
         network = network.to(self.device, self.dtype).eval()
         stores = {}
         for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
@@ -254,8 +259,10 @@ class Chain:
         loop = self.recipe.loop(stage.name)
         if loop.steps is None:
             loop = replace(loop, seconds=self._seconds(stage.name))
-        for model in stage.models.values():
+        for role, model in stage.models.items():
             if isinstance(model, Transformer):
+                if self.recipe.lora_rank and role in {*stage.trained, stage.result}:
+                    add_adapters(model, self.recipe.lora_rank, self.seed)
                 model.causal_attention = self.log["attention"]
                 model.checkpoint_activations = loop.checkpoint_activations
                 for block in model.blocks if self.compiled else ():
@@ -316,7 +323,7 @@ class Chain:
     def _windows(self, cache, latents):
         space = cache.action_space
         return LatentWindows(latents, cache.actions, cache.split("train"), cache.split("held_out"), self.recipe.length,
-                             yaw_channel=len(space.keys),
+                             yaw_channel=len(space.keys) if space.look_axes else 0,
                              columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
 
     def _transformer(self, cache):
@@ -331,7 +338,7 @@ class Chain:
             transformer=self._transformer(cache), codec=codec.config,
             steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
             context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
-        weights = {"codec": full_state(codec), "model": full_state(networks["student"]), "teacher": full_state(networks["teacher"])}
+        weights = {"codec": full_state(codec), "model": _whole_weights(networks["student"]), "teacher": _whole_weights(networks["teacher"])}
         if not self.processes.is_first:
             return
         checkpoint.write_json(self.folder / "config.json", config.to_json())
@@ -360,19 +367,9 @@ class Chain:
         return self.processes.agree(record)
 
 
-def encode_frames(codec, frames, path, device, dtype, batch=64):
-    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`; aside, then renamed."""
-    codec = copy.deepcopy(codec).to(device, dtype)
-    height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
-    shape = (len(frames), codec.config.channels, height, width)
-    draft = path.with_name(path.name + ".tmp")
-    latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
-    with torch.inference_mode():
-        for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
-            part = torch.from_numpy(np.array(frames[i:i + batch]))
-            latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
-    latents.flush()
-    draft.rename(path)
+def _whole_weights(network):
+    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask together."""
+    return merged_weights(full_state(network))
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):

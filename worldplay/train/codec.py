@@ -2,8 +2,10 @@
 import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from worldplay.models.codec import CodecConfig, ImageCodec, to_float, to_uint8
 from worldplay.train.metrics import contact_sheet
@@ -97,7 +99,8 @@ class DecoderStage:
         return reconstruction_loss(decoded, frames) + self.config.grain * grain, {"psnr_db": psnr, "grain": grain}
 
     def after_step(self, step):
-        move_average(self.models["ema"].decoder, self.models["student"].decoder, self.config.ema)
+        decay = min(self.config.ema, (step + 1) / (step + 10))  # a short stage must not ship what it began with
+        move_average(self.models["ema"].decoder, self.models["student"].decoder, decay)
 
     def sheet(self, batch, draws, call):
         return reconstruction_sheet(call, "ema", batch["frames"][:8])
@@ -110,3 +113,18 @@ def reconstruction_sheet(call, role, frames):
     decoded = to_uint8(call(role, reconstruct).float())
     pairs = zip(frames.cpu().split(4), decoded.cpu().split(4))
     return contact_sheet([row for pair in pairs for row in pair])
+
+
+def encode_frames(codec, frames, path, device, dtype, batch=64):
+    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`; aside, then renamed."""
+    codec = copy.deepcopy(codec).to(device, dtype)
+    height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
+    shape = (len(frames), codec.config.channels, height, width)
+    draft = path.with_name(path.name + ".tmp")
+    latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
+    with torch.inference_mode():
+        for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
+            part = torch.from_numpy(np.array(frames[i:i + batch]))
+            latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
+    latents.flush()
+    draft.rename(path)

@@ -37,9 +37,11 @@ class Recipe:
     context_sigma: float = 0.1
     """Noise level of play's own frames until the end, when walks of context_walk frames choose it."""
     context_walk: int = 300
-    """Frames of those walks: 100, 300, 1000, 3000 or 10000."""
+    """Frames of those walks: 100, 300, 1000, 3000 or 10000; 0 keeps context_sigma."""
     student_steps: Literal[1, 2, 4] = 2
     """Sampling steps of the world's frames."""
+    lora_rank: int | None = None
+    """With --init-from: rank of adapters on attention, beside which only the action path learns; none trains all."""
     num_trajectories: int = 512
     """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
     transformer: TransformerConfig
@@ -61,12 +63,15 @@ class Recipe:
         """LoopConfig of a stage, by its name in STAGES."""
         return getattr(self, f"{stage}_loop")
 
-    def check(self):
-        """Raise ValueError, naming the flag, for numbers that would end the run hours later."""
+    def check(self, goes_on=False):
+        """Raise ValueError, naming the flag, for numbers that would end the run hours later.
+
+        goes_on: from a world, which has a codec and an AR teacher.
+        """
         def refuse(is_wrong, message):
             if is_wrong:
                 raise ValueError(message)
-        for name in ("codec", "teacher_forcing") if self.latents is None else ("teacher_forcing",):
+        for name in ("teacher_forcing",) if goes_on or self.latents is not None else ("codec", "teacher_forcing"):
             refuse(not self.loop(name).share,
                    f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
         for name in ("codec", "decoder"):
@@ -78,7 +83,14 @@ class Recipe:
                f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
-        refuse(self.context_walk not in CURVE, f"--context-walk {self.context_walk}: expected one of {CURVE}")
+        refuse(self.lora_rank is not None and not 1 <= self.lora_rank <= self.transformer.dim,
+               f"--lora-rank {self.lora_rank}: expected 1 to {self.transformer.dim}, the network's width; leave it out "
+               "to train every weight")
+        refuse(self.lora_rank and not goes_on,
+               f"--lora-rank {self.lora_rank}: adapters go on a trained world; give it (--init-from WORLD)")
+        refuse(self.lora_rank and self.bidirectional_loop.share,
+               "--lora-rank: stage bidirectional begins with nothing to adapt; leave out one of the two")
+        refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
         # published latents end where the window does: 21 frames, which nobody has trained beyond
         refuse(self.length < (2 if self.latents is None else 1) * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
                f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")

@@ -291,12 +291,13 @@ def step_size_scale(step, progress, optim):
 def build_optimizers(model, config, share=1.0):
     """Muon for the matrices inside blocks when muon_lr is given, AdamW for the rest; [Muon,] AdamW.
 
-    share: of the configured step sizes.
+    share: of the configured step sizes. The thin matrices of adapters are no weights of a layer: AdamW.
 
     Source of the split: Jordan et al., Muon (2024): hidden matrices only, not embeddings, heads, gains or biases.
     """
     hidden = {name for name, p in model.named_parameters()
-              if config.muon_lr is not None and p.ndim == 2 and ".blocks." in f".{name}"}
+              if config.muon_lr is not None and p.requires_grad and p.ndim == 2 and name.endswith(".weight")
+              and ".blocks." in f".{name}"}
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if name not in hidden and p.ndim > 1]
     vectors = [p for name, p in named if name not in hidden and p.ndim <= 1]

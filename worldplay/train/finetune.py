@@ -1,0 +1,131 @@
+"""Tune a world on other clips: what comes from the world, what from the clips, and whether the two fit."""
+import logging
+from dataclasses import dataclass, replace
+
+from worldplay import checkpoint, zoo
+from worldplay.checkpoint import WorldConfig
+from worldplay.lerobot import LeRobotFolder
+from worldplay.train.codec import CodecStageConfig
+from worldplay.train.context import ContextConfig
+from worldplay.train.recipe import Recipe
+from worldplay.train.trainer import LoopConfig, OptimConfig
+
+log = logging.getLogger(__name__)
+
+_WHOLE = OptimConfig(lr=6e-4, muon_lr=0.01, warmup=50, decay=0.8)
+_WHOLE_STUDENT = OptimConfig(lr=2e-4, muon_lr=0.003, warmup=50, decay=0.4)
+_ADAPTERS = OptimConfig(lr=2e-3, warmup=50, decay=0.8)
+_ADAPTERS_STUDENT = OptimConfig(lr=5e-4, warmup=50, decay=0.4)
+_DECODER = OptimConfig(lr=1.5e-3, warmup=50, decay=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How a world is tuned: its shape, window and camera stay, its keys and name become the clips' own."""
+    lora_rank: int | None = None
+    """Rank of adapters on attention, beside which only the action path learns; none trains every weight."""
+    teacher_share: float = 0.55
+    """Part of the time for the AR teacher, against the two other shares."""
+    student_share: float = 0.25
+    """The same for the few-step student, distilled from it and played; 0 plays the teacher, in 4 steps."""
+    decoder_share: float = 0.2
+    """The same for the codec's decoder, which learns colours and grain of the clips; 0 keeps the world's."""
+    batch: int = 2
+    """Sequences a step."""
+    null_actions: float = 0.05
+    """Share of frames whose action is hidden from the network; the first of a sequence always is."""
+    step_size: float = 1.0
+    """Factor on every step size."""
+
+    def check(self):
+        """Raise ValueError, naming the flag, for a number that means nothing."""
+        for name in ("teacher_share", "student_share", "decoder_share", "null_actions"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected 0 to 1")
+        if not self.teacher_share:
+            raise ValueError("--teacher-share 0: the student learns from the teacher, it cannot be left out")
+        if self.batch < 1:
+            raise ValueError(f"--batch {self.batch}: expected at least 1")
+        if not 0 < self.step_size < 100:
+            raise ValueError(f"--step-size {self.step_size}: a factor, expected above 0 and below 100")
+
+
+def tuned_recipe(tuning, init_from, data):
+    """The Recipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
+
+        Raises ValueError where one is missing or they do not fit, WorldError for an unreadable world.
+    """
+    tuning.check()
+    if init_from is None:
+        raise ValueError("finetune needs a world to go on from: --init-from WORLD "
+                         "(python -m worldplay worlds lists them)")
+    if data is None:
+        raise ValueError("finetune needs clips: --data DIR, a LeRobot folder "
+                         "(python -m worldplay collect makes one)")
+    folder = zoo.find(init_from)
+    world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+    source = LeRobotFolder.open(data).source
+    _check_fit(world, folder, source, data)
+    whole = tuning.lora_rank is None
+
+    def loop(share, batch, optim):
+        factor = tuning.step_size
+        optim = replace(optim, lr=factor * optim.lr, muon_lr=optim.muon_lr and factor * optim.muon_lr)
+        return LoopConfig(share=share, batch=batch, optim=optim)
+    columns_per_degree = world.columns_per_degree if source.action_space.look_axes else 0.0
+    absent = LoopConfig(batch=tuning.batch)
+    return Recipe(
+        name=source.name, env=source.name, transformer=world.transformer,
+        codec=CodecStageConfig(model=world.codec), length=5 * world.window // 2,
+        columns_per_degree=columns_per_degree, student_steps=world.steps,
+        context=ContextConfig(window=world.window, sink=world.sink, sink_position=world.sink_position,
+                              null_actions=tuning.null_actions),
+        context_sigma=world.context_sigma, context_walk=0, lora_rank=tuning.lora_rank,
+        codec_loop=absent, bidirectional_loop=absent, causal_ode_loop=absent, dmd_loop=absent,
+        teacher_forcing_loop=loop(tuning.teacher_share, tuning.batch, _WHOLE if whole else _ADAPTERS),
+        causal_cd_loop=loop(tuning.student_share, tuning.batch,
+                            _WHOLE_STUDENT if whole else _ADAPTERS_STUDENT),
+        decoder_loop=loop(tuning.decoder_share, 8, _DECODER))
+
+
+def match_actions(weights, space, world_space):
+    """Weights of a world that understands `world_space`, for clips that use `space`; logs what was matched.
+
+    weights  name -> tensor of a Transformer's state dict
+    Returns  the same, in which each key and look axis keeps its channel of the action path by name; a new one
+             begins at zero, and a turn of as many degrees means what it meant
+    """
+    ours, theirs = _channels(space), _channels(world_space)
+    name = "action_embedding.0.weight"
+    if name not in weights:  # they take no actions, which whoever loads them says
+        return weights
+    columns = weights[name].new_zeros(len(weights[name]), len(ours))
+    for i, channel in enumerate(ours):
+        if channel in theirs:
+            scale = 1.0 if channel in space.keys else space.look_limit / world_space.look_limit
+            columns[:, i] = scale * weights[name][:, theirs.index(channel)]
+    parts = {"as in the world": [channel for channel in ours if channel in theirs],
+             "new": [channel for channel in ours if channel not in theirs],
+             "gone": [channel for channel in theirs if channel not in ours]}
+    log.info("actions %s", "; ".join(f"{what}: {' '.join(names) or 'none'}" for what, names in parts.items()))
+    return weights | {name: columns}
+
+
+def _channels(space):
+    return [*space.keys, *("yaw", "pitch")[:space.look_axes]]
+
+
+def _check_fit(world, folder, source, data):
+    def size(frame_size):
+        return f"{frame_size[1]}x{frame_size[0]}"
+    if not any((folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json")):
+        raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that tuning "
+                         "goes on from; take a world that ships them, or the run folder it was trained in")
+    if not world.transformer.action_channels:
+        raise ValueError(f"--init-from {folder}: this world takes no actions; take one that does")
+    if source.frame_size != world.frame_size:
+        raise ValueError(f"--data {data}: frames of {size(source.frame_size)}, but {folder} shows "
+                         f"{size(world.frame_size)}; record at that size, or take a world of the clips' size")
+    if source.fps != world.fps:
+        raise ValueError(f"--data {data}: {source.fps:g} frames/s, but {folder} plays {world.fps:g}; record "
+                         "at that rate, or take a world of the clips' rate")
