@@ -6,6 +6,8 @@ import numpy as np
 
 from worldplay.action import Action, ActionSpace
 
+RESTORE = "restore it from the repository, or train the world again"  # the remedy for a damaged file of a world
+
 
 class WorldError(Exception):
     """A world cannot be opened or cannot go on; `str()` is one line saying what, where and the remedy.
