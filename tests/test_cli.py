@@ -28,6 +28,7 @@ def _places(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(zoo, "_PACKAGED", tmp_path / "packaged")
+    zoo._warn_once.cache_clear()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # commands replace it; give it back
 
 
@@ -151,10 +152,32 @@ def test_a_name_that_is_not_found_says_what_there_is(name, kind, words, tmp_path
     assert caught.value.kind == kind
 
 
-def test_a_broken_config_is_said_by_its_path(tmp_path, capsys):
-    (add_world(tmp_path / "checkpoints", "maze") / "config.json").write_text("{")
-    assert run("worlds") == 1
-    assert "checkpoints/maze/config.json does not describe a world" in capsys.readouterr().err
+@pytest.mark.parametrize("text, says", [
+    ("{", "does not describe a world"), ("", "does not describe a world"), ("3", "describes no world"),
+    ('"action_space"', "describes no world"), ('["action_space"]', "describes no world"),
+    ('{"model_type": "bert"}', "describes no world"), ('{"action_space": 3}', "does not describe a world"),
+])
+def test_a_stray_folder_of_checkpoints_is_passed_over_and_said_once(text, says, tmp_path, capsys):
+    add_world(tmp_path / "packaged", "maze")
+    (tmp_path / "packaged" / "default").write_text("maze\n")
+    (add_world(tmp_path / "checkpoints", "stray") / "config.json").write_text(text)
+    (tmp_path / "checkpoints" / "default").write_bytes(b"\xff last-epoch")
+    assert zoo.find() == tmp_path / "packaged" / "maze"
+    assert run("worlds", "--json") == 0
+    out, err = capsys.readouterr()
+    assert [world["name"] for world in json.loads(out)["worlds"] if world["is_default"]] == ["maze"]
+    assert err.count(f"checkpoints/stray/config.json {says}") == 1 and err.count("\n") <= 2
+
+
+def test_a_default_that_names_no_world_is_passed_over(tmp_path, caplog):
+    packaged = add_world(tmp_path / "packaged", "arena")
+    (tmp_path / "packaged" / "default").write_text("arena\n")
+    add_world(tmp_path, "gone")  # a folder to stand in has no say in what the default is
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "default").write_text("gone\n")
+    assert zoo.find() == zoo.find() == packaged
+    assert [record.message for record in caplog.records] == [
+        "checkpoints/default names 'gone', which is no world here; it is passed over"]
 
 
 def write_golden():
