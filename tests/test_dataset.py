@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
 
 def test_a_missing_extra_is_a_failure_that_says_what_to_run(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(WorldError, match=r'data sets need pyarrow.*: run pip install "\.\[data\]" in the checkout'):
+    with pytest.raises(WorldError, match=r'need pyarrow.*: run pip install "\.\[data\]" in the checkout'):
         lerobot.LeRobotFolder.open(folder)
 
 

@@ -1,5 +1,6 @@
 """The engine: the World contract, equality with the plain loop, order of work, and what it says of broken files."""
 import json
+import math
 import shutil
 
 import numpy as np
@@ -196,17 +197,17 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     (lambda f: (f / "model.safetensors.index.json").write_text("[]"), "index.json is no table of weights"),
     *((lambda f, text=text: (f / "config.json").write_text(text), "the file holds .*expected an object")
       for text in ("3", "[]", "null", '"action_space"')),
-    *((lambda f, name=name: _edit(f, remove=name), f"'{name}' is missing|required keyword-only argument: '{name}'")
+    *((lambda f, name=name: _edit(f, remove=name), f"'{name}' is missing|required .*argument: '{name}'")
       for name in ("format", "name", "fps", "frame_size", "action_space", "transformer", "codec")),
     *((lambda f, name=name, value=value: _edit(f, **{name: value}), f"{name} .*: expected")
-      for name, value in (("name", None), ("name", ""), ("env", 3), ("fps", 0), ("fps", float("nan")), ("fps", "9"),
-                          ("steps", 3), ("steps", True), ("first_steps", 3), ("first_steps", [4]), ("window", 0),
-                          ("window", "a"), ("sink", -1), ("context_sigma", "a"), ("context_sigma", 1),
+      for name, value in (("name", None), ("name", ""), ("env", 3), ("fps", 0), ("fps", math.nan), ("fps", "9"),
+                          ("steps", 3), ("steps", True), ("first_steps", 3), ("first_steps", [4]),
+                          ("window", 0), ("window", "a"), ("sink", -1), ("context_sigma", "a"), ("context_sigma", 1),
                           ("context_sigma", -0.1), ("columns_per_degree", None), ("frame_size", [24]),
                           ("frame_size", 24), ("frame_size", [24, 33]), ("action_space", []), ("codec", 1))),
-    *((lambda f, name=name, value=value: _edit(f, transformer={name: value}), f"transformer {name} .*: expected")
-      for name, value in (("num_heads", 0), ("num_heads", "a"), ("dim", -32), ("eps", 0), ("patch_size", [1, 0, 2]),
-                          ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1))),
+    *((lambda f, name=name, value=value: _edit(f, transformer={name: value}), f"transformer {name} .*: exp")
+      for name, value in (("num_heads", 0), ("num_heads", "a"), ("dim", -32), ("eps", 0),
+                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1))),
     (lambda f: _edit(f, window=2, sink=2), "window 2 has no room for 2 sink frames"),
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
@@ -234,7 +235,7 @@ def _edit(folder, transformer=None, remove=None, **fields):
 def test_a_world_without_scenes_says_so_and_plays_from_a_picture(folder):
     shutil.rmtree(folder / "scenes")
     world = load_world(folder, device="cpu")
-    with pytest.raises(WorldError, match="toy has no scenes: .*scenes is missing or empty; .*--image") as error:
+    with pytest.raises(WorldError, match="toy has no scenes: .*missing or empty; .*--image") as error:
         world.reset()
     assert error.value.kind == "bad_scene"
     frames, actions = context()
@@ -279,8 +280,8 @@ def test_scenes_and_images_round_trip(tmp_path):
     # a header of 10^10 pixels, which Pillow refuses as a bomb
     (tmp_path / "bomb.ppm").write_bytes(b"P6 100000 100000 255 ")
     (tmp_path / "value.ppm").write_bytes(b"P6 2 2 99999 ")
-    for name, words in (("none.png", "does not exist"), *((name, f"{name} cannot be read .*; give a PNG") for name in (
-            "bad.png", "torn.png", "bomb.ppm", "value.ppm", ""))):
+    unreadable = "bad.png", "torn.png", "bomb.ppm", "value.ppm", ""
+    for name, words in (("none.png", "not exist"), *((name, f"{name} cannot be read") for name in unreadable)):
         with pytest.raises(WorldError, match=words) as error:
             image_scene(tmp_path / name, (24, 32))
         assert error.value.kind == "bad_scene" and "\n" not in str(error.value)

@@ -55,8 +55,8 @@ class WorldConfig:
         FrameRule(window=self.window, sink=self.sink, sink_position=self.sink_position)
         _, rows, columns = self.transformer.patch_size
         if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
-            raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x {columns} "
-                             "latents")
+            raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
+                             f"{columns} latents")
         channels = {self.codec.channels, self.transformer.in_channels, self.transformer.out_channels}
         if len(channels) > 1 or self.transformer.action_channels != self.action_space.num_channels:
             raise ValueError("the channels of transformer, codec and action_space differ")
@@ -66,7 +66,7 @@ class WorldConfig:
 
     @classmethod
     def from_json(cls, given, where):
-        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing, unknown or wrong."""
+        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong."""
         try:
             if _object(given, "the file")["format"] != 1:
                 raise WorldError("bad_checkpoint", f"{where} was written by a newer worldplay; update this one")

@@ -65,7 +65,7 @@ def image_scene(path, frame_size):
         picture = Image.open(path).convert("RGB")
     except FileNotFoundError:
         raise WorldError("bad_scene", f"image {path} does not exist") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # all that Pillow raises
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow does
         raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
     height, width = frame_size
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)

@@ -6,7 +6,8 @@ import numpy as np
 
 from worldplay.action import Action, ActionSpace
 
-RESTORE = "restore it from the repository, or train the world again"  # the remedy for a damaged file of a world
+# the remedy for a missing or damaged file of a world
+RESTORE = "restore it from the repository, or train the world again"
 
 
 class WorldError(Exception):
