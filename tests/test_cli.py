@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worldplay import zoo
-from worldplay.__main__ import COMMANDS, main
+from worldplay.__main__ import COMMANDS, _report, main
 from worldplay.action import ActionSpace
 from worldplay.world import WorldError
 
@@ -86,13 +86,15 @@ def test_version(capsys):
     (["bench", "nowhere"], 1, "world 'nowhere': unknown"),
     (["eval"], 1, "no default world"),
     (["bench", "--random"], 1, "no default world"),
+    (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "info", "nothing"], 2, "no finished data set"),
     (["dataset", "verify", "nothing"], 2, "no finished data set"),
     (["collect", "nowhere", "--frames", "5", "--out", "x"], 1, "environment 'nowhere': unknown"),
     (["collect", "doom-maze", "--frames", "0", "--out", "x"], 2, "--frames 0: expected at least 1"),
 ])
-def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys):
+def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys, tmp_path):
+    add_world(tmp_path / "packaged", "toy")  # a card and no weights: whoever opened it would say that first
     assert run(*argv) == status
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if "|" not in line]  # progress bars aside
@@ -116,6 +118,11 @@ def test_worlds_lists_what_can_be_opened(tmp_path, capsys):
     assert run("worlds", "--json") == 0
     world, = json.loads(capsys.readouterr().out)["worlds"]
     assert world["name"] == "maze" and world["is_default"] and world["frame_size"] == [120, 160]
+
+
+def test_a_figure_of_nothing_is_no_line(capsys):
+    assert _report({"frames": 10, "frame_ms_at": {}}, as_json=False) is None
+    assert capsys.readouterr().out.split() == ["frames", "10"]
 
 
 # Finding worlds ---------------------------------------------------------------------------------------------

@@ -15,12 +15,13 @@ import tyro
 from tqdm import tqdm
 
 from worldplay import __version__
-from worldplay.action import parse_script
+from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
 from worldplay.clip import ClipWorld, recover
 from worldplay.log import log_path, run_command
+from worldplay.options import Steps
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class PlayConfig:
     """Where to begin: one of the world's scenes."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
-    steps: Annotated[Literal[1, 2, 4] | None, tyro.conf.arg(metavar="1|2|4")] = None
+    steps: Steps = None
     """Sampling steps per frame: fewer are quicker, more are finer; none is the world's own number."""
     seed: int = 0
     """Of all randomness: the same seed and actions give the same frames."""
@@ -80,6 +81,7 @@ class PlayConfig:
                 raise ValueError(f"--headless needs --{missing[0]}")
             if self.out.suffix != ".mp4":
                 raise ValueError(f"--out {self.out}: expected a name that ends in .mp4")
+            parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
             idle = [flag for flag in ("script", "out", "json") if getattr(self, flag)]
             if idle:

@@ -29,8 +29,7 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
 
         Raises ValueError for fewer than 10 frames.
     """
-    if frames < 10:
-        raise ValueError(f"--frames {frames}: expected at least 10")
+    check_frames(frames)
     vectors = PLAYERS["explorer"](world.action_space, 1 + frames, 0)
     actions = [world.action_space.decode(vector) for vector in vectors]
     first_frame_ms = _begin(world, actions[0])
@@ -44,6 +43,12 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
             "frame_ms_again": 1000 * float(np.median(again)),
             "latency_ms": _percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
             "peak_memory_mib": runtime.peak_memory_mib(world.device)}
+
+
+def check_frames(frames):
+    """Raise ValueError for fewer frames than a bench needs."""
+    if frames < 10:
+        raise ValueError(f"--frames {frames}: expected at least 10")
 
 
 def frame_figures(seconds):
