@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from worldplay import zoo
-from worldplay.__main__ import COMMANDS, main
+from worldplay.__main__ import COMMANDS, _report, main
 from worldplay.action import ActionSpace
 from worldplay.world import WorldError
 
@@ -28,6 +28,7 @@ def _places(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(zoo, "_PACKAGED", tmp_path / "packaged")
+    zoo._warn_once.cache_clear()
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # commands replace it; give it back
 
 
@@ -85,13 +86,15 @@ def test_version(capsys):
     (["bench", "nowhere"], 1, "world 'nowhere': unknown"),
     (["eval"], 1, "no default world"),
     (["bench", "--random"], 1, "no default world"),
+    (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "info", "nothing"], 2, "no finished data set"),
     (["dataset", "verify", "nothing"], 2, "no finished data set"),
     (["collect", "nowhere", "--frames", "5", "--out", "x"], 1, "environment 'nowhere': unknown"),
     (["collect", "doom-maze", "--frames", "0", "--out", "x"], 2, "--frames 0: expected at least 1"),
 ])
-def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys):
+def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys, tmp_path):
+    add_world(tmp_path / "packaged", "toy")  # a card and no weights: whoever opened it would say that first
     assert run(*argv) == status
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if "|" not in line]  # progress bars aside
@@ -115,6 +118,11 @@ def test_worlds_lists_what_can_be_opened(tmp_path, capsys):
     assert run("worlds", "--json") == 0
     world, = json.loads(capsys.readouterr().out)["worlds"]
     assert world["name"] == "maze" and world["is_default"] and world["frame_size"] == [120, 160]
+
+
+def test_a_figure_of_nothing_is_no_line(capsys):
+    assert _report({"frames": 10, "frame_ms_at": {}}, as_json=False) is None
+    assert capsys.readouterr().out.split() == ["frames", "10"]
 
 
 # Finding worlds ---------------------------------------------------------------------------------------------
@@ -151,10 +159,32 @@ def test_a_name_that_is_not_found_says_what_there_is(name, kind, words, tmp_path
     assert caught.value.kind == kind
 
 
-def test_a_broken_config_is_said_by_its_path(tmp_path, capsys):
-    (add_world(tmp_path / "checkpoints", "maze") / "config.json").write_text("{")
-    assert run("worlds") == 1
-    assert "checkpoints/maze/config.json does not describe a world" in capsys.readouterr().err
+@pytest.mark.parametrize("text, says", [
+    ("{", "does not describe a world"), ("", "does not describe a world"), ("3", "describes no world"),
+    ('"action_space"', "describes no world"), ('["action_space"]', "describes no world"),
+    ('{"model_type": "bert"}', "describes no world"), ('{"action_space": 3}', "does not describe a world"),
+])
+def test_a_stray_folder_of_checkpoints_is_passed_over_and_said_once(text, says, tmp_path, capsys):
+    add_world(tmp_path / "packaged", "maze")
+    (tmp_path / "packaged" / "default").write_text("maze\n")
+    (add_world(tmp_path / "checkpoints", "stray") / "config.json").write_text(text)
+    (tmp_path / "checkpoints" / "default").write_bytes(b"\xff last-epoch")
+    assert zoo.find() == tmp_path / "packaged" / "maze"
+    assert run("worlds", "--json") == 0
+    out, err = capsys.readouterr()
+    assert [world["name"] for world in json.loads(out)["worlds"] if world["is_default"]] == ["maze"]
+    assert err.count(f"checkpoints/stray/config.json {says}") == 1 and err.count("\n") <= 2
+
+
+def test_a_default_that_names_no_world_is_passed_over(tmp_path, caplog):
+    packaged = add_world(tmp_path / "packaged", "arena")
+    (tmp_path / "packaged" / "default").write_text("arena\n")
+    add_world(tmp_path, "gone")  # a folder to stand in has no say in what the default is
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "default").write_text("gone\n")
+    assert zoo.find() == zoo.find() == packaged
+    assert [record.message for record in caplog.records] == [
+        "checkpoints/default names 'gone', which is no world here; it is passed over"]
 
 
 def write_golden():

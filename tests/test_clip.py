@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -13,7 +14,8 @@ from tests.fake_worlds import SPACE, FakeWorld, keys_shown
 from worldplay.action import Action
 from worldplay.client.recorder import Recorder
 from worldplay.client.worker import Reset
-from worldplay.clip import ClipWorld, ClipWriter, describe, finish_parts, read_clip, recover
+from worldplay.clip import ClipWorld, ClipWriter, describe, read_clip
+from worldplay.clip_parts import finish_parts, recover
 from worldplay.world import WorldError, check_world
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +40,11 @@ def record(path, num_steps, *, begin_at=0, world=None):
             recorder.frame(frame, {"ready_ms": 50.0 * i, "steps": 2, "path": "eager"})
     assert [writer.error for writer in recorder.close()] == [None]
     return shown
+
+
+def decoded(video):
+    with av.open(video) as file:
+        return list(file.decode(video=0))
 
 
 def test_a_clip_reads_back_what_was_played(tmp_path):
@@ -121,9 +128,9 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path):
     assert list(recover(tmp_path)) == [], "a clip that is being written is left alone"
     player.kill()
     told = max([told, *(int(line) for line in player.stdout)])
-    [(path, num_frames)] = recover(tmp_path)
+    [(path, num_frames, video)] = recover(tmp_path)
     clip = read_clip(path)
-    assert clip.num_frames == num_frames == len(list(clip.frames()))
+    assert video is None and clip.num_frames == num_frames == len(list(clip.frames()))
     assert num_frames > told + 2 - fps, f"{num_frames} frames of {told + 2}"
     assert clip.actions == [Action()] + [action_at(i) for i in range(num_frames - 1)]
     assert list(recover(tmp_path)) == [] and not list(tmp_path.glob("*.part.*"))
@@ -155,8 +162,13 @@ def test_a_torn_file_is_recovered_as_far_as_it_is_whole(tmp_path, parts, torn, k
         data = file.read_bytes()
         cut = round(kept * len(data)) if file.suffix == f".{torn}" else len(data)
         (tmp_path / file.name).write_bytes(data[:cut])
-    [(path, num_frames)] = recover(tmp_path)
+    [(path, num_frames, video)] = recover(tmp_path)
     assert not list(tmp_path.glob("*.part.*"))
+    num_filmed = len(decoded(parts / "a.part.mp4"))
+    if torn == "jsonl":
+        num_kept = len(decoded(video)) if video else num_frames
+        assert num_kept >= num_filmed - 1 >= 35, "nothing filmed is lost"
+    assert not video or num_frames < num_filmed - 1 and torn == "jsonl"
     if num_frames:
         clip = read_clip(path)
         frames = list(clip.frames())
@@ -174,8 +186,8 @@ def test_a_damaged_line_ends_the_clip_there(tmp_path, parts, damage):
     at = data.index(b"\n", len(data) // 2) + 1
     lines.write_bytes(data[:at] + damage + data[at + 40:])
     whole = data[:at].count(b"\n") - 1
-    [(path, num_frames)] = recover(tmp_path)
-    assert 10 < num_frames == len(read_clip(path).actions) <= whole
+    [(path, num_frames, video)] = recover(tmp_path)
+    assert len(decoded(video)) >= 35 and 10 < num_frames == len(read_clip(path).actions) <= whole
     assert not list(tmp_path.glob("*.part.*"))
 
 
@@ -215,7 +227,105 @@ def test_finishing_twice_is_harmless(tmp_path, parts):
     for file in parts.iterdir():
         shutil.copy(file, tmp_path)
     first = finish_parts(tmp_path / "a")
-    assert 35 <= first <= 60
+    assert 35 <= first[0] <= 60 and first[1] is None
     for file in parts.iterdir():  # as if the process had died between the rename and the clean-up
         shutil.copy(file, tmp_path)
     assert finish_parts(tmp_path / "a") == first
+
+
+@pytest.mark.parametrize("header", [b"", b"\xff\xfe\n", b"3\n", b'{"first": 0}\n', b'{"format": "world'])
+def test_a_video_without_its_actions_is_kept_to_be_watched(tmp_path, parts, header):
+    for file in parts.iterdir():
+        shutil.copy(file, tmp_path)
+    (tmp_path / "a.part.jsonl").write_bytes(header)
+    (tmp_path / "a.video-1.mp4").write_bytes(b"of another day")
+    [(path, num_frames, video)] = recover(tmp_path)
+    assert (path, num_frames, video) == (tmp_path / "a", 0, tmp_path / "a.video-2.mp4")
+    assert len(decoded(video)) >= 35 and not list(tmp_path.glob("*.part.*"))
+    assert (tmp_path / "a.video-1.mp4").read_bytes() == b"of another day"
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.3, 0.6, 0.9, 0.99])
+def test_a_damaged_video_plays_to_the_damage_and_is_named(tmp_path, kept):
+    shown = record(tmp_path / "a", 30)
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(data[:round(kept * len(data))])
+    clip, read = read_clip(tmp_path / "a"), []
+    with pytest.raises(WorldError, match=r"a\.mp4: its video is damaged.* of 31; restore it") as error:
+        for frame in clip.frames():
+            read.append(frame)
+    assert error.value.kind == "bad_scene" and len(read) < 31
+    assert f" after frame {len(read)} of" in str(error.value)
+    assert all(np.abs(a.astype(int) - b).mean() < 4 for a, b in zip(read, shown)), "no frame is shown torn"
+    world, watched = ClipWorld(tmp_path / "a"), []
+    with pytest.raises(WorldError, match="its video is damaged") as error:
+        watched += list(world.reset())
+        for _ in range(31):
+            for frame in world.step(Action()):
+                watched.append(frame)
+    assert error.value.kind == "bad_scene" and len(watched) == (len(read) if len(read) > 1 else 0)
+
+
+def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
+    record(tmp_path / "a", 5)
+    for name, steps in (("short", 3), ("long", 9)):
+        record(tmp_path / name, steps)
+        shutil.copy(tmp_path / f"{name}.mp4", tmp_path / "a.mp4")
+        with pytest.raises(WorldError, match=rf"damaged after frame {steps + 1} of 6"):
+            list(read_clip(tmp_path / "a").frames())
+    with av.open(tmp_path / "a.mp4", "w") as file:  # sound alone
+        stream = file.add_stream("aac", rate=48000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.rate = 48000
+        file.mux([*stream.encode(sound), *stream.encode()])
+    with pytest.raises(WorldError, match="damaged .* after frame 0 of 6"):
+        ClipWorld(tmp_path / "a").reset()
+
+
+@pytest.mark.parametrize("changes", [
+    *({name: None} for name in ("action_space", "actions", "frame_size", "fps", "frames", "info",
+                                 "recorded")),
+    {"frame_size": [96]}, {"fps": 0}, {"fps": "x"}, {"actions": [3]}, {"actions": [[["w"], 0.0]]},
+    {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
+    {"start": {"shape": [1], "zlib": "eA=="}},
+    {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
+])
+def test_a_damaged_sidecar_is_one_line(tmp_path, changes):
+    record(tmp_path / "a", 5)
+    fields = json.loads((tmp_path / "a.json").read_text())
+    for name in changes:
+        (tmp_path / "a.json").write_text(json.dumps({key: fields[key] for key in fields if key != name}))
+        with pytest.raises(WorldError, match=f"a.json is damaged .*'{name}' is missing"):
+            read_clip(tmp_path / "a")
+    (tmp_path / "a.json").write_text(json.dumps(fields | changes))
+    with pytest.raises(WorldError, match=r"clip .*a: a\.json is damaged \(.*\); restore") as error:
+        read_clip(tmp_path / "a")
+    assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "json"])
+def test_a_folder_in_the_place_of_a_clip_is_refused_at_the_start(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").mkdir()
+    with pytest.raises(OSError, match=rf"a\.{suffix}: it is a folder; give another name"):
+        ClipWriter(tmp_path / "a", describe(FakeWorld(), scene="one"), actions=[Action()], first=0)
+    assert [path.name for path in tmp_path.iterdir()] == [f"a.{suffix}"], "nothing is left behind"
+
+
+def test_a_failed_recording_promises_only_what_will_be(tmp_path, monkeypatch):
+    def write(name, finish):
+        monkeypatch.setattr("worldplay.clip.finish_parts", finish)
+        writer = ClipWriter(tmp_path / name, describe(FakeWorld(), scene="one"), actions=[Action()], first=0)
+        for _ in range(3):
+            writer.add(FakeWorld().reset()[0], 0, Action(), {})
+        writer.finish()
+        writer.wait()
+        return str(writer.error)
+
+    def full(path):
+        raise OSError("No space left on device")
+    assert "No space left on device; what was written becomes a clip when play next" in write("full", full)
+    [(path, num_frames, video)] = recover(tmp_path)
+    assert (path.name, num_frames, video) == ("full", 3, None) and read_clip(path).num_frames == 3
+    assert write("torn", lambda path: (2, None)) == "recording torn is damaged: 2 of its 3 frames were saved"
+    assert write("lost", lambda path: (0, "lost.video-1.mp4")).endswith(
+        "0 of its 3 frames were saved; the video alone is kept as lost.video-1.mp4")

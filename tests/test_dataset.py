@@ -1,6 +1,7 @@
 """Recorded play on disk: what is written is what is read, bit for bit, and damage is refused in one line."""
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from worldplay import lerobot
 from worldplay.action import ActionSpace
 from worldplay.dataset import FrameCache, Rollout, Source, is_held_out, require_space, write_frame_cache
 from worldplay.envs.collect import run_collect
+from worldplay.world import WorldError
 
 SOURCE = Source(name="noise", action_space=ActionSpace(("w", "a"), 10.0, look_axes=1), frame_size=(32, 48),
                 fps=17.5)
@@ -231,6 +233,12 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the disk has"):
         write_cache(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_missing_extra_is_a_failure_that_says_what_to_run(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(WorldError, match=r'need pyarrow.*: run pip install "\.\[data\]" in the checkout'):
+        lerobot.LeRobotFolder.open(folder)
 
 
 # --- collect

@@ -1,5 +1,6 @@
 """The engine: the World contract, equality with the plain loop, order of work, and what it says of broken files."""
 import json
+import math
 import shutil
 
 import numpy as np
@@ -154,7 +155,9 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
     state = world.snapshot()
     first = walk(world)
     for _ in range(2):
+        world.reset(frames=frames, actions=actions, seed=99)
         world.restore(state)
+        assert world.info["seed"] == world.seed == state["seed"] != 99, "a clip says which seed to replay"
         assert np.array_equal(walk(world), first)
 
 
@@ -191,19 +194,53 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     (lambda f: _edit(f, transformer={"num_layers": 1}), "unknown"),
     (lambda f: _edit(f, format=2), "newer"),
     (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+    (lambda f: (f / "model.safetensors.index.json").write_text("[]"), "index.json is no table of weights"),
+    *((lambda f, text=text: (f / "config.json").write_text(text), "the file holds .*expected an object")
+      for text in ("3", "[]", "null", '"action_space"')),
+    *((lambda f, name=name: _edit(f, remove=name), f"'{name}' is missing|required .*argument: '{name}'")
+      for name in ("format", "name", "fps", "frame_size", "action_space", "transformer", "codec")),
+    *((lambda f, name=name, value=value: _edit(f, **{name: value}), f"{name} .*: expected")
+      for name, value in (("name", None), ("name", ""), ("env", 3), ("fps", 0), ("fps", math.nan), ("fps", "9"),
+                          ("steps", 3), ("steps", True), ("first_steps", 3), ("first_steps", [4]),
+                          ("window", 0), ("window", "a"), ("sink", -1), ("context_sigma", "a"), ("context_sigma", 1),
+                          ("context_sigma", -0.1), ("columns_per_degree", None), ("frame_size", [24]),
+                          ("frame_size", 24), ("frame_size", [24, 33]), ("action_space", []), ("codec", 1))),
+    *((lambda f, name=name, value=value: _edit(f, transformer={name: value}), f"transformer {name} .*: exp")
+      for name, value in (("num_heads", 0), ("num_heads", "a"), ("dim", -32), ("eps", 0),
+                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1))),
+    (lambda f: _edit(f, window=2, sink=2), "window 2 has no room for 2 sink frames"),
+    (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
+    (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
+    (lambda f: _edit(f, transformer={"action_channels": 4}), "channels of .* differ"),
+    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space: "),
+    (lambda f: _edit(f, colour="red"), "unexpected keyword argument 'colour'"),
 ])
 def test_a_broken_folder_is_refused_in_one_line(folder, harm, words):
     harm(folder)
     with pytest.raises(WorldError, match=words) as error:
         load_world(folder, device="cpu")
-    assert error.value.kind == "bad_checkpoint" and "\n" not in str(error.value)
+    said = str(error.value)
+    assert error.value.kind == "bad_checkpoint" and "\n" not in said and str(folder) in said
+    assert any(remedy in said for remedy in ("restore it", "update this one", "belongs to other weights"))
 
 
-def _edit(folder, transformer=None, **fields):
+def _edit(folder, transformer=None, remove=None, **fields):
     config = json.loads((folder / "config.json").read_text())
     config |= fields
     config["transformer"] |= transformer or {}
+    config.pop(remove, None)
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_world_without_scenes_says_so_and_plays_from_a_picture(folder):
+    shutil.rmtree(folder / "scenes")
+    world = load_world(folder, device="cpu")
+    with pytest.raises(WorldError, match="toy has no scenes: .*missing or empty; .*--image") as error:
+        world.reset()
+    assert error.value.kind == "bad_scene"
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    assert len(list(world.step(Action()))) == 1
 
 
 def test_wrong_arguments_are_refused(folder, tmp_path):
@@ -239,9 +276,15 @@ def test_scenes_and_images_round_trip(tmp_path):
     image = image_scene(tmp_path / "wide.png", (24, 32))
     assert image.frames.shape == (1, 24, 32, 3) and (image.frames == 200).all() and image.actions == [Action()]
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    for name, words in (("bad.png", "cannot be read"), ("none.png", "does not exist")):
-        with pytest.raises(WorldError, match=words):
+    (tmp_path / "torn.png").write_bytes((tmp_path / "wide.png").read_bytes()[:60])
+    # a header of 10^10 pixels, which Pillow refuses as a bomb
+    (tmp_path / "bomb.ppm").write_bytes(b"P6 100000 100000 255 ")
+    (tmp_path / "value.ppm").write_bytes(b"P6 2 2 99999 ")
+    unreadable = "bad.png", "torn.png", "bomb.ppm", "value.ppm", ""
+    for name, words in (("none.png", "not exist"), *((name, f"{name} cannot be read") for name in unreadable)):
+        with pytest.raises(WorldError, match=words) as error:
             image_scene(tmp_path / name, (24, 32))
+        assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
 
 
 def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):

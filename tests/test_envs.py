@@ -52,7 +52,7 @@ def test_space_is_known_before_the_engine_starts(monkeypatch):
     assert worlds["doom-arena"].action_space.keys == ("w", "a", "s", "d", "mouse_left")
     for world in worlds.values():
         assert world.action_space.look_axes == 1 and world.frame_size == (120, 160) and world.fps == 17.5
-        with pytest.raises(WorldError, match=r'pip install "worldplay\[doom\]"'):
+        with pytest.raises(WorldError, match=r'run pip install "\.\[doom\]" in the checkout'):
             world.reset()
 
 

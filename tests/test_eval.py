@@ -315,6 +315,27 @@ def test_the_real_game_reaches_the_ceiling_of_turn_sign(maze):
     assert figures["turn_sign"]["n"] > 50 and figures["turn_sign_accuracy"] >= 0.97
 
 
+def test_a_clip_that_cannot_be_compared_is_said_before_it_is_played(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "open_for", lambda *arguments: pytest.fail("the world was opened"))
+    frame = _texture(0)
+    header = describe(TurningWorld(), scene="start")
+    writer = ClipWriter(tmp_path / "a", header, actions=[Action()] * 9, first=0)
+    for i in range(9):
+        writer.add(frame, i, Action(), {})
+    writer.finish()
+    writer.wait()
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").mkdir()
+    for out, kind, words in (("a.mp4", ValueError, "the clip itself"), ("b.mp4", OSError, "it is a folder")):
+        with pytest.raises(kind, match=words):
+            replay.run_replay(tmp_path / "a", out=tmp_path / out)
+    for kept in (0, 0.5, 0.9):
+        (tmp_path / "a.mp4").write_bytes(whole[:round(kept * len(whole))])
+        with pytest.raises(WorldError, match="a.mp4: its video is damaged"):
+            replay.run_replay(tmp_path / "a", out=tmp_path / "c.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.mp4", "b.mp4"]
+
+
 def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
     maze.reset(seed=7)
     actions = [Action(), *[Action(frozenset({"w"}), (3.0, 0.0))] * 12]

@@ -77,6 +77,10 @@ def test_a_picture_is_a_start(tmp_path):
     (["--headless", "--script", "w*-3", "--out", "clip.mp4"], 2, "count must be at least 1"),
     (["--headless", "--script", "zz*3", "--out", "clip.mp4"], 2, "unknown key 'zz'"),
     (["--headless", "--script", "look(99,0)*3", "--out", "clip.mp4"], 2, "at most 12 degrees"),
+    (["--headless", "--script", "w*9, w*99999999999", "--out", "clip.mp4"], 2,
+     "segment 2 'w*99999999999': a script has at most 1000000 steps"),
+    (["--headless", "--script", "w*600000, idle*400001", "--out", "clip.mp4"], 2, "segment 2 'idle*400001'"),
+    (["--headless", "--script", "w*3", "--out", "folder.mp4"], 1, "folder.mp4: it is a folder; give"),
     (["--headless", "--script", "w*3"], 2, "--headless needs --out"),
     (["--headless", "--out", "clip.mp4"], 2, "--headless needs --script"),
     (["--headless", "--script", "w*3", "--out", "clip.avi"], 2, "ends in .mp4"),
@@ -97,11 +101,44 @@ def test_a_picture_is_a_start(tmp_path):
 def test_mistakes_are_one_line_that_names_the_log(tmp_path, monkeypatch, capsys, arguments, status, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
     assert run(*arguments) == status
     said = capsys.readouterr()
     assert said.out == "" and says in said.err and said.err.count("\n") == 1
     log = tmp_path / "state" / "worldplay" / "play.log"
     assert str(log) in said.err and "Traceback" in log.read_text() and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("script", ["", "w*0", "zz*3", "w3", "w*9999999", "look(1,2*3"])
+def test_a_script_that_no_world_understands_opens_none(tmp_path, script):
+    opened = []
+    assert headless(tmp_path, script=script, world=lambda: opened.append(1) or FakeWorld()) == 2
+    assert not opened
+
+
+@pytest.mark.parametrize("fails", [{"fail_at": 6}, None])
+def test_play_that_breaks_off_says_in_one_line_what_is_kept(tmp_path, capsys, fails):
+    (tmp_path / "again").mkdir()
+    arguments = ["--headless", "--script", "idle*25", "--out", str(tmp_path / "again" / "clip.mp4")]
+    if fails:
+        status, reason = main(arguments, open_world=lambda config: FakeWorld(**fails)), "the device went"
+    else:
+        assert headless(tmp_path) == 0
+        data = (tmp_path / "clip.mp4").read_bytes()
+        (tmp_path / "clip.mp4").write_bytes(data[:len(data) // 2])
+        capsys.readouterr()
+        status, reason = main([str(tmp_path / "clip.mp4"), *arguments]), "its video is damaged after"
+    assert status == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "|" not in line]
+    assert reason in line and f"{tmp_path / 'again' / 'clip.mp4'} holds what was shown before" in line
+    clip = read_clip(tmp_path / "again" / "clip")
+    assert len(list(clip.frames())) == clip.num_frames > 1
+
+
+def test_choices_are_said_in_order(capsys):
+    with pytest.raises(SystemExit):
+        run("--steps", "3")
+    assert "('1', '2', '4')" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("arguments", [["--steps", "3"], ["--nonsense"], ["--seed", "x"], ["--device", "gpu"]])

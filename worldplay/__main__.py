@@ -11,12 +11,12 @@ from tyro.conf import Positional, arg
 
 from worldplay import __version__
 from worldplay.log import leave, run_command
+from worldplay.options import Steps
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
 World = Annotated[Positional[str | None], arg(metavar="WORLD")]
 Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
-Steps = Annotated[Literal[1, 2, 4] | None, arg(metavar="1|2|4")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +186,7 @@ class Bench:
         from worldplay import engine
         from worldplay.eval import latency
         from worldplay.eval.report import track
+        latency.check_frames(self.frames)
         start = time.perf_counter()
         open_world = engine.random_world if self.random else engine.load_world
         world = open_world(self.world, device=self.device, steps=self.steps)
@@ -243,7 +244,8 @@ def _report(figures, as_json):
     if as_json:
         return figures
     for name, value in figures.items():
-        print(f"{name:<24}{_text(value)}")
+        if value != {}:
+            print(f"{name:<24}{_text(value)}")
     return None
 
 

@@ -1,4 +1,5 @@
 """One frame of player input, and the table that makes it a vector and back."""
+import math
 import re
 from dataclasses import dataclass
 
@@ -82,6 +83,11 @@ class ActionSpace:
         return cls(tuple(fields["keys"]), fields["look_limit"], fields["look_axes"])
 
 
+# Understands every action there is: what a script says can be checked before its world is open.
+ANY_SPACE = ActionSpace(KEYS, math.inf)
+
+MAX_STEPS = 1_000_000  # of a script: half a day of play at 20 steps a second
+
 _SEGMENT = re.compile(r"(?P<what>[^*]+)\*(?P<count>-?\d+)")
 _LOOK = re.compile(r"look\(\s*(?P<yaw>[-+]?[\d.]+)\s*,\s*(?P<pitch>[-+]?[\d.]+)\s*\)")
 
@@ -93,7 +99,8 @@ def parse_script(text, space):
     space    the world's ActionSpace
     Returns  list of Action, at least one
 
-        Raises ValueError naming the segment that cannot be read, an unknown key, or a count below 1.
+        Raises ValueError naming the segment that cannot be read, has an unknown key, a count below 1, or goes
+        beyond MAX_STEPS.
     """
     segments = [segment.strip() for segment in re.split(r",(?![^(]*\))", text)]
     if not any(segments):
@@ -106,6 +113,8 @@ def parse_script(text, space):
             raise ValueError(f"{where}: expected keys*count, for example w+look(4,0)*20")
         if int(match["count"]) < 1:
             raise ValueError(f"{where}: the count must be at least 1")
+        if len(actions) + int(match["count"]) > MAX_STEPS:
+            raise ValueError(f"{where}: a script has at most {MAX_STEPS} steps; write a shorter one")
         actions += [_parse_action(match["what"], space, where)] * int(match["count"])
     return actions
 
@@ -120,7 +129,7 @@ def _parse_action(what, space, where):
         elif part in space.keys:
             keys.add(part)
         elif part != "idle":
-            raise ValueError(f"{where}: unknown key {part!r}; this world has {', '.join(space.keys)}, "
+            raise ValueError(f"{where}: unknown key {part!r}; there are {', '.join(space.keys)}, "
                              f"look(yaw,pitch) and idle")
     action = Action(frozenset(keys), look)
     if space.fit(action) != action:

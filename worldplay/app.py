@@ -15,12 +15,15 @@ import tyro
 from tqdm import tqdm
 
 from worldplay import __version__
-from worldplay.action import parse_script
+from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
-from worldplay.clip import ClipWorld, recover
+from worldplay.clip import ClipWorld
+from worldplay.clip_parts import check_target, recover
 from worldplay.log import log_path, run_command
+from worldplay.options import Steps
+from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class PlayConfig:
     """Where to begin: one of the world's scenes."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
-    steps: Annotated[Literal[1, 2, 4] | None, tyro.conf.arg(metavar="1|2|4")] = None
+    steps: Steps = None
     """Sampling steps per frame: fewer are quicker, more are finer; none is the world's own number."""
     seed: int = 0
     """Of all randomness: the same seed and actions give the same frames."""
@@ -80,6 +83,7 @@ class PlayConfig:
                 raise ValueError(f"--headless needs --{missing[0]}")
             if self.out.suffix != ".mp4":
                 raise ValueError(f"--out {self.out}: expected a name that ends in .mp4")
+            parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
             idle = [flag for flag in ("script", "out", "json") if getattr(self, flag)]
             if idle:
@@ -167,10 +171,12 @@ def _play_window(config, open_world):
 
 def _recover(folder):
     try:
-        for path, num_frames in recover(folder):
+        for path, num_frames, video in recover(folder):
             if num_frames:
                 log.info("recovered %s.mp4 (%d frames) from a recording that was cut off", path, num_frames)
-            else:
+            if video:
+                log.warning("recording %s has lost actions; all that was filmed is kept as %s", path, video)
+            elif not num_frames:
                 log.info("removed the empty remains of recording %s", path)
     except (OSError, ValueError) as error:
         log.warning("a recording in %s that was cut off cannot be recovered (%s)", folder, error)
@@ -181,6 +187,7 @@ def _recover(folder):
 
 def _play_script(config, open_world):
     check_folder(config.out.parent)
+    check_target(config.out.with_suffix(""))
     _recover(config.out.parent)
     world = open_world()
     actions = parse_script(config.script, world.action_space)
@@ -196,6 +203,8 @@ def _play_script(config, open_world):
             for frame in world.step(action):
                 ready.append(time.perf_counter())
                 recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
+    except WorldError as error:
+        raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
     finally:
         for writer in recorder.close():
             if writer.error:

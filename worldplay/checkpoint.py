@@ -1,17 +1,20 @@
 """A checkpoint folder on disk: config.json, safetensors (sharded or not), training state; always renamed into place."""
 import hashlib
 import json
+import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from worldplay.action import ActionSpace
+from worldplay.diffusion import WARPED_STEPS
+from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.transformer import TransformerConfig
-from worldplay.world import WorldError
+from worldplay.world import RESTORE, WorldError
 
 MAX_SHARD_BYTES = 15 * 2**20
 
@@ -28,6 +31,8 @@ class WorldConfig:
     frames_per_chunk     frames made together, all under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
+
+        Raises ValueError naming a field whose value is none that can be played.
     """
     name: str
     env: str
@@ -45,28 +50,111 @@ class WorldConfig:
     context_sigma: float = 0.1
     columns_per_degree: float = 0.0
 
+    def __post_init__(self):
+        for name, (expected, is_right) in _RULES.items():
+            if not is_right(getattr(self, name)):
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected {expected}")
+        FrameRule(frames_per_chunk=self.frames_per_chunk, window=self.window, sink=self.sink,
+                  sink_position=self.sink_position)
+        _, rows, columns = self.transformer.patch_size
+        if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
+            raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
+                             f"{columns} latents")
+        channels = {self.codec.channels, self.transformer.in_channels, self.transformer.out_channels}
+        if len(channels) > 1 or self.transformer.action_channels != self.action_space.num_channels:
+            raise ValueError("the channels of transformer, codec and action_space differ")
+
     def to_json(self):
         return {"format": 1, **asdict(self), "action_space": self.action_space.to_json()}
 
     @classmethod
-    def from_json(cls, fields, where):
-        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or unknown."""
-        fields = dict(fields)
+    def from_json(cls, given, where):
+        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong."""
         try:
-            if fields.pop("format") != 1:
+            if _object(given, "the file")["format"] != 1:
                 raise WorldError("bad_checkpoint", f"{where} was written by a newer worldplay; update this one")
-            return cls(**fields | {
-                "action_space": ActionSpace.from_json(fields["action_space"]),
-                "frame_size": tuple(fields["frame_size"]),
-                "transformer": TransformerConfig(**fields["transformer"]),
-                "codec": CodecConfig(**fields["codec"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise WorldError("bad_checkpoint", f"{where} does not describe a world ({error})") from None
+            return cls(**{name: value for name, value in given.items() if name != "format"} | {
+                "action_space": _space(given["action_space"]),
+                "frame_size": tuple(_listed(given["frame_size"], "frame_size")),
+                "transformer": _sizes(TransformerConfig, given["transformer"], "transformer"),
+                "codec": _sizes(CodecConfig, given["codec"], "codec")})
+        except KeyError as error:
+            problem = f"{error} is missing"
+        except (TypeError, ValueError) as error:
+            problem = error
+        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {RESTORE}")
 
     @property
     def latent_shape(self):
         """(c, h, w) of one frame."""
         return (self.codec.channels, self.frame_size[0] // ImageCodec.stride, self.frame_size[1] // ImageCodec.stride)
+
+
+def _is_whole(value, least):
+    return type(value) is int and value >= least
+
+
+def _is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_text(value):
+    return isinstance(value, str) and bool(value)
+
+
+# field of a WorldConfig: (what is expected, whether a value is that)
+_RULES = {
+    "frames_per_chunk": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
+    "name": ("a name", _is_text),
+    "env": ("the name of an environment", _is_text),
+    "frame_size": (f"height and width, multiples of {ImageCodec.stride}", lambda size: len(size) == 2 and all(
+        _is_whole(length, 1) and length % ImageCodec.stride == 0 for length in size)),
+    "fps": ("a number above 0", lambda x: _is_number(x) and x > 0),
+    "steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in WARPED_STEPS),
+    "first_steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in WARPED_STEPS),
+    "window": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
+    "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
+    "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
+    "columns_per_degree": ("a number", _is_number),
+}
+
+
+def _object(value, what):
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} holds {value!r:.40}: expected an object")
+    return value
+
+
+def _listed(value, what):
+    if not isinstance(value, list):
+        raise ValueError(f"{what} {value!r:.40}: expected a list")
+    return value
+
+
+def _space(given):
+    try:
+        return ActionSpace.from_json(_object(given, "action_space"))
+    except TypeError as error:
+        raise ValueError(f"action_space: {error}") from None
+
+
+def _sizes(kind, given, what):
+    """A TransformerConfig or CodecConfig of JSON; ValueError for a size that is not of its default's kind."""
+    defaults = {field.name: field.default for field in fields(kind)}
+    for name, value in _object(given, what).items():
+        if name in defaults and not _is_like(value, defaults[name]):
+            raise ValueError(f"{what} {name} {value!r}: expected sizes such as {defaults[name]!r}")
+    return kind(**given)
+
+
+def _is_like(value, default):
+    if isinstance(default, tuple):
+        return isinstance(value, list) and len(value) == len(default) and all(map(_is_like, value, default))
+    if isinstance(default, float):
+        return _is_number(value) and value > 0
+    if default is None and value is None:
+        return True
+    return _is_whole(value, 0 if default == 0 else 1)
 
 
 def write_json(path, fields):
@@ -82,9 +170,10 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint") from None
+        raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint, "
+                         f"{RESTORE}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); fetch or train it again") from None
+        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {RESTORE}") from None
 
 
 def save_weights(path, tensors, dtype=None):
@@ -115,7 +204,10 @@ def load_weights(path):
     path = Path(path)
     index = path.with_suffix(".safetensors.index.json")
     if index.exists():
-        files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
+        try:
+            files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {RESTORE}") from None
     else:
         files = [path]
     tensors = {}
@@ -123,10 +215,10 @@ def load_weights(path):
         try:
             tensors.update(load_file(file))
         except FileNotFoundError:
-            raise WorldError("bad_checkpoint", f"{file} is missing; fetch or train this world again") from None
+            raise WorldError("bad_checkpoint", f"{file} is missing; {RESTORE}") from None
         except (SafetensorError, OSError) as error:
             raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}); it is truncated or no safetensors "
-                             "file, fetch or train this world again") from None
+                             f"file, {RESTORE}") from None
     return tensors
 
 

@@ -1,9 +1,7 @@
 """A recorded clip: an H.264 video and a JSON sidecar with every action; playback of it as a World."""
 import base64
 import json
-import os
 import queue
-import sys
 import threading
 import zlib
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ import numpy as np
 
 from worldplay import __version__
 from worldplay.action import Action, ActionSpace
+from worldplay.clip_parts import beside, check_target, finish_parts, lock, part
 from worldplay.world import WorldError
 
 FORMAT, VERSION = "worldplay clip", 1
@@ -54,13 +53,14 @@ class ClipWriter:
         actions  every Action of the branch so far; actions[0] is the null action of the start
         first    number on the branch of the first frame that `add` will get
 
-            Raises OSError when the folder cannot be written.
+            Raises OSError when the folder cannot be written or a folder has the name of the clip.
         """
         self.path, self.error, self.num_frames = Path(path), None, 0
         _check_size(header["frame_size"])
+        check_target(self.path)
         self._header = header
-        self._lines = open(_part(self.path, "jsonl"), "a", encoding="utf-8")  # closed by the thread
-        if not _lock(self._lines):
+        self._lines = open(part(self.path, "jsonl"), "a", encoding="utf-8")  # closed by the thread
+        if not lock(self._lines):
             raise OSError(f"another program is recording {self.path}.mp4; give it another name")
         self._lines.truncate(0)
         actions = [_action_to_json(action) for action in actions]
@@ -97,18 +97,22 @@ class ClipWriter:
         try:
             with self._lines:
                 self._encode()
-            if finish_parts(self.path) != self.num_frames:
-                raise OSError(f"{self.path}.mp4 holds fewer frames than were recorded")
+            num_frames, video = finish_parts(self.path)
         except (OSError, av.error.FFmpegError) as error:  # a full disk, most likely
-            self.error = OSError(f"recording {self.path.name} stopped: {error}; what was written is saved as "
-                                 "a clip at the next start")
+            self.error = OSError(f"recording {self.path.name} stopped: {error}; what was written becomes a "
+                                 f"clip when play next records into {self.path.parent}")
+            return
+        if num_frames < self.num_frames:
+            kept = f"; the video alone is kept as {video}" if video else ""
+            self.error = OSError(f"recording {self.path.name} is damaged: {num_frames} of its "
+                                 f"{self.num_frames} frames were saved{kept}")
 
     def _encode(self):
         rate = Fraction(self._header["fps"]).limit_denominator(1001)
         height, width = self._header["frame_size"]
         # A fragment every quarter of a second and no delay in the encoder: so much is lost at most when the
         # process dies. Each packet goes to the operating system at once.
-        with av.open(_part(self.path, "mp4"), "w", format="mp4", options={
+        with av.open(part(self.path, "mp4"), "w", format="mp4", options={
                 "movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "250000",
                 "flush_packets": "1"}) as video:
             stream = video.add_stream(
@@ -126,78 +130,6 @@ class ClipWriter:
     def _write_line(self, fields):
         self._lines.write(json.dumps(fields) + "\n")
         self._lines.flush()
-
-
-def finish_parts(path):
-    """Turn PATH.part.mp4 and PATH.part.jsonl, torn or not, into PATH.mp4 and PATH.json.
-
-    Returns the number of frames saved; a clip without one whole frame is removed.
-    """
-    path = Path(path)
-    lines = _read_lines(_part(path, "jsonl"))
-    remuxed = _part(path, "final.mp4")
-    num_frames = _remux(_part(path, "mp4"), remuxed, max(0, len(lines) - 1))
-    if num_frames:
-        _write_sidecar(path, lines, num_frames)
-        os.replace(remuxed, _with(path, ".mp4"))
-    for name in ("final.mp4", "mp4", "jsonl"):
-        _part(path, name).unlink(missing_ok=True)
-    return num_frames
-
-
-def recover(folder):
-    """Finish the clips in `folder` that a crash left unfinished; yields (path without suffix, frames saved).
-
-    A clip that another process is still writing is left alone.
-    """
-    for lines in sorted(Path(folder).glob("*.part.jsonl")):
-        with open(lines, encoding="utf-8") as file:
-            is_ours = _lock(file)
-        if not is_ours:
-            continue
-        path = lines.with_name(lines.name.removesuffix(".part.jsonl"))
-        yield path, finish_parts(path)
-
-
-def _write_sidecar(path, lines, num_frames):
-    header, frames = lines[0], lines[1:1 + num_frames]
-    first, actions = header.pop("first"), header.pop("actions")
-    for line in frames:
-        action = line.pop("action")
-        if line["step"] == len(actions):
-            actions.append(action)
-    sidecar = header | {"recorded": [first, first + num_frames], "actions": actions, "frames": frames}
-    temporary = _part(path, "json")
-    temporary.write_text(json.dumps(sidecar), encoding="utf-8")
-    os.replace(temporary, _with(path, ".json"))
-
-
-def _remux(source, target, limit):
-    """Copy the whole packets (frames), at most `limit`, of a video that may be torn; returns how many."""
-    count, options = 0, {"movflags": "faststart"}
-    try:
-        with av.open(source) as torn, av.open(target, "w", format="mp4", options=options) as whole:
-            stream = whole.add_stream_from_template(torn.streams.video[0])
-            for packet in torn.demux(video=0):
-                if packet.dts is None or packet.is_corrupt or count == limit:
-                    break
-                packet.stream = stream
-                whole.mux(packet)
-                count += 1
-    except (av.error.InvalidDataError, av.error.EOFError, IndexError, FileNotFoundError):
-        return count  # torn inside its very head, or within a fragment's table: what came before is whole
-    return count
-
-
-def _read_lines(path):
-    """The objects of a JSON-lines file up to its last whole line, or to the first that is damaged."""
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            break
-    return lines
 
 
 # Reading ----------------------------------------------------------------------------------------------------
@@ -231,14 +163,29 @@ class Clip:
 
     @property
     def num_frames(self):
-        first, stop = self.sidecar["recorded"]
-        return stop - first
+        return len(range(*self.sidecar["recorded"]))
 
     def frames(self):
-        """Yield the video's frames, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it."""
-        with av.open(self.path) as video:
-            for frame in video.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+        """Yield the video's frames, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it.
+
+            Raises WorldError("bad_scene") where the video breaks off, or is not the one of the sidecar.
+        """
+        num_shown, problem = 0, ""
+        try:
+            with av.open(self.path) as video:
+                for packet in video.demux(video=0):
+                    if packet.is_corrupt:
+                        break
+                    for frame in packet.decode():
+                        yield frame.to_ndarray(format="rgb24")
+                        num_shown += 1
+        except IndexError:
+            problem = " (it holds no pictures)"
+        except av.error.FFmpegError as error:
+            problem = f" ({error.strerror})"
+        if problem or num_shown != self.num_frames:
+            raise WorldError("bad_scene", f"clip {self.path}: its video is damaged{problem} after frame "
+                             f"{num_shown} of {self.num_frames}; restore it from a copy")
 
 
 def read_clip(path):
@@ -248,7 +195,7 @@ def read_clip(path):
     """
     path = Path(path)
     path = path.with_suffix("") if path.suffix in (".mp4", ".json") else path
-    sidecar, video = _with(path, ".json"), _with(path, ".mp4")
+    sidecar, video = beside(path, ".json"), beside(path, ".mp4")
     for file in (sidecar, video):
         if not file.is_file():
             raise WorldError("not_found",
@@ -264,7 +211,32 @@ def read_clip(path):
     if version > VERSION:
         raise WorldError("bad_scene",
                          f"clip {path}: written by a newer worldplay (format {version}); update this one")
-    return Clip(video, fields)
+    clip = Clip(video, fields)
+    try:
+        _check_sidecar(clip)
+    except KeyError as error:
+        problem = f"{error} is missing"
+    except (TypeError, ValueError, AttributeError, zlib.error) as error:
+        problem = error
+    else:
+        return clip
+    raise WorldError("bad_scene",
+                     f"clip {path}: {sidecar.name} is damaged ({problem}); restore it from a copy")
+
+
+def _check_sidecar(clip):
+    """Raise an error that says what a sidecar lacks of all that is read of it, or has in a wrong form."""
+    sidecar = clip.sidecar
+    for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
+        if name not in sidecar:
+            raise KeyError(name)
+    dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
+    height, width = sidecar["frame_size"]
+    if not min(height, width, sidecar["fps"]) > 0:
+        raise ValueError("frame_size and fps must be above 0")
+    steps = [record["step"] for record in sidecar["frames"]]
+    if not 0 < len(steps) == clip.num_frames or min(steps) < 0 or max(steps) >= len(clip.actions):
+        raise ValueError("its frames, their numbers and the actions do not belong together")
 
 
 class ClipWorld:
@@ -314,14 +286,6 @@ class ClipWorld:
 # Small things -----------------------------------------------------------------------------------------------
 
 
-def _with(path, suffix):
-    return path.with_name(path.name + suffix)
-
-
-def _part(path, suffix):
-    return _with(path, f".part.{suffix}")
-
-
 def _check_size(frame_size):
     if any(length % 2 for length in frame_size):
         raise ValueError("a clip needs an even height and width (H.264 with halved colour), not "
@@ -352,27 +316,3 @@ def _version(name):
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        file.seek(0)
-        return True
-else:
-    import fcntl
-
-    def _lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True

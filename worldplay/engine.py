@@ -15,7 +15,7 @@ from worldplay.models.codec import ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer, fuse_for_inference
 from worldplay.scene import Scene, load_scene
-from worldplay.world import WorldError
+from worldplay.world import RESTORE, WorldError
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,8 @@ class DreamWorld:
         """Go back to a `snapshot`, which stays valid."""
         self.cache = state["cache"].clone()
         self.frame, self.first_made = state["frame"], state["first_made"]
-        self.columns, self.seed, self.is_mid_step = state["columns"], state["seed"], False
+        self.columns, self.is_mid_step = state["columns"], False
+        self.seed = self.info["seed"] = state["seed"]
 
     @torch.inference_mode()
     def follow(self, frames, actions, others=(), *, start):
@@ -237,10 +238,14 @@ class DreamWorld:
             rng = np.random.default_rng(seed)
             return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
                          actions=[Action()], poses=None, origin={})
+        scenes = self.folder / "scenes"
+        if not any(scenes.glob("*.safetensors")):
+            raise WorldError("bad_scene", f"{self.name} has no scenes: {scenes} is missing or empty; "
+                             f"{RESTORE}, or begin from a picture with --image")
         name = name or self.scenes[0]
         if name not in self.scenes:
             raise WorldError("bad_scene", f"{self.name} has no scene {name!r}; it has {', '.join(self.scenes)}")
-        return load_scene(self.folder / "scenes" / f"{name}.safetensors", self.frame_size)
+        return load_scene(scenes / f"{name}.safetensors", self.frame_size)
 
     def _check_context(self, frames, actions):
         frames = np.ascontiguousarray(frames)

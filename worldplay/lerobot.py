@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.dataset import Rollout, Source, is_held_out, write_frame_cache, write_json
+from worldplay.world import WorldError
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
@@ -333,6 +334,6 @@ def _libraries():
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(f"data sets need {error.name}, which is not installed: "
-                         'pip install "worldplay[data]"') from None
+        raise WorldError("not_found", f"data sets need {error.name}, which is not installed: "
+                                      'run pip install ".[data]" in the checkout') from None
     return av, pyarrow, pyarrow.parquet

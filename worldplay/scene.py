@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
-from worldplay.world import WorldError
+from worldplay.world import RESTORE, WorldError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,26 +46,26 @@ def load_scene(path, frame_size):
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         frames, vectors = tensors["frames"], tensors["actions"]
         space = ActionSpace.from_json(json.loads(header["action_space"]))
+        actions = [space.decode(vector) for vector in vectors]
         origin = json.loads(header["origin"])
     except FileNotFoundError:
-        raise WorldError("bad_scene", f"scene {path} is missing") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); fetch or train this world again") from None
+        raise WorldError("bad_scene", f"scene {path} is missing; {RESTORE}") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); {RESTORE}") from None
     if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
         raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, this world shows "
                          f"uint8 {(*frame_size, 3)}")
-    return Scene(name=path.stem, frames=frames, actions=[space.decode(v) for v in vectors],
-                 poses=tensors.get("poses"), origin=origin)
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=tensors.get("poses"), origin=origin)
 
 
 def image_scene(path, frame_size):
     """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is null."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
     try:
         picture = Image.open(path).convert("RGB")
     except FileNotFoundError:
         raise WorldError("bad_scene", f"image {path} does not exist") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow does
         raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
     height, width = frame_size
     picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)

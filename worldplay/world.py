@@ -6,6 +6,9 @@ import numpy as np
 
 from worldplay.action import Action, ActionSpace
 
+# the remedy for a missing or damaged file of a world
+RESTORE = "restore it from the repository, or train the world again"
+
 
 class WorldError(Exception):
     """A world cannot be opened or cannot go on; `str()` is one line saying what, where and the remedy.

@@ -1,13 +1,17 @@
 """Where worlds are found by name or folder, and which one opens when none is named."""
 import difflib
 import json
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import platformdirs
 
 from worldplay.action import ActionSpace
-from worldplay.world import WorldError
+from worldplay.world import RESTORE, WorldError
+
+log = logging.getLogger(__name__)
 
 # inside an installed package, or beside the package in a checkout
 _PACKAGED = next((path for path in (Path(__file__).parent / "_data" / "checkpoints",) if path.is_dir()),
@@ -45,7 +49,7 @@ def find(name=None):
         Raises WorldError("not_found") with the names there are, or "bad_checkpoint" for a folder without one.
     """
     if name is None:
-        name = default_name()
+        return _named()[default_name()]
     folder = Path(name)
     if (folder / "config.json").is_file():
         return folder
@@ -59,27 +63,37 @@ def find(name=None):
 
 
 def default_name():
-    """The name in the first `default` file on the way: one line of text beside the worlds.
+    """The name in the first `default` file on the way that names a world: one line of text beside them.
 
         Raises WorldError("not_found") where there is none.
     """
+    named = _named()
     for place in _places():
         file = place / "default"
         if file.is_file():
-            return file.read_text(encoding="utf-8").strip()
-    raise WorldError("not_found", f"no default world is named; {_choice(None, _named())}")
+            name = file.read_text(encoding="utf-8", errors="replace").strip()
+            if name in named:
+                return name
+            _warn_once(f"{file} names {name!r:.40}, which is no world here; it is passed over")
+    raise WorldError("not_found", f"no default world is named; {_choice(None, named)}")
 
 
 def cards():
-    """Card of every world that can be opened by name, in order of their names.
-
-        Raises WorldError("bad_checkpoint") where a config.json cannot be read.
-    """
+    """Card of every world that can be opened by name, in order of names; other folders get a warning."""
     try:
         default = default_name()
     except WorldError:
         default = None
-    return [_card(name, folder, name == default) for name, folder in sorted(_named().items())]
+    found = []
+    for config in _configs():
+        if not _is_ours(config):
+            _warn_once(f"{config} describes no world; its folder is passed over")
+    for name, folder in sorted(_named().items()):
+        try:
+            found.append(_card(name, folder, name == default))
+        except WorldError as error:
+            _warn_once(str(error))
+    return found
 
 
 def _places():
@@ -90,19 +104,28 @@ def _places():
 def _named():
     """{name: folder}; the first place on the way wins."""
     named = {}
-    for place in _places():
-        for config in sorted(place.glob("*/config.json")):
-            if _is_ours(config):
-                named.setdefault(config.parent.name, config.parent)
+    for config in _configs():
+        if _is_ours(config):
+            named.setdefault(config.parent.name, config.parent)
     return named
+
+
+def _configs():
+    return [config for place in _places() for config in sorted(place.glob("*/config.json"))]
 
 
 def _is_ours(config):
     """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
     try:
-        return "action_space" in json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:
+        fields = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return True
+    return isinstance(fields, dict) and "action_space" in fields
+
+
+@cache
+def _warn_once(text):
+    log.warning("%s", text)
 
 
 def _choice(name, named):
@@ -117,10 +140,10 @@ def _card(name, folder, is_default):
     path = folder / "config.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return Card(name=name, folder=folder, env=fields["env"], frame_size=tuple(fields["frame_size"]),
-                    fps=fields["fps"], action_space=ActionSpace.from_json(fields["action_space"]),
+        height, width = fields["frame_size"]
+        return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
+                    fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
                     size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
                     is_default=is_default)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); fetch or train it "
-                         "again") from None
+        raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); {RESTORE}") from None

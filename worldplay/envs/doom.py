@@ -213,5 +213,5 @@ def _import_vizdoom():
         import vizdoom
     except ImportError:
         raise WorldError("not_found", "the real Doom worlds need ViZDoom, which is not installed: "
-                                      'pip install "worldplay[doom]"') from None
+                                      'run pip install ".[doom]" in the checkout') from None
     return vizdoom

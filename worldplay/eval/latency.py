@@ -30,8 +30,7 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
 
         Raises ValueError for fewer than 10 frames.
     """
-    if frames < 10:
-        raise ValueError(f"--frames {frames}: expected at least 10")
+    check_frames(frames)
     num_steps = math.ceil(frames / world.config.frames_per_chunk)
     vectors = PLAYERS["explorer"](world.action_space, 1 + num_steps, 0)
     actions = [world.action_space.decode(vector) for vector in vectors]
@@ -46,6 +45,12 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
             "frame_ms_again": 1000 * float(np.median(again)),
             "latency_ms": _percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
             "peak_memory_mib": runtime.peak_memory_mib(world.device)}
+
+
+def check_frames(frames):
+    """Raise ValueError for fewer frames than a bench needs."""
+    if frames < 10:
+        raise ValueError(f"--frames {frames}: expected at least 10")
 
 
 def frame_figures(seconds):

@@ -1,5 +1,6 @@
 """A recorded clip made again from its actions, and compared with what was recorded."""
 import tempfile
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 import worldplay
 from worldplay.action import Action
 from worldplay.clip import ClipWriter, read_clip
+from worldplay.clip_parts import check_target
 from worldplay.envs import open_env
 from worldplay.eval.fidelity import psnr
 from worldplay.world import WorldError
@@ -24,9 +26,15 @@ def run_replay(path, *, world=None, out=None, device="auto"):
     A clip's video is lossy, so the replay is encoded in the same way before the two videos are compared:
     equal frames give equal videos.
 
-        Raises WorldError where the clip or its world cannot be opened, or the world has changed since.
+        Raises WorldError where the clip or its world cannot be opened, its video is damaged, or the world has
+        changed since, and OSError where `out` cannot be written; before anything is played.
     """
     clip = read_clip(path)
+    if out:
+        check_target(Path(out).with_suffix(""))
+        if Path(out).with_suffix("").resolve() == clip.path.with_suffix("").resolve():
+            raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
     opened = open_for(clip, world, device)
     try:
         frames = replay_frames(clip, opened)
@@ -47,7 +55,7 @@ def open_for(clip, name, device):
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
         return open_env(name or sidecar["env"])
-    world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"]["steps"],
+    world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"])
     found, played = world.info["world_hash"], sidecar["world_hash"]
     if found != played:
