@@ -28,7 +28,7 @@ def on_gpu(monkeypatch):
         monkeypatch.setattr(attention, "_xformers", lambda: ops)
         device = SimpleNamespace(type="gpu")
         monkeypatch.setattr(attention.torch, "linspace", lambda *args, device, **rest: linspace(*args, **rest))
-        return attention.backend.__wrapped__(device, torch.float32)
+        return attention.backend.__wrapped__(device, torch.float32, 64)
     linspace = torch.linspace
     return install
 
@@ -46,14 +46,14 @@ def test_xformers_that_is_wrong_or_does_not_run_is_said_and_left(on_gpu, caplog)
 
 def test_the_cpu_asks_for_no_xformers(monkeypatch):
     monkeypatch.setattr(attention, "_xformers", lambda: pytest.fail("asked"))
-    assert attention.backend.__wrapped__(torch.device("cpu"), torch.float32) == "sdpa"
+    assert attention.backend.__wrapped__(torch.device("cpu"), torch.float32, 64) == "sdpa"
 
 
 def test_both_backends_take_the_same_layout(monkeypatch):
     q, k, v = torch.randn(2, 3, 5, 4, 16), torch.randn(2, 4, 30, 16), torch.randn(2, 4, 30, 16)
     by_sdpa = attention.attend(q, k, v)
     monkeypatch.setattr(attention, "_xformers", operator)
-    monkeypatch.setattr(attention, "backend", lambda device, dtype: "xformers")
+    monkeypatch.setattr(attention, "backend", lambda *device: "xformers")
     torch.testing.assert_close(attention.attend(q, k, v), by_sdpa)
 
 
@@ -83,6 +83,11 @@ def test_trainings_attention_is_the_fastest_that_is_right(monkeypatch):
                                        "wrong": lambda *args: 1.1 * attention.plain_attention(*args)})
     assert name == "quick" and times["slow"] > times["quick"]
     assert times["broken"] == "no Triton" and "off by" in times["wrong"]
+
+
+def test_where_no_way_is_right_the_oracle_itself_trains(monkeypatch, caplog):
+    name, _ = chosen(monkeypatch, {"wrong": lambda *args: 1.1 * attention.plain_attention(*args)})
+    assert name == "plain" and "the plain one is taken" in caplog.text
 
 
 def test_a_cpu_has_one_way():

@@ -290,6 +290,7 @@ def _open(config, transformer, codec, device, steps, seed, folder):
     device, device_reason = runtime.pick_device(device)
     dtype, dtype_reason = runtime.pick_dtype(device)
     log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
-             str(dtype).removeprefix("torch."), dtype_reason, attention_backend(device, dtype))
+             str(dtype).removeprefix("torch."), dtype_reason,
+             attention_backend(device, dtype, config.transformer.head_dim))
     return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
                       seed=seed, folder=folder)

@@ -15,7 +15,8 @@ CANDIDATES = ("chunks", "flex")
 def fastest_attention(device, dtype, *, rule, batch, num_frames, num_tokens, num_heads, head_dim, repeats=5):
     """(name, {name: milliseconds, or why it does not run}) of forward and backward with two halves of num_frames.
 
-    Only what gives what the plain way gives counts. A CPU has one way, which is not timed.
+    Only what gives what the plain way gives counts, and the plain way itself is the last resort. A CPU has one way,
+    which is not timed.
     """
     if device.type == "cpu":
         return CANDIDATES[0], {}
@@ -27,7 +28,9 @@ def fastest_attention(device, dtype, *, rule, batch, num_frames, num_tokens, num
     for name, result in times.items():
         log.info("attention by %s: %s", name, result if isinstance(result, str) else f"{result:.2f} ms a layer")
     running = {name: ms for name, ms in times.items() if isinstance(ms, float)}
-    return min(running, key=running.get), times
+    if not running:
+        log.warning("no way of attention is quick and right here; the plain one is taken, which holds every score")
+    return min(running, key=running.get, default="plain"), times
 
 
 def _time(attend, inputs, rule, expected, device, repeats):
@@ -40,6 +43,6 @@ def _time(attend, inputs, rule, expected, device, repeats):
     except (RuntimeError, NotImplementedError) as error:  # a kernel that this GPU or its compiler does not take
         return str(error).splitlines()[0]
     error = float((out[:1].detach() - expected).abs().max())
-    if error > 16 * torch.finfo(inputs[0].dtype).eps:
+    if error > max(4 * torch.finfo(inputs[0].dtype).eps, 1e-4):  # random values below 1 or so
         return f"off by {error:.2g}"
     return float(np.median(times["work"]))

@@ -263,7 +263,7 @@ class Chain:
             if isinstance(model, Transformer):
                 if self.recipe.lora_rank and role in {*stage.trained, stage.result}:
                     add_adapters(model, self.recipe.lora_rank, self.seed)
-                model.causal_attention = self.log["attention"]
+                model.causal_attention = self.log["attention"][self.device.type]["way"]
                 model.checkpoint_activations = loop.checkpoint_activations
                 for block in model.blocks if self.compiled else ():
                     block.compile()
@@ -276,12 +276,13 @@ class Chain:
 
     def _choose_attention(self, cache, windows):
         """The fastest on this device, once for the run: another rounds differently, which a resume must not."""
-        if "attention" not in self.log:
+        chosen, kind = self.log.setdefault("attention", {}), self.device.type
+        if kind not in chosen:
             config = self._transformer(cache)
-            self.log["attention"], self.log["attention_ms"] = fastest_attention(
+            chosen[kind] = dict(zip(("way", "milliseconds"), self._timed("choose attention", lambda: fastest_attention(
                 self.device, self.dtype, rule=self.recipe.context.rule, batch=self.recipe.teacher_forcing_loop.batch,
                 num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.latents.shape[-2:]),
-                num_heads=config.num_heads, head_dim=config.head_dim)
+                num_heads=config.num_heads, head_dim=config.head_dim))))
             self._keep_log()
 
     def _seconds(self, name):
