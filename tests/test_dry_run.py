@@ -39,7 +39,8 @@ def test_operations_without_values_are_those_of_a_real_step(name, dtype):
         with flop_counter() as counter:
             stage.loss(role, batch, DRAWS, real_call(stage, dtype))[0].backward()
         counted, again = work.step_flops(work.on_meta(stage, dtype), role, batch, DRAWS)
-        assert counted == counter.get_total_flops() > 3 * again > 0
+        assert counted == counter.get_total_flops() > 3 * again
+        assert bool(again) == (role == "critic" or name != "dmd"), "a rollout on a cache keeps all it needs"
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -54,7 +55,7 @@ def test_memory_without_values_is_that_of_a_real_step(name, monkeypatch):
         assert without.kept == pytest.approx(real.kept, rel=1e-4)
         assert without.peak == pytest.approx(real.peak, rel=1e-3) and without.kept < without.peak
         assert without.kept_recomputed == pytest.approx(real.kept_recomputed, rel=1e-3)
-        assert without.kept_recomputed <= without.peak_recomputed < without.peak
+        assert without.kept_recomputed <= without.peak_recomputed <= without.peak
 
 
 @pytest.mark.parametrize("name", ["bidirectional", "teacher_forcing", "causal_cd"])

@@ -131,7 +131,7 @@ def test_only_adapters_and_the_action_path_learn_and_the_average_follows(tmp_pat
     for model in stage.models.values():
         add_adapters(model, 3)
     assert not any(p.requires_grad for p in stage.models["ema"].parameters())
-    stage.sheet = lambda batch, draws: np.zeros((4, 4, 3), np.uint8)
+    stage.sheet = lambda batch, draws, call: np.zeros((4, 4, 3), np.uint8)
     before = {role: {name: x.clone() for name, x in model.state_dict().items()}
               for role, model in stage.models.items()}
     assert all(torch.equal(x, before["ema"][name]) for name, x in before["student"].items())

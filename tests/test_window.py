@@ -61,8 +61,8 @@ class Player:
                     "XDG_CONFIG_HOME": str(folder)}
         self.env.pop("SDL_VIDEODRIVER", None)
         code = (f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.fake_worlds import *\n"
-                "from worldplay.app import main\n"
-                f"sys.exit(main(sys.argv[1:], open_world=lambda config: {world}))")
+                "from worldplay import app\nfrom worldplay.log import leave\n"
+                f"leave(app.main(sys.argv[1:], open_world=lambda config: {world}))")
         self.process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=self.env,
                                         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         # the window manager takes a new window off the screen for a moment to frame it; keys before the focus are lost
@@ -197,6 +197,17 @@ def test_the_window_lives_while_a_world_loads_and_closes_at_once(play):
     player.do("key", "Escape")
     status, said = player.end()
     assert status == 0, said
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.8])
+def test_leaving_while_the_real_world_opens_is_no_crash(play, seconds):
+    """The thread that opens it is inside torch then, and cannot be stopped."""
+    player = play(world="app.load(config)")
+    time.sleep(seconds)
+    player.do("key", "Escape")
+    player.do("key", "Escape")
+    status, said = player.end()
+    assert status == 0 and "terminate" not in said, said
 
 
 def test_a_failure_is_on_the_screen_and_one_line_in_the_terminal(play):

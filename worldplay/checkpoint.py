@@ -61,7 +61,7 @@ class WorldConfig:
             raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
                              f"{columns} latents")
         channels = {self.codec.channels, self.transformer.in_channels, self.transformer.out_channels}
-        if len(channels) > 1 or self.transformer.action_channels != self.action_space.num_channels:
+        if len(channels) > 1 or self.transformer.action_channels not in (0, self.action_space.num_channels):
             raise ValueError("the channels of transformer, codec and action_space differ")
 
     def to_json(self):

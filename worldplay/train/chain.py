@@ -212,7 +212,9 @@ class Chain:
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
-            stores[held_out] = store = TrajectoryStore(self._place("trajectories") / name, starts, batch=16)
+            folder = self._place("trajectories") / name
+            self._first_makes(folder / "index.json", lambda: TrajectoryStore(folder, starts, batch=16))
+            stores[held_out] = store = TrajectoryStore(folder, starts, batch=16)
             if not self._timed("trajectories", lambda: self._write_trajectories(store, name, network, windows)):
                 self.where = "trajectories"
                 return None
