@@ -86,6 +86,16 @@ def wan_frame():
         dmd_loop=replace(loop, steps=1_200))  # 1000 published steps: 1000 turns of the critic, 200 of the student
 
 
+def wan_chunk():
+    """The chunk-wise chain of minWM at the size of Wan 2.1 1.3B: 4 latent frames at once, 4 steps; only --dry-run yet."""
+    recipe = wan_frame()
+    # minWM Wan21 Action2V: chunks of 4 among 20 latent frames; its students take 4 steps. A rollout begins with a real
+    # chunk here, which is how a played world begins.
+    return replace(recipe, name="wan-chunk", length=20, student_steps=4,
+                   context=replace(recipe.context, window=20, frames_per_chunk=4),
+                   dmd=replace(recipe.dmd, num_real=4))
+
+
 def tiny_maze():
     """The maze at toy size, in minutes: shows that the whole chain runs here; it plays badly."""
     recipe = doom_maze()
@@ -125,7 +135,7 @@ def finetune():
 log = logging.getLogger("worldplay.train")
 
 RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune,
-           "wan-frame": wan_frame, "ablation-init": ablation_init}
+           "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,8 @@ class TrajectoryStore:
 
     def missing(self):
         """[(number of the file, starts of its windows)] still to be made."""
-        return [(i, starts) for i, starts in enumerate(np.split(self.starts, range(self.batch, len(self.starts), self.batch)))
+        parts = np.split(self.starts, range(self.batch, len(self.starts), self.batch))
+        return [(i, starts) for i, starts in enumerate(parts)
                 if not self._path(i).exists()]
 
     def write(self, number, trajectories):

@@ -52,7 +52,8 @@ class Chain:
                  seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
-        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and teacher to go on from.
+        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and
+        teacher to go on from.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
         several runs; whoever needs it first makes it there.
         """
@@ -341,7 +342,8 @@ class Chain:
             transformer=self._transformer(cache), codec=codec.config,
             steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
             context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
-        weights = {"codec": full_state(codec), "model": _whole_weights(networks["student"]), "teacher": _whole_weights(networks["teacher"])}
+        weights = {"codec": full_state(codec), "model": _whole_weights(networks["student"]),
+                   "teacher": _whole_weights(networks["teacher"])}
         if not self.processes.is_first:
             return
         checkpoint.write_json(self.folder / "config.json", config.to_json())

@@ -93,7 +93,8 @@ class Context:
 
     def predict(self, call, role, noisy, sigma):
         """Velocity [b t c h w] of network `role` at sigma [b t] given this context."""
-        return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **self.conditions)
+        return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma,
+                    **self.conditions)
 
 
 def context_sigma(config, draws, num_frames):

@@ -76,7 +76,8 @@ class Recipe:
                    f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
         for name in ("codec", "decoder"):
             refuse(self.latents and self.loop(name).share,
-                   f"--{name}-loop.share {self.loop(name).share}: this recipe's latents come from another codec, set it to 0")
+                   f"--{name}-loop.share {self.loop(name).share}: this recipe's latents come from another codec, "
+                   "set it to 0")
         needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
             self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
         refuse(needs_score and not self.bidirectional_loop.share,
@@ -92,7 +93,8 @@ class Recipe:
                "--lora-rank: stage bidirectional begins with nothing to adapt; leave out one of the two")
         refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
         # published latents end where the window does: 21 frames, which nobody has trained beyond
-        refuse(self.length < (2 if self.latents is None else 1) * self.context.window, f"--length {self.length}: rolled state is met in sequences of at "
+        least = (2 if self.latents is None else 1) * self.context.window
+        refuse(self.length < least, f"--length {self.length}: rolled state is met in sequences of at "
                f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
         self.context.rule  # which refuses a window without room
         chunk = self.context.frames_per_chunk

@@ -303,7 +303,8 @@ def build_optimizers(model, config, share=1.0):
     vectors = [p for name, p in named if name not in hidden and p.ndim <= 1]
     adam = torch.optim.AdamW([
         {"params": matrices, "weight_decay": config.weight_decay, "base_lr": share * config.lr},
-        {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}], lr=config.lr, betas=config.betas, foreach=True)
+        {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}],
+        lr=config.lr, betas=config.betas, foreach=True)
     if not hidden:
         return [adam]
     muon = Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
