@@ -124,6 +124,12 @@ def test_more_gpus_shard_and_recomputed_blocks_take_time_for_memory():
         estimate(tiny(), gpus=8)
 
 
+def test_the_chunk_wise_recipe_is_one_that_could_run():
+    recipe = train_world.wan_chunk()
+    recipe.check()
+    assert recipe.context.rule.frames_per_chunk == 4 and recipe.student_steps == 4
+
+
 def test_the_published_shape_has_the_published_number_of_parameters_and_fits():
     recipe = train_world.wan_frame()
     recipe.check()
