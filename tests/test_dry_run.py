@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 import train_world
 from test_stages import STAGES, WithTrajectories, data
 from worldplay.eval.latency import flop_counter
-from worldplay.models.transformer import Block
+from worldplay.models.transformer import Block, Transformer
 from worldplay.train import dry_run, work
 from worldplay.train.draws import Draws
 from worldplay.train.dry_run import GIB, estimate, report
@@ -113,8 +113,14 @@ def test_more_gpus_shard_and_recomputed_blocks_take_time_for_memory():
     one, = estimate(tiny())
     four, = estimate(tiny(), gpus=4)
     again, = estimate(tiny(checkpoint_activations=True), gpus=4)
-    for part in ("weights", "gradients", "optimizers"):
+    for part in ("weights", "gradients"):
         assert four.memory[part] == one.memory[part] / 4
+    adam, = estimate(tiny(optim=OptimConfig()))
+    adam_on_four, = estimate(tiny(optim=OptimConfig()), gpus=4)
+    assert adam_on_four.memory["optimizers"] == adam.memory["optimizers"] / 4
+    hidden = 4 * sum(p.numel() for name, p in Transformer(dry_run._transformer(tiny())).named_parameters()
+                     if name.startswith("blocks.") and p.ndim == 2)
+    assert four.memory["optimizers"] == hidden + (one.memory["optimizers"] - hidden) / 4, "Muon's momenta are whole"
     assert four.passes == 1 and four.flops == pytest.approx(one.flops / 4)
     assert again.memory["activations"] < 0.8 * four.memory["activations"]
     assert 1.2 * four.flops < again.flops < 4 / 3 * four.flops

@@ -265,3 +265,9 @@ def test_clips_without_look_leave_the_camera_out(world, tmp_path, monkeypatch):
     tuned = load_world(tmp_path / "run", device="cpu")
     tuned.reset()
     assert tuned.config.columns_per_degree == 0 and len(list(tuned.step(Action({"w"})))) == 1
+
+
+def test_a_chunk_wise_world_stays_one(tmp_path, clips):
+    recipe = tuned_recipe(Tuning(), make_world(tmp_path / "chunks", frames_per_chunk=2), clips)
+    recipe.check(goes_on=True)
+    assert recipe.context.frames_per_chunk == 2 and recipe.length % 2 == 0

@@ -114,9 +114,10 @@ def test_a_damaged_state_and_one_of_another_network_are_refused_in_one_line(tmp_
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(WorldError, match="state cannot be read .*another --out"):
         run(tmp_path, 5)
-    (tmp_path / "state" / ".metadata").write_bytes(b"")
-    with pytest.raises(WorldError, match="state cannot be read .*another --out"):
-        run(tmp_path, 5)
+    for damage in (b"", bytes(100), b"garbage"):
+        (tmp_path / "state" / ".metadata").write_bytes(damage)
+        with pytest.raises(WorldError, match="state cannot be read .*another --out"):
+            run(tmp_path, 5)
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path, monkeypatch):

@@ -206,10 +206,10 @@ def _play_script(config, open_world):
     except WorldError as error:
         raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
     finally:
+        world.close()
         for writer in recorder.close():
             if writer.error:
                 raise writer.error
-        world.close()
     num_frames = len(ready) - 1
     report = {**_facts(world), "frames": num_frames, "fps": round(num_frames / (ready[-1] - began), 3),
               "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(config.out)}

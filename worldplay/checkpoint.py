@@ -1,4 +1,4 @@
-"""A checkpoint folder on disk: config.json, safetensors (sharded or not), training state; always renamed into place."""
+"""A checkpoint folder on disk: config.json, safetensors (sharded or not); always renamed into place."""
 import hashlib
 import json
 import math

@@ -184,8 +184,9 @@ class TrajectoryStore:
         """
         trajectories = np.asarray(trajectories, np.float16)
         require_space(self.folder, trajectories.nbytes * len(self.missing()))
-        draft = self.folder / "draft.npy"
-        np.save(draft, trajectories)
+        draft = self.folder / f"{number:05d}.draft"  # of its own, because several processes write at once
+        with open(draft, "wb") as file:
+            np.save(file, trajectories)
         os.replace(draft, self._path(number))
 
     def read(self, windows):

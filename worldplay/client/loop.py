@@ -140,6 +140,8 @@ class Loop:
         """A reset is done: its frame is shown, and the world waits for the first action."""
         self._is_idle, self._request, self._frame, self._number = True, started.request, started.frames[-1], 0
         is_first = self._mode is Mode.LOADING
+        if is_first:
+            self.timing.loading = self._clock() - self._began
         if is_first or (self._has_ended and self._mode is Mode.PAUSED):
             self._open_menu() if self._is_away else self._resume()
         self._has_ended = False

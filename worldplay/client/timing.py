@@ -20,11 +20,13 @@ class Timing:
     work         from an action handed over to its step's end, context commit included, per frame made
     key_flip     from the oldest input in a frame's action, as it left the queue, to the flip that shows it
     longest_gap  the longest time between two looks at the event queue
+    loading      from the open window to the world in it; None until then
     """
 
     def __init__(self):
         self.work, self.key_flip = [], []
         self.num_frames, self.num_late, self.longest_gap = 0, 0, 0.0
+        self.loading = None
         self._flips = deque(maxlen=120)
         self._served = None
 
@@ -47,7 +49,7 @@ class Timing:
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
     def to_json(self):
-        return {"frames": self.num_frames, "late": self.num_late, "work_ms": summary_ms(self.work),
+        return {"loading_ms": self.loading and round(1000 * self.loading, 3), "frames": self.num_frames, "late": self.num_late, "work_ms": summary_ms(self.work),
                 "key_flip_ms": summary_ms(self.key_flip),
                 "events_gap_max_ms": round(1000 * self.longest_gap, 3)}
 

@@ -222,10 +222,11 @@ class Transformer(nn.Module):
             halves, rotary = 2, torch.cat([rotary, rotary], dim=1)
             clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
-        def attention(q, k, v):
+
+        def attend_by_rule(q, k, v):
             return causal(q, k, v, rule, halves)
         text = None if text is None else self.encode_text(text)
-        x = self._blocks(x, time, rotary, lambda layer: attention, text, recompute=self.checkpoint_activations)
+        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
     def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None):

@@ -331,9 +331,7 @@ class Chain:
                              columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
 
     def _transformer(self, cache):
-        channels = self.recipe.codec.model.channels
-        return replace(self.recipe.transformer, in_channels=channels, out_channels=channels,
-                       action_channels=cache.action_space.num_channels)
+        return self.recipe.network(cache.action_space)
 
     def _export(self, cache, codec, networks):
         recipe, is_distilled = self.recipe, networks["student"] is not networks["teacher"]

@@ -1,6 +1,6 @@
 """What a recipe would take on so many GPUs: its own stages, run on tensors that have shapes and no values."""
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -67,12 +67,12 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
     activations, workspace = max((memory for _, memory in costs.values()), key=sum)
     trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad)
                for role in stage.trained]
-    optimizers = sum(_state_bytes(stage.models[role], loop.optim) for role in stage.trained)
+    optimizers = sum(_state_bytes(stage.models[role], loop.optim, gpus) for role in stage.trained)
     return StageEstimate(
         name=name, parameters=parameters, trained=tuple(stage.trained), micro_batch=micro,
         passes=loop.batch // gpus // micro, is_recomputed=loop.checkpoint_activations, steps=loop.steps,
         memory={"weights": 4 * sum(parameters.values()) / gpus, "gradients": 4 * max(trained) / gpus,
-                "optimizers": optimizers / gpus, "unsharded": _unsharded(stage, gpus, dtype),
+                "optimizers": optimizers, "unsharded": _unsharded(stage, gpus, dtype),
                 "activations": activations, "workspace": workspace},
         flops=loop.batch // gpus // micro
         * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
@@ -115,11 +115,7 @@ def _stage(recipe, name):
 
 
 def _transformer(recipe):
-    if recipe.latents is not None:
-        return recipe.transformer
-    channels = recipe.codec.model.channels
-    return replace(recipe.transformer, in_channels=channels, out_channels=channels,
-                   action_channels=open_env(recipe.env).action_space.num_channels)
+    return recipe.transformer if recipe.latents else recipe.network(open_env(recipe.env).action_space)
 
 
 def _batch(recipe, name, b):
@@ -139,16 +135,17 @@ def _batch(recipe, name, b):
     return batch
 
 
-def _state_bytes(model, optim):
-    """Bytes that the optimizers of a network keep, after a step of theirs."""
+def _state_bytes(model, optim, gpus):
+    """Bytes that the optimizers of a network keep on one of the GPUs, after a step of theirs."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     optimizers = build_optimizers(model, optim)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return sum(x.nbytes for optimizer in optimizers for state in optimizer.state.values()
-               for x in state.values() if isinstance(x, torch.Tensor) and x.ndim)
+    return sum(x.nbytes / (1 if key in getattr(optimizer, "replicated_state", ()) else gpus)
+               for optimizer in optimizers for state in optimizer.state.values()
+               for key, x in state.items() if isinstance(x, torch.Tensor) and x.ndim)
 
 
 def _unsharded(stage, gpus, dtype):

@@ -73,13 +73,13 @@ def tuned_recipe(tuning, init_from, data):
         optim = replace(optim, lr=factor * optim.lr, muon_lr=optim.muon_lr and factor * optim.muon_lr)
         return LoopConfig(share=share, batch=batch, optim=optim)
     columns_per_degree = world.columns_per_degree if source.action_space.look_axes else 0.0
-    absent = LoopConfig(batch=tuning.batch)
+    absent, chunk = LoopConfig(batch=tuning.batch), world.frames_per_chunk
     return Recipe(
         name=source.name, env=source.name, transformer=world.transformer,
-        codec=CodecStageConfig(model=world.codec), length=5 * world.window // 2,
+        codec=CodecStageConfig(model=world.codec), length=-(-5 * world.window // (2 * chunk)) * chunk,
         columns_per_degree=columns_per_degree, student_steps=world.steps,
         context=ContextConfig(window=world.window, sink=world.sink, sink_position=world.sink_position,
-                              null_actions=tuning.null_actions),
+                              frames_per_chunk=chunk, null_actions=tuning.null_actions),
         context_sigma=world.context_sigma, context_walk=0, lora_rank=tuning.lora_rank,
         codec_loop=absent, bidirectional_loop=absent, causal_ode_loop=absent, dmd_loop=absent,
         teacher_forcing_loop=loop(tuning.teacher_share, tuning.batch, _WHOLE if whole else _ADAPTERS),

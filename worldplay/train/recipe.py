@@ -1,5 +1,5 @@
 """A recipe: every number of a named run, checked before the run begins."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldplay.eval.drift import CURVE
@@ -62,6 +62,12 @@ class Recipe:
     def loop(self, stage):
         """LoopConfig of a stage, by its name in STAGES."""
         return getattr(self, f"{stage}_loop")
+
+    def network(self, action_space):
+        """TransformerConfig between the recipe's own codec and the actions of `action_space`."""
+        channels = self.codec.model.channels
+        return replace(self.transformer, in_channels=channels, out_channels=channels,
+                       action_channels=action_space.num_channels)
 
     def check(self, goes_on=False):
         """Raise ValueError, naming the flag, for numbers that would end the run hours later.

@@ -54,7 +54,7 @@ def load_state(folder, models, optimizers, processes):
     if not folder.exists():
         return None
     try:
-        stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        stored = _stored(folder)
         for role, opts in optimizers.items():
             for number, opt in enumerate(opts):
                 _make_room(opt, models[role], f"optimizer/{role}/{number}", stored)
@@ -66,6 +66,14 @@ def load_state(folder, models, optimizers, processes):
         raise WorldError("bad_checkpoint", f"{folder} cannot be read ({_reason(error)}); it is damaged or belongs to "
                          "other networks: remove it to begin this stage again, or give another --out") from None
     return {key.removeprefix("counter/"): x.item() for key, x in counters.items()}
+
+
+def _stored(folder):
+    """{key: what is said of it} of a state; ValueError where that table is damaged, which can break in any way."""
+    try:
+        return dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    except Exception as error:
+        raise ValueError(f"its table is damaged: {error}") from None
 
 
 def replicated(x):
