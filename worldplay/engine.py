@@ -9,9 +9,10 @@ from einops import rearrange
 from worldplay import checkpoint, runtime, zoo
 from worldplay.action import Action
 from worldplay.checkpoint import WorldConfig
+from worldplay.controls import ActionControls
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.models.attention import backend as attention_backend
-from worldplay.models.codec import ImageCodec
+from worldplay.models.codec import ImageCodec, to_uint8
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import Transformer, fuse_for_inference
 from worldplay.scene import Scene, load_scene
@@ -25,7 +26,8 @@ CONTEXT_STEP = 1000  # the sampling step that names the noise of a committed con
 class DreamWorld:
     """The learned world (contract: worldplay.world.World).
 
-    It holds the KV cache, the index of the next frame, the camera's column and the seed; `snapshot` gives them all.
+    It holds the KV cache, the index of the next frame, what actions and decoded latents have added up to, and the
+    seed; `snapshot` gives them all.
     """
 
     def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0, folder=None):
@@ -46,8 +48,8 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "path": "eager", "context_sigma": config.context_sigma,
                      "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
-        self.cache = self._new_cache(1)
-        self.frame, self.first_made, self.columns, self.is_mid_step = 0, 0, 0.0, False
+        self.controls = ActionControls(config.action_space, config.columns_per_degree, dtype)
+        self._begin()
 
     # The World contract
 
@@ -64,21 +66,21 @@ class DreamWorld:
             frames, actions = start.frames, start.actions
         frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
-        self.cache = self._new_cache(1)
-        self.frame, self.columns, self.is_mid_step = 0, 0.0, False
+        self._begin()
         past, actions = self._whole_chunks(frames, actions)
         latents = self.codec.encode_uint8(torch.from_numpy(past).to(self.device))[None]
         vectors = self._vectors(actions)
         for i in range(0, len(past), self.config.frames_per_chunk):
             chunk = slice(i, i + self.config.frames_per_chunk)
-            self._commit(latents[:, chunk], vectors[:, chunk])
+            self._commit(latents[:, chunk], *self.controls.conditions(self.told, vectors[:, chunk], self.frame))
         self.first_made = self.frame
         return frames
 
     @torch.inference_mode()
     def step(self, action):
         """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
-        yield from self._make([action] * self.config.frames_per_chunk)
+        for shown in self._make([action] * self.config.frames_per_chunk):
+            yield from shown
 
     def close(self):
         """Nothing is held open."""
@@ -87,7 +89,7 @@ class DreamWorld:
 
     @torch.inference_mode()
     def walk(self, actions):
-        """Yield one frame, uint8 [H W 3], for every action; for those who know them ahead, as an evaluation.
+        """Yield the frames, uint8 [H W 3], of every action; for those who know them ahead, as an evaluation.
 
         A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
         filled up with the last action; frames beyond it are not shown.
@@ -95,22 +97,22 @@ class DreamWorld:
         size = self.config.frames_per_chunk
         for i in range(0, len(actions), size):
             chunk = actions[i:i + size]
-            for j, frame in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
+            for j, shown in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
                 if j < len(chunk):
-                    yield frame
+                    yield from shown
 
     def snapshot(self):
         """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
         if self.is_mid_step:
             raise WorldError("unfinished_step", "a snapshot is taken between steps")
         return {"cache": self.cache.clone(), "frame": self.frame, "first_made": self.first_made,
-                "columns": self.columns, "seed": self.seed}
+                "told": self.told, "decoded": self.decoded, "seed": self.seed}
 
     def restore(self, state):
         """Go back to a `snapshot`, which stays valid."""
-        self.cache = state["cache"].clone()
+        self.cache, self.is_mid_step = state["cache"].clone(), False
         self.frame, self.first_made = state["frame"], state["first_made"]
-        self.columns, self.is_mid_step = state["columns"], False
+        self.told, self.decoded = state["told"], state["decoded"]
         self.seed = self.info["seed"] = state["seed"]
 
     @torch.inference_mode()
@@ -126,23 +128,21 @@ class DreamWorld:
         (b, n), size = frames.shape[:2], self.config.frames_per_chunk
         skipped = start % size
         actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
-        cache, columns = self._new_cache(b), torch.zeros(b, 1, dtype=torch.float64, device=self.device)
+        cache, told = self._new_cache(b), self.controls.start(b, self.device)
         for i in range(skipped, n, size):
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
-                told = [given[:, chunk] for given in (actions, *others)]
-                made = [self._sample(cache, vectors, self._moved(columns, vectors), i - skipped, self.sigmas)
-                        for vectors in told]
+                each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
+                made = [self._sample(cache, conditions, b, i - skipped, self.sigmas) for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
             vectors = actions[:, chunk]
             if i == skipped:
                 vectors[:, 0] = 0
-            moved = self._moved(columns, vectors)
+            conditions, told = self.controls.conditions(told, vectors, i - skipped)
             pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
             latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
-            self._write(cache, latents, vectors, moved, i - skipped)
-            columns = moved[:, -1:]
+            self._write(cache, latents, conditions, i - skipped)
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -152,62 +152,56 @@ class DreamWorld:
 
     # Inside
 
+    def _begin(self):
+        """Nothing made, nothing told."""
+        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1, self.device), None
+        self.frame, self.first_made, self.is_mid_step = 0, 0, False
+
     def _make(self, actions):
-        """Yield the frames of the next chunk, one for each of its actions; then commit them."""
+        """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a latent."""
         if self.is_mid_step:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if not self.frame:
             raise WorldError("ended", "reset the world before the first step")
-        vectors = self._vectors(actions)
+        conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
         self.is_mid_step = True
-        x0 = self._sample(self.cache, vectors, self._moved(self.columns, vectors), self.frame,
+        x0 = self._sample(self.cache, conditions, 1, self.frame,
                           self.first_sigmas if self.frame == self.first_made else self.sigmas)
         for latent in x0[0]:
-            yield self.codec.decode_uint8(latent[None])[0].cpu().numpy()
-        self._commit(x0, vectors)
+            yield self._decode(latent)
+        self._commit(x0, conditions, told)
         self.is_mid_step = False
 
-    def _sample(self, cache, vectors, columns, frame, sigmas):
-        """x0 [b t c h w] of the chunk at `frame` for the action vectors [b t a]."""
+    def _decode(self, latent):
+        """uint8 [n H W 3]: the frames of the next latent [c h w]."""
+        frames, self.decoded = self.codec.decode_next(latent[None], self.decoded)
+        return to_uint8(frames)[0].cpu().numpy()
+
+    def _sample(self, cache, conditions, batch, frame, sigmas):
+        """x0 [b t c h w] of the chunk at `frame`."""
         def velocity(x, sigma):
-            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame,
-                                            **self._condition(vectors, columns, frame))
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, **conditions)
 
         def noise(step):
-            return self._noise(frame, step).expand(len(vectors), -1, -1, -1, -1)
+            return self._noise(frame, step).expand(batch, -1, -1, -1, -1)
         return sample_frame(velocity, noise, sigmas)
 
-    def _commit(self, x0, vectors):
+    def _commit(self, x0, conditions, told):
         """Write the chunk at self.frame to the cache and move on to the next one."""
-        columns = self._moved(self.columns, vectors)
-        self._write(self.cache, x0, vectors, columns, self.frame)
-        self.columns = float(columns[0, -1])
+        self._write(self.cache, x0, conditions, self.frame)
+        self.told = told
         self.frame += self.config.frames_per_chunk
 
-    def _write(self, cache, x0, vectors, columns, frame):
+    def _write(self, cache, x0, conditions, frame):
         sigma = self.config.context_sigma
         context = add_noise(x0.float(), self._noise(frame, CONTEXT_STEP), sigma) if sigma else x0
-        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame,
-                                **self._condition(vectors, columns, frame))
+        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, **conditions)
 
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""
         shape = (1, 1, *self.config.latent_shape)
         return torch.cat([frame_noise(self.seed, frame + i, step, shape)
                           for i in range(self.config.frames_per_chunk)], dim=1).to(self.device)
-
-    def _condition(self, vectors, columns, frame):
-        known = None  # all, but for the action that led to frame 0
-        if frame == 0:
-            known = (torch.arange(vectors.shape[1], device=self.device) > 0).expand(vectors.shape[:2])
-        return {"actions": vectors.to(self.dtype), "action_mask": known, "columns": columns}
-
-    def _moved(self, columns, vectors):
-        """float64 [b t]: where the camera is after action vectors [b t a] from `columns` on, in token columns."""
-        if not self.config.columns_per_degree:
-            return torch.zeros(vectors.shape[:2], dtype=torch.float64, device=vectors.device)
-        yaw = vectors[..., len(self.action_space.keys)].double()
-        return columns + (yaw * self.action_space.look_limit * self.config.columns_per_degree).cumsum(dim=1)
 
     def _vectors(self, actions):
         """Encoded actions, float32 [1 t a]."""

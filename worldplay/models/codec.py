@@ -102,6 +102,10 @@ class ImageCodec(nn.Module):
         """latents [b c h w] -> frames [b 3 8h 8w], about [-1, 1], not clamped."""
         return self.decoder(latents.to(self.dtype, memory_format=torch.channels_last))
 
+    def decode_next(self, latents, state=None):
+        """(frames [b 1 3 H W] of the next latents [b c h w], None): a latent is one frame, whatever was before."""
+        return self.decode(latents)[:, None], None
+
     def encode_uint8(self, frames):
         """frames uint8 [b H W 3] -> latents [b c h w], float32."""
         return self.encode(to_float(frames))
@@ -117,5 +121,6 @@ def to_float(frames):
 
 
 def to_uint8(frames):
-    """[b 3 H W] in [-1, 1] -> uint8 [b H W 3], rounded to the nearest level."""
-    return rearrange((frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8), "b c H W -> b H W c").contiguous()
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level."""
+    levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "... c H W -> ... H W c").contiguous()
