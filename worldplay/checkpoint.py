@@ -150,6 +150,8 @@ def _sizes(kind, given, what):
 def _is_like(value, default):
     if isinstance(default, tuple):
         return isinstance(value, list) and len(value) == len(default) and all(map(_is_like, value, default))
+    if isinstance(default, bool):
+        return isinstance(value, bool)
     if isinstance(default, float):
         return _is_number(value) and value > 0
     if default is None and value is None:

@@ -39,14 +39,18 @@ def close(value, expected, case):
     torch.testing.assert_close(value, expected, **limits)
 
 
-def network(fixture):
-    """A Transformer of the fixture's sizes, filled by the weight rule; its keys are the published ones."""
+def network(fixture, keys="keys"):
+    """A Transformer of the fixture's sizes, filled by the weight rule; its keys are the published ones.
+
+    keys: the entry of cases.json that names their list
+    """
     sizes = description(fixture)["model_config"]
+    rows = json.loads((FOLDER / fixture / description(fixture)[keys]).read_text())["keys"]
     same = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "eps",
             "patch_size")
     model = Transformer(TransformerConfig(in_channels=sizes["in_dim"], out_channels=sizes["out_dim"],
+                                          has_camera=any("prope_o" in row["key"] for row in rows),
                                           **{name: sizes[name] for name in same}))
-    rows = json.loads((FOLDER / fixture / description(fixture)["keys"]).read_text())["keys"]
     weights = {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
     model.load_state_dict(weights, strict=True)
     return model.requires_grad_(False).eval()

@@ -46,7 +46,8 @@ class _ChunkAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, own_k, own_v, sink_k, sink_v, rule, tokens):
-        k, v = (F.pad(x, (0, 0, _lead(q, rule) * tokens, 0)) for x in (k, v))
+        lead = _lead(q, rule) * tokens
+        k, v = (F.pad(x, (0, 0, lead, 0)).contiguous() for x in (k, v))  # windows are cut out by strides
         out, weights = torch.empty_like(q), []
         for group in _groups(q, rule, tokens):
             scores = group.rows_times(q, k, own_k, sink_k)

@@ -7,7 +7,7 @@ from torch.nn.attention import flex_attention as flex
 
 from worldplay.models.attention import seen_frames
 
-_masks = {}  # of the last shape only: a stage trains one
+_masks = {}  # of the last two only: a stage trains one shape, a camera's branch may have a rule of its own
 
 
 @torch.compiler.disable(recursive=False)  # a graph of its own, so that the mask is made outside of any
@@ -22,7 +22,8 @@ def flex_attention(q, k, v, rule, halves):
     k, v, sees = seen_frames(k, v, rule, halves)
     shape = (rule, halves, q.shape[1], tokens, q.device)
     if shape not in _masks:
-        _masks.clear()
+        if len(_masks) > 1:
+            _masks.clear()
         _masks[shape] = flex.create_block_mask(
             lambda b, h, query, key: sees[query // tokens, key // tokens], None, None, q.shape[1] * tokens,
             k.shape[1] * tokens, device=q.device, _compile=q.device.type != "cpu")

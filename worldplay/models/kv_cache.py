@@ -4,7 +4,8 @@ import copy
 import torch
 from einops import rearrange
 
-from worldplay.models.attention import FrameRule
+from worldplay.models.attention import FrameRule, attend
+from worldplay.models.frame_places import FramePlaces
 from worldplay.models.position import rotate, time_rotary
 
 
@@ -15,6 +16,9 @@ class KVCache:
     not full, the room is right behind the frames it holds; so keys and values are always one contiguous
     slice. A chunk's own keys live in its room, which is no part of what is remembered, until `keep` and
     `advance`.
+
+    Keys are held as they are attended to. For a transformer with a camera they are held as projected, neither turned
+    nor transformed, because both of its branches are made of them; each frame's place is beside them.
 
     rule          FrameRule: window, sink and chunk size in frames
     first_frame   time position of the first frame committed, None while empty
@@ -33,8 +37,10 @@ class KVCache:
         self.first_frame, self.num_frames = None, 0
         shape = (config.num_heads, num_frames * tokens_per_frame, config.head_dim)
         self._slots = torch.zeros(config.num_layers, 2, batch, *shape, dtype=dtype, device=device)
-        self._sink_keys = None
-        if sink and sink_position == "before_window":
+        self._sink_keys, self._places = None, None
+        if config.has_camera:
+            self._places = FramePlaces(self.rule)
+        elif sink and sink_position == "before_window":
             self._sink_keys = torch.zeros_like(self._slots[:, 0, :, :, :sink * tokens_per_frame])
 
     def check(self, frame, num_frames):
@@ -45,6 +51,24 @@ class KVCache:
         if self.first_frame is not None and frame != self.first_frame + self.num_frames:
             raise ValueError(f"frame {frame} is not the next one: the cache holds the past of frame "
                              f"{self.first_frame + self.num_frames}")
+
+    def see(self, rotary, cameras):
+        """Tell where the chunk's frames are, and those of one more chunk if need be; for a transformer with a camera.
+
+        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch away
+
+            Raises ValueError where some frames have cameras and others have none.
+        """
+        starts = range(self.num_frames, self.num_frames + rotary.shape[1], self.rule.frames_per_chunk)
+        self._places.see([self._frames(start) for start in starts], self.num_frames, rotary, cameras)
+
+    def attend(self, layer, q, keys, values, chunks_ahead=0):
+        """What queries q [b t p k d] of a chunk get from the past and from their own chunk; the rest as for `extend`.
+
+        Returns  [b t p k d]; with cameras [b t p 2k d], the heads of that branch behind the others
+        """
+        seen = self.extend(layer, keys, values, chunks_ahead)
+        return attend(q, *seen) if self._places is None else self._places.attend(q, *seen, chunks_ahead)
 
     def extend(self, layer, keys, values, chunks_ahead=0):
         """Keys and values, [b k l d] each, that a chunk sees: the past and its own, put into its room.
@@ -84,6 +108,19 @@ class KVCache:
         if self.first_frame is None:
             self.first_frame = frame
         self.num_frames += self.rule.frames_per_chunk
+        if self._places is not None:
+            self._places.advance(self._frames(self.num_frames))
+
+    def reanchor(self, motion):
+        """Go over to another world frame: cameras given from now on have viewmats T @ motion for what was T.
+
+        motion [4 4] or [b 4 4], rigid. Source: the caller's CameraRig, before float32 feels the way from its anchor.
+
+            Raises ValueError where the frames have no cameras.
+        """
+        if self._places is None:
+            raise ValueError("a cache of a transformer without a camera has no anchor to move")
+        self._places.reanchor(motion)
 
     def remembered(self):
         """A copy of what the next chunk will see of the past: keys and values [layers 2 b k l d]."""
@@ -94,11 +131,17 @@ class KVCache:
         other = copy.copy(self)
         other._slots = self._slots.clone()
         other._sink_keys = None if self._sink_keys is None else self._sink_keys.clone()
+        other._places = None if self._places is None else self._places.clone()
         return other
 
     def _room(self, start):
         """Slot where the room of the chunk beginning at frame count `start` begins."""
         return min(start, self.rule.window - self.rule.frames_per_chunk)
+
+    def _frames(self, start):
+        """Numbers of the frames that the chunk beginning at frame count `start` finds, in the order of their slots."""
+        sink, ring = self.rule.sink, self.rule.window - self.rule.sink - self.rule.frames_per_chunk
+        return [slot if slot < sink else start - 1 - (start - 1 - slot) % ring for slot in range(self._room(start))]
 
     def _frame(self, slots, index):
         return slots[..., index * self.tokens_per_frame:(index + 1) * self.tokens_per_frame, :]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from worldplay.models.transformer import CrossAttention, SelfAttention
+from worldplay.models.block import CrossAttention, SelfAttention
 
 ACTION_PATH = ("action_embedding.", "null_action")
 
@@ -37,7 +37,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(model, rank, seed=0):
-    """Let a Transformer learn by adapters on q, k, v, o of its attention, and by its whole action path.
+    """Let a Transformer learn by adapters on its attention's linear layers, and by its whole action path.
 
     All else is frozen, in place; what it predicts does not change. A frozen model, such as a running average,
     stays frozen. Returns the model.
@@ -45,7 +45,8 @@ def add_adapters(model, rank, seed=0):
     generator, kept = torch.Generator().manual_seed(seed), set()
     attentions = [module for module in model.modules() if isinstance(module, (SelfAttention, CrossAttention))]
     for attention in attentions:
-        for name in ("q", "k", "v", "o"):
+        layers = ("q", "k", "v", "o", "prope_o")
+        for name in (name for name in layers if getattr(attention, name, None) is not None):
             adapted = LowRank(getattr(attention, name), rank, generator)
             setattr(attention, name, adapted)
             kept |= {adapted.down, adapted.up}

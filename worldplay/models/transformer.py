@@ -1,5 +1,4 @@
 """The diffusion transformer in the Wan 2.1 layout, one class for the trainer and the player."""
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from worldplay.models.attention import FrameRule, attend, causal_attention
+from worldplay.models.attention import FrameRule, causal_attention
+from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
-from worldplay.models.position import frame_rotary, rotate
+from worldplay.models.position import frame_rotary
+from worldplay.models.prope import causal_branches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class TransformerConfig:
     """Rows that a prompt is padded to."""
     action_channels: int = 0
     """Length of an encoded action; 0: no actions."""
+    has_camera: bool = False
+    """Whether attention has a second branch, by the cameras of the frames."""
     eps: float = 1e-6
     """Added to a variance before the root in every norm."""
 
@@ -46,6 +49,8 @@ class TransformerConfig:
         object.__setattr__(self, "patch_size", tuple(self.patch_size))
         if self.dim % self.num_heads or self.dim // self.num_heads % 2:
             raise ValueError(f"dim {self.dim} must be num_heads {self.num_heads} times an even number")
+        if self.has_camera and self.head_dim % 4:
+            raise ValueError(f"has_camera: a head of {self.head_dim} channels must be a multiple of 4")
         if len(self.patch_size) != 3 or self.patch_size[0] != 1:
             raise ValueError(f"patch_size {self.patch_size} must be (1, rows, columns)")
 
@@ -56,110 +61,6 @@ class TransformerConfig:
     def num_tokens(self, h, w):
         """Tokens of one frame of h x w latents."""
         return (h // self.patch_size[1]) * (w // self.patch_size[2])
-
-
-class SelfAttention(nn.Module):
-    """Attention between tokens; queries and keys are normalised over the full width, turned by position."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.num_heads, self.width, self.eps = config.num_heads, config.dim, config.eps
-        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
-        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
-        self.fused = None
-
-    def fuse(self):
-        """Keep the joined weights of q, k and v instead of their parts."""
-        weight, bias, gain = (nn.Parameter(x.detach(), requires_grad=False) for x in self.joined())
-        self.fused = nn.ParameterList([weight, bias, gain])
-        del self.q, self.k, self.v, self.norm_q, self.norm_k
-
-    def joined(self):
-        """Weight [3e e] and bias [3e] of q, k and v in one layer, and the gains [2 e] of both norms."""
-        parts = (self.q, self.k, self.v)
-        return (torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]),
-                torch.stack([self.norm_q.weight, self.norm_k.weight]))
-
-    def project(self, x, rotary):
-        """Turned queries, turned keys and values, [b t p k d] each, of x [b t p e]."""
-        weight, bias, gain = self.joined() if self.fused is None else self.fused
-        q_k, v = F.linear(x, weight, bias).split([2 * self.width, self.width], dim=-1)
-        q_k = rearrange(q_k, "b t p (two e) -> b t p two e", two=2)
-        q_k = F.rms_norm(q_k, (self.width,), eps=self.eps) * gain
-        q_k = rotate(rearrange(q_k, "b t p two (k d) -> b t p (two k) d", k=self.num_heads), rotary)
-        return *q_k.chunk(2, dim=3), rearrange(v, "b t p (k d) -> b t p k d", k=self.num_heads)
-
-    def forward(self, x, rotary, attention):
-        out = attention(*self.project(x, rotary))
-        return self.o(rearrange(out, "b t p k d -> b t p (k d)"))
-
-
-class CrossAttention(nn.Module):
-    """Attention of tokens to the rows of a text."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
-        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
-
-    def keys_values(self, rows):
-        """Keys and values, [b k l d] each, of embedded text rows [b l e]."""
-        return tuple(rearrange(x, "b l (k d) -> b k l d", k=self.num_heads)
-                     for x in (self.norm_k(self.k(rows)), self.v(rows)))
-
-    def forward(self, x, keys, values):
-        q = rearrange(self.norm_q(self.q(x)), "b t p (k d) -> b t p k d", k=self.num_heads)
-        return self.o(rearrange(attend(q, keys, values), "b t p k d -> b t p (k d)"))
-
-
-class Block(nn.Module):
-    """Self-attention, cross-attention when there is text, and a two-layer network; modulated per frame."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.width, self.eps = (config.dim,), config.eps
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
-        self.self_attn = SelfAttention(config)
-        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps) if config.text_dim else None
-        self.cross_attn = CrossAttention(config) if config.text_dim else None
-        self.ffn = nn.Sequential(nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"),
-                                 nn.Linear(config.ffn_dim, config.dim))
-
-    def forward(self, x, modulation, rotary, attention, text):
-        """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.rows(modulation)
-        x = torch.addcmul(x, gate_a, self.self_attn(self.modulated(x, shift_a, scale_a), rotary, attention))
-        if self.cross_attn is not None:
-            x = x + self.cross_attn(self.norm3(x), *text)
-        return torch.addcmul(x, gate_f, self.ffn(self.modulated(x, shift_f, scale_f)))
-
-    def keys_values(self, x, modulation, rotary):
-        """Only the keys and values, [b t p k d] each, of the block's self-attention."""
-        shift, scale = self.rows(modulation)[:2]
-        return self.self_attn.project(self.modulated(x, shift, scale), rotary)[1:]
-
-    def rows(self, modulation):
-        """The six rows [b t 1 e] of the block's own plus the frames' modulation."""
-        return (self.modulation + modulation)[..., None, :].unbind(dim=2)
-
-    def modulated(self, x, shift, scale):
-        return torch.addcmul(shift, F.layer_norm(x, self.width, eps=self.eps), 1 + scale)
-
-
-class Head(nn.Module):
-    """Tokens [b t p e] to the values of their patches, channel fastest."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.width, self.eps = (config.dim,), config.eps
-        self.head = nn.Linear(config.dim, math.prod(config.patch_size) * config.out_channels)
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
-
-    def forward(self, x, time):
-        """time [b t e]: the time embedding before its projection."""
-        shift, scale = (self.modulation + time[:, :, None])[..., None, :].unbind(dim=2)
-        return self.head(torch.addcmul(shift, F.layer_norm(x, self.width, eps=self.eps), 1 + scale))
 
 
 class Transformer(nn.Module):
@@ -190,7 +91,7 @@ class Transformer(nn.Module):
 
     def forward(self, noisy, sigma, *, actions=None, action_mask=None, columns=None, text=None, clean=None,
                 clean_sigma=None, is_clean_trained=True, frames_per_chunk=1, window=None, sink=0,
-                sink_position="absolute", is_causal=True, attention=None):
+                sink_position="absolute", is_causal=True, attention=None, cameras=None):
         """Velocity of a whole sequence of frames, for training.
 
         noisy        [b t c h w]  frames at noise level sigma
@@ -204,6 +105,7 @@ class Transformer(nn.Module):
         columns      [b t]        added to the column positions of a frame's tokens
         attention    a name in CAUSAL_ATTENTION; None takes the transformer's own, `causal_attention`
         is_causal    False: every frame sees every frame; then there is no clean, window or sink
+        cameras      Cameras of the t frames, for a transformer that has_camera; None leaves that branch away
         frames_per_chunk, window, sink, sink_position: see FrameRule; window counts frames, the chunk included
         Returns      [b t c h w]  velocity of the noisy frames, in the dtype of the weights
 
@@ -215,47 +117,51 @@ class Transformer(nn.Module):
         t, grid = noisy.shape[1], self._grid(noisy)
         rule = FrameRule(frames_per_chunk=frames_per_chunk if is_causal else t, window=window, sink=sink,
                          sink_position=sink_position)
+        self._check_cameras(cameras, t)
         rotary = frame_rotary(torch.arange(t, device=noisy.device), grid, self.config.head_dim, columns)
         time, x = self._time(noisy, sigma, actions, action_mask), self._tokens(noisy)
         halves = 1
         if clean is not None:
-            halves, rotary = 2, torch.cat([rotary, rotary], dim=1)
+            halves, rotary, cameras = 2, torch.cat([rotary, rotary], dim=1), cameras and cameras.twice()
             clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
+
+        by_rule = partial(causal, rule=rule, halves=halves)
+        if self.config.has_camera:  # both branches are made of queries and keys that are not turned yet
+            by_rule, rotary = causal_branches(causal, rule, halves, rotary, cameras), None
 
         def attend_by_rule(q, k, v):
             if halves == 2 and not is_clean_trained:
                 k, v = (torch.cat([x[:, :t].detach(), x[:, t:]], dim=1) for x in (k, v))
-            return causal(q, k, v, rule, halves)
+            return by_rule(q, k, v)
         text = None if text is None else self.encode_text(text)
         x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
-    def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None):
+    def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None,
+                cameras=None):
         """Velocity of the next chunk, seen from the past in `cache`, which is only read.
 
         x        [b t c h w]  the chunk at noise level sigma ([b t] or a number)
         frame    int, time position of its first frame
         text     keys and values by `encode_text`, for a transformer with text
-        actions, action_mask, columns: as in `forward`, for the frames of the chunk
+        actions, action_mask, columns, cameras: as in `forward`, for the frames of the chunk
         Returns  [b t c h w]  in the dtype of the weights
         """
         cache.check(frame, x.shape[1])
-        chunk = self._chunk(x, sigma, frame, actions, action_mask, columns)
-
-        def attention(layer, q, k, v):
-            return attend(q, *cache.extend(layer, k, v))
-        tokens = self._blocks(*chunk, lambda layer: partial(attention, layer), text)
+        chunk = self._chunk(x, sigma, cache, frame, actions, action_mask, columns, cameras)
+        tokens = self._blocks(*chunk, lambda layer: partial(cache.attend, layer), text)
         return self._latents(self.head(tokens, chunk[1]), self._grid(x))
 
-    def commit(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None):
+    def commit(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None,
+               cameras=None):
         """Write the finished chunk x, at noise level sigma, into `cache`; arguments as for `denoise`."""
         cache.check(frame, x.shape[1])
-        tokens, time, rotary = self._chunk(x, sigma, frame, actions, action_mask, columns)
+        tokens, time, rotary = self._chunk(x, sigma, cache, frame, actions, action_mask, columns, cameras)
         last = len(self.blocks) - 1
 
         def attention(layer, q, k, v):
-            out = attend(q, *cache.extend(layer, k, v))
+            out = cache.attend(layer, q, k, v)
             cache.keep(layer)
             return out
         tokens = self._blocks(tokens, time, rotary, lambda layer: partial(attention, layer), text, last)
@@ -264,11 +170,11 @@ class Transformer(nn.Module):
         cache.advance(frame)
 
     def commit_and_denoise(self, clean, clean_sigma, noisy, sigma, cache, *, frame, actions=None,
-                           action_mask=None, columns=None, text=None):
+                           action_mask=None, columns=None, text=None, cameras=None):
         """`commit` of a chunk and the first `denoise` of the one after it, in one pass over both.
 
         clean, noisy  [b t c h w]   frame: time position of the first clean frame
-        actions, action_mask, columns: for the frames of both chunks, [b 2t ...]
+        actions, action_mask, columns, cameras: for the frames of both chunks, [b 2t ...]
         Returns       [b t c h w]   velocity of the noisy chunk
         """
         t = clean.shape[1]
@@ -276,12 +182,12 @@ class Transformer(nn.Module):
         sigmas = [torch.as_tensor(x, device=clean.device).expand(clean.shape[:2])
                   for x in (clean_sigma, sigma)]
         both, sigmas = torch.cat([clean, noisy], dim=1), torch.cat(sigmas, dim=1)
-        chunk = self._chunk(both, sigmas, frame, actions, action_mask, columns)
+        chunk = self._chunk(both, sigmas, cache, frame, actions, action_mask, columns, cameras)
 
         def attention(layer, q, k, v):
-            first = attend(q[:, :t], *cache.extend(layer, k[:, :t], v[:, :t]))
+            first = cache.attend(layer, q[:, :t], k[:, :t], v[:, :t])
             cache.keep(layer)
-            second = attend(q[:, t:], *cache.extend(layer, k[:, t:], v[:, t:], chunks_ahead=1))
+            second = cache.attend(layer, q[:, t:], k[:, t:], v[:, t:], chunks_ahead=1)
             return torch.cat([first, second], dim=1)
         tokens = self._blocks(*chunk, lambda layer: partial(attention, layer), text)
         cache.advance(frame)
@@ -306,10 +212,17 @@ class Transformer(nn.Module):
     def dtype(self):
         return self.head.head.weight.dtype
 
-    def _chunk(self, x, sigma, frame, actions, known, columns):
-        """(tokens, time embedding, rotary) of frames x [b t c h w] from time position `frame` on."""
+    def _chunk(self, x, sigma, cache, frame, actions, known, columns, cameras):
+        """(tokens, time embedding, rotary) of frames x [b t c h w] from time position `frame` on.
+
+        With a camera the cache turns keys as it reads them: it is told how, and rotary is None.
+        """
+        self._check_cameras(cameras, x.shape[1])
         times = torch.arange(frame, frame + x.shape[1], device=x.device)
         rotary = frame_rotary(times, self._grid(x), self.config.head_dim, columns)
+        if self.config.has_camera:
+            cache.see(rotary, cameras)
+            rotary = None
         return self._tokens(x), self._time(x, sigma, actions, known), rotary
 
     def _blocks(self, x, time, rotary, attention, text, num_layers=None, recompute=False):
@@ -321,6 +234,12 @@ class Transformer(nn.Module):
             run = partial(checkpoint, block, use_reentrant=False) if recompute and torch.is_grad_enabled() else block
             x = run(x, modulation, rotary, attention(layer), text and text[layer])
         return x
+
+    def _check_cameras(self, cameras, num_frames):
+        if cameras is not None and not self.config.has_camera:
+            raise ValueError("this transformer takes no cameras: its has_camera is False")
+        if cameras is not None and cameras.matrices.shape[1] != num_frames:
+            raise ValueError(f"cameras of {cameras.matrices.shape[1]} frames for {num_frames} frames")
 
     def _modulation(self, time):
         return rearrange(self.time_projection(time), "b t (m e) -> b t m e", m=6)
@@ -370,7 +289,8 @@ class Transformer(nn.Module):
                 nn.init.normal_(embedding[2].weight, std=0.02)
         if self.action_embedding is not None:
             nn.init.xavier_uniform_(self.action_embedding[0].weight)
-        nn.init.zeros_(self.head.head.weight)
+        for layer in (self.head.head, *(block.self_attn.prope_o for block in self.blocks if self.config.has_camera)):
+            nn.init.zeros_(layer.weight)
 
 
 def fuse_for_inference(model):

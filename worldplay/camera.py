@@ -1,0 +1,117 @@
+"""The camera rig: keys and mouse move a camera through the world, one pose for every latent."""
+import re
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+
+from worldplay.action import MAX_STEPS, Action, ActionSpace
+
+STEP = 0.08  # units that the camera moves in one latent at full speed
+TURN = 3.0  # degrees that it turns then
+REACH = 4.0  # units from the anchor beyond which float32, and bfloat16 the more, begins to feel the way
+
+# (fx, fy) over (width, height) of the picture
+TRAINING_INTRINSICS = (0.5050505, 0.89786756)  # of the published training data
+REFERENCE_INTRINSICS = (0.5, 0.5)  # of the published sampling script
+
+# what the training data holds; a rig also knows u and down, which lift and lower the camera
+CAMERA_SPACE = ActionSpace(("w", "s", "a", "d", "i", "j", "k", "l"), look_limit=TURN, look_axes=2)
+
+_MOVES = {"w": (0, 0, 1), "s": (0, 0, -1), "d": (1, 0, 0), "a": (-1, 0, 0), "u": (0, -1, 0), "down": (0, 1, 0)}
+_TURNS = {"l": (1, 0), "j": (-1, 0), "k": (0, 1), "i": (0, -1)}  # times TURN: (yaw right, pitch down)
+_POSE_KEYS = {key: key for key in "wsadujlik"} | {"dn": "down"}
+_SEGMENT = re.compile(r"(?P<key>[a-z]+)\*(?P<count>[0-9]+)")
+
+
+@dataclass(frozen=True, eq=False)
+class CameraRig:
+    """Where a camera is, seen from its anchor; it never changes, so a rig is its own snapshot.
+
+    pose  float64 [4 4], camera to anchor; x right, y down, z forward
+    """
+    pose: np.ndarray = field(default_factory=lambda: np.eye(4))
+
+    @property
+    def viewmat(self):
+        """float32 [4 4], anchor to camera."""
+        return _inverse(self.pose).astype(np.float32)
+
+    def step(self, action):
+        """The rig one latent later: it turns first, then moves along its new axes.
+
+        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move at most STEP units in all.
+
+        Source: minWM, Wan21 camera trajectories; there a diagonal move has the full step along both axes.
+        """
+        move, (yaw, pitch) = _motion(action)
+        pose = self.pose.copy()
+        pose[:3, :3] = pose[:3, :3] @ _about_y(np.radians(yaw)) @ _about_x(np.radians(-pitch))
+        pose[:3, 3] += pose[:3, :3] @ move
+        return CameraRig(pose)
+
+    def reanchored(self):
+        """(rig, None) within REACH of the anchor; beyond it (the same camera, anchored where it is, G).
+
+        G  float64 [4 4]: what were viewmats T are T @ G from now on, also those given before (KVCache.reanchor)
+        """
+        if np.linalg.norm(self.pose[:3, 3]) <= REACH:
+            return self, None
+        return CameraRig(), self.pose
+
+
+def is_trained(action):
+    """Whether a step is one of the training data's: one motion at full speed, neither none nor two, and not up or down."""
+    move, turn = _motion(action)
+    motions = np.abs([*move, *turn])
+    return np.count_nonzero(motions) == 1 and not move[1] and np.isclose(motions.max(), STEP if move.any() else TURN)
+
+
+def viewmats(actions):
+    """float32 [1 + n 4 4], world to camera: the start, and where each of n actions leads."""
+    return np.stack([rig.viewmat for rig in accumulate(actions, CameraRig.step, initial=CameraRig())])
+
+
+def parse_poses(text):
+    """Viewmats of a pose string such as "w*19,j*10", the grammar of published prompts; world steps have `parse_script`.
+
+    text     comma-separated key*count with one of the keys w s a d u dn i j k l; the count may be 0
+    Returns  float32 [f 4 4], world to camera: the start and one more per step
+
+        Raises ValueError naming the segment that cannot be read, or that goes beyond MAX_STEPS.
+
+    Source: minWM, Wan21 camera trajectories.
+    """
+    actions = []
+    for number, segment in enumerate(text.split(","), 1):
+        where, match = f"poses segment {number} {segment.strip()!r}", _SEGMENT.fullmatch(segment.strip())
+        if not match or match["key"] not in _POSE_KEYS:
+            raise ValueError(f'{where}: expected key*count such as w*19, with a key of {" ".join(_POSE_KEYS)}')
+        if len(actions) + int(match["count"]) > MAX_STEPS:
+            raise ValueError(f"{where}: there are at most {MAX_STEPS} steps; write fewer")
+        actions += [Action(frozenset({_POSE_KEYS[match["key"]]}))] * int(match["count"])
+    return viewmats(actions)
+
+
+def _motion(action):
+    """(units [3] along the camera's axes, degrees (yaw right, pitch down)) of one step."""
+    move = np.sum([_MOVES[key] for key in action.keys if key in _MOVES] or [(0, 0, 0)], axis=0, dtype=np.float64)
+    turn = TURN * np.sum([_TURNS[key] for key in action.keys if key in _TURNS] or [(0, 0)], axis=0) + action.look
+    return STEP * move / max(1.0, np.linalg.norm(move)), turn.clip(-TURN, TURN)
+
+
+def _inverse(pose):
+    inverse = np.eye(4)
+    inverse[:3, :3] = pose[:3, :3].T
+    inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    return inverse
+
+
+def _about_x(angle):
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def _about_y(angle):
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])

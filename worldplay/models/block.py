@@ -1,0 +1,125 @@
+"""One block of the transformer, its two attentions, and the head behind the last block."""
+import math
+
+import torch
+from einops import rearrange
+from torch import nn
+from torch.nn import functional as F
+
+from worldplay.models.attention import attend
+from worldplay.models.position import rotate
+
+
+class SelfAttention(nn.Module):
+    """Attention between tokens; queries and keys are normalised over the full width, turned by position.
+
+    With a camera there is a branch beside that, of the same queries, keys and values and with an output of its own.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.num_heads, self.width, self.eps = config.num_heads, config.dim, config.eps
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.prope_o = nn.Linear(config.dim, config.dim) if config.has_camera else None
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
+        self.fused = None
+
+    def fuse(self):
+        """Keep the joined weights of q, k and v instead of their parts."""
+        weight, bias, gain = (nn.Parameter(x.detach(), requires_grad=False) for x in self.joined())
+        self.fused = nn.ParameterList([weight, bias, gain])
+        del self.q, self.k, self.v, self.norm_q, self.norm_k
+
+    def joined(self):
+        """Weight [3e e] and bias [3e] of q, k and v in one layer, and the gains [2 e] of both norms."""
+        parts = (self.q, self.k, self.v)
+        return (torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]),
+                torch.stack([self.norm_q.weight, self.norm_k.weight]))
+
+    def project(self, x, rotary):
+        """Queries and keys, turned unless rotary is None, and values, [b t p k d] each, of x [b t p e]."""
+        weight, bias, gain = self.joined() if self.fused is None else self.fused
+        q_k, v = F.linear(x, weight, bias).split([2 * self.width, self.width], dim=-1)
+        q_k = rearrange(q_k, "b t p (two e) -> b t p two e", two=2)
+        q_k = F.rms_norm(q_k, (self.width,), eps=self.eps) * gain
+        q_k = rearrange(q_k, "b t p two (k d) -> b t p (two k) d", k=self.num_heads)
+        q_k = q_k if rotary is None else rotate(q_k, rotary)
+        return *q_k.chunk(2, dim=3), rearrange(v, "b t p (k d) -> b t p k d", k=self.num_heads)
+
+    def forward(self, x, rotary, attention):
+        out = rearrange(attention(*self.project(x, rotary)), "b t p k d -> b t p (k d)")
+        if out.shape[-1] == self.width:
+            return self.o(out)
+        turned, seen = out.split(self.width, dim=-1)
+        return self.o(turned) + self.prope_o(seen)
+
+
+class CrossAttention(nn.Module):
+    """Attention of tokens to the rows of a text."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
+
+    def keys_values(self, rows):
+        """Keys and values, [b k l d] each, of embedded text rows [b l e]."""
+        return tuple(rearrange(x, "b l (k d) -> b k l d", k=self.num_heads)
+                     for x in (self.norm_k(self.k(rows)), self.v(rows)))
+
+    def forward(self, x, keys, values):
+        q = rearrange(self.norm_q(self.q(x)), "b t p (k d) -> b t p k d", k=self.num_heads)
+        return self.o(rearrange(attend(q, keys, values), "b t p k d -> b t p (k d)"))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention when there is text, and a two-layer network; modulated per frame."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width, self.eps = (config.dim,), config.eps
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
+        self.self_attn = SelfAttention(config)
+        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps) if config.text_dim else None
+        self.cross_attn = CrossAttention(config) if config.text_dim else None
+        self.ffn = nn.Sequential(nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"),
+                                 nn.Linear(config.ffn_dim, config.dim))
+
+    def forward(self, x, modulation, rotary, attention, text):
+        """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
+
+        rotary is None where `attention` turns queries and keys itself, because it also needs them as they are.
+        """
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.rows(modulation)
+        x = torch.addcmul(x, gate_a, self.self_attn(self.modulated(x, shift_a, scale_a), rotary, attention))
+        if self.cross_attn is not None:
+            x = x + self.cross_attn(self.norm3(x), *text)
+        return torch.addcmul(x, gate_f, self.ffn(self.modulated(x, shift_f, scale_f)))
+
+    def keys_values(self, x, modulation, rotary):
+        """Only the keys and values, [b t p k d] each, of the block's self-attention."""
+        shift, scale = self.rows(modulation)[:2]
+        return self.self_attn.project(self.modulated(x, shift, scale), rotary)[1:]
+
+    def rows(self, modulation):
+        """The six rows [b t 1 e] of the block's own plus the frames' modulation."""
+        return (self.modulation + modulation)[..., None, :].unbind(dim=2)
+
+    def modulated(self, x, shift, scale):
+        return torch.addcmul(shift, F.layer_norm(x, self.width, eps=self.eps), 1 + scale)
+
+
+class Head(nn.Module):
+    """Tokens [b t p e] to the values of their patches, channel fastest."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width, self.eps = (config.dim,), config.eps
+        self.head = nn.Linear(config.dim, math.prod(config.patch_size) * config.out_channels)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+
+    def forward(self, x, time):
+        """time [b t e]: the time embedding before its projection."""
+        shift, scale = (self.modulation + time[:, :, None])[..., None, :].unbind(dim=2)
+        return self.head(torch.addcmul(shift, F.layer_norm(x, self.width, eps=self.eps), 1 + scale))
