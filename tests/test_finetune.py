@@ -14,7 +14,7 @@ from worldplay import checkpoint, runtime
 from worldplay.action import Action, ActionSpace
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import Rollout, Source
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.lerobot import ShardWriter, finish
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_weights

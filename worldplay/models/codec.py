@@ -65,6 +65,7 @@ class LatentNorm(nn.BatchNorm2d):
 class ImageCodec(nn.Module):
     """Encoder and decoder; latents have mean 0 and variance 1 per channel over the training frames."""
     stride = 8
+    frames_per_latent = 1
 
     def __init__(self, config):
         super().__init__()
@@ -116,11 +117,11 @@ class ImageCodec(nn.Module):
 
 
 def to_float(frames):
-    """uint8 [b H W 3] -> float32 [b 3 H W] in [-1, 1]."""
-    return rearrange(frames, "b H W c -> b c H W").float() / 127.5 - 1
+    """uint8 [... H W 3] -> float32 [... 3 H W] in [-1, 1]."""
+    return rearrange(frames, "... H W c -> ... c H W").float() / 127.5 - 1
 
 
 def to_uint8(frames):
-    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level."""
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is clamped."""
     levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
     return rearrange(levels, "... c H W -> ... H W c").contiguous()

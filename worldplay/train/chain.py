@@ -14,7 +14,7 @@ from tqdm import tqdm
 from worldplay import checkpoint, dataset, lerobot, runtime, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import TrajectoryStore
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
