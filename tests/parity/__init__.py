@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 
 FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
 
@@ -40,16 +42,35 @@ def close(value, expected, case):
 
 
 def network(fixture):
-    """A Transformer of the fixture's sizes, filled by the weight rule; its keys are the published ones."""
+    """A Transformer of the fixture's sizes, with its weights."""
     sizes = description(fixture)["model_config"]
     same = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "eps",
             "patch_size")
     model = Transformer(TransformerConfig(in_channels=sizes["in_dim"], out_channels=sizes["out_dim"],
                                           **{name: sizes[name] for name in same}))
-    rows = json.loads((FOLDER / fixture / description(fixture)["keys"]).read_text())["keys"]
-    weights = {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
-    model.load_state_dict(weights, strict=True)
+    return filled(model, fixture)
+
+
+def video_codec(fixture):
+    """The WanVAE or TAEHV of the fixture's sizes, with its weights."""
+    sizes = description(fixture)["model_config"]
+    if fixture == "taehv":
+        return filled(TAEHV(), fixture)
+    return filled(WanVAE(WanVAEConfig(
+        width=sizes["dim"], multipliers=tuple(sizes["dim_mult"]), blocks=sizes["num_res_blocks"],
+        halves_time=tuple(sizes["temperal_downsample"]))), fixture)
+
+
+def filled(model, fixture):
+    """The model filled by the weight rule; its keys are the published ones."""
+    model.load_state_dict(weights(fixture), strict=True)
     return model.requires_grad_(False).eval()
+
+
+def weights(fixture):
+    """Published key -> tensor of the fixture's network."""
+    rows = json.loads((FOLDER / fixture / description(fixture)["keys"]).read_text())["keys"]
+    return {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
 
 
 def fill(key, shape):

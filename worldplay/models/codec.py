@@ -112,10 +112,11 @@ class ImageCodec(nn.Module):
 
 
 def to_float(frames):
-    """uint8 [b H W 3] -> float32 [b 3 H W] in [-1, 1]."""
-    return rearrange(frames, "b H W c -> b c H W").float() / 127.5 - 1
+    """uint8 [... H W 3] -> float32 [... 3 H W] in [-1, 1]."""
+    return rearrange(frames, "... H W c -> ... c H W").float() / 127.5 - 1
 
 
 def to_uint8(frames):
-    """[b 3 H W] in [-1, 1] -> uint8 [b H W 3], rounded to the nearest level."""
-    return rearrange((frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8), "b c H W -> b H W c").contiguous()
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is clamped."""
+    levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "... c H W -> ... H W c").contiguous()
