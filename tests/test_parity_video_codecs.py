@@ -1,4 +1,4 @@
-"""The video codecs against values of the published code: encoding, decoding latent by latent, inner values."""
+"""The video codecs against values of the published code: encoding, decoding by latents, inner values."""
 from collections import defaultdict
 
 import pytest

@@ -11,14 +11,15 @@ class TAEHV(VideoCodec):
     """A small and fast stand-in for WanVAE: the same latents, the same frame counts, less detail.
 
     See VideoCodec for the calls. taew2_1 has 11 315 539 parameters (encoder 1 470 928, decoder 9 844 611).
-    Counted for frames of 480 x 832 (latents 60 x 104): the decoder's state is 9 tensors, 64 MiB in 16 bits, and a
-    latent costs 0.54 Tflop (WanVAE 13.6); the encoder's are 9 tensors, 48 MiB, 0.24 Tflop.
+    Counted for frames of 480 x 832 (latents 60 x 104): the decoder's state is 9 tensors, 64 MiB in 16 bits,
+    and a latent costs 0.54 Tflop (WanVAE 13.6); the encoder's are 9 tensors, 48 MiB, 0.24 Tflop.
 
-    The decoder is exactly the published one: its first three frames of a video, which it makes before the first
-    frame, are dropped. The encoder only learned to imitate WanVAE's, so its latents are near those, not equal; it
-    also sees three frames beyond the one at which a latent of WanVAE ends (0..3 for the first latent, 4..7 for the
-    next one, ...). `encode` repeats the last frame for those that a video does not have, as published: an
-    image is encoded as four copies of it. For the best start from an image use WanVAE.encode.
+    Both directions are exactly the published ones. The first three frames that the decoder makes come
+    before the video begins and are dropped. The encoder has no special first frame: it reads frames 0..3
+    for the first latent, 4..7 for the next one, three more than WanVAE, whose latents end with frame 0, 4,
+    ... For the three that a video lacks at its end `encode` repeats the last frame, so an image is encoded
+    as four copies of it. What it gives imitates the latents of WanVAE and does not equal them; where the
+    start from an image must be that of the published worlds, encode it with WanVAE.
 
     Source: madebyollin/taehv, taehv.py.
     """
@@ -45,9 +46,9 @@ class TAEHV(VideoCodec):
         return self.encoder[0].weight.dtype
 
     def fit(self, tensors):
-        """Tensors of a published file as this network takes them: a Grow for more frames is cut to the last ones.
+        """Tensors of a published file as this network takes them: a larger Grow is cut to its last frames.
 
-        tensors  name -> tensor; names that are not here, or wrong in another way, are left to the loader's check
+        tensors  name -> tensor; what is missing or wrong in another way is left to the loader's check
         """
         fitted = dict(tensors)
         for i, layer in enumerate(self.decoder):
@@ -85,7 +86,8 @@ class MemoryBlock(nn.Module):
 
     def __init__(self, width):
         super().__init__()
-        self.conv = nn.ModuleDict({"0": conv(2 * width, width), "2": conv(width, width), "4": conv(width, width)})
+        self.conv = nn.ModuleDict({"0": conv(2 * width, width), "2": conv(width, width),
+                                   "4": conv(width, width)})
 
     def forward(self, x, memory):
         past = memory.recall()

@@ -1,4 +1,4 @@
-"""What the codecs of a video have in common: one latent at a time, with what they remember handed in and out."""
+"""What video codecs have in common: one latent at a time, with what they remember handed in and out."""
 from abc import ABC, abstractmethod
 
 import torch
@@ -9,10 +9,10 @@ from torch import nn
 class VideoCodec(nn.Module, ABC):
     """One latent is 8 x 8 pixels of four frames; the first latent is one frame. Counts are 1, 4, 4, ...
 
-    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of models.codec are the way from and to uint8), latents
-    are those of the transformer. A state is a tuple of tensors with the batch axis first, whose sizes never change,
-    so the thousandth latent costs what the second one costs. No call modifies a state it was given: keeping the
-    tuple is a snapshot of it.
+    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of models.codec lead from and to uint8), latents
+    are those of the transformer. A state is a tuple of tensors with the batch axis first, whose sizes never
+    change, so the thousandth latent costs what the second one costs. No call modifies a state it was given:
+    keeping the tuple is a snapshot of it.
 
     first_frames   frames that the first latent is encoded from: 1, or more where the encoder looks ahead
     """
@@ -25,8 +25,8 @@ class VideoCodec(nn.Module, ABC):
 
         latent   [b c h w]
         state    of the latent before; None begins a video
-        Returns  [b n 3 8h 8w] with n = 1 for the first latent and 4 for a later one, about [-1, 1], not clamped,
-                 in the dtype of the weights; and the state to hand in with the latent after
+        Returns  [b n 3 8h 8w] with n = 1 for the first latent and 4 for a later one, about [-1, 1], not
+                 clamped, in the dtype of the weights; and the state to hand in with the latent after
         """
         return self._decode(latent[:, None], state)
 
@@ -72,7 +72,7 @@ class VideoCodec(nn.Module, ABC):
         state, latents, begin = None, [], 0
         while len(latents) * self.frames_per_latent < n:
             end = begin + (self.frames_per_latent if latents else self.first_frames)
-            group = frames[:, [min(i, n - 1) for i in range(begin, end)]]  # the last frame stands in for later ones
+            group = frames[:, [min(i, n - 1) for i in range(begin, end)]]  # the last frame stands in for more
             latent, state = self.encode_next(group, state)
             latents.append(latent)
             begin = end
