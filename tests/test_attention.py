@@ -57,6 +57,14 @@ def test_both_backends_take_the_same_layout(monkeypatch):
     torch.testing.assert_close(attention.attend(q, k, v), by_sdpa)
 
 
+@pytest.mark.parametrize("rule", [attention.FrameRule(frames_per_chunk=4), attention.FrameRule(window=1)], ids=str)
+def test_chunks_of_one_sequence_without_a_past(rule):
+    """Of one sequence, heads can be looked at as if in order when they are not; windows go by strides."""
+    q, k, v = torch.randn(3, 1, 4, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    fast, plain = (attention.causal_attention(name)(q, k, v, rule, 1) for name in ("chunks", "plain"))
+    torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
+
+
 SIZE = {"rule": attention.FrameRule(window=3), "batch": 1, "num_frames": 4, "num_tokens": 6, "num_heads": 2, "head_dim": 8}
 
 

@@ -208,7 +208,8 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
                           ("frame_size", 24), ("frame_size", [24, 33]), ("action_space", []), ("codec", 1))),
     *((lambda f, name=name, value=value: _edit(f, transformer={name: value}), f"transformer {name} .*: exp")
       for name, value in (("num_heads", 0), ("num_heads", "a"), ("dim", -32), ("eps", 0),
-                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1))),
+                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1),
+                          ("has_camera", 1), ("has_camera", "no"))),
     (lambda f: _edit(f, window=2, sink=2), "window 2 has no room for 2 sink frames"),
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
