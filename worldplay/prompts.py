@@ -1,10 +1,10 @@
-"""Prompts to text rows, cached on disk: the big encoder is opened only for a prompt that it has not seen."""
-import gc
+"""Prompts to text rows, cached on disk: the big encoder is opened only for a prompt it has not seen."""
 import hashlib
 import json
 import logging
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -33,7 +33,7 @@ def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
     device          where the encoder works, if it has room there; the rows are on the CPU
     Returns         [l e] bfloat16, one row for each token; an empty prompt has one
 
-    They are kept in the user's cache. Only for a new text or another encoder is the encoder opened, used and freed.
+    They are kept in the user's cache: the encoder is opened, used and freed only for a text that is new to it.
 
         Raises WorldError("bad_checkpoint") for an encoder that is missing or damaged, "not_found" for a missing
         package.
@@ -101,6 +101,8 @@ def _keep(path, rows, header):
         draft.write_bytes(save({"prompt_embeds": rows}, header))
         os.replace(draft, path)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         log.warning("the prompt cannot be kept in %s (%s); it will be encoded again", path.parent, error)
 
 
@@ -113,11 +115,13 @@ def _read(path, text_dim, text_len):
     except FileNotFoundError:
         raise WorldError("bad_prompt", f"prompt file {path} does not exist") from None
     except (SafetensorError, OSError) as error:
-        raise WorldError("bad_prompt", f"prompt file {path} cannot be read ({error}); expected safetensors") from None
+        raise WorldError("bad_prompt", f"prompt file {path} cannot be read ({error}); expected "
+                         "safetensors") from None
     if rows is None:
         raise WorldError("bad_prompt", f"prompt file {path} has no prompt_embeds; it holds "
                          f"{', '.join(sorted(names)[:3]) or 'nothing'}")
-    if not rows.is_floating_point() or rows.ndim != 2 or rows.shape[1] != text_dim or not 0 < len(rows) <= text_len:
+    fits = rows.ndim == 2 and rows.shape[1] == text_dim and 0 < len(rows) <= text_len
+    if not fits or not rows.is_floating_point():
         raise WorldError("bad_prompt", f"prompt file {path} holds {str(rows.dtype).removeprefix('torch.')} "
                          f"{list(rows.shape)}: expected floating point [1 to {text_len}, {text_dim}]")
     if not rows.isfinite().all():
@@ -138,8 +142,7 @@ def _encode(text, weights, tokenizer, config, device):
         rows = encoder.embed([text])[0, :min(num_tokens, config.max_tokens)]
         return rows.to("cpu", torch.bfloat16, copy=True), num_tokens
     finally:
-        encoder = rows = None
-        gc.collect()  # who opens a world has switched the collector off
+        encoder = rows = None  # its last references, so that its memory is free to be given back
         runtime.release_memory(device)
 
 

@@ -1,4 +1,4 @@
-"""The text encoder of the published Wan worlds: UMT5 of `transformers`, filled from the weights Wan publishes."""
+"""The text encoder of the published Wan worlds: UMT5 of `transformers`, filled from Wan's weights."""
 import html
 import importlib
 import logging
@@ -42,8 +42,8 @@ class TextConfig:
 class TextEncoder:
     """UMT5 and its tokenizer; it holds no state.
 
-    weights    published name -> tensor, bfloat16 or float32, as they lie in models_t5_umt5-xxl-enc-bf16.pth. On the
-               CPU they are used where they are, not copied: memory-mapped ones stay on disk until they are read.
+    weights    published name -> tensor, bfloat16 or float32, as in models_t5_umt5-xxl-enc-bf16.pth. On the CPU
+               they are used where they are, not copied: memory-mapped ones stay on disk until they are read.
     tokenizer  of `load_tokenizer`
     config     TextConfig
     where      what a message calls the weights
@@ -99,7 +99,7 @@ def warn_if_cut(num_tokens, max_tokens):
 def clean_prompt(text):
     """The text as the tokenizer gets it: Unicode mended, HTML entities resolved twice, single spaces.
 
-    Not idempotent: "&amp;amp;lt;" becomes "&lt;".
+    Not idempotent: "< &amp;amp;lt;" becomes "< &lt;".
 
     Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace". What ftfy mends decides tokens: it
     makes curly quotes straight, for one, which no later step does.
@@ -111,8 +111,8 @@ def clean_prompt(text):
 def load_tokenizer(path):
     """The Tokenizer in a tokenizer.json; WorldError("bad_checkpoint") when it is missing or none.
 
-    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the vocabulary from
-    the file and builds the rest anew, with T5's index of the unknown token and T5's way of splitting.
+    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the vocabulary
+    from the file and builds the rest anew, with T5's index of the unknown token and T5's way of splitting.
     """
     library = _package("tokenizers")
     try:
@@ -143,9 +143,9 @@ def _filled(weights, config, where):
 def _empty(config):
     transformers = _package("transformers")
     sizes = transformers.UMT5Config(
-        vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim // config.num_heads, d_ff=config.ffn_dim,
-        num_layers=config.num_layers, num_heads=config.num_heads, relative_attention_num_buckets=config.num_buckets,
-        is_encoder_decoder=False)
+        vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim // config.num_heads,
+        d_ff=config.ffn_dim, num_layers=config.num_layers, num_heads=config.num_heads,
+        relative_attention_num_buckets=config.num_buckets, is_encoder_decoder=False)
     sizes._attn_implementation = "eager"  # the operations of the published code, in its order
     with torch.device("meta"):
         return transformers.UMT5EncoderModel(sizes).encoder  # without the second name of its embedding
