@@ -81,6 +81,17 @@ def synchronize(device):
         torch.cuda.synchronize(device)
 
 
+def has_room(device, num_bytes):
+    """Whether the device has that much memory left; the CPU's is the system's to lend."""
+    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] >= num_bytes
+
+
+def release_memory(device):
+    """Give back what this process holds of the device's memory without using it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def peak_memory_mib(device):
     """Most memory this process has held: on the GPU if there is one, of the process otherwise."""
     if device.type == "cuda":

@@ -13,7 +13,8 @@ RESTORE = "restore it from the repository, or train the world again"
 class WorldError(Exception):
     """A world cannot be opened or cannot go on; `str()` is one line saying what, where and the remedy.
 
-    kind  "not_found", "bad_checkpoint", "bad_scene", "bad_action", "device", "unfinished_step", "ended", "not_finite"
+    kind  "not_found", "bad_checkpoint", "bad_scene", "bad_prompt", "bad_action", "device", "unfinished_step", "ended",
+          "not_finite"
     """
 
     def __init__(self, kind, message):

@@ -1,0 +1,183 @@
+"""The text encoder of the published Wan worlds: UMT5 of `transformers`, filled from Wan's weights."""
+import html
+import importlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
+
+# layers of a block: the published name, that of transformers
+_BLOCK = {
+    "norm1": "layer.0.layer_norm",
+    "attn.q": "layer.0.SelfAttention.q", "attn.k": "layer.0.SelfAttention.k",
+    "attn.v": "layer.0.SelfAttention.v", "attn.o": "layer.0.SelfAttention.o",
+    "pos_embedding.embedding": "layer.0.SelfAttention.relative_attention_bias",
+    "norm2": "layer.1.layer_norm",
+    "ffn.gate.0": "layer.1.DenseReluDense.wi_0", "ffn.fc1": "layer.1.DenseReluDense.wi_1",
+    "ffn.fc2": "layer.1.DenseReluDense.wo",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Sizes of a UMT5 encoder; the defaults are those of UMT5-XXL in Wan 2.1."""
+    vocab_size: int = 256_384
+    dim: int = 4096
+    """Width e of its rows: the text_dim of the transformer."""
+    ffn_dim: int = 10_240
+    num_heads: int = 64
+    num_layers: int = 24
+    num_buckets: int = 32
+    """Ranges of distances that the attention tells apart."""
+    max_tokens: int = 512
+    """Tokens of a prompt, its end mark included: the text_len of the transformer."""
+
+
+class TextEncoder:
+    """UMT5 and its tokenizer; it holds no state.
+
+    weights    published name -> tensor, bfloat16 or float32, as in models_t5_umt5-xxl-enc-bf16.pth. On the CPU
+               they are used where they are, not copied: memory-mapped ones stay on disk until they are read.
+    tokenizer  of `load_tokenizer`
+    config     TextConfig
+    where      what a message calls the weights
+
+        Raises WorldError("bad_checkpoint") naming the first weights that are missing, unknown or of a wrong shape.
+    """
+
+    def __init__(self, weights, tokenizer, config=TextConfig(), *, device="cpu", where="the text encoder"):
+        if tokenizer.get_vocab_size() > config.vocab_size:
+            raise WorldError("bad_checkpoint", f"the tokenizer knows {tokenizer.get_vocab_size()} tokens, {where} "
+                             f"{config.vocab_size}; take the tokenizer that came with it")
+        self.config, self.tokenizer, self.device = config, tokenizer, torch.device(device)
+        self.umt5 = _filled(weights, config, where).to(self.device)
+
+    def tokenize(self, prompt):
+        """Token ids of a prompt, cleaned as `clean_prompt` does, with its end mark; not cut."""
+        return self.tokenizer.encode(clean_prompt(prompt)).ids
+
+    def embed(self, prompts):
+        """Text rows of prompts: [b max_tokens e], those after a prompt's last token zero.
+
+        A longer prompt is cut to its first tokens and the end mark, and a warning says so. An empty one, or one of
+        spaces, is the end mark alone: one row.
+        """
+        return self.embed_ids([self._cut(self.tokenize(prompt)) for prompt in prompts])
+
+    def embed_ids(self, tokens):
+        """The same of lists of token ids, at most max_tokens each."""
+        longest = max(map(len, tokens))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
+        mask = torch.arange(longest) < torch.tensor([[len(row)] for row in tokens])
+        rows = self.hidden(ids, mask).masked_fill(~mask.to(self.device)[..., None], 0)
+        return F.pad(rows, (0, 0, 0, self.config.max_tokens - longest))
+
+    @torch.no_grad()
+    def hidden(self, ids, mask):
+        """Output [b l e] at every position of token ids [b l]; those where mask [b l] is 0 are seen by none."""
+        return self.umt5(input_ids=ids.to(self.device),
+                         attention_mask=mask.to(self.device, torch.long)).last_hidden_state
+
+    def _cut(self, ids):
+        warn_if_cut(len(ids), self.config.max_tokens)
+        return ids if len(ids) <= self.config.max_tokens else [*ids[:self.config.max_tokens - 1], ids[-1]]
+
+
+def warn_if_cut(num_tokens, max_tokens):
+    """Log that a prompt of num_tokens, end mark included, is longer than what is read of it."""
+    if num_tokens > max_tokens:
+        log.warning("the prompt has %d tokens; only the first %d are read, write a shorter one", num_tokens - 1,
+                    max_tokens - 1)
+
+
+def clean_prompt(text):
+    """The text as the tokenizer gets it: Unicode mended, HTML entities resolved twice, single spaces.
+
+    Not idempotent: "< &amp;amp;lt;" becomes "< &lt;".
+
+    Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace". What ftfy mends decides tokens: it
+    makes curly quotes straight, for one, which no later step does.
+    """
+    text = html.unescape(html.unescape(_package("ftfy").fix_text(text)))
+    return " ".join(text.split())
+
+
+def load_tokenizer(path):
+    """The Tokenizer in a tokenizer.json; WorldError("bad_checkpoint") when it is missing or none.
+
+    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the vocabulary
+    from the file and builds the rest anew, with T5's index of the unknown token and T5's way of splitting.
+    """
+    library = _package("tokenizers")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise WorldError("bad_checkpoint", f"{path} is missing; fetch it again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorldError("bad_checkpoint", f"{path} cannot be read ({error}); fetch it again") from None
+    try:
+        tokenizer = library.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing more precise
+        raise WorldError("bad_checkpoint", f"{path} is no tokenizer ({error}); fetch it again") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _filled(weights, config, where):
+    """The encoder, its parameters the tensors of `weights` themselves."""
+    umt5 = _empty(config)
+    own = umt5.state_dict()
+    names = _names(config.num_layers)
+    _check(weights, {name: own[names[name]].shape for name in names}, where)
+    umt5.load_state_dict({names[name]: x for name, x in weights.items()}, strict=True, assign=True)
+    return umt5.requires_grad_(False).eval()
+
+
+def _empty(config):
+    transformers = _package("transformers")
+    sizes = transformers.UMT5Config(
+        vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim // config.num_heads,
+        d_ff=config.ffn_dim, num_layers=config.num_layers, num_heads=config.num_heads,
+        relative_attention_num_buckets=config.num_buckets, is_encoder_decoder=False)
+    sizes._attn_implementation = "eager"  # the operations of the published code, in its order
+    with torch.device("meta"):
+        return transformers.UMT5EncoderModel(sizes).encoder  # without the second name of its embedding
+
+
+def _names(num_layers):
+    """{published name of a weight: its name in transformers}"""
+    return {"token_embedding.weight": "embed_tokens.weight", "norm.weight": "final_layer_norm.weight",
+            **{f"blocks.{i}.{published}.weight": f"block.{i}.{own}.weight"
+               for i in range(num_layers) for published, own in _BLOCK.items()}}
+
+
+def _check(weights, shapes, where):
+    """Raise WorldError unless `weights` are those of `shapes`, name -> shape."""
+    missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
+    wrong = sorted(f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
+                   for name, shape in shapes.items() if name in weights and weights[name].shape != shape)
+    kinds = {x.dtype for x in weights.values()}
+    other = sorted(str(kind).removeprefix("torch.") for kind in kinds)
+    if len(kinds) == 1 and kinds <= {torch.bfloat16, torch.float32}:
+        other = []
+    for problem, names in (("misses", missing), ("has unknown", extra), ("has wrong shapes:", wrong),
+                           ("is neither all bfloat16 nor all float32 but", other)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; expected UMT5 as "
+                             "Wan 2.1 publishes it (models_t5_umt5-xxl-enc-bf16.pth)")
+
+
+def _package(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise WorldError("not_found", f"a prompt needs {error.name or name}, which is not installed: "
+                                      'run pip install ".[wan]" in the checkout') from None
