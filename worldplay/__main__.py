@@ -183,12 +183,12 @@ class Bench:
 
     def run(self):
         _find(self.world)
-        from worldplay import engine
+        from worldplay.opening import load_world, random_world
         from worldplay.eval import latency
         from worldplay.eval.report import track
         latency.check_frames(self.frames)
         start = time.perf_counter()
-        open_world = engine.random_world if self.random else engine.load_world
+        open_world = random_world if self.random else load_world
         world = open_world(self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
         figures = latency.bench(world, frames=self.frames, load_ms=load_ms, track=track)

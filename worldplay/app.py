@@ -37,6 +37,8 @@ class PlayConfig:
     """Where to begin: one of the world's scenes."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
+    prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What a world that reads text shows, or a .safetensors file with its rows; none is the world's own."""
     steps: Steps = None
     """Sampling steps per frame: fewer are quicker, more are finer; none is the world's own number."""
     seed: int = 0
@@ -70,7 +72,7 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"steps": None, "seed": 0, "device": "auto", "record": None}
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "record": None}
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
@@ -113,7 +115,7 @@ def load(config):
     try:
         _load_torch_unlocked()
         from worldplay.opening import load_world
-        return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed)
+        return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()

@@ -70,17 +70,21 @@ class Parts:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
         path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
-        tensors = checkpoint.load_weights(path)
-        return _filled(TAEHV, TAEHV.fit(tensors), path)
+        with torch.device("meta"):
+            codec = TAEHV()
+        checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
+        return codec
 
     def encoder(self):
         """The VideoCodec that a start is encoded with: the full one where it is here."""
         try:
             path = zoo.find_part(self.config.parts["vae"]) / "model.safetensors"
         except (KeyError, WorldError):
-            log.info("the start is encoded by the small codec; %s", "worldplay fetch --vae loads the full one")
+            log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
+                     self.config.name)
             return None
-        vae = _filled(lambda: WanVAE(WanVAEConfig()), checkpoint.load_weights(path), path)
+        vae = WanVAE(WanVAEConfig())
+        checkpoint.load_into(vae, checkpoint.load_weights(path), path)
         return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
 
     def text_rows(self, prompt):

@@ -56,7 +56,7 @@ def open_for(clip, name, device):
     if sidecar["world_hash"] is None:
         return open_env(name or sidecar["env"])
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
-                                 seed=sidecar["seed"])
+                                 seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
     found, played = world.info["world_hash"], sidecar["world_hash"]
     if found != played:
         raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
