@@ -105,8 +105,14 @@ def _locate_on_hub(source):
     if not told.etag or not told.commit_hash:
         raise OSError(f"{source.where}: {constants.ENDPOINT} does not answer like a hub; see HF_ENDPOINT and the proxy")
     is_lfs = re.fullmatch("[0-9a-f]{64}", told.etag)
-    known = replace(source, revision=told.commit_hash, size=source.size or told.size,
-                    sha256=source.sha256 or (told.etag if is_lfs else None))
+    known = Source(file=source.file, repo=source.repo, revision=told.commit_hash, size=told.size,
+                   sha256=told.etag if is_lfs else None)
+    for name in ("size", "sha256"):
+        expected, there = getattr(source, name), getattr(known, name)
+        if expected and there and expected != there:
+            raise OSError(f"{source.where}: {name} {there} at revision {told.commit_hash}, but {expected} is expected; "
+                          "it is another file by now, and nothing was loaded")
+    known = replace(known, size=known.size or source.size, sha256=known.sha256 or source.sha256)
     return Located(source=known, etag=told.etag, path=None, store=blobs / told.etag)
 
 
