@@ -23,6 +23,7 @@ from worldplay.catalog import Part, PublishedWorld, Source
 from worldplay.fetch import fetch
 from worldplay.world import WorldError
 
+RESOLVE = "/{repo_id}/resolve/{revision}/{filename}"
 CODEC = {"decoder.22.weight": torch.arange(6.0).reshape(2, 3)}
 
 
@@ -53,11 +54,12 @@ def hub(cache, monkeypatch):
                                                            "generator": tiny_weights(seed=2)}),
                  "them/forcing/second.pt": pickled({"generator": tiny_weights(True, seed=3)}),
                  "them/wan/encoder.pth": pickled({"token_embedding.weight": torch.ones(4, 2).bfloat16()}),
-                 "them/wan/tokenizer/tokenizer.json": b'{"vocab": 3}', "them/wan/vae.pth": pickled({"conv1": torch.ones(2)}),
+                 "them/wan/tokenizer/tokenizer.json": b'{"vocab": 3}',
+                 "them/wan/vae.pth": pickled({"conv1": torch.ones(2)}),
                  "me/taehv/small.safetensors": save(CODEC)}
     with serving(hub) as url:
         monkeypatch.setattr(hub_constants, "ENDPOINT", url)
-        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + RESOLVE)
         monkeypatch.setattr(catalog, "PARTS", _parts(hub, url))
         monkeypatch.setattr(catalog, "WORLDS", {
             "first": _world("first", "fast++/first.pt", False), "second": _world("second", "second.pt", True)})
@@ -190,13 +192,14 @@ def test_the_environment_is_honoured_by_the_command(tmp_path):
     """The library reads it when it is imported, so in a process of its own."""
     source = next(iter(catalog.PARTS["umt5-xxl"].files.values()))
     lay_out(tmp_path / "home" / "hub", source.repo, {source.file: b"half of it"}, source.revision)
-    env = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "empty"),
-                        "XDG_STATE_HOME": str(tmp_path / "state")}
+    folders = {"HF_HOME": "home", "XDG_CACHE_HOME": "empty", "XDG_STATE_HOME": "state"}
+    env = os.environ | {name: str(tmp_path / folder) for name, folder in folders.items()} | {"HF_HUB_OFFLINE": "1"}
     result = subprocess.run([sys.executable, "-m", "worldplay", "fetch", "wan-action", "--json"], env=env,
                             cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert result.returncode == 1 and result.stdout == ""
     last = result.stderr.splitlines()[-1]
-    assert "HF_HUB_OFFLINE is set" in last and "umt5-xxl/special_tokens_map.json" in last, "the file before it was found"
+    assert "HF_HUB_OFFLINE is set" in last
+    assert "umt5-xxl/special_tokens_map.json" in last, "the file before it was found"
     assert not (tmp_path / "empty" / "worldplay" / "worlds").exists()
 
 
@@ -223,7 +226,7 @@ def test_no_connection_is_said(hub, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + RESOLVE)
     refused("no connection.*the same command goes on")
 
 
@@ -314,7 +317,8 @@ def test_only_one_fetch_runs_at_a_time(hub, cache):
 
 
 def test_an_unknown_name_says_which_there_are(hub):
-    with pytest.raises(WorldError, match="'frist' is no published world; did you mean 'first'. there are first, second"):
+    words = "'frist' is no published world; did you mean 'first'. there are first, second"
+    with pytest.raises(WorldError, match=words):
         fetch("frist")
 
 

@@ -90,7 +90,8 @@ def test_weights_that_lie_otherwise_in_memory_come_out_row_by_row(tmp_path):
 
 def test_views_of_one_storage_are_read_where_they_begin(tmp_path):
     whole = torch.arange(20.0)
-    convert_part(saved(tmp_path, {"tail": whole[5:], "third": whole[5:15:3], "whole": whole}), tmp_path / "part.safetensors")
+    state = {"tail": whole[5:], "third": whole[5:15:3], "whole": whole}
+    convert_part(saved(tmp_path, state), tmp_path / "part.safetensors")
     made = load_file(tmp_path / "part.safetensors")
     assert made["tail"].tolist() == list(range(5, 20)) and made["third"].tolist() == [5, 8, 11, 14]
     assert torch.equal(made["whole"], whole)
@@ -213,7 +214,7 @@ def test_a_safetensors_file_that_ends_early_is_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(tiny_weights(), path)
     whole = path.read_bytes()
-    for end, words in ((-10, "ends within"), (200, "is no safetensors file"), (3, "is no safetensors file|has no|misses")):
+    for end, words in ((-10, "ends within"), (200, "is no safetensors file"), (3, "is no safetensors file")):
         path.write_bytes(whole[:end])
         with pytest.raises(WorldError, match=words):
             converted(path, tmp_path)
@@ -269,7 +270,7 @@ def test_a_conversion_takes_a_constant_of_memory(tmp_path):
     """Beside what the libraries take: one piece of 64 MiB, its cast, and the tables."""
     before, peak, written = convert_and_measure(tmp_path, layers=2)
     assert written > 200 * 2**20, "large enough to tell"
-    assert peak - before < 160 * 2**20, f"{(peak - before) / 2**20:.0f} MiB for a file of {written / 2**20:.0f} MiB"
+    assert peak - before < 160 * 2**20, f"{(peak - before) >> 20} MiB for a file of {written >> 20} MiB"
 
 
 @pytest.mark.slow

@@ -103,7 +103,8 @@ def _locate_on_hub(source):
     told = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision),
                                 headers=build_hf_headers())
     if not told.etag or not told.commit_hash:
-        raise OSError(f"{source.where}: {constants.ENDPOINT} does not answer like a hub; see HF_ENDPOINT and the proxy")
+        raise OSError(f"{source.where}: {constants.ENDPOINT} does not answer like a hub; see HF_ENDPOINT and "
+                      "the proxy")
     is_lfs = re.fullmatch("[0-9a-f]{64}", told.etag)
     known = Source(file=source.file, repo=source.repo, revision=told.commit_hash, size=told.size,
                    sha256=told.etag if is_lfs else None)
@@ -179,13 +180,15 @@ def _verify(located, path):
     wrong = [hash for hash in wanted if hash not in found.values()]
     if not wrong and source.size in (None, size):
         return found["sha256"]
-    problem = (f"hash {wrong[0][:12]}... expected, {found['git' if len(wrong[0]) == 40 else 'sha256'][:12]}... found"
-               if wrong else f"{source.size} bytes expected, {size} found")
+    problem = f"{source.size} bytes expected, {size} found"
+    if wrong:
+        other = found["git" if len(wrong[0]) == 40 else "sha256"]
+        problem = f"hash {wrong[0][:12]}... expected, {other[:12]}... found"
     if located.path is None:
         path.unlink()
         raise OSError(f"{source.where}: {problem}; what was loaded is deleted, the same command loads it again")
-    raise OSError(f"{source.where}: {problem}; {path.resolve()} is damaged or another file: delete it, then the same "
-                  "command loads it again")
+    raise OSError(f"{source.where}: {problem}; {path.resolve()} is damaged or another file: delete it, then "
+                  "the same command loads it again")
 
 
 @contextmanager
@@ -198,13 +201,14 @@ def _one_line(source):
     except KeyboardInterrupt:
         raise InterruptedError(f"{where}: interrupted; {_GOES_ON}") from None
     except errors.OfflineModeIsEnabled:
-        raise OSError(f"{where} is not in the cache and HF_HUB_OFFLINE is set; unset it, or copy the file there") from None
+        raise OSError(f"{where} is not in the cache and HF_HUB_OFFLINE is set; unset it, or copy the file "
+                      "there") from None
     except errors.GatedRepoError:
-        raise OSError(f"{where}: its owner wants you to ask for it; do so at {hub}/{source.repo}, then run hf auth login "
-                      "(or set HF_TOKEN)") from None
+        raise OSError(f"{where}: its owner wants you to ask for it; do so at {hub}/{source.repo}, then run "
+                      "hf auth login (or set HF_TOKEN)") from None
     except errors.RepositoryNotFoundError:
-        raise OSError(f"{where}: the repository is gone, renamed or closed; if you have access, run hf auth login (or set "
-                      "HF_TOKEN)") from None
+        raise OSError(f"{where}: the repository is gone, renamed or closed; if you have access, run "
+                      "hf auth login (or set HF_TOKEN)") from None
     except (errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError):
         raise OSError(f"{where}: gone from the repository at revision {source.revision or 'main'}") from None
     except errors.HfHubHTTPError as error:

@@ -36,7 +36,7 @@ class Job:
 
 
 def fetch(name, *, with_vae=False):
-    """Load the world `name` of catalog.WORLDS and the parts it needs into zoo.user_cache(); go on where a call broke off.
+    """Load a world of catalog.WORLDS, and the parts it needs, into zoo.user_cache(), from where a call broke off.
 
     with_vae  also the parts that it can do without (`more_parts`)
     Returns   figures: world, folder, was_complete, files, loaded_mib, seconds
@@ -76,7 +76,8 @@ def _world(name):
         return catalog.WORLDS[name]
     near = difflib.get_close_matches(str(name), catalog.WORLDS, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
-    raise WorldError("not_found", f"{str(name)!r} is no published world; {meant}there are {', '.join(catalog.WORLDS)}")
+    raise WorldError("not_found", f"{str(name)!r} is no published world; {meant}there are "
+                     f"{', '.join(catalog.WORLDS)}")
 
 
 def _jobs(world, with_vae):
@@ -127,8 +128,8 @@ def _check_space(jobs, located):
     for place, size in needed.values():
         free = shutil.disk_usage(place).free
         if size > free:
-            raise OSError(f"{place}: {size / 2**30:.1f} GiB are needed to load and to convert, {free / 2**30:.1f} GiB are "
-                          "free; make room, or let HF_HOME name a folder on another disk")
+            raise OSError(f"{place}: {size / 2**30:.1f} GiB are needed to load and to convert, {free / 2**30:.1f} "
+                          "GiB are free; make room, or let HF_HOME name a folder on another disk")
 
 
 @contextmanager
@@ -155,7 +156,8 @@ def _one_line(name):
         raise InterruptedError("interrupted; the same command goes on where it stopped") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OSError(f"{name}: the disk is full; make room, the same command goes on where it stopped") from None
+            raise OSError(f"{name}: the disk is full; make room, the same command goes on where it "
+                          "stopped") from None
         raise
 
 

@@ -24,6 +24,7 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _AGAIN = "fetch it again"
+_OTHERS = "these are other weights than its card says"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def convert_transformer(source, target, config, *, has_camera=False, prefer_ema=
             raise _bad(source, f"holds {plain} twice, once as {name}", "that is not one transformer")
         named[plain] = tensor
     check_shapes({name: x.shape for name, x in named.items()}, transformer_shapes(config, has_camera), source,
-                 "these are other weights than its card says")
+                 _OTHERS)
     for name, tensor in named.items():
         if not tensor.dtype.is_floating_point:
             raise _bad(source, f"holds {name} as {_text(tensor.dtype)}", "expected floating point")
@@ -80,7 +81,7 @@ def convert_part(source, target, *, num_tensors=None, num_params=None, progress=
     counts = len(stored), sum(x.num_values for x in stored.values())
     for what, count, wanted in zip(("tensors", "parameters"), counts, (num_tensors, num_params)):
         if wanted not in (None, count):
-            raise _bad(source, f"holds {count} {what} instead of {wanted}", "these are other weights than its card says")
+            raise _bad(source, f"holds {count} {what} instead of {wanted}", _OTHERS)
     write_safetensors(target, stored, source, None, progress)
 
 

@@ -126,13 +126,13 @@ def user_cache():
 
 
 def find_part(name):
-    """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not here."""
+    """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not."""
     folder = user_cache() / "parts" / name
     missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
     if missing:
         summary = catalog.PARTS[name].summary
-        raise WorldError("not_found", f"{folder / missing[0]} is missing ({summary}); python -m worldplay fetch with the "
-                         f"world's name loads it{'; add --vae' if name == 'wan-vae' else ''}")
+        raise WorldError("not_found", f"{folder / missing[0]} is missing ({summary}); python -m worldplay fetch "
+                         "with the world's name (and --vae, if it is the full codec) loads it")
     return folder
 
 
