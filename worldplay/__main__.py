@@ -21,7 +21,7 @@ Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 
 @dataclass(frozen=True, kw_only=True)
 class Worlds:
-    """List the worlds that can be opened by name."""
+    """List the worlds that can be opened by name, and those that can be fetched."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
@@ -31,8 +31,9 @@ class Worlds:
                   "env": card.env, "size_mib": round(card.size_mib, 1), "frame_size": card.frame_size,
                   "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes}
                  for card in zoo.cards()]
+        others = zoo.published()
         if self.json:
-            return {"worlds": found}
+            return {"worlds": found, "can_be_fetched": others}
         if not found:
             print("no world is installed here; train one: python train_world.py --help")
         for world in found:
@@ -41,6 +42,32 @@ class Worlds:
             print(f"{world['name']}{' (default)' if world['is_default'] else ''}: {width}x{height}, "
                   f"{world['fps']:g} frames/s, keys {' '.join(world['keys'])}{look}, "
                   f"{world['size_mib']} MiB, {world['folder']}")
+        for world in others:
+            size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size told by its server"
+            print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), {size}, "
+                  f"{world['licence']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a break."""
+    world: Annotated[Positional[str], arg(metavar="NAME")]
+    """Its name."""
+    vae: bool = False
+    """Also the full Wan video codec, finer and slower than the small one."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.fetch import fetch
+        made = fetch(self.world, with_vae=self.vae)
+        if self.json:
+            return made
+        if made["was_complete"]:
+            print(f"{self.world} is complete in {made['folder']}; nothing was loaded")
+        else:
+            print(f"{self.world} is in {made['folder']}: {made['files']} files, {made['loaded_mib']:.0f} MiB loaded, "
+                  f"{made['seconds']:.0f} s; the published files stay in the hub's cache and may be deleted there")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +224,7 @@ class Bench:
         return _report(figures, self.json)
 
 
-COMMANDS = {"worlds": Worlds, "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval,
+COMMANDS = {"worlds": Worlds, "fetch": Fetch, "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval,
             "bench": Bench}
 
 _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is play.py: worldplay play --help.

@@ -248,16 +248,21 @@ def load_into(module, tensors, where, *, assign=False):
 
     assign  the module takes the tensors themselves, with their number type, instead
     """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    wrong = sorted(f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-                   for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    check_shapes({name: x.shape for name, x in tensors.items()},
+                 {name: x.shape for name, x in module.state_dict().items()}, where,
+                 "its config.json belongs to other weights")
+    module.load_state_dict(tensors, assign=assign)
+
+
+def check_shapes(given, wanted, where, remedy):
+    """Both name -> shape; WorldError("bad_checkpoint") naming the first names or shapes of `given` that do not fit."""
+    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    wrong = sorted(f"{name} {tuple(given[name])} instead of {tuple(wanted[name])}"
+                   for name in wanted.keys() & given.keys() if tuple(given[name]) != tuple(wanted[name]))
     for problem, names in (("misses", missing), ("has unknown", extra), ("has wrong shapes:", wrong)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; "
-                             "its config.json belongs to other weights")
-    module.load_state_dict(tensors, assign=assign)
+            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; {remedy}")
 
 
 def folder_hash(folder):

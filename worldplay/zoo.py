@@ -8,6 +8,7 @@ from pathlib import Path
 
 import platformdirs
 
+from worldplay import catalog
 from worldplay.action import ActionSpace
 from worldplay.world import RESTORE, WorldError
 
@@ -56,6 +57,9 @@ def find(name=None):
     named = _named()
     if str(name) in named:
         return named[str(name)]
+    if str(name) in catalog.WORLDS:
+        raise WorldError("not_found", f"world {str(name)!r} is published, but not on this machine; "
+                         f"python -m worldplay fetch {name} loads it")
     if folder.is_dir():
         raise WorldError("bad_checkpoint", f"{folder} holds no world: config.json is missing; give the "
                          "folder of a checkpoint, or of a training run that has saved one")
@@ -96,9 +100,44 @@ def cards():
     return found
 
 
+def published():
+    """What is known of every published world that is not here, as plain data, in the order of the catalog.
+
+    load_mib is what fetch would load for it now, parts that are not here included; None: not known before asking.
+    """
+    named = _named()
+    return [{"name": world.name, "summary": world.summary, "conditioning": world.conditioning,
+             "image_start": world.image_start, "few_steps": world.few_steps, "licence": world.licence,
+             "file": world.source.where, "load_mib": _load_mib(world),
+             **{name: world.config[name] for name in ("frames_per_chunk", "steps", "first_steps", "window", "fps")}}
+            for world in catalog.WORLDS.values() if world.name not in named]
+
+
+def _load_mib(world):
+    missing = [source for name in world.parts for file, source in catalog.PARTS[name].files.items()
+               if not (user_cache() / "parts" / name / file).is_file()]
+    sizes = [source.size for source in (world.source, *missing)]
+    return None if None in sizes else round(sum(sizes) / 2**20, 1)
+
+
+def user_cache():
+    """Folder of what was fetched: worlds/NAME, and parts/NAME for what worlds share."""
+    return platformdirs.user_cache_path("worldplay", appauthor=False)
+
+
+def find_part(name):
+    """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not."""
+    folder = user_cache() / "parts" / name
+    missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
+    if missing:
+        summary = catalog.PARTS[name].summary
+        raise WorldError("not_found", f"{folder / missing[0]} is missing ({summary}); python -m worldplay fetch "
+                         "with the world's name (and --vae, if it is the full codec) loads it")
+    return folder
+
+
 def _places():
-    cache = platformdirs.user_cache_path("worldplay", appauthor=False)
-    return Path("checkpoints"), _PACKAGED, cache / "worlds"
+    return Path("checkpoints"), _PACKAGED, user_cache() / "worlds"
 
 
 def _named():

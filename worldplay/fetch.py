@@ -1,0 +1,191 @@
+"""Load a published world: its files found or downloaded, verified, converted, and put where worlds are found."""
+import difflib
+import errno
+import logging
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldplay import catalog, download, published, zoo
+from worldplay.catalog import Part, PublishedWorld, Source
+from worldplay.checkpoint import read_json, write_json
+from worldplay.models.transformer import TransformerConfig
+from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One file to be made of a published one.
+
+    owner   the world or part it belongs to
+    target  where it goes, in the owner's folder
+    """
+    owner: PublishedWorld | Part
+    target: Path
+    source: Source
+
+    @property
+    def size(self):
+        """Bytes of the target, 0 where they are not known beforehand."""
+        return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
+
+
+def fetch(name, *, with_vae=False):
+    """Load a world of catalog.WORLDS, and the parts it needs, into zoo.user_cache(), from where a call broke off.
+
+    with_vae  also the parts that it can do without (`more_parts`)
+    Returns   figures: world, folder, was_complete, files, loaded_mib, seconds
+
+        Raises WorldError for a name that is unknown and a file that holds something else, OSError in one line for
+        all that can happen to a download (see `download.load`) and for a disk without room.
+
+    The files stay in the hub's own cache; what is made of them goes to worlds/NAME and parts/NAME, each with a
+    lock.json: repository, revision, size and hash of every file. A later call goes by it. config.json comes last, so
+    that a world is found when it is whole.
+    """
+    start, world = time.monotonic(), _world(name)
+    folder = _folder(world)
+    with _one_line(name), _alone():
+        jobs = [job for job in _jobs(world, with_vae) if not job.target.is_file()]
+        was_complete = not jobs and (folder / "config.json").is_file()
+        if jobs:
+            log.info("%s: %s; licence: %s", world.name, world.summary, world.licence)
+        located = [download.locate(download.pinned(job.source, _pins(job.owner).get(job.target.name)), _downloads())
+                   for job in jobs]
+        loaded = sum(at.bytes_left for at in located)
+        _check_space(jobs, located)
+        for job, at in zip(jobs, located):
+            _pin(job, at.source)
+        for job, at in zip(jobs, located):
+            _make(job, at)
+        if not was_complete:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", world.config)
+    return {"world": world.name, "folder": str(folder), "was_complete": was_complete, "files": len(jobs),
+            "loaded_mib": round(loaded / 2**20, 1),
+            "seconds": round(time.monotonic() - start, 1)}
+
+
+def _world(name):
+    if name in catalog.WORLDS:
+        return catalog.WORLDS[name]
+    near = difflib.get_close_matches(str(name), catalog.WORLDS, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise WorldError("not_found", f"{str(name)!r} is no published world; {meant}there are "
+                     f"{', '.join(catalog.WORLDS)}")
+
+
+def _jobs(world, with_vae):
+    parts = [catalog.PARTS[name] for name in (*world.parts, *(world.more_parts if with_vae else ()))]
+    return [*(Job(owner=part, target=_folder(part) / file, source=source)
+              for part in parts for file, source in part.files.items()),
+            Job(owner=world, target=_folder(world) / "model.safetensors", source=world.source)]
+
+
+def _folder(owner):
+    return zoo.user_cache() / ("worlds" if isinstance(owner, PublishedWorld) else "parts") / owner.name
+
+
+def _downloads():
+    return zoo.user_cache() / "downloads"
+
+
+# The lock file ----------------------------------------------------------------------------------------------
+
+
+def _pins(owner):
+    """File here -> what is pinned of its source."""
+    path = _folder(owner) / "lock.json"
+    if not path.is_file():
+        return {}
+    files = read_json(path).get("files")
+    return files if isinstance(files, dict) else {}
+
+
+def _pin(job, source):
+    path = job.target.with_name("lock.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = _pins(job.owner) | {job.target.name: download.lock_row(source)}
+    write_json(path, {"name": job.owner.name, "licence": job.owner.licence, "files": files})
+
+
+# The disk ---------------------------------------------------------------------------------------------------
+
+
+def _check_space(jobs, located):
+    """Raise OSError now where the disk has no room for what is loaded and what is made of it."""
+    needed = {}
+    for job, at in zip(jobs, located):
+        for folder, size in ((at.store.parent, at.bytes_left), (job.target.parent, job.size or at.source.size or 0)):
+            place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+            disk = needed.setdefault(place.stat().st_dev, [place, 0])
+            disk[1] += size
+    for place, size in needed.values():
+        free = shutil.disk_usage(place).free
+        if size > free:
+            raise OSError(f"{place}: {size / 2**30:.1f} GiB are needed to load and to convert, {free / 2**30:.1f} "
+                          "GiB are free; make room, or let HF_HOME name a folder on another disk")
+
+
+@contextmanager
+def _alone():
+    """Only one fetch at a time: two would write into the same files."""
+    from filelock import FileLock, Timeout
+    zoo.user_cache().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(zoo.user_cache() / "fetch.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OSError("another fetch is running here; wait for its end") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _one_line(name):
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedError("interrupted; the same command goes on where it stopped") from None
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(f"{name}: the disk is full; make room, the same command goes on where it "
+                          "stopped") from None
+        raise
+
+
+# Making the files -------------------------------------------------------------------------------------------
+
+
+def _make(job, located):
+    path, source = download.load(located)
+    _pin(job, source)
+    if job.target.suffix == ".safetensors":
+        with download.Bar(desc=f"convert {Path(source.file).name}", total=source.size) as bar:
+            _convert(job, path, bar.update)
+    else:
+        draft = job.target.with_name(job.target.name + ".tmp")
+        shutil.copyfile(path, draft)
+        os.replace(draft, job.target)
+    if source.url:  # what lies in the hub's cache is the hub's
+        path.unlink()
+
+
+def _convert(job, path, progress):
+    owner = job.owner
+    if isinstance(owner, Part):
+        published.convert_part(path, job.target, num_tensors=owner.num_tensors, num_params=owner.num_params,
+                               progress=progress)
+        return
+    sizes = dict(owner.config["transformer"])
+    has_camera = sizes.pop("has_camera")
+    key = published.convert_transformer(path, job.target, TransformerConfig(**sizes), has_camera=has_camera,
+                                        prefer_ema=owner.prefer_ema, progress=progress)
+    log.info("%s: took the weights %s", owner.name, f"called {key}" if key else "as they are, under no name")
