@@ -184,8 +184,6 @@ def _convert(job, path, progress):
         published.convert_part(path, job.target, num_tensors=owner.num_tensors, num_params=owner.num_params,
                                progress=progress)
         return
-    sizes = dict(owner.config["transformer"])
-    has_camera = sizes.pop("has_camera")
-    key = published.convert_transformer(path, job.target, TransformerConfig(**sizes), has_camera=has_camera,
+    key = published.convert_transformer(path, job.target, TransformerConfig(**owner.config["transformer"]),
                                         prefer_ema=owner.prefer_ema, progress=progress)
     log.info("%s: took the weights %s", owner.name, f"called {key}" if key else "as they are, under no name")

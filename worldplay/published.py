@@ -40,13 +40,12 @@ class StoredTensor:
         return torch.Size(self.shape).numel()
 
 
-def convert_transformer(source, target, config, *, has_camera=False, prefer_ema=True, progress=None):
+def convert_transformer(source, target, config, *, prefer_ema=True, progress=None):
     """Write a published transformer as one bfloat16 safetensors file with the names of ours.
 
     source      .pt (torch.save of state dicts) or .safetensors
     target      .safetensors; renamed into place when it is whole
     config      TransformerConfig of the sizes that it must have
-    has_camera  whether it must have the weights of the camera's attention (PRoPE)
     prefer_ema  which one of the weights is taken where the file holds averaged and raw ones
     progress    function of the bytes just read
     Returns     the key that was taken, "generator_ema", "generator" or "model"; None for a bare state dict
@@ -62,7 +61,7 @@ def convert_transformer(source, target, config, *, has_camera=False, prefer_ema=
         if plain in named:
             raise _bad(source, f"holds {plain} twice, once as {name}", "that is not one transformer")
         named[plain] = tensor
-    check_shapes({name: x.shape for name, x in named.items()}, transformer_shapes(config, has_camera), source,
+    check_shapes({name: x.shape for name, x in named.items()}, transformer_shapes(config), source,
                  _OTHERS)
     for name, tensor in named.items():
         if not tensor.dtype.is_floating_point:
@@ -93,15 +92,10 @@ def export_transformer(weights, path):
     os.replace(draft, path)
 
 
-def transformer_shapes(config, has_camera=False):
+def transformer_shapes(config):
     """name -> shape of every published weight of a transformer of these sizes."""
     with torch.device("meta"):
-        shapes = {name: tuple(x.shape) for name, x in Transformer(config).state_dict().items()}
-    if has_camera:
-        for layer in range(config.num_layers):
-            shapes[f"blocks.{layer}.self_attn.prope_o.weight"] = (config.dim, config.dim)
-            shapes[f"blocks.{layer}.self_attn.prope_o.bias"] = (config.dim,)
-    return shapes
+        return {name: tuple(x.shape) for name, x in Transformer(config).state_dict().items()}
 
 
 def plain_name(name):
