@@ -155,7 +155,7 @@ class Options:
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
     init_from: str | None = None
-    """Name or folder of a world or run whose codec and AR teacher to go on from."""
+    """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none is begun."""
     seed: int = 0
     """Of all random numbers of the run."""
     dry_run: bool = False

@@ -20,7 +20,7 @@ from worldplay.engine import CONTEXT_STEP, DreamWorld
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage
 from worldplay.train.causal_ode import causal_trajectories
 from worldplay.train.context import Context, ContextConfig
-from worldplay.train.dmd import self_rollout
+from worldplay.train.dmd import replay, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.world import WorldError, check_world
@@ -202,25 +202,31 @@ def test_a_rollout_is_what_the_engine_plays():
     with torch.no_grad():
         latents[:, :2] = codec.encode_uint8(torch.from_numpy(frames))
         batch = {"latents": latents, "actions": vectors, "columns": yaw.cumsum(1)}
-        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4, num_real=2)
+        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4, num_real=2).frames
         shown = codec.decode_uint8(made[0, 2:]).numpy()
     assert np.abs(shown.astype(int) - played).max() <= 1
 
 
-def test_only_the_exit_step_of_a_chunk_carries_a_gradient_and_no_later_chunk_reaches_it():
+def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier_one():
     student, (batch, draws) = spread(), batch_and_draws()
     asked, denoise = [], student.denoise
 
     def watched(x, sigma, cache, **conditions):
-        asked.append((conditions["frame"], x.shape[1], torch.is_grad_enabled()))
+        asked.append((conditions["frame"], x.shape[1]))
         return denoise(x, sigma, cache, **conditions)
     student.denoise = watched
-    made = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2, num_trained=3)
-    assert {frame for frame, _, _ in asked} == {2, 4, 6} and {size for _, size, _ in asked} == {CHUNK}
-    assert sorted(frame for frame, _, has_gradient in asked if has_gradient) == [4, 6]
+    played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
+    assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
+    played.past.requires_grad_()
+    torch.testing.assert_close(replay(student, played, batch, CONTEXT, num_real=2), played.frames, atol=1e-5, rtol=1e-5)
+
+    def gradient(frames, by):
+        made = replay(student, played, batch, CONTEXT, num_real=2, num_trained=3, trains_past=by is played.past)
+        return torch.autograd.grad(made[:, frames].square().sum(), by)[0]
     weight = student.head.head.weight
-    assert not torch.autograd.grad(made[:, :5].sum(), weight, retain_graph=True)[0].any()
-    assert torch.autograd.grad(made[:, 5:].sum(), weight)[0].any()
+    assert not gradient(slice(0, 5), weight).any() and gradient(slice(5, 8), weight).any()
+    reach = gradient(slice(6, 7), played.past).flatten(2).abs().amax(dim=(0, 2)) > 0
+    assert reach.tolist() == [False] * 2 + [True] * 4 + [False] * 2  # two layers look two windows back
 
 
 def command(script, *args):

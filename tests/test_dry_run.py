@@ -40,7 +40,7 @@ def test_operations_without_values_are_those_of_a_real_step(name, dtype):
             stage.loss(role, batch, DRAWS, real_call(stage, dtype))[0].backward()
         counted, again = work.step_flops(work.on_meta(stage, dtype), role, batch, DRAWS)
         assert counted == counter.get_total_flops() > 3 * again
-        assert bool(again) == (role == "critic" or name != "dmd"), "a rollout on a cache keeps all it needs"
+        assert again > 0
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -11,7 +11,8 @@ from worldplay import checkpoint
 from worldplay.action import Action, ActionSpace
 from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.engine import CONTEXT_STEP, DreamWorld, load_world, random_world
+from worldplay.engine import CONTEXT_STEP, DreamWorld
+from worldplay.opening import load_world, random_world
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.scene import Scene, image_scene, load_scene, save_scene

@@ -12,7 +12,7 @@ from worldplay.dataset import is_held_out
 from worldplay.envs import open_env
 from worldplay.envs.collect import play_rollout
 from worldplay.eval import control, drift, fidelity, latency, pictures, replay, report
-from worldplay.eval.streams import Material, Streams, dream, held_out_seeds, stack
+from worldplay.eval.streams import Material, Streams, dream, held_out_seeds, stack, told_in
 from worldplay.world import WorldError, check_world
 
 SPACE = ActionSpace(("w", "a", "s", "d"), 12.0, look_axes=1)
@@ -244,11 +244,22 @@ def test_contact_sheet_holds_its_frames():
     assert np.array_equal(sheet[14:14 + HEIGHT, 64:64 + WIDTH], frames[0])
 
 
-def test_worlds_of_two_environments_are_not_compared():
+def test_only_worlds_that_show_the_same_frames_are_compared():
     other = TurningWorld()
-    other.info = other.info | {"env": "another"}
-    with pytest.raises(ValueError, match="differ in environment"):
+    other.fps = other.fps / 2
+    with pytest.raises(ValueError, match="differ in frame rate"):
         report.prepare([TurningWorld(), other], report.QUICK, report.track)
+
+
+def test_a_compared_world_is_told_the_actions_in_its_own_keys():
+    mine, theirs = ActionSpace(("a", "mouse_left", "w"), 12.0, look_axes=1), ActionSpace(("w", "a"), 6.0, look_axes=1)
+    done = [Action({"w", "mouse_left"}, (6.0, 0.0)), Action({"a"}, (-3.0, 0.0)), Action(), Action({"w"}, (12.0, 0.0))]
+    vectors = np.stack([mine.encode(action) for action in done]).reshape(2, 2, -1)
+    streams = Streams(np.zeros((2, 2, 4, 4, 3), np.uint8), vectors, np.zeros((2, 2, 4), np.float32), np.arange(2), 1)
+    told = told_in(streams, mine, theirs)
+    assert [theirs.decode(vector) for vector in told.actions.reshape(4, -1)] == [
+        Action({"w"}, (6.0, 0.0)), Action({"a"}, (-3.0, 0.0)), Action(), Action({"w"}, (6.0, 0.0))]
+    assert told_in(streams, mine, mine) is streams
 
 
 # Bench ------------------------------------------------------------------------------------------------------

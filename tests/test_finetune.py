@@ -14,12 +14,12 @@ from worldplay import checkpoint, runtime
 from worldplay.action import Action, ActionSpace
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import Rollout, Source
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.lerobot import ShardWriter, finish
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_weights
 from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.train import trainer
+from worldplay.train import chain, trainer
 from worldplay.train.chain import Chain
 from worldplay.train.context import ContextConfig
 from worldplay.train.finetune import Tuning, match_actions, tuned_recipe
@@ -271,3 +271,34 @@ def test_a_chunk_wise_world_stays_one(tmp_path, clips):
     recipe = tuned_recipe(Tuning(), make_world(tmp_path / "chunks", frames_per_chunk=2), clips)
     recipe.check(goes_on=True)
     assert recipe.context.frames_per_chunk == 2 and recipe.length % 2 == 0
+
+
+def test_stages_without_a_share_are_taken_from_the_world(tmp_path, monkeypatch):
+    """Only bidirectional and dmd: the score begins as the AR teacher, dmd as the student that the world plays."""
+    world = make_world(tmp_path / "world")
+    checkpoint.save_weights(world / "model.safetensors", spread(seed=5).state_dict())
+    clips, begun = make_clips(tmp_path / "clips", space=SPACE), {}
+
+    def recorded(kind, name):
+        def make(*args):
+            stage = kind(*args)
+            begun[name] = {role: {key: x.clone() for key, x in model.state_dict().items()}
+                           for role, model in stage.models.items()}
+            return stage
+        monkeypatch.setattr(chain, kind.__name__, make)
+    recorded(chain.BidirectionalStage, "bidirectional")
+    recorded(chain.DMDStage, "dmd")
+    recipe = tuned_recipe(Tuning(), world, clips)
+    recipe = replace(recipe, **{
+        f"{name}_loop": replace(recipe.loop(name), steps=1, share=float(name in ("bidirectional", "dmd"))) for name in STAGES})
+    recipe.check(goes_on=True)
+    assert Chain(recipe, tmp_path / "run", processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips,
+                 init_from=world).run()
+    teacher, student = (checkpoint.load_weights(world / f"{name}.safetensors") for name in ("teacher", "model"))
+    key = "blocks.0.self_attn.v.weight"
+    assert torch.equal(begun["bidirectional"]["student"][key], teacher[key])
+    assert torch.equal(begun["dmd"]["student"][key], student[key])
+    made = checkpoint.load_weights(tmp_path / "run" / "teacher.safetensors")
+    assert torch.equal(made[key], teacher[key].bfloat16())
+    with pytest.raises(ValueError, match="nothing would be made that can be played"):
+        replace(recipe, dmd_loop=replace(recipe.dmd_loop, share=0.0)).check(goes_on=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import worldplay
+from parity import video_codec
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench
@@ -48,6 +49,15 @@ def test_training_attention_equals_plain(way, rule):
         return out, q.grad, k.grad, v.grad
     for fast, plain in zip(results(way), results("plain")):
         torch.testing.assert_close(fast, plain, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["wan_vae", "taehv"])
+def test_video_codecs_are_those_of_the_cpu(name):
+    codec, latents = video_codec(name), torch.randn(1, 3, 16, 4, 6, generator=torch.Generator().manual_seed(0))
+    expected, codes = codec.decode(latents), codec.encode(codec.decode(latents))
+    codec.to("cuda")
+    for value, right in ((codec.decode(latents.to("cuda")), expected), (codec.encode(expected.to("cuda")), codes)):
+        assert (value.cpu() - right).norm() < 5e-3 * right.norm()  # convolutions round to TF32 there
 
 
 def test_the_fastest_attention_is_one_that_runs():

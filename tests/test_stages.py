@@ -1,5 +1,6 @@
 """Contract over the sequence stages: finite losses, gradients only where they belong, no leak, learning, exact resume."""
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,12 @@ import torch
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.dataset import TrajectoryStore
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
-from worldplay.models.kv_cache import KVCache
 from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
 from worldplay.train.causal_ode import (NODES, CausalODEConfig, CausalODEStage, bidirectional_trajectories,
                                         causal_trajectories)
-from worldplay.train.context import Context, ContextConfig, whole_sequence
-from worldplay.train.dmd import DMDConfig, DMDStage, self_rollout
+from worldplay.train.context import Context, ContextConfig, chunk_conditions, whole_sequence
+from worldplay.train.dmd import DMDConfig, DMDStage, replay, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
 from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
@@ -280,43 +280,67 @@ def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level):
     """Over two windows: the cache of the rollout equals the mask of teacher forcing over its own frames."""
     student, (batch, draws) = spread(), batch_and_draws()
     sigma = level * torch.rand(2, 6)
-    with torch.no_grad():
-        made = rollout(student, batch, draws, sigma=sigma)
-        clean = add_noise(made, draws.normal("context noise", 6, 2, 4, 4), sigma)
-        noise = torch.cat([draws.normal(f"rollout {i} 0", 1, 2, 4, 4) for i in range(6)], dim=1)
-        told = torch.arange(6).expand(2, 6) > 0
-        velocity = student(noise, 1.0, clean=clean, clean_sigma=sigma, actions=batch["actions"], action_mask=told, columns=batch["columns"],
-                           window=CONTEXT.window)
-    assert torch.equal(made[:, :1], batch["latents"][:, :1])
-    torch.testing.assert_close(made[:, 1:], (noise - velocity)[:, 1:], atol=1e-5, rtol=1e-5)
+    played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=sigma)
+    clean = add_noise(played.frames, draws.normal("context noise", 6, 2, 4, 4), sigma)
+    torch.testing.assert_close(played.past, clean)
+    assert torch.equal(played.past_sigma, sigma) and torch.equal(played.frames[:, :1], batch["latents"][:, :1])
+    assert not any(x.requires_grad for x in vars(played).values())
+    again = replay(student, played, batch, CONTEXT)
+    assert again.requires_grad
+    torch.testing.assert_close(again, played.frames, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trains_past", [False, True])
+def test_a_replay_has_the_gradient_of_the_exit_steps_on_the_cache(trains_past):
+    """By finite differences in float64: the weights move under the exit steps, and under the cache only if asked."""
+    student, (batch, draws) = spread().double(), batch_and_draws()
+    played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=torch.full((2, 6), 0.2))
+    weight = torch.randn(2, 6, 2, 4, 4)
+    parameters = list(student.parameters())
+    gradients = torch.autograd.grad((weight * replay(student, played, batch, CONTEXT, trains_past=trains_past)).sum(), parameters)
+    direction = [torch.randn_like(p) for p in parameters]
+
+    @torch.no_grad()
+    def on_the_cache(h):
+        moved, total = copy.deepcopy(student), 0.0
+        for p, step in zip(moved.parameters(), direction):
+            p += h * step
+        cache = CONTEXT.new_cache(student, batch["latents"])
+        for i in range(6):
+            at = slice(i, i + 1)
+            conditions = {"frame": i, **chunk_conditions(batch, at)}
+            if i:
+                velocity = moved.denoise(played.noisy[:, at], played.sigma[:, at], cache, **conditions)
+                total += (weight[:, at] * x0_from_velocity(played.noisy[:, at], velocity, played.sigma[:, at])).sum()
+            (moved if trains_past else student).commit(played.past[:, at], played.past_sigma[:, at], cache, **conditions)
+        return total
+    slope = (on_the_cache(1e-4) - on_the_cache(-1e-4)) / 2e-4
+    torch.testing.assert_close(sum((g * step).sum() for g, step in zip(gradients, direction)), slope, rtol=1e-4, atol=1e-4)
 
 
 def test_no_gradient_of_a_later_frame_reaches_an_earlier_one():
-    """Exactly: the last frame's gradient is that of the last frame alone, made from frames that are only numbers."""
+    """Exactly 0 at what the past is made of, unless the past is to be trained; then not at what is still to come."""
     student, (batch, draws) = spread(), batch_and_draws()
-    made = rollout(student, batch, draws)
-    parameters = [p for p in student.parameters() if p is not student.null_action]
-    whole = torch.autograd.grad(made[:, -1].square().mean(), parameters)
-    cache = KVCache(MODEL, batch=2, num_frames=CONTEXT.window, tokens_per_frame=4)
+    played = rollout(student, batch, draws)
 
-    def conditions(i):
-        return {"frame": i, "columns": batch["columns"][:, i:i + 1], "actions": batch["actions"][:, i:i + 1] if i else None}
-    with torch.no_grad():
-        for i in range(5):
-            student.commit(made[:, i:i + 1].detach(), 0.0, cache, **conditions(i))
-    noise = draws.normal("rollout 5 0", 1, 2, 4, 4)
-    last = x0_from_velocity(noise, student.denoise(noise, 1.0, cache, **conditions(5)), 1.0)
-    alone = torch.autograd.grad(last.square().mean(), parameters)
-    assert all(torch.equal(a, b) for a, b in zip(whole, alone)) and any(g.any() for g in whole)
+    def reached(trains_past):
+        past = played.past.clone().requires_grad_()
+        made = replay(student, replace(played, past=past), batch, CONTEXT, trains_past=trains_past)
+        return torch.autograd.grad(made[:, 3].square().sum(), past)[0].flatten(2).abs().amax(dim=(0, 2)).tolist()
+    assert reached(False) == [0] * 6
+    reach = reached(True)
+    assert reach[3:] == [0] * 3 and all(reach[1:3])
 
 
 def test_only_the_last_trained_frames_carry_a_gradient():
     student, (batch, draws) = spread(), batch_and_draws()
-    made = rollout(student, batch, draws, num_trained=2)
-    parameters = list(student.parameters())
-    assert not any(g is not None and g.any() for g in torch.autograd.grad(
-        made[:, :4].sum(), parameters, retain_graph=True, allow_unused=True))
-    assert any(g is not None and g.any() for g in torch.autograd.grad(made[:, 4:].sum(), parameters, allow_unused=True))
+    played = rollout(student, batch, draws)
+
+    def reaches(frames):
+        made = replay(student, played, batch, CONTEXT, num_trained=2)[:, frames]
+        gradients = torch.autograd.grad(made.sum(), list(student.parameters()), allow_unused=True)
+        return any(g is not None and g.any() for g in gradients)
+    assert not reaches(slice(0, 4)) and reaches(slice(4, 5)) and reaches(slice(5, 6))
 
 
 def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame():

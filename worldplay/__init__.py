@@ -4,7 +4,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_world": "worldplay.engine",
+    "load_world": "worldplay.opening",
     "Action": "worldplay.action",
     "ActionSpace": "worldplay.action",
     "World": "worldplay.world",

@@ -112,7 +112,7 @@ def load(config):
     gc.disable()
     try:
         _load_torch_unlocked()
-        from worldplay.engine import load_world
+        from worldplay.opening import load_world
         return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by

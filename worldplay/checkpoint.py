@@ -3,7 +3,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ MAX_SHARD_BYTES = 15 * 2**20
 class WorldConfig:
     """config.json of a checkpoint folder: all that is needed to play its weights.
 
-    env                  the real environment it was trained on, a name in worldplay.envs.ENVS
+    env                  the real environment it was trained on, a name in worldplay.envs.ENVS; None: there is none
     frame_size           (H, W) pixels shown
     fps                  frames of world time per second
     steps                sampling steps per frame by default; the first frame takes first_steps
@@ -31,16 +31,20 @@ class WorldConfig:
     frames_per_chunk     frames made together, all under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
+    codec                sizes of its own image codec; None: it takes the part named "codec"
+    parts                role ("codec", "vae", "text") -> name of a part that several worlds share (worldplay.catalog)
+    intrinsics           (fx, fy) over (width, height) of the camera, for a transformer that has one
+    prompt               text that it begins with when none is given, for a transformer that reads one
 
         Raises ValueError naming a field whose value is none that can be played.
     """
     name: str
-    env: str
+    env: str | None
     action_space: ActionSpace
     frame_size: tuple[int, int]
     fps: float
     transformer: TransformerConfig
-    codec: CodecConfig
+    codec: CodecConfig | None
     steps: int = 2
     first_steps: int = 4
     window: int = 8
@@ -49,6 +53,9 @@ class WorldConfig:
     sink_position: str = "before_window"
     context_sigma: float = 0.1
     columns_per_degree: float = 0.0
+    parts: dict[str, str] = field(default_factory=dict)
+    intrinsics: tuple[float, float] | None = None
+    prompt: str = ""
 
     def __post_init__(self):
         for name, (expected, is_right) in _RULES.items():
@@ -60,7 +67,13 @@ class WorldConfig:
         if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
             raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
                              f"{columns} latents")
-        channels = {self.codec.channels, self.transformer.in_channels, self.transformer.out_channels}
+        channels = {self.transformer.in_channels, self.transformer.out_channels}
+        if self.codec is None and "codec" not in self.parts:
+            raise ValueError('codec: expected its sizes, or the name of a shared one in parts ("codec")')
+        if self.transformer.has_camera != (self.intrinsics is not None):
+            raise ValueError("intrinsics: expected for a transformer with has_camera, and for no other")
+        if self.codec is not None:
+            channels.add(self.codec.channels)
         if len(channels) > 1 or self.transformer.action_channels not in (0, self.action_space.num_channels):
             raise ValueError("the channels of transformer, codec and action_space differ")
 
@@ -77,7 +90,8 @@ class WorldConfig:
                 "action_space": _space(given["action_space"]),
                 "frame_size": tuple(_listed(given["frame_size"], "frame_size")),
                 "transformer": _sizes(TransformerConfig, given["transformer"], "transformer"),
-                "codec": _sizes(CodecConfig, given["codec"], "codec")})
+                "codec": _sizes(CodecConfig, given["codec"], "codec") if given["codec"] else None,
+                "intrinsics": given.get("intrinsics") and tuple(_listed(given["intrinsics"], "intrinsics"))})
         except KeyError as error:
             problem = f"{error} is missing"
         except (TypeError, ValueError) as error:
@@ -87,7 +101,8 @@ class WorldConfig:
     @property
     def latent_shape(self):
         """(c, h, w) of one frame."""
-        return (self.codec.channels, self.frame_size[0] // ImageCodec.stride, self.frame_size[1] // ImageCodec.stride)
+        height, width = self.frame_size
+        return (self.transformer.in_channels, height // ImageCodec.stride, width // ImageCodec.stride)
 
 
 def _is_whole(value, least):
@@ -106,7 +121,7 @@ def _is_text(value):
 _RULES = {
     "frames_per_chunk": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
     "name": ("a name", _is_text),
-    "env": ("the name of an environment", _is_text),
+    "env": ("the name of an environment", lambda x: x is None or _is_text(x)),
     "frame_size": (f"height and width, multiples of {ImageCodec.stride}", lambda size: len(size) == 2 and all(
         _is_whole(length, 1) and length % ImageCodec.stride == 0 for length in size)),
     "fps": ("a number above 0", lambda x: _is_number(x) and x > 0),
@@ -116,6 +131,10 @@ _RULES = {
     "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
     "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
     "columns_per_degree": ("a number", _is_number),
+    "parts": ("names of shared parts by role", lambda x: isinstance(x, dict) and all(map(_is_text, x.values()))),
+    "intrinsics": ("two numbers above 0", lambda x: x is None or len(x) == 2 and all(
+        _is_number(length) and length > 0 for length in x)),
+    "prompt": ("a text", lambda x: isinstance(x, str)),
 }
 
 
@@ -140,7 +159,7 @@ def _space(given):
 
 def _sizes(kind, given, what):
     """A TransformerConfig or CodecConfig of JSON; ValueError for a size that is not of its default's kind."""
-    defaults = {field.name: field.default for field in fields(kind)}
+    defaults = {each.name: each.default for each in fields(kind)}
     for name, value in _object(given, what).items():
         if name in defaults and not _is_like(value, defaults[name]):
             raise ValueError(f"{what} {name} {value!r}: expected sizes such as {defaults[name]!r}")
@@ -224,8 +243,11 @@ def load_weights(path):
     return tensors
 
 
-def load_into(module, tensors, where):
-    """Copy tensors into module; WorldError("bad_checkpoint") naming the first keys or shapes that do not fit."""
+def load_into(module, tensors, where, *, assign=False):
+    """Copy tensors into module; WorldError("bad_checkpoint") naming the first keys or shapes that do not fit.
+
+    assign  the module takes the tensors themselves, with their number type, instead
+    """
     own = module.state_dict()
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = sorted(f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
@@ -235,14 +257,16 @@ def load_into(module, tensors, where):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; "
                              "its config.json belongs to other weights")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=assign)
 
 
-def folder_hash(folder, names=("config.json", "model", "codec")):
-    """Short hex digest of the files of a world that decide its frames."""
+def folder_hash(folder):
+    """Short hex digest of what decides the frames of a world: its files, or where fetched ones come from."""
+    folder = Path(folder)
+    names = ("config.json", "lock.json") if (folder / "lock.json").is_file() else ("config.json", "model", "codec")
     digest = hashlib.sha256()
-    for file in sorted(Path(folder).iterdir()):
-        if file.is_file() and file.name.startswith(tuple(names)):
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name.startswith(names):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

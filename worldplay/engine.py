@@ -1,35 +1,36 @@
 """A World made of transformer, codec, KV cache and sampler: it dreams a frame or more for every action."""
-import logging
-from pathlib import Path
-
 import numpy as np
 import torch
 from einops import rearrange
 
-from worldplay import checkpoint, runtime, zoo
+from worldplay import checkpoint, runtime
 from worldplay.action import Action
-from worldplay.checkpoint import WorldConfig
+from worldplay.controls import controls_of
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.models.attention import backend as attention_backend
-from worldplay.models.codec import ImageCodec
+from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.kv_cache import KVCache
-from worldplay.models.transformer import Transformer, fuse_for_inference
+from worldplay.models.transformer import fuse_for_inference
 from worldplay.scene import Scene, load_scene
 from worldplay.world import RESTORE, WorldError
 
-log = logging.getLogger(__name__)
-
+TEXT = "text"  # the scene of a world that begins from its prompt alone
 CONTEXT_STEP = 1000  # the sampling step that names the noise of a committed context frame in frame_noise
 
 
 class DreamWorld:
     """The learned world (contract: worldplay.world.World).
 
-    It holds the KV cache, the index of the next frame, the camera's column and the seed; `snapshot` gives them all.
+    It holds the KV cache, the index of the next frame, what actions and decoded latents have added up to, and the
+    seed; `snapshot` gives them all.
     """
 
-    def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0, folder=None):
-        self.config = config
+    def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0, folder=None,
+                 parts=None):
+        """transformer, codec: networks with their weights, moved to device and dtype here and kept.
+        parts: worldplay.opening.Parts, which encode prompts and starts; None: prompts come with their rows, and a
+        start is encoded by codec.
+        """
+        self.config, self._parts = config, parts
         self.name, self.action_space = config.name, config.action_space
         self.frame_size, self.fps = config.frame_size, config.fps
         self.device, self.dtype, self.seed = device, dtype, seed
@@ -37,6 +38,8 @@ class DreamWorld:
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.folder = folder
         self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+        if config.transformer.text_dim:
+            self.scenes += (TEXT,)
         self.scenes = self.scenes or ("random",)
         steps = config.steps if steps is None else steps
         if steps not in (1, 2, 4):
@@ -46,8 +49,8 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "path": "eager", "context_sigma": config.context_sigma,
                      "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
-        self.cache = self._new_cache(1)
-        self.frame, self.first_made, self.columns, self.is_mid_step = 0, 0, 0.0, False
+        self.controls, self.text = controls_of(config, dtype), None
+        self._begin()
 
     # The World contract
 
@@ -55,30 +58,49 @@ class DreamWorld:
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
         """See World.reset; of a long context the last frames that the window has room for are attended to.
 
-        Frames are made in whole chunks, so the context is brought to whole chunks too: one of a chunk or more
-        loses its oldest frames, a shorter one (an image) begins with copies of its first frame, standing still.
+        The scene "text" is what the prompt alone begins with: the first chunk made, standing still. Frames are made
+        in whole chunks of latents, so a context is brought to whole ones too: it loses its oldest frames, or, when it
+        is shorter than a chunk (an image), begins with copies of its first frame, standing still.
+
+            Raises WorldError("bad_prompt") for a transformer that reads text before it was given any.
         """
+        if self.config.transformer.text_dim and self.text is None:
+            raise WorldError("bad_prompt", f"{self.name} shows what a text says: give it one (set_prompt)")
         seed = self.seed if seed is None else seed
-        if frames is None:
+        is_from_text = frames is None and (scene or self.scenes[0]) == TEXT
+        if frames is None and not is_from_text:
             start = self._scene(scene, seed)
             frames, actions = start.frames, start.actions
-        frames = self._check_context(frames, actions)
+        if not is_from_text:
+            frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
-        self.cache = self._new_cache(1)
-        self.frame, self.columns, self.is_mid_step = 0, 0.0, False
-        past, actions = self._whole_chunks(frames, actions)
-        latents = self.codec.encode_uint8(torch.from_numpy(past).to(self.device))[None]
-        vectors = self._vectors(actions)
-        for i in range(0, len(past), self.config.frames_per_chunk):
-            chunk = slice(i, i + self.config.frames_per_chunk)
-            self._commit(latents[:, chunk], vectors[:, chunk])
+        self._begin()
+        self.has_begun = True
+        if is_from_text:
+            return np.concatenate(list(self._make([Action()] * self.config.frames_per_chunk)))
+        self._remember(*self._whole_chunks(frames, actions))
         self.first_made = self.frame
         return frames
 
     @torch.inference_mode()
+    def set_prompt(self, prompt, rows=None):
+        """What the frames show from the next chunk on, for a transformer that reads text; the past stays.
+
+        rows  its text rows [l text_dim]; None encodes the prompt
+
+            Raises WorldError("bad_prompt") for a world that reads no text, and others where it cannot be encoded.
+        """
+        if not self.config.transformer.text_dim:
+            raise WorldError("bad_prompt", f"{self.name} reads no text")
+        rows = self._parts.text_rows(prompt) if rows is None else rows
+        self.text, self.info["prompt"] = self.transformer.encode_text(rows[None].to(self.device, self.dtype)), prompt
+
+    @torch.inference_mode()
     def step(self, action):
         """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
-        yield from self._make([action] * self.config.frames_per_chunk)
+        self.info["note"] = self.controls.note(action)
+        for shown in self._make([action] * self.config.frames_per_chunk):
+            yield from shown
 
     def close(self):
         """Nothing is held open."""
@@ -87,7 +109,7 @@ class DreamWorld:
 
     @torch.inference_mode()
     def walk(self, actions):
-        """Yield one frame, uint8 [H W 3], for every action; for those who know them ahead, as an evaluation.
+        """Yield the frames, uint8 [H W 3], of every action; for those who know them ahead, as an evaluation.
 
         A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
         filled up with the last action; frames beyond it are not shown.
@@ -95,22 +117,26 @@ class DreamWorld:
         size = self.config.frames_per_chunk
         for i in range(0, len(actions), size):
             chunk = actions[i:i + size]
-            for j, frame in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
+            for j, shown in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
                 if j < len(chunk):
-                    yield frame
+                    yield from shown
 
     def snapshot(self):
         """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
         if self.is_mid_step:
             raise WorldError("unfinished_step", "a snapshot is taken between steps")
         return {"cache": self.cache.clone(), "frame": self.frame, "first_made": self.first_made,
-                "columns": self.columns, "seed": self.seed}
+                "told": self.told, "decoded": self.decoded, "seed": self.seed, "text": self.text,
+                "prompt": self.info.get("prompt")}
 
     def restore(self, state):
         """Go back to a `snapshot`, which stays valid."""
-        self.cache = state["cache"].clone()
+        self.cache, self.is_mid_step = state["cache"].clone(), False
         self.frame, self.first_made = state["frame"], state["first_made"]
-        self.columns, self.is_mid_step = state["columns"], False
+        self.told, self.decoded, self.text = state["told"], state["decoded"], state["text"]
+        self.has_begun = True
+        if self.text is not None:
+            self.info["prompt"] = state["prompt"]
         self.seed = self.info["seed"] = state["seed"]
 
     @torch.inference_mode()
@@ -126,23 +152,21 @@ class DreamWorld:
         (b, n), size = frames.shape[:2], self.config.frames_per_chunk
         skipped = start % size
         actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
-        cache, columns = self._new_cache(b), torch.zeros(b, 1, dtype=torch.float64, device=self.device)
+        cache, told = self._new_cache(b), self.controls.start(b, self.device)
         for i in range(skipped, n, size):
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
-                told = [given[:, chunk] for given in (actions, *others)]
-                made = [self._sample(cache, vectors, self._moved(columns, vectors), i - skipped, self.sigmas)
-                        for vectors in told]
+                each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
+                made = [self._sample(cache, conditions, b, i - skipped, self.sigmas) for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
             vectors = actions[:, chunk]
             if i == skipped:
                 vectors[:, 0] = 0
-            moved = self._moved(columns, vectors)
+            conditions, told = self.controls.conditions(told, vectors, i - skipped)
             pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
             latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
-            self._write(cache, latents, vectors, moved, i - skipped)
-            columns = moved[:, -1:]
+            self._write(cache, latents, conditions, i - skipped)
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -152,62 +176,71 @@ class DreamWorld:
 
     # Inside
 
+    def _begin(self):
+        """Nothing made, nothing told."""
+        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1, self.device), None
+        self.frame, self.first_made, self.has_begun, self.is_mid_step = 0, 0, False, False
+
     def _make(self, actions):
-        """Yield the frames of the next chunk, one for each of its actions; then commit them."""
+        """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a latent."""
         if self.is_mid_step:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
-        if not self.frame:
+        if not self.has_begun:
             raise WorldError("ended", "reset the world before the first step")
-        vectors = self._vectors(actions)
+        conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
         self.is_mid_step = True
-        x0 = self._sample(self.cache, vectors, self._moved(self.columns, vectors), self.frame,
+        x0 = self._sample(self.cache, conditions, 1, self.frame,
                           self.first_sigmas if self.frame == self.first_made else self.sigmas)
         for latent in x0[0]:
-            yield self.codec.decode_uint8(latent[None])[0].cpu().numpy()
-        self._commit(x0, vectors)
+            yield self._decode(latent)
+        self._commit(x0, conditions, told)
         self.is_mid_step = False
 
-    def _sample(self, cache, vectors, columns, frame, sigmas):
-        """x0 [b t c h w] of the chunk at `frame` for the action vectors [b t a]."""
+    def _remember(self, frames, actions):
+        """Write frames uint8 [n H W 3] that make whole chunks to the cache; one action for each of their latents."""
+        pixels, latents = torch.from_numpy(frames).to(self.device), None
+        if self.codec.frames_per_latent == 1:
+            latents = self.codec.encode_uint8(pixels)[None]
+        else:
+            encoder = self._parts and self._parts.encoder()
+            latents = (encoder or self.codec).encode(to_float(pixels)[None])
+            for latent in latents[0]:
+                self._decode(latent)  # what a video codec remembers of them
+        vectors = self._vectors(actions)
+        for i in range(0, latents.shape[1], self.config.frames_per_chunk):
+            chunk = slice(i, i + self.config.frames_per_chunk)
+            self._commit(latents[:, chunk], *self.controls.conditions(self.told, vectors[:, chunk], self.frame))
+
+    def _decode(self, latent):
+        """uint8 [n H W 3]: the frames of the next latent [c h w]."""
+        frames, self.decoded = self.codec.decode_next(latent[None], self.decoded)
+        return to_uint8(frames)[0].cpu().numpy()
+
+    def _sample(self, cache, conditions, batch, frame, sigmas):
+        """x0 [b t c h w] of the chunk at `frame`."""
         def velocity(x, sigma):
-            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame,
-                                            **self._condition(vectors, columns, frame))
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
 
         def noise(step):
-            return self._noise(frame, step).expand(len(vectors), -1, -1, -1, -1)
+            return self._noise(frame, step).expand(batch, -1, -1, -1, -1)
         return sample_frame(velocity, noise, sigmas)
 
-    def _commit(self, x0, vectors):
+    def _commit(self, x0, conditions, told):
         """Write the chunk at self.frame to the cache and move on to the next one."""
-        columns = self._moved(self.columns, vectors)
-        self._write(self.cache, x0, vectors, columns, self.frame)
-        self.columns = float(columns[0, -1])
+        self._write(self.cache, x0, conditions, self.frame)
+        self.told = self.controls.settle(told, self.cache)
         self.frame += self.config.frames_per_chunk
 
-    def _write(self, cache, x0, vectors, columns, frame):
+    def _write(self, cache, x0, conditions, frame):
         sigma = self.config.context_sigma
         context = add_noise(x0.float(), self._noise(frame, CONTEXT_STEP), sigma) if sigma else x0
-        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame,
-                                **self._condition(vectors, columns, frame))
+        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
 
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""
         shape = (1, 1, *self.config.latent_shape)
         return torch.cat([frame_noise(self.seed, frame + i, step, shape)
                           for i in range(self.config.frames_per_chunk)], dim=1).to(self.device)
-
-    def _condition(self, vectors, columns, frame):
-        known = None  # all, but for the action that led to frame 0
-        if frame == 0:
-            known = (torch.arange(vectors.shape[1], device=self.device) > 0).expand(vectors.shape[:2])
-        return {"actions": vectors.to(self.dtype), "action_mask": known, "columns": columns}
-
-    def _moved(self, columns, vectors):
-        """float64 [b t]: where the camera is after action vectors [b t a] from `columns` on, in token columns."""
-        if not self.config.columns_per_degree:
-            return torch.zeros(vectors.shape[:2], dtype=torch.float64, device=vectors.device)
-        yaw = vectors[..., len(self.action_space.keys)].double()
-        return columns + (yaw * self.action_space.look_limit * self.config.columns_per_degree).cumsum(dim=1)
 
     def _vectors(self, actions):
         """Encoded actions, float32 [1 t a]."""
@@ -218,13 +251,14 @@ class DreamWorld:
         return torch.from_numpy(vectors).to(self.device)[None]
 
     def _whole_chunks(self, frames, actions):
-        """(frames, actions) of whole chunks, as `reset` says."""
-        size = self.config.frames_per_chunk
-        missing = max(0, size - len(frames))
-        frames = np.concatenate([frames[:1].repeat(missing, axis=0), frames])
-        actions = [Action()] * missing + [Action(), *actions[1:]]
-        extra = len(frames) % size
-        return frames[extra:], [Action(), *actions[extra + 1:]]
+        """(frames, an action for each of their latents) of whole chunks, as `reset` says."""
+        size, per_latent = self.config.frames_per_chunk, self.codec.frames_per_latent
+        latents = 1 + (len(frames) - 1) // per_latent
+        wanted = 1 + per_latent * (max(size, latents - latents % size) - 1)
+        missing = max(0, wanted - len(frames))
+        frames = np.concatenate([frames[:1].repeat(missing, axis=0), frames])[-wanted:]
+        actions = ([Action()] * (missing + 1) + list(actions[1:]))[-wanted::per_latent]
+        return frames, [Action(), *actions[1:]]
 
     def _new_cache(self, batch):
         tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])
@@ -255,42 +289,3 @@ class DreamWorld:
         if actions is None or len(actions) != len(frames):
             raise WorldError("bad_scene", f"{len(frames)} context frames need as many actions")
         return frames
-
-
-def load_world(name=None, *, device="auto", steps=None, seed=0):
-    """Open a learned world to play.
-
-    name    a folder, or a name in ./checkpoints, the package data or the user cache; None is the default world
-    device  as runtime.pick_device takes it: "auto" takes a GPU where there is one
-    steps   1, 2 or 4 sampling steps per frame; None takes the world's own
-    seed    of all its randomness
-
-        Raises WorldError where the world cannot be found or read, ValueError for a wrong device or steps.
-    """
-    folder, config = _config(name)
-    transformer, codec = Transformer(config.transformer), ImageCodec(config.codec)
-    for module, file in ((transformer, folder / "model.safetensors"), (codec, folder / "codec.safetensors")):
-        checkpoint.load_into(module, checkpoint.load_weights(file), file)
-    return _open(config, transformer, codec, device, steps, seed, folder)
-
-
-def random_world(name=None, *, device="auto", steps=None, seed=0):
-    """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
-    _, config = _config(name)
-    torch.manual_seed(seed)
-    return _open(config, Transformer(config.transformer), ImageCodec(config.codec), device, steps, seed, None)
-
-
-def _config(name):
-    folder = Path(zoo.find(name))
-    return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
-
-
-def _open(config, transformer, codec, device, steps, seed, folder):
-    device, device_reason = runtime.pick_device(device)
-    dtype, dtype_reason = runtime.pick_dtype(device)
-    log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
-             str(dtype).removeprefix("torch."), dtype_reason,
-             attention_backend(device, dtype, config.transformer.head_dim))
-    return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
-                      seed=seed, folder=folder)

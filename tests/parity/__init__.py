@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 
 FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
 
@@ -40,20 +42,36 @@ def close(value, expected, case):
 
 
 def network(fixture, keys="keys"):
-    """A Transformer of the fixture's sizes, filled by the weight rule; its keys are the published ones.
-
-    keys: the entry of cases.json that names their list
-    """
-    sizes = description(fixture)["model_config"]
-    rows = json.loads((FOLDER / fixture / description(fixture)[keys]).read_text())["keys"]
+    """A Transformer of the fixture's sizes, with its weights; keys: the entry of cases.json that names their list."""
+    sizes, given = description(fixture)["model_config"], weights(fixture, keys)
     same = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "eps",
             "patch_size")
     model = Transformer(TransformerConfig(in_channels=sizes["in_dim"], out_channels=sizes["out_dim"],
-                                          has_camera=any("prope_o" in row["key"] for row in rows),
+                                          has_camera=any("prope_o" in name for name in given),
                                           **{name: sizes[name] for name in same}))
-    weights = {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
+    return filled(model, given)
+
+
+def video_codec(fixture):
+    """The WanVAE or TAEHV of the fixture's sizes, with its weights."""
+    sizes = description(fixture)["model_config"]
+    if fixture == "taehv":
+        return filled(TAEHV(), weights(fixture))
+    return filled(WanVAE(WanVAEConfig(
+        width=sizes["dim"], multipliers=tuple(sizes["dim_mult"]), blocks=sizes["num_res_blocks"],
+        halves_time=tuple(sizes["temperal_downsample"]))), weights(fixture))
+
+
+def filled(model, weights):
+    """The model with these weights; its keys are the published ones."""
     model.load_state_dict(weights, strict=True)
     return model.requires_grad_(False).eval()
+
+
+def weights(fixture, keys="keys"):
+    """Published key -> tensor of the fixture's network, by the weight rule."""
+    rows = json.loads((FOLDER / fixture / description(fixture)[keys]).read_text())["keys"]
+    return {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}
 
 
 def fill(key, shape):

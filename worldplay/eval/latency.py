@@ -80,7 +80,7 @@ def passes(world, actions):
     """
     times, flops = {}, []
     with _timed(world.transformer, _PASSES, world.device, times, "pass"), \
-            _timed(world.codec, ("decode_uint8",), world.device, times, "decode"):
+            _timed(world.codec, ("decode_next",), world.device, times, "decode"):
         num_frames = len(list(_play(world, actions)))
     with _counted(world.transformer, _PASSES, flops):
         list(_play(world, actions[:1]))

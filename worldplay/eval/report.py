@@ -16,7 +16,7 @@ from tqdm import tqdm
 import worldplay
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
-from worldplay.eval.streams import Material, held_out_seeds, real_streams
+from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     name     of the world, as load_world takes it
     quick    QUICK instead of FULL
     out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
-    compare  another world of the same environment, measured on the same streams
+    compare  another world, measured on the same streams of the first one's environment
     Returns  the report, a dict (names: docs/eval.md)
 
         Raises WorldError, ValueError, or OSError where `out` cannot be written.
@@ -83,18 +83,18 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
 
 
 def prepare(worlds, plan, track):
-    """A Material for each world; they share the real streams.
+    """A Material for each world; they share real streams of the first one's environment, each told in its own keys.
 
-        Raises ValueError when the worlds are not of one environment, actions and frame size.
+        Raises ValueError when the worlds do not show frames of one size and rate.
     """
     first = worlds[0]
     for other in worlds[1:]:
-        for what, a, b in (("environment", first.info["env"], other.info["env"]),
-                           ("actions", first.action_space, other.action_space),
-                           ("frame size", first.frame_size, other.frame_size)):
+        for what, a, b in (("frame size", first.frame_size, other.frame_size), ("frame rate", first.fps, other.fps)):
             if a != b:
                 raise ValueError(f"--compare: {first.name} and {other.name} differ in {what} ({a} and {b}); "
-                                 "only worlds of one environment can be compared")
+                                 "take worlds that show the same frames")
+        if other.info["env"] != first.info["env"]:
+            log.info("%s learnt %s; it is compared on %s", other.name, other.info["env"], first.info["env"])
     env = first.info["env"]
     real = open_env(env)
     _check_same_game(first, real)
@@ -104,8 +104,10 @@ def prepare(worlds, plan, track):
     context, workers = max(world.info["window"] for world in worlds), os.cpu_count() or 1
     streams = {player: real_streams(env, seeds=held_out_seeds(plan.streams), context=context,
                                     horizon=plan.horizon, player=player, workers=workers) for player in PLAYERS}
-    return [Material(world=world, streams=streams, open_real=partial(open_env, env), num_targets=plan.targets,
-                     num_dreams=plan.dreams, walks=plan.walks, track=track) for world in worlds]
+    return [Material(
+        world=world, open_real=partial(open_env, env), num_targets=plan.targets, num_dreams=plan.dreams,
+        walks=plan.walks, track=track, streams={player: told_in(each, first.action_space, world.action_space)
+                                                for player, each in streams.items()}) for world in worlds]
 
 
 def evaluate(material):

@@ -1,5 +1,5 @@
 """Real play that no trainer sees, and what a world makes of the same actions."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -95,6 +95,15 @@ def stack(rollouts, context):
     rollouts = list(rollouts)
     return Streams(*(np.stack([getattr(rollout, name) for rollout in rollouts])
                      for name in ("frames", "actions", "poses", "seed")), context)
+
+
+def told_in(streams, space, other):
+    """The same streams with their actions, encoded by ActionSpace `space`, as `other` says them; keys it lacks go."""
+    if space == other:
+        return streams
+    vectors = streams.actions.reshape(-1, space.num_channels)
+    told = np.stack([other.encode(other.fit(space.decode(vector))) for vector in vectors])
+    return replace(streams, actions=told.reshape(*streams.actions.shape[:2], -1))
 
 
 def dream(world, streams, i):

@@ -65,6 +65,7 @@ class LatentNorm(nn.BatchNorm2d):
 class ImageCodec(nn.Module):
     """Encoder and decoder; latents have mean 0 and variance 1 per channel over the training frames."""
     stride = 8
+    frames_per_latent = 1
 
     def __init__(self, config):
         super().__init__()
@@ -102,6 +103,10 @@ class ImageCodec(nn.Module):
         """latents [b c h w] -> frames [b 3 8h 8w], about [-1, 1], not clamped."""
         return self.decoder(latents.to(self.dtype, memory_format=torch.channels_last))
 
+    def decode_next(self, latents, state=None):
+        """(frames [b 1 3 H W] of the next latents [b c h w], None): a latent is one frame, whatever was before."""
+        return self.decode(latents)[:, None], None
+
     def encode_uint8(self, frames):
         """frames uint8 [b H W 3] -> latents [b c h w], float32."""
         return self.encode(to_float(frames))
@@ -112,10 +117,11 @@ class ImageCodec(nn.Module):
 
 
 def to_float(frames):
-    """uint8 [b H W 3] -> float32 [b 3 H W] in [-1, 1]."""
-    return rearrange(frames, "b H W c -> b c H W").float() / 127.5 - 1
+    """uint8 [... H W 3] -> float32 [... 3 H W] in [-1, 1]."""
+    return rearrange(frames, "... H W c -> ... c H W").float() / 127.5 - 1
 
 
 def to_uint8(frames):
-    """[b 3 H W] in [-1, 1] -> uint8 [b H W 3], rounded to the nearest level."""
-    return rearrange((frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8), "b c H W -> b H W c").contiguous()
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is clamped."""
+    levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "... c H W -> ... H W c").contiguous()

@@ -80,11 +80,8 @@ class KVCache:
         begin = self._room(self.num_frames + chunks_ahead * size) * self.tokens_per_frame
         end = begin + size * self.tokens_per_frame
         slots = self._slots[layer]
-        own = [rearrange(x, "b t p k d -> b k (t p) d") for x in (keys, values)]
-        for remembered, x in zip(slots, own):
-            remembered[:, :, begin:end] = x.detach()
-        if keys.requires_grad:  # a graph needs a past that later commits do not overwrite, and none behind it
-            return tuple(torch.cat([past[:, :, :begin], x], dim=2) for past, x in zip(slots, own))
+        for remembered, x in zip(slots, (keys, values)):
+            remembered[:, :, begin:end] = rearrange(x, "b t p k d -> b k (t p) d")
         return slots[0, :, :, :end], slots[1, :, :, :end]
 
     def keep(self, layer):

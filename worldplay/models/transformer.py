@@ -69,8 +69,7 @@ class Transformer(nn.Module):
     What is not published: `action_embedding` and `null_action`, added to the time embedding of their frame.
 
     causal_attention        how `forward` attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
-    checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save memory;
-                            passes on a cache never do, because it has moved on by then
+    checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save memory
     """
 
     def __init__(self, config):
@@ -91,8 +90,8 @@ class Transformer(nn.Module):
         self._init_weights()
 
     def forward(self, noisy, sigma, *, actions=None, action_mask=None, columns=None, text=None, clean=None,
-                clean_sigma=None, frames_per_chunk=1, window=None, sink=0, sink_position="absolute",
-                is_causal=True, attention=None, cameras=None):
+                clean_sigma=None, is_clean_trained=True, frames_per_chunk=1, window=None, sink=0,
+                sink_position="absolute", is_causal=True, attention=None, cameras=None):
         """Velocity of a whole sequence of frames, for training.
 
         noisy        [b t c h w]  frames at noise level sigma
@@ -102,6 +101,7 @@ class Transformer(nn.Module):
         text         [b l text_dim]  rows of the text encoder, l <= text_len
         clean        [b t c h w]  teacher forcing: the past that noisy frames see, at noise level clean_sigma
                                   ([b t] or a number, default 0); None: they see the noisy past
+        is_clean_trained  False: no gradient passes from the noisy frames into the clean ones they look at
         columns      [b t]        added to the column positions of a frame's tokens
         attention    a name in CAUSAL_ATTENTION; None takes the transformer's own, `causal_attention`
         is_causal    False: every frame sees every frame; then there is no clean, window or sink
@@ -126,13 +126,16 @@ class Transformer(nn.Module):
             clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
 
-        def attend_by_rule(q, k, v):
-            return causal(q, k, v, rule, halves)
-        by_rule = attend_by_rule
+        by_rule = partial(causal, rule=rule, halves=halves)
         if self.config.has_camera:  # both branches are made of queries and keys that are not turned yet
             by_rule, rotary = causal_branches(causal, rule, halves, rotary, cameras), None
+
+        def attend_by_rule(q, k, v):
+            if halves == 2 and not is_clean_trained:
+                k, v = (torch.cat([x[:, :t].detach(), x[:, t:]], dim=1) for x in (k, v))
+            return by_rule(q, k, v)
         text = None if text is None else self.encode_text(text)
-        x = self._blocks(x, time, rotary, lambda layer: by_rule, text, recompute=self.checkpoint_activations)
+        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
     def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from worldplay import checkpoint
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.envs import open_env
 from worldplay.eval.latency import flop_counter
 from worldplay.eval.paired import measure

@@ -24,10 +24,14 @@ class BidirectionalStage:
     """Trains `student` with one noise level for all frames of a sequence; `ema`, its average, is the result."""
     name, trained, result = "bidirectional", {"student": 1.0}, "ema"
 
-    def __init__(self, config, model, decode):
-        """model: TransformerConfig. decode: latents [n c h w] -> frames uint8 [n H W 3], for the sheet."""
+    def __init__(self, config, model, decode, init=None):
+        """model: TransformerConfig. init: state dict to start from, of another stage's network.
+        decode: latents [n c h w] -> frames uint8 [n H W 3], for the sheet.
+        """
         self.config, self.decode = config, decode
         student = Transformer(model)
+        if init is not None:
+            student.load_state_dict(init)
         self.models = {"student": student, "ema": copy.deepcopy(student).requires_grad_(False)}
 
     def turn(self, step):

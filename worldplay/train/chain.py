@@ -14,7 +14,7 @@ from tqdm import tqdm
 from worldplay import checkpoint, dataset, lerobot, runtime, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import TrajectoryStore
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
@@ -52,8 +52,8 @@ class Chain:
                  seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
-        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world whose codec and
-        teacher to go on from.
+        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world to go on
+        from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
         several runs; whoever needs it first makes it there.
         """
@@ -105,7 +105,7 @@ class Chain:
         latents = self._timed("encode", lambda: self._encode(cache, codec))
         windows = self._windows(cache, latents)
         self._choose_attention(cache, windows)
-        networks = {}  # role -> what a stage has made
+        networks = self._given(cache) if self.init_from else {}  # role -> what a stage, or the world before, has made
         parts = {"bidirectional": self._bidirectional, "teacher_forcing": self._teacher, "causal_ode": self._ode_student,
                  "causal_cd": self._cd_student, "dmd": self._dmd_student, "decoder": self._decoder}
         for stage, part in parts.items():
@@ -151,26 +151,31 @@ class Chain:
         self._first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, self.dtype))
         return np.load(path, mmap_mode="r")
 
+    def _given(self, cache):
+        """AR teacher and few-step student of the world to go on from; the teacher is both where it will change."""
+        def network(file):
+            path, model = self.init_from / file, Transformer(self._transformer(cache))
+            weights = checkpoint.load_weights(path)
+            checkpoint.load_into(model, match_actions(weights, cache.action_space, base.action_space), path)
+            return model
+        base = self._base_config()
+        teacher = network("teacher.safetensors")
+        keeps_student = base.steps == self.recipe.student_steps and not self.recipe.teacher_forcing_loop.share
+        return {"teacher": teacher, "student": network("model.safetensors") if keeps_student else teacher}
+
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
 
     def _bidirectional(self, cache, windows, codec, networks):
         torch.manual_seed(self.seed + 2)
-        stage = BidirectionalStage(self.recipe.bidirectional, self._transformer(cache), codec.decode_uint8)
+        init = _whole_weights(networks["teacher"]) if self.init_from else None
+        stage = BidirectionalStage(self.recipe.bidirectional, self._transformer(cache), codec.decode_uint8, init)
         networks["bidirectional"] = stage.models[stage.result]
         return self._train(stage, windows)
 
     def _teacher(self, cache, windows, codec, networks):
         torch.manual_seed(self.seed + 1)
-        init = None
-        if self.init_from:
-            path = self.init_from / "teacher.safetensors"
-            model = Transformer(self._transformer(cache))
-            weights = checkpoint.load_weights(path)
-            weights = match_actions(weights, cache.action_space, self._base_config().action_space)
-            checkpoint.load_into(model, weights, path)
-            init = model.state_dict()
-        elif "bidirectional" in networks:
-            init = _whole_weights(networks["bidirectional"])
+        before = networks.get("teacher" if self.init_from else "bidirectional")
+        init = _whole_weights(before) if before else None
         stage = TeacherForcingStage(self.recipe.teacher_forcing, self._transformer(cache), self.recipe.context,
                                     codec.decode_uint8, init)
         networks["teacher"] = networks["student"] = stage.models[stage.result]

@@ -1,6 +1,6 @@
 """Stage `dmd`: distribution matching distillation on what the student itself plays from a real start."""
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -48,10 +48,24 @@ def exit_steps(draws, num_chunks, num_steps, first_steps, is_shared=True):
     return [first] + [draws.shared_integer(f"exit {i}", num_steps) for i in range(1, num_chunks)]
 
 
-# compiled blocks would be compiled anew for every layer of a cache
-@torch.compiler.set_stance("force_eager")
-def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, num_trained=None,
-                 is_exit_shared=True, sigma=None):
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What a student played, and the exit step of every frame, so that it can be made again with a gradient.
+
+    frames            [b t c h w] float32: real frames, then made ones
+    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its noise level
+    past, past_sigma  the same of each frame as it was written to the cache
+    """
+    frames: torch.Tensor
+    noisy: torch.Tensor
+    sigma: torch.Tensor
+    past: torch.Tensor
+    past_sigma: torch.Tensor
+
+
+@torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
+def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, is_exit_shared=True, sigma=None):
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
@@ -59,13 +73,11 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
                  [b l text_dim] for a transformer with text
     context      ContextConfig: window, sink and chunk, in which num_real has to be whole
     num_steps    sampling steps of a chunk; first_steps: of the first one made
-    num_trained  last frames whose exit step carries a gradient, None: all; cache and earlier steps never do
     is_exit_shared  see `exit_steps`
     sigma        [b t] noise levels at which the frames are written to the cache, None: 0
-    Returns      [b t c h w] float32: real frames, then made ones
+    Returns      a Rollout, numbers without a graph
 
-    Source: Self Forcing (arXiv:2506.08009); keys and values are cut from the graph, which the published code means
-    to do and does not (wan.md 7.6).
+    Source: Self Forcing (arXiv:2506.08009).
     """
     latents = batch["latents"]
     t = latents.shape[1]
@@ -74,9 +86,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     spoiling = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
     made = context.chunks(t)[num_real // context.frames_per_chunk:]
     exits = exit_steps(draws, len(made), num_steps, first_steps, is_exit_shared)
-    is_trained = last_frames(t, t if num_trained is None else num_trained)
     text = student.encode_text(batch["text"]) if "text" in batch else None
-    frames = []
+    frames, past, noisy, levels = [], [], latents.float().clone(), torch.zeros_like(sigma)
     for chunk in context.chunks(t):
         conditions = {"frame": chunk.start, "text": text, **chunk_conditions(batch, chunk)}
         if chunk.start < num_real:
@@ -86,20 +97,39 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
             sigmas = warped_sigmas(steps)[:exits[made.index(chunk)] + 1]
 
             def velocity(x, level):
-                is_exit = level == float(sigmas[-1])
-                is_kept = is_exit and bool(is_trained[chunk].any())
-                with torch.set_grad_enabled(is_kept and torch.is_grad_enabled()):
-                    return student.denoise(x.detach().to(student.dtype), level, cache, **conditions)
+                noisy[:, chunk], levels[:, chunk] = x, level
+                return student.denoise(x.to(student.dtype), level, cache, **conditions)
 
             def noise(step):
                 return torch.cat([draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:])
                                   for i in range(chunk.start, chunk.stop)], dim=1).to(latents.device)
             frames.append(sample_frame(velocity, noise, sigmas))
-        with torch.no_grad():
-            level = sigma[:, chunk]
-            past = add_noise(frames[-1].detach(), spoiling[:, chunk], level)
-            student.commit(past.to(student.dtype), level, cache, **conditions)
-    return masked_gradient(torch.cat(frames, dim=1), is_trained)
+        past.append(add_noise(frames[-1], spoiling[:, chunk], sigma[:, chunk]))
+        student.commit(past[-1].to(student.dtype), sigma[:, chunk], cache, **conditions)
+    return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1), past_sigma=sigma)
+
+
+def replay(student, rollout, batch, context, *, num_real=1, num_trained=None, trains_past=False):
+    """The frames of a rollout [b t c h w] once more, all exit steps in one pass, with the gradient of these steps.
+
+    num_trained  last frames whose exit step carries a gradient, None: all; earlier steps never do
+    trains_past  whether it also reaches, through what later frames look at, the passes that wrote the past
+
+    One teacher-forced pass over what was played gives what the cache gave, up to the order of sums, and its blocks
+    can be computed again on the way back; passes over the cache could not, because it has moved on.
+
+    Source: the two passes of Self Gradient Forcing (arXiv:2607.20368). The published trainer of Self Forcing means
+    to cut the past from the graph and does not.
+    """
+    t = rollout.frames.shape[1]
+    told = (torch.arange(t, device=rollout.frames.device) > 0).expand(rollout.frames.shape[:2])
+    velocity = student(rollout.noisy, rollout.sigma, clean=rollout.past, clean_sigma=rollout.past_sigma,
+                       is_clean_trained=trains_past, actions=batch["actions"], action_mask=told,
+                       columns=batch["columns"], text=batch.get("text"), **asdict(context.rule))
+    x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)
+    is_made = last_frames(t, t - num_real).to(x.device)
+    x = torch.where(is_made[:, None, None, None], x, rollout.frames)
+    return masked_gradient(x, last_frames(t, t if num_trained is None else num_trained))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +141,8 @@ class DMDConfig:
     """Real frames that a rollout starts from; whole chunks."""
     num_trained: int | None = None
     """Last frames of it that carry a gradient; None is all."""
+    trains_past: bool = False
+    """Whether later frames also train what earlier ones write to the cache (Self Gradient Forcing)."""
     is_exit_shared: bool = True
     """One exit step for all frames but the first made, or all chunks but the first."""
     guidance: float = 1.0
@@ -148,7 +180,8 @@ class DMDStage:
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        x = self._rollout(call, "student", batch, draws, self.config.num_trained if role == "student" else 0)
+        rollout = self._rollout(call, "student", batch, draws)
+        x = rollout.frames if role == "critic" else self._replay(call, "student", rollout, batch)
         sigma = shift_sigma(draws.uniform("sigma")).clamp(*self.config.sigma_range)
         sigma = sigma.to(latents.device)[:, None].expand(latents.shape[:2])
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
@@ -171,15 +204,19 @@ class DMDStage:
     def sheet(self, batch, draws, call, num=8):
         """Real frames above what the average plays from the first of them with the same actions, two sequences."""
         part, draws = first_two(batch, draws)
-        made = self._rollout(call, "ema", part, draws, num_trained=0)
+        made = self._rollout(call, "ema", part, draws).frames
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)
 
-    def _rollout(self, call, role, batch, draws, num_trained):
+    def _rollout(self, call, role, batch, draws):
         config, latents = self.config, batch["latents"]
         sigma = context_sigma(self.context, draws, latents.shape[1]).to(latents.device)
         return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
-                    num_real=config.num_real, num_trained=num_trained, is_exit_shared=config.is_exit_shared,
-                    sigma=sigma)
+                    num_real=config.num_real, is_exit_shared=config.is_exit_shared, sigma=sigma)
+
+    def _replay(self, call, role, rollout, batch):
+        config = self.config
+        return call(role, replay, rollout, batch, self.context, num_real=config.num_real, num_trained=config.num_trained,
+                    trains_past=config.trains_past)
 
     def _score(self, call, role, noisy, sigma, batch, known=None):
         return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False).float()

@@ -72,14 +72,17 @@ class Recipe:
     def check(self, goes_on=False):
         """Raise ValueError, naming the flag, for numbers that would end the run hours later.
 
-        goes_on: from a world, which has a codec and an AR teacher.
+        goes_on: from a world, which has a codec, an AR teacher and a student.
         """
         def refuse(is_wrong, message):
             if is_wrong:
                 raise ValueError(message)
-        for name in ("teacher_forcing",) if goes_on or self.latents is not None else ("codec", "teacher_forcing"):
+        needed = () if goes_on else ("teacher_forcing",) if self.latents is not None else ("codec", "teacher_forcing")
+        for name in needed:
             refuse(not self.loop(name).share,
                    f"--{name.replace('_', '-')}-loop.share 0: stage {name} cannot be left out")
+        refuse(not any(self.loop(name).share for name in STAGES[2:]), "no stage after bidirectional has a share: "
+               "nothing would be made that can be played (--dmd-loop.share)")
         for name in ("codec", "decoder"):
             refuse(self.latents and self.loop(name).share,
                    f"--{name}-loop.share {self.loop(name).share}: this recipe's latents come from another codec, "
@@ -96,7 +99,7 @@ class Recipe:
         refuse(self.lora_rank and not goes_on,
                f"--lora-rank {self.lora_rank}: adapters go on a trained world; give it (--init-from WORLD)")
         refuse(self.lora_rank and self.bidirectional_loop.share,
-               "--lora-rank: stage bidirectional begins with nothing to adapt; leave out one of the two")
+               "--lora-rank: stage bidirectional learns more than adapters hold; leave out one of the two")
         refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
         # published latents end where the window does: 21 frames, which nobody has trained beyond
         least = (2 if self.latents is None else 1) * self.context.window

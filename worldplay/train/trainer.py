@@ -51,7 +51,7 @@ class LoopConfig:
     """Samples of one forward and backward pass of a process; gradients add up over its passes; None is one pass."""
     checkpoint_activations: bool = False
     """Keep only the inputs of each block for the backward pass and compute the block again there: less memory, one
-    more forward pass. Not in rollouts on a cache, which has moved on by then."""
+    more forward pass."""
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None

@@ -119,7 +119,6 @@ def step_memory(stage, role, batch, draws):
 
 def _pass(stage, role, batch, draws):
     def call(role, function, *args, **kwargs):
-        stage.is_recomputable = function is Transformer.forward  # a cache moves on, its passes keep all they need
         return function(stage.models[role], *args, **kwargs)
     batch = {name: torch.empty_like(x, device=META) for name, x in batch.items()}
     with _gradients_dropped(stage), _FusedAttention():
@@ -152,7 +151,7 @@ def _gradients_dropped(stage):
 def _around_blocks(stage, enter, leave):
     """Inside, enter(block, args) and leave(block, args, out) go around every block whose graph is kept."""
     def only_with_graph(hook):
-        return lambda *args: hook(*args) if torch.is_grad_enabled() and stage.is_recomputable else None
+        return lambda *args: hook(*args) if torch.is_grad_enabled() else None
     blocks = [block for model in stage.models.values() for block in getattr(model, "blocks", ())]
     hooks = [add(only_with_graph(hook)) for block in blocks for add, hook in (
         (block.register_forward_pre_hook, enter), (block.register_forward_hook, leave))]

@@ -1,0 +1,113 @@
+"""Open a learned world: its folder and the parts it shares with others become networks on a device."""
+import logging
+from pathlib import Path
+
+import torch
+
+from worldplay import checkpoint, prompts, runtime, zoo
+from worldplay.checkpoint import WorldConfig
+from worldplay.engine import DreamWorld
+from worldplay.models.attention import backend as attention_backend
+from worldplay.models.codec import ImageCodec
+from worldplay.models.taehv import TAEHV
+from worldplay.models.transformer import Transformer
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
+from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
+
+
+def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
+    """Open a learned world to play.
+
+    name    a folder, or a name in ./checkpoints, the package data or the user cache; None is the default world
+    device  as runtime.pick_device takes it: "auto" takes a GPU where there is one
+    steps   1, 2 or 4 sampling steps per frame; None takes the world's own
+    seed    of all its randomness
+    prompt  what a world that reads text shows, or a .safetensors file with its text rows (prompts.load_prompt_file);
+            None takes the world's own
+
+        Raises WorldError where the world or a part of it cannot be found or read or has no room on the GPU,
+        ValueError for a wrong device or steps, or a prompt that the world does not read.
+    """
+    folder, config = _config(name)
+    if prompt is not None and not config.transformer.text_dim:
+        raise ValueError(f"--prompt: {config.name} reads no text; leave it out")
+    device, reason = runtime.pick_device(device)
+    parts = Parts(config, device)
+    if config.transformer.text_dim:
+        prompt = config.prompt if prompt is None else prompt
+        rows = parts.text_rows(prompt)  # first: the encoder is larger than the world, and gone before it comes
+    path = folder / "model.safetensors"
+    transformer = _filled(lambda: Transformer(config.transformer), checkpoint.load_weights(path), path)
+    world = _open(config, transformer, parts.codec(folder), parts, device, reason, steps, seed, folder)
+    if config.transformer.text_dim:
+        world.set_prompt(prompt, rows)
+    return world
+
+
+def random_world(name=None, *, device="auto", steps=None, seed=0):
+    """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
+    _, config = _config(name)
+    torch.manual_seed(seed)
+    device, reason = runtime.pick_device(device)
+    codec = TAEHV() if config.codec is None else ImageCodec(config.codec)
+    world = _open(config, Transformer(config.transformer), codec, None, device, reason, steps, seed, None)
+    if config.transformer.text_dim:
+        world.set_prompt("random", torch.randn(config.transformer.text_len, config.transformer.text_dim))
+    return world
+
+
+class Parts:
+    """What a world takes from elsewhere than its own folder."""
+
+    def __init__(self, config, device):
+        self.config, self.device = config, device
+
+    def codec(self, folder):
+        """The codec that its frames are decoded with, on the CPU."""
+        if self.config.codec is not None:
+            path = folder / "codec.safetensors"
+            return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
+        path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
+        tensors = checkpoint.load_weights(path)
+        return _filled(TAEHV, TAEHV.fit(tensors), path)
+
+    def encoder(self):
+        """The VideoCodec that a start is encoded with: the full one where it is here."""
+        try:
+            path = zoo.find_part(self.config.parts["vae"]) / "model.safetensors"
+        except (KeyError, WorldError):
+            log.info("the start is encoded by the small codec; %s", "worldplay fetch --vae loads the full one")
+            return None
+        vae = _filled(lambda: WanVAE(WanVAEConfig()), checkpoint.load_weights(path), path)
+        return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
+
+    def text_rows(self, prompt):
+        """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
+        sizes = self.config.transformer
+        if Path(prompt).suffix == ".safetensors":
+            return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
+        return prompts.prompt_embeds(prompt, zoo.find_part(self.config.parts["text"]), device=self.device)
+
+
+def _config(name):
+    folder = Path(zoo.find(name))
+    return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+
+
+def _filled(make, tensors, where):
+    """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied first."""
+    with torch.device("meta"):
+        module = make()
+    checkpoint.load_into(module, tensors, where, assign=True)
+    return module
+
+
+def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
+    dtype, dtype_reason = runtime.pick_dtype(device)
+    log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
+             str(dtype).removeprefix("torch."), dtype_reason,
+             attention_backend(device, dtype, config.transformer.head_dim))
+    return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
+                      seed=seed, folder=folder, parts=parts)
