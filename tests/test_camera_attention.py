@@ -200,22 +200,6 @@ def test_reanchoring_a_cache_changes_nothing(model, rule):
     assert torch.equal(again, expected[:, 6:]), "a snapshot keeps its own anchor"
 
 
-def test_a_graph_outlives_later_commits(model):
-    inputs, gradients = with_cameras(sequence(4)), []
-    for is_committed in (False, True):
-        cache = new_cache(model.requires_grad_(False), 2, window=3)
-        play(model, part_of(inputs, slice(3)), cache, 1)
-        model.requires_grad_(True).zero_grad()
-        part = part_of(inputs, slice(3, 4))
-        velocity = model.denoise(part["noisy"], part["sigma"], cache, frame=3, **told(part))
-        if is_committed:
-            with torch.no_grad():
-                model.commit(part["clean"], 0.0, cache, frame=3, **told(part))
-        velocity.square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert all(map(torch.equal, *gradients)) and len(gradients[0]) == len(list(model.parameters()))
-
-
 LENGTH, WINDOW = 3000, 4
 
 
