@@ -31,6 +31,7 @@ class WorldConfig:
     frames_per_chunk     frames made together, all under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
+    lossy_codec          whether its codec has learnt from players' lossy clips: a world that ships has none such
 
         Raises ValueError naming a field whose value is none that can be played.
     """
@@ -49,6 +50,7 @@ class WorldConfig:
     sink_position: str = "before_window"
     context_sigma: float = 0.1
     columns_per_degree: float = 0.0
+    lossy_codec: bool = False
 
     def __post_init__(self):
         for name, (expected, is_right) in _RULES.items():
@@ -116,6 +118,7 @@ _RULES = {
     "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
     "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
     "columns_per_degree": ("a number", _is_number),
+    "lossy_codec": ("true or false", lambda x: type(x) is bool),
 }
 
 
