@@ -116,11 +116,8 @@ class Pack:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        from tqdm import tqdm
-
         from worldplay.pack import run_pack
-        with tqdm(desc="pack", unit="frame", mininterval=_interval()) as bar:
-            made = run_pack(self.clips, out=self.out, progress=bar.update)
+        made = run_pack(self.clips, out=self.out)
         if self.json:
             return made
         shown = {0: "the real game", 1: "a learned world"}.get(made["dreamed"], "the real game and a learned world")

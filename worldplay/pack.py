@@ -1,15 +1,17 @@
 """Recorded clips as a LeRobot data set: which are fit, where they are cut, which part is held out."""
+import sys
 import zlib
 from dataclasses import dataclass, replace
 from itertools import count, filterfalse, islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from worldplay.clip import read_clip
 from worldplay.clip_parts import part
 from worldplay.dataset import HELD_OUT_EVERY, Rollout, Source, is_held_out, require_space
-from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
+from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, describe, finish
 from worldplay.world import WorldError
 
 # rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
@@ -27,34 +29,36 @@ class Piece:
     is_held_out: bool = False
 
 
-def run_pack(paths, *, out, progress=None):
-    """Make the LeRobot folder `out` of recorded clips.
+def run_pack(paths, *, out):
+    """Make the LeRobot folder `out` of recorded clips, with progress on stderr.
 
-    paths     clips (.mp4, .json or without either) and folders of clips
-    progress  called with the number of frames of every episode written
-    Returns   dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the frames),
-              mib
+    paths    clips (.mp4, .json or without either) and folders of clips
+    Returns  dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the clips'
+             frames), mib
 
         Raises ValueError, before anything is written, where `out` holds something, a clip is not fit, or there is too
         little to hold a part out.
     """
     out = Path(out)
     check_new(out)
-    clips = fit_clips(find_clips(paths))
+    with _track(find_clips(paths), desc="read", unit="clip") as found:
+        clips = fit_clips(found)
     source = _source(clips[0])
     pieces = cut([clip.num_frames for clip in clips], gap=round(source.fps))
     out.mkdir(parents=True, exist_ok=True)
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
-    episodes = _write(out, source, _rollouts(clips, pieces), progress or (lambda num_frames: None))
-    facts = [_facts(clip) for clip in clips]
-    finish(out, source, episodes, player=PLAYER, clips=facts)
-    return {"out": str(out), "clips": len(clips), "episodes": len(pieces),
-            "held_out_episodes": sum(piece.is_held_out for piece in pieces), "frames": num_rows,
-            "minutes": num_rows / source.fps / 60, "lossy": any(fact["lossy"] for fact in facts),
-            "dreamed": sum(fact["frames"] for fact in facts if fact["world_hash"])
-            / sum(fact["frames"] for fact in facts),
-            "mib": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20}
+    with _track(desc="pack", total=num_rows, unit="frame") as bar:
+        episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
+    finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
+    told = describe(out)
+    return {"out": str(out), "minutes": 60 * told["hours"], **{name: told[name] for name in (
+        "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
+
+
+def _track(iterable=None, **options):
+    # a terminal is redrawn often, a log file gets a line now and then
+    return tqdm(iterable, file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
 
 
 # Which clips ------------------------------------------------------------------------------------------------
@@ -109,8 +113,8 @@ def fit_clips(paths):
     if problems:
         told = problems if len(problems) == 1 else [f"({i}) {text}" for i, text in enumerate(problems, 1)][:_SHOWN]
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError(f"{len(problems)} of {len(paths)} clips cannot be packed, and nothing was written: "
-                         f"{'; '.join(told)}{more}")
+        raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and nothing was "
+                         f"written: {'; '.join(told)}{more}")
     return clips
 
 
