@@ -99,7 +99,7 @@ def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys, tm
     add_world(tmp_path / "packaged", "toy")  # a card and no weights: whoever opened it would say that first
     assert run(*argv) == status
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if "|" not in line]  # progress bars aside
+    lines = [line for line in err.splitlines() if line.strip() and "|" not in line]  # progress bars aside
     assert out == "" and len(lines) == 1 and words in lines[0] and ".log)" in lines[0]
 
 
