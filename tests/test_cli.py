@@ -17,6 +17,7 @@ from worldplay.world import WorldError
 GOLDEN = Path(__file__).parent / "golden"
 HELP = {"worldplay": ["--help"], "play": ["play", "--help"],
         **{name: [name, "--help"] for name in COMMANDS},
+        "dataset_pack": ["dataset", "pack", "--help"],
         "dataset_verify": ["dataset", "verify", "--help"], "dataset_info": ["dataset", "info", "--help"]}
 SPACE = ActionSpace(("w", "a"), 12.0, look_axes=1)
 
@@ -88,6 +89,7 @@ def test_version(capsys):
     (["bench", "--random"], 1, "no default world"),
     (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
+    (["dataset", "pack", "nothing", "--out", "x"], 2, "1 of 1 clips cannot be packed, and nothing was written: "),
     (["dataset", "info", "nothing"], 2, "no finished data set"),
     (["dataset", "verify", "nothing"], 2, "no finished data set"),
     (["collect", "nowhere", "--frames", "5", "--out", "x"], 1, "environment 'nowhere': unknown"),
@@ -97,7 +99,7 @@ def test_an_error_is_one_line_that_names_the_log(argv, status, words, capsys, tm
     add_world(tmp_path / "packaged", "toy")  # a card and no weights: whoever opened it would say that first
     assert run(*argv) == status
     out, err = capsys.readouterr()
-    lines = [line for line in err.splitlines() if "|" not in line]  # progress bars aside
+    lines = [line for line in err.splitlines() if line.strip() and "|" not in line]  # progress bars aside
     assert out == "" and len(lines) == 1 and words in lines[0] and ".log)" in lines[0]
 
 

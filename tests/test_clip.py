@@ -25,17 +25,17 @@ def action_at(i):
     return Action(frozenset([SPACE.keys[i % 4]]), (0.1 * i - 3.7, 0.0))
 
 
-def record(path, num_steps, *, begin_at=0, world=None):
+def record(path, num_steps, *, begin_at=0, world=None, actions=None):
     """Play and record a fake world from step `begin_at` on; returns every frame shown, the start first."""
-    world = world or FakeWorld()
+    world, actions = world or FakeWorld(), actions or [action_at(i) for i in range(num_steps)]
     recorder = Recorder(world)
     shown = list(world.reset())
     recorder.branch(Reset(), np.stack(shown))
     for i in range(num_steps):
         if i == begin_at:
             recorder.start(path)
-        recorder.step(action_at(i))
-        for frame in world.step(action_at(i)):
+        recorder.step(actions[i])
+        for frame in world.step(actions[i]):
             shown.append(frame)
             recorder.frame(frame, {"ready_ms": 50.0 * i, "steps": 2, "path": "eager"})
     assert [writer.error for writer in recorder.close()] == [None]

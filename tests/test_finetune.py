@@ -67,11 +67,12 @@ def make_world(folder, **changes):
     fields = {"name": "base", "env": "base", "action_space": SPACE, "frame_size": (16, 24), "fps": 10.0,
               "transformer": MODEL, "codec": CODEC, "window": 4, "columns_per_degree": 0.1,
               "context_sigma": 0.2}
-    checkpoint.write_json(folder / "config.json", WorldConfig(**fields | changes).to_json())
+    config = WorldConfig(**fields | changes)
+    checkpoint.write_json(folder / "config.json", config.to_json())
     torch.manual_seed(0)
     checkpoint.save_weights(folder / "codec.safetensors", ImageCodec(CODEC).state_dict())
     for name in ("model", "teacher"):
-        checkpoint.save_weights(folder / f"{name}.safetensors", spread().state_dict())
+        checkpoint.save_weights(folder / f"{name}.safetensors", spread(config.transformer).state_dict())
     return folder
 
 

@@ -133,9 +133,31 @@ class Info:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Make a data set of recorded clips; refuse them all before anything is written where one is not fit."""
+    clips: Annotated[Positional[tuple[Path, ...]], arg(metavar="CLIP...")]
+    """Clips (their .mp4 or .json) of one environment, or folders of them."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.pack import run_pack
+        made = run_pack(self.clips, out=self.out)
+        if self.json:
+            return made
+        shown = {0: "the real game", 1: "a learned world"}.get(made["dreamed"], "the real game and a learned world")
+        print(f"{made['out']}: {made['frames']} frames ({made['minutes']:.1f} minutes) of {shown} in "
+              f"{made['episodes']} episodes, {made['held_out_episodes']} of them held out, from {made['clips']} "
+              f"{'lossy ' if made['lossy'] else ''}clips, {made['mib']:.1f} MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Check a data set, or say what it holds."""
-    command: (Annotated[Verify, tyro.conf.subcommand("verify")]
+    """Make a data set of recorded clips, check one, or say what it holds."""
+    command: (Annotated[Pack, tyro.conf.subcommand("pack")]
+              | Annotated[Verify, tyro.conf.subcommand("verify")]
               | Annotated[Info, tyro.conf.subcommand("info")])
 
     def run(self):

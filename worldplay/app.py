@@ -33,6 +33,8 @@ class PlayConfig:
     """Play a learned world with keyboard and mouse; F1 in the window lists the keys."""
     world: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="WORLD")] = None
     """A world's name, its folder, or a recorded clip (.mp4) to watch; none is the world that plays best."""
+    real: bool = False
+    """Play the real game instead, WORLD is then the name of an environment: to record clips to learn from."""
     scene: Annotated[str | None, tyro.conf.arg(metavar="SCENE")] = None
     """Where to begin: one of the world's scenes."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -65,7 +67,7 @@ class PlayConfig:
     @property
     def is_recording(self):
         """Whether the world is a recorded clip to watch."""
-        return bool(self.world) and Path(self.world).suffix == ".mp4"
+        return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
 
     def check(self):
         """Raise ValueError naming a flag that is missing or would have no effect."""
@@ -76,6 +78,13 @@ class PlayConfig:
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
+        if self.real:
+            if self.world is None:
+                raise ValueError("--real needs the name of an environment, for example doom-maze")
+            idle = [flag for flag, default in {"image": None, "steps": None, "device": "auto"}.items()
+                    if getattr(self, flag) != default]
+            if idle:
+                raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
         if self.headless:
             idle = [flag for flag in ("record", "fullscreen", "stats") if getattr(self, flag)]
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
@@ -107,9 +116,14 @@ def main(argv=None, *, open_world=None, prog="play.py"):
 
 
 def load(config):
-    """The World a PlayConfig names; this is what imports torch."""
+    """The World a PlayConfig names; a learned one is what imports torch."""
     if config.is_recording:
         return ClipWorld(config.world)
+    if config.real:
+        from worldplay.envs import open_env
+        world = open_env(config.world)
+        world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
+        return world
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:

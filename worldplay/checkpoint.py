@@ -35,6 +35,7 @@ class WorldConfig:
     parts                role ("codec", "vae", "text") -> name of a part that several worlds share (worldplay.catalog)
     intrinsics           (fx, fy) over (width, height) of the camera, for a transformer that has one
     prompt               text that it begins with when none is given, for a transformer that reads one
+    lossy_codec          whether its codec has learnt from players' lossy clips: a world that ships has none such
 
         Raises ValueError naming a field whose value is none that can be played.
     """
@@ -56,6 +57,7 @@ class WorldConfig:
     parts: dict[str, str] = field(default_factory=dict)
     intrinsics: tuple[float, float] | None = None
     prompt: str = ""
+    lossy_codec: bool = False
 
     def __post_init__(self):
         for name, (expected, is_right) in _RULES.items():
@@ -135,6 +137,7 @@ _RULES = {
     "intrinsics": ("two numbers above 0", lambda x: x is None or len(x) == 2 and all(
         _is_number(length) and length > 0 for length in x)),
     "prompt": ("a text", lambda x: isinstance(x, str)),
+    "lossy_codec": ("true or false", lambda x: type(x) is bool),
 }
 
 

@@ -26,12 +26,14 @@ class Rollout:
 
     frames   uint8 [n H W 3], RGB; frames[i] is what was seen because of actions[i], frames[0] is the start
     actions  float32 [n a], encoded; actions[0] is null
-    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame
-    seed     of the reset and of the player
+    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a recorded
+             clip, which does not tell them
+    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which side of
+             the split it is
     """
     frames: np.ndarray
     actions: np.ndarray
-    poses: np.ndarray
+    poses: np.ndarray | None
     seed: int
 
 
@@ -71,19 +73,21 @@ class FrameCache:
 
     frames        uint8 [N H W 3], RGB; in an episode, frames[i] is what was seen because of actions[i]
     actions       float32 [N a], encoded; null at the first frame of every episode
-    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left
+    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where nobody told them
     episodes      int64 [e 3]: start, length, seed
     env           name of the environment it came from
     action_space  its ActionSpace
     fps           frames of world time per second
+    is_lossy      whether the frames come from lossy video
     """
     frames: np.ndarray
     actions: np.ndarray
-    poses: np.ndarray
+    poses: np.ndarray | None
     episodes: np.ndarray
     env: str
     action_space: ActionSpace
     fps: float
+    is_lossy: bool = False
 
     @classmethod
     def open(cls, folder):
@@ -96,7 +100,8 @@ class FrameCache:
             raise ValueError(f"{folder}: no frame cache (index.json, written last, is missing); "
                              "build it again")
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        names = _ARRAYS if index.get("has_poses", True) else _ARRAYS.keys() - {"poses"}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
         space, episodes = ActionSpace.from_json(index["action_space"]), np.array(index["episodes"], np.int64)
         num_frames = int(episodes[:, 1].sum())
         expected = _shapes(num_frames, index["frame_size"], space)
@@ -104,7 +109,8 @@ class FrameCache:
             if array.shape != expected[name]:
                 raise ValueError(f"{folder / name}.npy: shape {array.shape}, index.json says "
                                  f"{expected[name]}; build the frame cache again")
-        return cls(**arrays, episodes=episodes, env=index["env"], action_space=space, fps=index["fps"])
+        return cls(**{"poses": None} | arrays, episodes=episodes, env=index["env"], action_space=space,
+                   fps=index["fps"], is_lossy=index.get("is_lossy", False))
 
     @property
     def frame_size(self):
@@ -116,11 +122,12 @@ class FrameCache:
         return self.episodes[{"train": ~held_out, "held_out": held_out}[name]]
 
 
-def write_frame_cache(rollouts, folder, *, world, num_frames, progress=None):
+def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, progress=None):
     """Write rollouts, as they come, into a frame cache, and open it.
 
     rollouts    iterable of Rollout, `num_frames` frames in all
     world       the World they come from, or its Source
+    has_poses   whether the rollouts have poses; is_lossy: whether their frames come from lossy video
     progress    called with the number of frames of every rollout written
 
         Raises ValueError if the disk is too small or the rollouts hold another number of frames.
@@ -131,7 +138,7 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, progress=None):
     (folder / "index.json").unlink(missing_ok=True)
     require_space(folder, int(np.prod(shapes["frames"])) + num_frames * 64)
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shapes[name])
-              for name, dtype in _ARRAYS.items()}
+              for name, dtype in _ARRAYS.items() if has_poses or name != "poses"}
     episodes, start = [], 0
     for rollout in rollouts:
         length = len(rollout.frames)
@@ -147,7 +154,8 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, progress=None):
         raise ValueError(f"{folder}: the rollouts hold {start} frames, not the {num_frames} announced")
     for array in arrays.values():
         array.flush()
-    write_json(folder / "index.json", {**Source.of(world).to_json(), "episodes": episodes})
+    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy,
+                                       "episodes": episodes})
     return FrameCache.open(folder)
 
 

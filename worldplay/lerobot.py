@@ -13,12 +13,22 @@ from worldplay.world import WorldError
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
-CAMERA = "observation.images.screen"
+CAMERA, _STATE = "observation.images.screen", "observation.state"
 _CHUNK_FILES = 1000
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _DATA, _VIDEO = f"data/{_FILE}.parquet", f"videos/{{video_key}}/{_FILE}.mp4"
 _EPISODES, _TASKS, _INFO = "meta/episodes/chunk-000/file-000.parquet", "meta/tasks.parquet", "meta/info.json"
 _REMEDY = "collect or pack it again"
+# episodes in one video file
+SHARD_EPISODES = 4
+# disk asked for, of the raw pixels; measured 0.41 in the maze, 0.45 in the arena
+PACKED_SHARE = 0.6
+
+
+def check_new(out):
+    """Raise ValueError unless the data set `out` can be begun there: a folder that is new or empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
 class ShardWriter:
@@ -58,8 +68,9 @@ class ShardWriter:
         self._encode(frames)
         length, number = len(frames), self._episode + len(self._episodes)
         at = np.arange(length)
+        poses = {} if rollout.poses is None else {_STATE: rollout.poses[:-1]}
         self._columns.append({
-            "action": rollout.actions[1:], "observation.state": rollout.poses[:-1],
+            "action": rollout.actions[1:], **poses,
             "timestamp": (at / self._source.fps).astype(np.float32), "frame_index": at,
             "episode_index": np.full(length, number), "index": self._first_row + self._rows + at,
             "task_index": np.zeros(length, np.int64)})
@@ -95,10 +106,12 @@ class ShardWriter:
                 self._container.mux(packet)
 
 
-def finish(folder, source, episodes, *, player):
+def finish(folder, source, episodes, *, player, clips=()):
     """Write what describes the shards; info.json comes last, a folder without it is unfinished.
 
     episodes  rows that every ShardWriter.close gave, in order
+    clips     of a folder packed from recordings, which tell no poses: a dict of each, with `world_hash` (None of a real
+              game), `frames` and `lossy`
     """
     _, pa, pq = _libraries()
     folder = Path(folder)
@@ -110,7 +123,9 @@ def finish(folder, source, episodes, *, player):
         "codebase_version": VERSION, "robot_type": None, "total_episodes": len(episodes),
         "total_frames": num_rows, "total_tasks": 1, "chunks_size": _CHUNK_FILES, "fps": source.fps,
         "splits": {"train": f"0:{len(episodes)}"}, "data_path": _DATA, "video_path": _VIDEO,
-        "features": _features(source), "worldplay": {**source.to_json(), "player": player}})
+        "features": _features(source, has_poses=not clips), "worldplay": {
+            **source.to_json(), "player": player, "lossy": any(clip["lossy"] for clip in clips),
+            "clips": list(clips)}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +171,23 @@ class LeRobotFolder:
     def num_frames(self):
         return self.info["total_frames"]
 
+    @property
+    def has_poses(self):
+        """Whether it tells where the player stood; recorded clips do not."""
+        return _STATE in self.info["features"]
+
+    @property
+    def is_lossy(self):
+        """Whether its frames come from lossy video, which no codec that ships is trained on."""
+        return self.info["worldplay"].get("lossy", False)
+
+    @property
+    def dreamed(self):
+        """Share of its recorded frames that a learned world made, 0 to 1."""
+        clips = self.info["worldplay"].get("clips", ())
+        dreamed = sum(clip["frames"] for clip in clips if clip["world_hash"])
+        return dreamed / max(1, sum(clip["frames"] for clip in clips))
+
     def files(self):
         """(video path, table path, their episodes) of every shard, in order."""
         shards = {}
@@ -179,7 +211,7 @@ class LeRobotFolder:
                 self._check_rows(data_path, episode, rows)
                 pixels = self._take(frames, video_path, episode)
                 actions = np.concatenate([np.zeros_like(rows["action"][:1]), rows["action"][:-1]])
-                yield Rollout(pixels, actions, rows["observation.state"], episode["seed"])
+                yield Rollout(pixels, actions, rows.get(_STATE), episode["seed"])
                 start = stop
             if len(table["index"]) != start or next(frames, None) is not None:
                 raise ValueError(f"{video_path}, {data_path}: more rows or frames than {start}; {_REMEDY}")
@@ -187,6 +219,8 @@ class LeRobotFolder:
     def _check_rows(self, path, episode, rows):
         where = f"{path}, episode {episode['episode_index']}"
         at = np.arange(episode["length"])
+        if rows.keys() != self.info["features"].keys() - {CAMERA}:
+            raise ValueError(f"{where}: its columns are not those of {_INFO}; {_REMEDY}")
         if not np.array_equal(rows["index"], episode["dataset_from_index"] + at) \
                 or not np.array_equal(rows["frame_index"], at):
             raise ValueError(f"{where}: rows are missing or out of order; {_REMEDY}")
@@ -232,7 +266,8 @@ def describe(folder):
     num_bytes = sum(path.stat().st_size for path in opened.path.rglob("*") if path.is_file())
     look = actions[:, len(space.keys):] * space.look_limit
     return {**opened.source.to_json(), "player": opened.info["worldplay"]["player"],
-            "episodes": len(opened.episodes), "frames": opened.num_frames,
+            "clips": len(opened.info["worldplay"].get("clips", ())), "lossy": opened.is_lossy,
+            "dreamed": opened.dreamed, "episodes": len(opened.episodes), "frames": opened.num_frames,
             "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in opened.episodes),
             "hours": opened.num_frames / opened.source.fps / 3600, "mib": num_bytes / 2**20,
             "bytes_per_frame": num_bytes / opened.num_frames,
@@ -244,7 +279,7 @@ def decode_to_cache(folder, out, *, progress=None):
     """A FrameCache in `out` with every episode of a data set, checked while it is read."""
     opened = LeRobotFolder.open(folder)
     return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
-                             progress=progress)
+                             has_poses=opened.has_poses, is_lossy=opened.is_lossy, progress=progress)
 
 
 def _task(player, env):
@@ -259,7 +294,7 @@ def _rate(fps):
     return Fraction(fps).limit_denominator(1001)
 
 
-def _features(source):
+def _features(source, has_poses):
     height, width = source.frame_size
     look = ("yaw", "pitch")[:source.action_space.look_axes]
     single = {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in (
@@ -271,7 +306,7 @@ def _features(source):
                               "video.channels": 3, "has_audio": False}},
             "action": {"dtype": "float32", "shape": [source.action_space.num_channels],
                        "names": [*source.action_space.keys, *look]},
-            "observation.state": {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]},
+            **({_STATE: {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]}} if has_poses else {}),
             **single}
 
 

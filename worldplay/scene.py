@@ -14,7 +14,8 @@ from worldplay.world import RESTORE, WorldError
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """frames uint8 [n H W 3]; actions: n Actions, actions[i] caused frames[i]; poses float32 [n 4] or None;
-    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there.
+    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there;
+    empty where nobody knows.
     """
     name: str
     frames: np.ndarray
@@ -35,6 +36,30 @@ def save_scene(folder, scene, action_space):
     header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
     save_file(tensors, folder / f"{scene.name}.safetensors", metadata=header)
     Image.fromarray(scene.frames[-1]).save(folder / f"{scene.name}.png")
+
+
+def export_scenes(cache, folder, env, num=6, num_frames=4):
+    """The first frames of held-out episodes spread over a FrameCache, as scenes, those with most to see first.
+
+    A few frames tell how the player moves; the rest of a window would only make the folder heavier. Recorded clips
+    have no seed that brings the game back to them, and few episodes: these begin anywhere in them.
+    """
+    starts = cache.split("held_out")[:, [0, 2]]
+    if cache.poses is None:
+        starts = np.array([[i, -1] for start, length, _ in cache.split("held_out")
+                           for i in range(start, start + length - num_frames + 1)])
+    picks = starts[np.unique(np.linspace(0, len(starts) - 1, num).astype(int))].tolist()
+    picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
+    draft = folder.with_name(folder.name + ".tmp")
+    for i, (start, seed) in enumerate(picks, 1):
+        rows = slice(start, start + num_frames)
+        actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]
+        has_poses = cache.poses is not None
+        save_scene(draft, Scene(
+            name=f"start-{i}", frames=np.asarray(cache.frames[rows]), actions=actions,
+            poses=np.asarray(cache.poses[rows]) if has_poses else None,
+            origin={"environment": env, "seed": seed} if has_poses else {}), cache.action_space)
+    draft.rename(folder)
 
 
 def load_scene(path, frame_size):

@@ -13,13 +13,9 @@ import numpy as np
 from worldplay.dataset import Rollout, Source, require_space
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
-from worldplay.lerobot import ShardWriter, finish
+from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 
 ROLLOUT_FRAMES = 512
-# episodes in one video file: one task of a process
-SHARD_EPISODES = 4
-# disk asked for, of the raw pixels; measured 0.41 in the maze, 0.45 in the arena
-_PACKED_SHARE = 0.6
 
 _world = None
 
@@ -107,14 +103,13 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     if player not in PLAYERS:
         raise ValueError(f"--player {player}: unknown; there are {', '.join(PLAYERS)}")
     world = open_env(env)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"--out {out}: already holds something; choose a new folder")
+    check_new(out)
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()
     out.mkdir(parents=True, exist_ok=True)
     source = Source.of(world)
-    require_space(out, int(frames * np.prod(source.frame_size) * 3 * _PACKED_SHARE))
+    require_space(out, int(frames * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     start, episodes = time.monotonic(), []
     tasks = _shards(source, str(out), frames, seed, player)
     # a terminal is redrawn often, a log file gets a line now and then
@@ -132,6 +127,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
 
 def _shards(source, out, num_rows, seed, player):
+    # a file is one task of a process
     episodes = [(number, start, min(ROLLOUT_FRAMES, num_rows - start), seed + number)
                 for number, start in enumerate(range(0, num_rows, ROLLOUT_FRAMES))]
     return [(source, out, player, shard, episodes[i:i + SHARD_EPISODES])

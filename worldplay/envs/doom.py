@@ -99,7 +99,7 @@ class DoomWorld:
         if scene not in (None, *self.scenes):
             raise WorldError("bad_scene", f"{self.name}: no scene {scene!r}; there is {self.scenes[0]!r}")
         self._game = self._game or self._open()
-        self._seed = seed if seed is not None else self._seed or 0
+        self._seed = self.info["seed"] = seed if seed is not None else self._seed or 0
         rng = np.random.default_rng(self._seed)
         x, y = np.rint(self._floor.draw(rng, room=_START_ROOM)).astype(int)
         yaw = rng.uniform(-180, 180)

@@ -19,7 +19,7 @@ from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
-from worldplay.scene import Scene, save_scene
+from worldplay.scene import export_scenes
 from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.bidirectional import BidirectionalStage
 from worldplay.train.causal_cd import CausalCDStage
@@ -64,6 +64,8 @@ class Chain:
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
+        self.has_lossy_codec = False
+        self._check_data()
         self.compiled, reason = runtime.pick_compile(self.device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -131,8 +133,22 @@ class Chain:
             dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                                       progress=bar.update)
 
+    def _check_data(self):
+        """Refuse lossy clips for a codec before anything is written, and say what the decoder makes of them."""
+        if self.data_from is None or (self._place("data") / "index.json").exists():
+            return
+        if not lerobot.LeRobotFolder.open(self.data_from).is_lossy:
+            return
+        if not self.init_from:
+            raise ValueError(f"--data {self.data_from}: recorded clips are lossy, and no codec is trained on them: go on "
+                             "from a world, whose codec stays (--init-from WORLD), or collect")
+        if self.recipe.decoder_loop.share:
+            log.warning("%s holds lossy clips: the codec's decoder learns their colours and their flaws, for you to play "
+                        "and not to ship; a decoder share of 0 keeps the world's codec", self.data_from)
+
     def _codec(self, cache):
         if self.init_from:
+            self.has_lossy_codec = self._base_config().lossy_codec
             codec = ImageCodec(self._base_config().codec).to(memory_format=torch.channels_last)
             path = self.init_from / "codec.safetensors"
             checkpoint.load_into(codec, checkpoint.load_weights(path), path)
@@ -206,6 +222,7 @@ class Chain:
 
     def _decoder(self, cache, windows, codec, networks):
         stage = DecoderStage(self.recipe.codec, codec)
+        self.has_lossy_codec |= cache.is_lossy
         return self._train(stage, self._frames(cache), lambda: self._export(cache, stage.models["ema"], networks))
 
     def _trajectories(self, windows, teacher):
@@ -344,7 +361,8 @@ class Chain:
             name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=self._transformer(cache), codec=codec.config,
             steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
-            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree)
+            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree,
+            lossy_codec=self.has_lossy_codec)
         weights = {"codec": full_state(codec), "model": _whole_weights(networks["student"]),
                    "teacher": _whole_weights(networks["teacher"])}
         if not self.processes.is_first:
@@ -378,21 +396,3 @@ class Chain:
 def _whole_weights(network):
     """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask together."""
     return merged_weights(full_state(network))
-
-
-def export_scenes(cache, folder, env, num=6, num_frames=4):
-    """The first frames of held-out episodes spread over the set, as scenes, those with most to see first.
-
-    A few frames tell how the player moves; the rest of a window would only make the folder heavier.
-    """
-    episodes = cache.split("held_out")
-    picks = episodes[np.unique(np.linspace(0, len(episodes) - 1, num).astype(int))].tolist()
-    picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
-    draft = folder.with_name(folder.name + ".tmp")
-    for i, (start, _, seed) in enumerate(picks, 1):
-        rows = slice(start, start + num_frames)
-        save_scene(draft, Scene(
-            name=f"start-{i}", frames=np.asarray(cache.frames[rows]), poses=np.asarray(cache.poses[rows]),
-            actions=[cache.action_space.decode(vector) for vector in cache.actions[rows]],
-            origin={"environment": env, "seed": seed}), cache.action_space)
-    draft.rename(folder)

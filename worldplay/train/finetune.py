@@ -60,8 +60,8 @@ def tuned_recipe(tuning, init_from, data):
         raise ValueError("finetune needs a world to go on from: --init-from WORLD "
                          "(python -m worldplay worlds lists them)")
     if data is None:
-        raise ValueError("finetune needs clips: --data DIR, a LeRobot folder "
-                         "(python -m worldplay collect makes one)")
+        raise ValueError("finetune needs clips: --data DIR, a LeRobot folder (python -m worldplay dataset pack makes "
+                         "one of recorded clips, python -m worldplay collect of scripted play)")
     folder = zoo.find(init_from)
     world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
     source = LeRobotFolder.open(data).source

@@ -39,7 +39,7 @@ class LatentWindows:
         for held, starts in self.starts.items():
             if not len(starts):
                 raise ValueError(f"no {'held-out' if held else 'training'} episode is {length} frames long; "
-                                 "collect longer episodes")
+                                 "record or collect longer ones")
 
     def batch(self, draws, held_out=False):
         starts = self.starts[held_out]
