@@ -18,7 +18,7 @@ from worldplay.action import Action
 from worldplay.app import main as play
 from worldplay.clip import ClipWorld, read_clip
 from worldplay.dataset import FrameCache, Source, is_held_out
-from worldplay.engine import load_world
+from worldplay.opening import load_world
 from worldplay.envs import open_env
 from worldplay.envs.collect import play_rollout
 from worldplay.eval.fidelity import psnr

@@ -81,7 +81,7 @@ class PlayConfig:
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            idle = [flag for flag, default in {"image": None, "steps": None, "device": "auto"}.items()
+            idle = [flag for flag, default in {"image": None, "prompt": None, "steps": None, "device": "auto"}.items()
                     if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
