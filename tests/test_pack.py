@@ -282,6 +282,12 @@ def test_what_is_there_is_not_written_over(packed, recorded):
         run_pack([recorded], out=out)
 
 
+def test_a_folder_that_cannot_be_made_is_named(recorded, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/set cannot be made .* name another folder"):
+        run_pack([recorded], out=tmp_path / "file" / "set")
+
+
 def test_too_little_says_how_much_it_takes(tmp_path):
     record(tmp_path / "a", 60)
     with pytest.raises(ValueError, match="one clip of 61 frames: .*record at least 145 frames"):

@@ -95,6 +95,7 @@ def test_a_picture_is_a_start(tmp_path):
     (["--real"], 2, "--real needs the name of an environment, for example doom-maze"),
     (["doom-maze", "--real", "--image", "x.png"], 2, "--image has no effect on the real game"),
     (["doom-maze", "--real", "--steps", "1"], 2, "--steps has no effect on the real game"),
+    (["doom-maze", "--real", "--seed", "-3"], 2, "--seed -3: expected at least 0"),
     (["doom-maze", "--real", "--device", "cpu"], 2, "--device has no effect on the real game"),
     (["--headless", "--script", "w*3", "--out", "clip.mp4", "--scene", "moon"], 1, "'moon'; it has one, two"),
     (["--headless", "--script", "w*3", "--out", "clip.mp4", "--image", "moon.png"], 1, "moon.png does not"),

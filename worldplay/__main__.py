@@ -150,7 +150,7 @@ class Pack:
         shown = {0: "the real game", 1: "a learned world"}.get(made["dreamed"], "the real game and a learned world")
         print(f"{made['out']}: {made['frames']} frames ({made['minutes']:.1f} minutes) of {shown} in "
               f"{made['episodes']} episodes, {made['held_out_episodes']} of them held out, from {made['clips']} "
-              f"{'lossy ' if made['lossy'] else ''}clips, {made['mib']:.1f} MiB")
+              f"{'lossy ' if made['lossy'] else ''}clip{'' if made['clips'] == 1 else 's'}, {made['mib']:.1f} MiB")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,8 @@ class PlayConfig:
                     if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
+            if self.seed < 0:
+                raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
             idle = [flag for flag in ("record", "fullscreen", "stats") if getattr(self, flag)]
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]

@@ -31,6 +31,14 @@ def check_new(out):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
+def make_folder(out):
+    """Make the folder `out` of a data set; OSError that says so where it cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--out {out} cannot be made ({error.strerror}); name another folder") from None
+
+
 class ShardWriter:
     """One video and one table of a folder being written; rollouts go in, their episodes' rows come out.
 

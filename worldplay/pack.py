@@ -11,7 +11,7 @@ from tqdm import tqdm
 from worldplay.clip import read_clip
 from worldplay.clip_parts import part
 from worldplay.dataset import HELD_OUT_EVERY, Rollout, Source, is_held_out, require_space
-from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, describe, finish
+from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, describe, finish, make_folder
 from worldplay.world import WorldError
 
 # rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
@@ -45,7 +45,7 @@ def run_pack(paths, *, out):
         clips = fit_clips(found)
     source = _source(clips[0])
     pieces = cut([clip.num_frames for clip in clips], gap=round(source.fps))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     with _track(desc="pack", total=num_rows, unit="frame") as bar:

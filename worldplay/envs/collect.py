@@ -13,7 +13,7 @@ import numpy as np
 from worldplay.dataset import Rollout, Source, require_space
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
-from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
+from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish, make_folder
 
 ROLLOUT_FRAMES = 512
 
@@ -25,6 +25,8 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
 
         Raises ValueError for an unknown player.
     """
+    if seed < 0:
+        raise ValueError(f"--seed {seed}: expected at least 0")
     if player not in PLAYERS:
         raise ValueError(f"player {player!r}: unknown; there are {', '.join(PLAYERS)}")
     space = world.action_space
@@ -92,7 +94,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     Returns  dict: env, player, seed, out, episodes, frames, workers, seconds, frames_per_second, mib,
              bytes_per_frame
 
-        Raises ValueError for a count below 1, an unknown player, or an `out` that already holds something.
+        Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
     """
     from tqdm import tqdm
     out, workers = Path(out), _num_processors() if workers is None else workers
@@ -100,6 +102,8 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
         raise ValueError(f"--frames {frames}: expected at least 1")
     if workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
+    if seed < 0:
+        raise ValueError(f"--seed {seed}: expected at least 0")
     if player not in PLAYERS:
         raise ValueError(f"--player {player}: unknown; there are {', '.join(PLAYERS)}")
     world = open_env(env)
@@ -107,7 +111,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     source = Source.of(world)
     require_space(out, int(frames * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     start, episodes = time.monotonic(), []
