@@ -107,10 +107,11 @@ def sample_frame(velocity, noise, sigmas):
 
     Source: the stochastic consistency sampler of Causal Forcing (arXiv:2605.15141).
     """
+    first, *rest = map(float, sigmas)
     x = noise(0)
-    for step, sigma in enumerate(map(float, sigmas)):
-        if step:
-            x = add_noise(x0, noise(step), sigma)
+    x0 = x0_from_velocity(x, velocity(x, first).float(), first)
+    for step, sigma in enumerate(rest, 1):
+        x = add_noise(x0, noise(step), sigma)
         x0 = x0_from_velocity(x, velocity(x, sigma).float(), sigma)
     return x0
 
