@@ -3,6 +3,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from worldplay import checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
@@ -70,8 +71,7 @@ class Parts:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
         path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
-        with torch.device("meta"):
-            codec = TAEHV()
+        codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
@@ -83,8 +83,9 @@ class Parts:
             log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
                      self.config.name)
             return None
-        vae = WanVAE(WanVAEConfig())
-        checkpoint.load_into(vae, checkpoint.load_weights(path), path)
+        with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
+            vae = WanVAE(WanVAEConfig())
+        checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
         return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
@@ -102,10 +103,15 @@ def _config(name):
 
 def _filled(make, tensors, where):
     """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied first."""
-    with torch.device("meta"):
-        module = make()
+    module = _empty(make)
     checkpoint.load_into(module, tensors, where, assign=True)
     return module
+
+
+def _empty(make):
+    """The network that make() builds, its weights shapes alone."""
+    with torch.device("meta"), _NothingDrawn():
+        return make()
 
 
 def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
@@ -115,3 +121,14 @@ def _open(config, transformer, codec, parts, device, device_reason, steps, seed,
              attention_backend(device, dtype, config.transformer.head_dim))
     return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
                       seed=seed, folder=folder, parts=parts)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its compiler,
+    which takes longer than all else of opening a small world.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
