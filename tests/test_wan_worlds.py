@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import worldplay
-from worldplay import checkpoint
-from worldplay.action import Action, ActionSpace
-from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, viewmats
+from worldplay import checkpoint, controls
+from worldplay.action import Action, ActionSpace, parse_script
+from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
 from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import frame_noise, sample_frame, warped_sigmas
 from worldplay.engine import DreamWorld
@@ -145,6 +146,29 @@ def test_it_goes_on_past_the_window_and_far_from_where_it_began():
     assert frames.std() > 0 and np.linalg.norm(world.told.pose[:3, 3]) < REACH
 
 
+@pytest.mark.parametrize("script, num_latents", [("w*19", 20), ("w*9,j*10", 20), ("l*2", 4), ("d*5", 8)])
+def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, monkeypatch):
+    """Action by action from the first chunk on; only what fills the last chunk up is more."""
+    world, told = world_of(frames_per_chunk=4, window=8), []
+
+    def listen(viewmats, focal):
+        told.append(viewmats[0].numpy())
+        return Cameras.of(viewmats, focal)
+    monkeypatch.setattr(controls, "Cameras", SimpleNamespace(of=listen))
+    actions = parse_script(script, CAMERA_SPACE)
+    shown = list(world.rollout(actions))
+    poses, made = parse_poses(script), np.concatenate(told)
+    assert len(made) == num_latents and np.array_equal(made[:len(poses)], poses)
+    assert [len(frames) for frames in shown] == [1] + [4] * len(actions)
+
+
+def test_steps_and_a_rollout_of_the_same_actions_are_one_world():
+    world = world_of(frames_per_chunk=2, window=6)
+    stepped = np.concatenate([world.reset(), *play(world, WALK[:3])])
+    rolled = list(world.rollout([Action(), *(action for action in WALK[:3] for _ in range(2))]))
+    assert np.array_equal(stepped, np.concatenate(rolled))
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_image_start_is_its_latent_and_a_chunk_is_filled_standing_still(size):
     world = world_of(frames_per_chunk=size, window=3 * size)
@@ -190,25 +214,26 @@ def command(*args):
                           timeout=300)
 
 
-def test_a_script_plays_it_into_a_clip_that_replays(folder, tmp_path):
+@pytest.mark.parametrize("frames_per_chunk, start", [(1, ()), (4, ()), (4, ("--image", "red.png"))],
+                         ids=["frames", "chunks", "chunks from an image"])
+def test_a_script_plays_it_into_a_clip_that_replays(frames_per_chunk, start, folder, tmp_path):
+    config = replace(CONFIG, frames_per_chunk=frames_per_chunk, window=8)
+    checkpoint.write_json(folder / "config.json", config.to_json())
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "red.png")
+    start = [tmp_path / word if word.endswith(".png") else word for word in start]
     out = tmp_path / "clip.mp4"
     done = command(folder, "--headless", "--script", "w*2,j*1, w+look(2,0)*1", "--prompt", tmp_path / "rows.safetensors",
-                   "--device", "cpu", "--out", out, "--json")
+                   "--device", "cpu", "--out", out, "--json", *start)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["frames"] == 16
+    assert json.loads(done.stdout)["frames"] == 16 and ("small codec" in done.stderr) == bool(start)
     sidecar = json.loads(out.with_suffix(".json").read_text())
-    assert sidecar["info"]["prompt"] == str(tmp_path / "rows.safetensors") and sidecar["scene"] == "text"
+    assert sidecar["info"]["prompt"] == str(tmp_path / "rows.safetensors")
+    assert sidecar["scene"] == (None if start else "text")
+    assert [record["step"] for record in sidecar["frames"]] == [0, *(i for i in (1, 2, 3, 4) for _ in range(4))]
     replayed = subprocess.run([sys.executable, "-m", "worldplay", "replay", out, "--world", folder, "--json"], cwd=ROOT,
                               capture_output=True, text=True, timeout=300)
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["is_equal"]
-
-
-def test_an_image_starts_it(folder, tmp_path):
-    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "red.png")
-    done = command(folder, "--headless", "--script", "w*1", "--prompt", tmp_path / "rows.safetensors", "--image",
-                   tmp_path / "red.png", "--device", "cpu", "--out", tmp_path / "clip.mp4")
-    assert done.returncode == 0 and "small codec" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("remove, words", [
@@ -219,6 +244,15 @@ def test_what_is_missing_is_said_in_one_line(folder, tmp_path, remove, words):
     done = command(folder, "--headless", "--script", "w*1", "--prompt", tmp_path / "rows.safetensors", "--device", "cpu",
                    "--out", tmp_path / "clip.mp4")
     assert done.returncode == 1 and words in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_opening_needs_no_compiler(folder, tmp_path):
+    """torch loads its own for one normal number on the meta device, which takes longer than all else here."""
+    code = ("import sys; from worldplay import load_world\n"
+            f"world = load_world({str(folder)!r}, device='cpu', prompt={str(tmp_path / 'rows.safetensors')!r})\n"
+            "world.reset(); print('torch._dynamo' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == "False\n", done.stderr
 
 
 def test_a_prompt_for_a_world_that_reads_none_is_refused(tmp_path):
