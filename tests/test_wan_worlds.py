@@ -1,5 +1,6 @@
 """Worlds of the Wan shape at toy size, played as published ones are: text, camera, chunks, video codecs, no end."""
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import worldplay
-from worldplay import checkpoint, controls
+from worldplay import app, checkpoint, controls
+from worldplay.__main__ import main
 from worldplay.action import Action, ActionSpace, parse_script
 from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
 from worldplay.checkpoint import WorldConfig
@@ -253,6 +255,78 @@ def test_opening_needs_no_compiler(folder, tmp_path):
             "world.reset(); print('torch._dynamo' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout == "False\n", done.stderr
+
+
+@pytest.fixture
+def fetched(folder, tmp_path):
+    """Function (name, **fields of its config) that puts the world among the fetched ones."""
+    def fetched(name, **fields):
+        target = tmp_path / "cache" / "worldplay" / "worlds" / name
+        shutil.copytree(folder, target)
+        checkpoint.write_json(target / "config.json", replace(CONFIG, name=name, **fields).to_json())
+        checkpoint.write_json(target / "lock.json", {"name": name, "files": {}})
+        return target
+    return fetched
+
+
+@pytest.mark.parametrize("damage, file", [(b"\x00" * 50, "model.safetensors"), (b"{", "config.json")])
+def test_a_damaged_file_that_was_fetched_is_to_be_fetched_again(damage, file, fetched, tmp_path):
+    (fetched("wan-action") / file).write_bytes(damage)
+    with pytest.raises(WorldError, match="once it is deleted, python -m worldplay fetch") as caught:
+        worldplay.load_world("wan-action", prompt=str(tmp_path / "rows.safetensors"))
+    assert file in str(caught.value) and "repository" not in str(caught.value)
+
+
+def test_worlds_tell_what_plays_from_what_is_trained_from(fetched, tmp_path, capsys):
+    fetched("wan-action")
+    fetched("wan-action-bidirectional")
+    arguments = ["--headless", "--script", "w*1", "--prompt", str(tmp_path / "rows.safetensors"), "--device", "cpu",
+                 "--out", str(tmp_path / "clip.mp4")]
+    assert app.main(["wan-action", *arguments]) == 0
+    assert app.main(["wan-action-bidirectional", *arguments]) == 1
+    assert "published to train from" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["worlds"]) == 0
+    lines = {line.split(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "to train from" in lines["wan-action-bidirectional"] and "to train from" not in lines["wan-action"]
+
+
+def test_a_picture_is_said_to_be_nothing_it_was_trained_on(fetched, tmp_path, caplog):
+    fetched("wan-action", frames_per_chunk=4, window=8)
+    world = worldplay.load_world("wan-action", device="cpu", prompt=str(tmp_path / "rows.safetensors"))
+    with caplog.at_level("INFO", "worldplay"):
+        world.reset(frames=np.zeros((1, *SIZE, 3), np.uint8), actions=[Action()])
+    assert "not trained to go on from a picture" in caplog.text
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["eval", "wan-action", "--quick"], "wan-action was trained on no environment"),
+    (["eval", "--compare", "wan-action", "--quick"], "wan-action was trained on no environment"),
+    (["bench", "wan-action", "--frames", "10"], "umt5-xxl/model.safetensors is missing")])
+def test_what_it_cannot_be_asked_is_one_line(arguments, words, fetched, capsys):
+    fetched("wan-action")
+    assert main(arguments) in (1, 2)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and words in said[0]
+
+
+def test_a_scene_or_key_it_has_not_is_said(folder, tmp_path, capsys):
+    def play(*arguments):
+        status = app.main([str(folder), "--headless", "--prompt", str(tmp_path / "rows.safetensors"), "--device", "cpu",
+                           "--out", str(tmp_path / "clip.mp4"), *arguments])
+        return status, capsys.readouterr().err.strip().splitlines()[-1]
+    status, said = play("--script", "w*1", "--scene", "start-1")
+    assert status == 1 and "no scene 'start-1'; it has text" in said
+    config = replace(CONFIG, transformer=replace(MODEL, has_camera=False), intrinsics=None, action_space=TEXT_SPACE)
+    checkpoint.write_json(folder / "config.json", config.to_json())
+    checkpoint.save_weights(folder / "model.safetensors", spread(config.transformer).state_dict())
+    status, said = play("--script", "w*1")
+    assert status == 2 and "unknown key 'w'; this world has no keys" in said
+
+
+def test_rows_of_another_width_are_refused(folder, tmp_path):
+    save_file({"prompt_embeds": torch.randn(4, 9)}, tmp_path / "wide.safetensors")
+    with pytest.raises(WorldError, match=r"\[4, 9\]: expected floating point \[1 to 6, 8\]"):
+        worldplay.load_world(folder, prompt=str(tmp_path / "wide.safetensors"))
 
 
 def test_a_prompt_for_a_world_that_reads_none_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from worldplay import __version__
+from worldplay import __version__, zoo
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
@@ -125,6 +125,7 @@ def load(config):
         world = open_env(config.world)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
+    zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
-from worldplay import checkpoint, prompts, runtime, zoo
+from worldplay import catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.engine import DreamWorld
 from worldplay.models.attention import backend as attention_backend
@@ -31,7 +31,7 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
         Raises WorldError where the world or a part of it cannot be found or read or has no room on the GPU,
         ValueError for a wrong device or steps, or a prompt that the world does not read.
     """
-    folder, config = _config(name)
+    folder, config = read_config(name)
     if prompt is not None and not config.transformer.text_dim:
         raise ValueError(f"--prompt: {config.name} reads no text; leave it out")
     device, reason = runtime.pick_device(device)
@@ -49,7 +49,7 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
 
 def random_world(name=None, *, device="auto", steps=None, seed=0):
     """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
-    _, config = _config(name)
+    _, config = read_config(name)
     torch.manual_seed(seed)
     device, reason = runtime.pick_device(device)
     codec = TAEHV() if config.codec is None else ImageCodec(config.codec)
@@ -70,16 +70,19 @@ class Parts:
         if self.config.codec is not None:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
+        path = self._part("codec") / "model.safetensors"
         codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
     def encoder(self):
         """The VideoCodec that a start is encoded with: the full one where it is here."""
+        world = catalog.WORLDS.get(self.config.name)
+        if world and not world.image_start:
+            log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            path = zoo.find_part(self.config.parts["vae"]) / "model.safetensors"
-        except (KeyError, WorldError):
+            path = self._part("vae") / "model.safetensors"
+        except WorldError:
             log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
                      self.config.name)
             return None
@@ -93,10 +96,21 @@ class Parts:
         sizes = self.config.transformer
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
-        return prompts.prompt_embeds(prompt, zoo.find_part(self.config.parts["text"]), device=self.device)
+        try:
+            encoder = self._part("text")
+        except WorldError as error:
+            raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
+        return prompts.prompt_embeds(prompt, encoder, device=self.device)
+
+    def _part(self, role):
+        """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
+        if role not in self.config.parts:
+            raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
+        return zoo.find_part(self.config.parts[role])
 
 
-def _config(name):
+def read_config(name):
+    """(folder, WorldConfig) of a world, as `load_world` finds it and with its errors."""
     folder = Path(zoo.find(name))
     return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
 
