@@ -27,7 +27,8 @@ class Worlds:
 
     def run(self):
         from worldplay import zoo
-        found = [{"name": card.name, "is_default": card.is_default, "folder": str(card.folder),
+        found = [{"name": card.name, "is_default": card.is_default, "is_playable": card.is_playable,
+                  "folder": str(card.folder),
                   "env": card.env, "size_mib": round(card.size_mib, 1), "frame_size": card.frame_size,
                   "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes}
                  for card in zoo.cards()]
@@ -39,9 +40,11 @@ class Worlds:
         for world in found:
             height, width = world["frame_size"]
             look = ("", " mouse(yaw)", " mouse(yaw, pitch)")[world["look_axes"]]
+            controls = f"keys {' '.join(world['keys'])}{look}" if world["keys"] or look else "no keys"
+            size = f"{world['size_mib']} MiB" if world["size_mib"] < 1024 else f"{world['size_mib'] / 1024:.1f} GiB"
             print(f"{world['name']}{' (default)' if world['is_default'] else ''}: {width}x{height}, "
-                  f"{world['fps']:g} frames/s, keys {' '.join(world['keys'])}{look}, "
-                  f"{world['size_mib']} MiB, {world['folder']}")
+                  f"{world['fps']:g} frames/s, {controls}, {size}, "
+                  f"{'' if world['is_playable'] else 'to train from, '}{world['folder']}")
         for world in others:
             size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size told by its server"
             print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), {size}, "

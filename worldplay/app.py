@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from worldplay import __version__
+from worldplay import __version__, zoo
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
@@ -23,6 +23,7 @@ from worldplay.clip import ClipWorld
 from worldplay.clip_parts import check_target, recover
 from worldplay.log import log_path, run_command
 from worldplay.options import Steps
+from worldplay.scene import image_scene
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def load(config):
         world = open_env(config.world)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
+    zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:
@@ -208,15 +210,19 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    recorder.branch(request, begin(world, request))
-    recorder.start(config.out.with_suffix(""))
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not that of a whole chunk
+    shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
+    recorder.branch(request, next(shown), is_rollout=is_rollout)
+    recorder.start(config.out.with_suffix(""))
+    if not is_rollout:  # whose first actions are carried out with the start
+        began = time.perf_counter()
     ready = [began]
     try:
         for action in tqdm(actions, desc=world.name, unit="step", mininterval=0.5):
             recorder.step(action)
             polled = time.perf_counter()
-            for frame in world.step(action):
+            for frame in next(shown):
                 ready.append(time.perf_counter())
                 recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
     except WorldError as error:
@@ -234,6 +240,18 @@ def _play_script(config, open_world):
     else:
         log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
                  report["frame_ms"]["p95"])
+
+
+def _steps(world, request, actions):
+    """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
+    yield begin(world, request)
+    yield from map(world.step, actions)
+
+
+def _rollout(world, request, actions):
+    """The same of a world that makes several latents at once: every one of them has an action of its own."""
+    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
+    return world.rollout(actions, request.scene, frames=frames)
 
 
 def _facts(world):

@@ -98,7 +98,7 @@ class WorldConfig:
             problem = f"{error} is missing"
         except (TypeError, ValueError) as error:
             problem = error
-        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {RESTORE}")
+        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {_remedy(where)}")
 
     @property
     def latent_shape(self):
@@ -195,9 +195,16 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint, "
-                         f"{RESTORE}") from None
+                         f"{_remedy(path)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {RESTORE}") from None
+        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {_remedy(path)}") from None
+
+
+def _remedy(path):
+    """What to do about a damaged or missing file; what was fetched has a lock file beside it."""
+    if Path(path).with_name("lock.json").is_file():
+        return "once it is deleted, python -m worldplay fetch with the world's name makes it again"
+    return RESTORE
 
 
 def save_weights(path, tensors, dtype=None):
@@ -231,7 +238,7 @@ def load_weights(path):
         try:
             files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
         except (KeyError, TypeError, AttributeError, ValueError):
-            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {RESTORE}") from None
+            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {_remedy(index)}") from None
     else:
         files = [path]
     tensors = {}
@@ -239,10 +246,10 @@ def load_weights(path):
         try:
             tensors.update(load_file(file))
         except FileNotFoundError:
-            raise WorldError("bad_checkpoint", f"{file} is missing; {RESTORE}") from None
+            raise WorldError("bad_checkpoint", f"{file} is missing; {_remedy(file)}") from None
         except (SafetensorError, OSError) as error:
             raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}); it is truncated or no safetensors "
-                             f"file, {RESTORE}") from None
+                             f"file, {_remedy(file)}") from None
     return tensors
 
 

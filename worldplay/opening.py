@@ -3,8 +3,9 @@ import logging
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from worldplay import checkpoint, prompts, runtime, zoo
+from worldplay import catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.engine import DreamWorld
 from worldplay.models.attention import backend as attention_backend
@@ -30,7 +31,7 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
         Raises WorldError where the world or a part of it cannot be found or read or has no room on the GPU,
         ValueError for a wrong device or steps, or a prompt that the world does not read.
     """
-    folder, config = _config(name)
+    folder, config = read_config(name)
     if prompt is not None and not config.transformer.text_dim:
         raise ValueError(f"--prompt: {config.name} reads no text; leave it out")
     device, reason = runtime.pick_device(device)
@@ -48,7 +49,7 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
 
 def random_world(name=None, *, device="auto", steps=None, seed=0):
     """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
-    _, config = _config(name)
+    _, config = read_config(name)
     torch.manual_seed(seed)
     device, reason = runtime.pick_device(device)
     codec = TAEHV() if config.codec is None else ImageCodec(config.codec)
@@ -69,22 +70,25 @@ class Parts:
         if self.config.codec is not None:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
-        with torch.device("meta"):
-            codec = TAEHV()
+        path = self._part("codec") / "model.safetensors"
+        codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
     def encoder(self):
         """The VideoCodec that a start is encoded with: the full one where it is here."""
+        world = catalog.WORLDS.get(self.config.name)
+        if world and not world.image_start:
+            log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            path = zoo.find_part(self.config.parts["vae"]) / "model.safetensors"
-        except (KeyError, WorldError):
+            path = self._part("vae") / "model.safetensors"
+        except WorldError:
             log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
                      self.config.name)
             return None
-        vae = WanVAE(WanVAEConfig())
-        checkpoint.load_into(vae, checkpoint.load_weights(path), path)
+        with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
+            vae = WanVAE(WanVAEConfig())
+        checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
         return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
@@ -92,20 +96,36 @@ class Parts:
         sizes = self.config.transformer
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
-        return prompts.prompt_embeds(prompt, zoo.find_part(self.config.parts["text"]), device=self.device)
+        try:
+            encoder = self._part("text")
+        except WorldError as error:
+            raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
+        return prompts.prompt_embeds(prompt, encoder, device=self.device)
+
+    def _part(self, role):
+        """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
+        if role not in self.config.parts:
+            raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
+        return zoo.find_part(self.config.parts[role])
 
 
-def _config(name):
+def read_config(name):
+    """(folder, WorldConfig) of a world, as `load_world` finds it and with its errors."""
     folder = Path(zoo.find(name))
     return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
 
 
 def _filled(make, tensors, where):
     """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied first."""
-    with torch.device("meta"):
-        module = make()
+    module = _empty(make)
     checkpoint.load_into(module, tensors, where, assign=True)
     return module
+
+
+def _empty(make):
+    """The network that make() builds, its weights shapes alone."""
+    with torch.device("meta"), _NothingDrawn():
+        return make()
 
 
 def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
@@ -115,3 +135,14 @@ def _open(config, transformer, codec, parts, device, device_reason, steps, seed,
              attention_backend(device, dtype, config.transformer.head_dim))
     return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
                       seed=seed, folder=folder, parts=parts)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its compiler,
+    which takes longer than all else of opening a small world.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))

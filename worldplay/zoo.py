@@ -31,6 +31,7 @@ class Card:
     fps           frames of world time per second
     action_space  what the player can do in it
     is_default    whether it opens when no name is given
+    is_playable   whether it makes frames in few steps; the others are there to train from
     """
     name: str
     folder: Path
@@ -40,6 +41,7 @@ class Card:
     fps: float
     action_space: ActionSpace
     is_default: bool
+    is_playable: bool
 
 
 def find(name=None):
@@ -127,13 +129,28 @@ def user_cache():
 
 def find_part(name):
     """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not."""
+    if name not in catalog.PARTS:
+        raise WorldError("not_found", f"{name!r} is no part that worlds share; there are {', '.join(catalog.PARTS)}")
     folder = user_cache() / "parts" / name
     missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
     if missing:
-        summary = catalog.PARTS[name].summary
-        raise WorldError("not_found", f"{folder / missing[0]} is missing ({summary}); python -m worldplay fetch "
-                         "with the world's name (and --vae, if it is the full codec) loads it")
+        flag = "" if any(name in world.parts for world in catalog.WORLDS.values()) else " --vae"
+        raise WorldError("not_found", f"{folder / missing[0]} is missing ({catalog.PARTS[name].summary}); "
+                         f"python -m worldplay fetch{flag} with the world's name loads it")
     return folder
+
+
+def check_playable(name):
+    """Raise WorldError("not_found") for a world that is unknown, or was fetched only to train from."""
+    folder = find(name)
+    if not _is_playable(folder):
+        raise WorldError("not_found", f"{folder.name} has not learnt to make frames in few steps, it is published to "
+                         "train from; python -m worldplay worlds lists those that play")
+
+
+def _is_playable(folder):
+    world = catalog.WORLDS.get(folder.name)
+    return not world or world.few_steps or not (folder / "lock.json").is_file()
 
 
 def _places():
@@ -183,6 +200,6 @@ def _card(name, folder, is_default):
         return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
                     fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
                     size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
-                    is_default=is_default)
+                    is_default=is_default, is_playable=_is_playable(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); {RESTORE}") from None

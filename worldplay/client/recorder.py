@@ -53,14 +53,15 @@ class Recorder:
         """Length of the clip being written, in world time."""
         return self._writer.num_frames / self.world.fps if self._writer else 0.0
 
-    def branch(self, request, frames):
-        """A Reset is done and showed `frames`, uint8 [n H W 3]."""
+    def branch(self, request, frames, *, is_rollout=False):
+        """A Reset is done and showed `frames`, uint8 [n H W 3]; what follows is `rollout`'s or `step`'s."""
         was_recording = self.is_recording
         self.stop()
         if request.image is None:
             self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
         else:
             self._header = describe(self.world, start=frames)
+        self._header["is_rollout"] = is_rollout
         self._actions, self._number, self._shown = [Action()], 0, (frames[-1], 0, {})
         if was_recording:
             self.start(self._folder / self._new_name())

@@ -67,9 +67,13 @@ def open_for(clip, name, device):
 def replay_frames(clip, world):
     """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
     sidecar, start = clip.sidecar, clip.start
-    context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
-    shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
-    shown += [list(world.step(action)) for action in clip.actions[1:]]
+    if sidecar.get("is_rollout"):
+        shown = list(world.rollout(clip.actions[1:], sidecar["scene"], frames=start, seed=sidecar["seed"]))
+        shown[0] = shown[0][-1:]
+    else:
+        context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+        shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
+        shown += [list(world.step(action)) for action in clip.actions[1:]]
     # frame 0 of a branch is the last one of its start
     first, stop = sidecar["recorded"]
     return np.stack([frame for frames in shown for frame in frames][first:stop])
