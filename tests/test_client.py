@@ -303,7 +303,7 @@ def test_f9_records_from_the_frame_on_the_screen(tmp_path):
 def test_f9_without_permission_is_a_notice_and_play_goes_on(tmp_path):
     (tmp_path / "file").touch()
     world = FakeWorld(fps=50.0)
-    sit = Sit(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in sit.loop._notice[0],), (8, QUIT)],
+    sit = Sit(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in sit.loop._screen.notice,), (8, QUIT)],
               settings=Settings(record_folder=str(tmp_path / "file" / "clips")))
     sit.run()
     assert len(world.actions) >= 10
@@ -315,7 +315,7 @@ def test_a_folder_that_is_gone_at_a_reset_is_a_notice_and_play_goes_on(tmp_path)
     def lose():
         clips.rename(tmp_path / "gone")
         return True
-    sit = Sit(world, [(3,), (lose, key(pygame.K_r)), (lambda: "No such file" in sit.loop._notice[0],),
+    sit = Sit(world, [(3,), (lose, key(pygame.K_r)), (lambda: "No such file" in sit.loop._screen.notice,),
                       (5, QUIT)], record_in=clips)
     sit.run()
     assert not sit.loop._recorder.is_recording
@@ -333,7 +333,7 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     Sit(FakeWorld(fps=50.0), [(6, QUIT)], record_in=tmp_path).run()
     [video] = tmp_path.glob("*.mp4")
     sit = Sit(ClipWorld(video), [
-        (2, key(pygame.K_F9)), (lambda: "a recording already" in sit.loop._notice[0],),
+        (2, key(pygame.K_F9)), (lambda: "a recording already" in sit.loop._screen.notice,),
         (lambda: sit.loop._mode is Mode.PAUSED, key(pygame.K_r)), (lambda: sit.loop._mode is Mode.PLAYING,),
         (lambda: sit.loop._mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
     sit.run()

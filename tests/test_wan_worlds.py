@@ -20,11 +20,16 @@ from worldplay.__main__ import main
 from worldplay.action import Action, ActionSpace, parse_script
 from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
 from worldplay.checkpoint import WorldConfig
+from worldplay.client.recorder import Recorder
+from worldplay.client.worker import Reset
+from worldplay.clip import read_clip
 from worldplay.diffusion import frame_noise, sample_frame, warped_sigmas
 from worldplay.engine import DreamWorld
+from worldplay.eval.replay import run_replay
 from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.prope import Cameras
 from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.opening import load_world
 from worldplay.world import WorldError, check_world
 
 ROOT = Path(worldplay.__file__).parent.parent
@@ -138,6 +143,9 @@ def test_an_unusual_movement_is_noted():
     notes = [list(world.step(action)) and world.info["note"] for action in
              (Action({"w"}), Action(), Action({"w", "d"}), Action({"j"}))]
     assert [bool(note) for note in notes] == [False, True, True, False]
+    list(world.step(Action()))
+    world.reset()
+    assert not world.info["note"], "it was of the time before"
 
 
 def test_it_goes_on_past_the_window_and_far_from_where_it_began():
@@ -236,6 +244,52 @@ def test_a_script_plays_it_into_a_clip_that_replays(frames_per_chunk, start, fol
                               capture_output=True, text=True, timeout=300)
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["is_equal"]
+
+
+def test_a_recording_under_several_texts_replays(folder, tmp_path):
+    """One text before it began, one during it, one more after a reset; replayed without them it is another world."""
+    files = [tmp_path / f"{name}.safetensors" for name in ("rows", "before", "during")]
+    for sign, file in zip((-1, 2), files[1:]):
+        save_file({"prompt_embeds": sign * ROWS}, file)
+    world = load_world(folder, device="cpu", prompt=str(files[0]))
+    recorder = Recorder(world)
+
+    def go(actions):
+        for action in actions:
+            recorder.step(action)
+            for frame in world.step(action):
+                recorder.frame(frame, {})
+
+    def give(file):
+        world.set_prompt(str(file))
+        recorder.prompt(str(file))
+    recorder.branch(Reset(), world.reset())
+    go(WALK[:2])
+    give(files[1])
+    go(WALK[2:3])
+    recorder.start(tmp_path / "first")
+    go(WALK[3:4])
+    give(files[2])
+    go(WALK[4:6])
+    recorder.stop()
+    recorder.branch(Reset(), world.reset())
+    recorder.start(tmp_path / "second")
+    go(WALK[:1])
+    recorder.close()
+    first, second = (read_clip(tmp_path / name) for name in ("first", "second"))
+    assert first.prompts == {3: str(files[1]), 5: str(files[2])} and first.sidecar["info"]["prompt"] == str(files[0])
+    assert not second.prompts and second.sidecar["info"]["prompt"] == str(files[2])
+    assert all(run_replay(clip.path, world=str(folder), device="cpu")["is_equal"] for clip in (first, second))
+    again = run_replay(first.path, world=str(folder), device="cpu", out=str(tmp_path / "again.mp4"))
+    assert again["is_equal"] and read_clip(tmp_path / "again").prompts == first.prompts
+
+    sidecar = first.path.with_suffix(".json")
+    fields = json.loads(sidecar.read_text())
+    files[2].unlink()
+    with pytest.raises(WorldError, match="during.safetensors does not exist"):
+        run_replay(first.path, world=str(folder), device="cpu")
+    sidecar.write_text(json.dumps({name: fields[name] for name in fields if name != "prompts"}))  # as older clips are
+    assert not run_replay(first.path, world=str(folder), device="cpu")["is_equal"]
 
 
 @pytest.mark.parametrize("remove, words", [

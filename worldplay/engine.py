@@ -75,6 +75,7 @@ class DreamWorld:
         if not is_from_text:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
+        self.info["note"] = ""
         self._begin()
         self.has_begun = True
         if is_from_text:

@@ -23,8 +23,8 @@ def draw_loading(surface, name, seconds):
                 color=theme.MUTED, anchor="center")
 
 
-def draw_pause(surface, world_rows, client_rows, choices):
-    """Over the darkened picture: how to go on, every key, and one line of what the player has chosen."""
+def draw_pause(surface, world_rows, client_rows, choices, text=""):
+    """Over the darkened picture: how to go on, what the world shows, every key, and what the player has chosen."""
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
@@ -33,9 +33,11 @@ def draw_pause(surface, world_rows, client_rows, choices):
     theme.write(surface, "Paused", (middle, top), size_px=3 * size, face="light", anchor="midtop")
     theme.write(surface, "Click to go on, Esc to quit", (middle, top + round(4.4 * size)), size_px=size,
                 color=theme.ACCENT, anchor="midtop")
-    left = max(size, middle - 20 * size)
-    hud.draw_keys(surface, "In this world", world_rows, (left, top + 8 * size))
-    hud.draw_keys(surface, "Window", client_rows, (left + 17 * size, top + 8 * size))
+    theme.write(surface, theme.shorten(text, "text", size, surface.get_width() - 4 * size),
+                (middle, top + 6 * size), size_px=size, color=theme.MUTED, anchor="midtop")
+    left, keys = max(size, middle - 20 * size), top + round((8.6 if text else 8) * size)
+    hud.draw_keys(surface, "In this world", world_rows, (left, keys))
+    hud.draw_keys(surface, "Window", client_rows, (left + 17 * size, keys))
     theme.write(surface, choices, (middle, height - size), size_px=size, color=theme.MUTED,
                 anchor="midbottom")
 
