@@ -204,6 +204,14 @@ def test_a_melting_world_drifts_and_a_true_one_does_not(streams):
     assert true["n"] == 25 and set(true) >= {"sharpness_ratio", "brightness_ratio", "histogram_distance"}
 
 
+def test_a_world_of_other_keys_is_walked_the_same_way(streams):
+    other, asked = TurningWorld(), []
+    other.action_space, step = ActionSpace(("mouse_left", "w"), 12.0, look_axes=1), other.step
+    other.step = lambda action: asked.append(action) or step(action)
+    assert drift.drift(material(streams, other), "explorer") == drift.drift(material(streams, TurningWorld()), "explorer")
+    assert len(asked) == 100 and set().union(*(action.keys for action in asked)) == {"w"}
+
+
 def test_moves_are_seen_from_the_player():
     poses = np.zeros((1, 3, 4), np.float32)
     poses[0, :, :2] = [[0, 0], [0, 5], [3, 5]]

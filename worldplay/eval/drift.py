@@ -54,8 +54,8 @@ def drift_score(figures):
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
-    Walks follow the explorer's actions on the streams' seeds, each from real frames; walk i is as long as
-    material.walks[i]. The reference is the mean over all the explorer's real streams. `real` holds the same
+    Walks follow the explorer's actions in the real environment on the streams' seeds, each from real frames; walk i is
+    as long as material.walks[i]. The reference is the mean over all the explorer's real streams. `real` holds the same
     figures for the real game that was given the same actions: what the choice of places alone makes of them.
     """
     streams = material.streams[player]
@@ -77,16 +77,16 @@ def drift(material, player):
 
 def _walks(material, streams):
     """Yield ([statistics of the world's frames], [statistics of the real ones]) of every walk."""
-    world, space, context = material.world, material.world.action_space, streams.context
-    real = material.open_real()
+    world, real, context = material.world, material.open_real(), streams.context
+    space, fit = real.action_space, world.action_space.fit  # a world of other keys is led the same way
     for number, (length, seed) in enumerate(zip(material.walks, map(int, streams.seeds)), 1):
         vectors = PLAYERS[PLAYER](space, context - 1 + length, seed)
         actions = [space.decode(vector) for vector in vectors]
         frames = [real.reset(seed=seed)[-1], *_frames(real, actions[:context - 1])]
         ahead = actions[context - 1:]
         of_real = [statistics(frame) for frame in _frames(real, ahead)]
-        world.reset(frames=np.stack(frames), actions=[Action(), *actions[:context - 1]])
-        shown = material.track(world.walk(ahead), desc=f"drift walk {number}", total=length, unit="frame")
+        world.reset(frames=np.stack(frames), actions=[Action(), *map(fit, actions[:context - 1])])
+        shown = material.track(world.walk(list(map(fit, ahead))), desc=f"drift walk {number}", total=length, unit="frame")
         yield [statistics(frame) for frame in shown], of_real
     real.close()
 
