@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.published_files import COMMIT, TINY, FakeHub, lay_out, serving, tiny_weights
-from worldplay import catalog, download, zoo
+from worldplay import app, catalog, download, zoo
 from worldplay.__main__ import main
 from worldplay.catalog import Part, PublishedWorld, Source
 from worldplay.fetch import fetch
@@ -307,6 +307,25 @@ def test_a_checkpoint_of_something_else_is_refused(hub):
         fetch("first")
     with pytest.raises(WorldError, match="not on this machine"):
         zoo.find("first")
+
+
+def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
+    opened, told = [], []
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
+    app.load(app.PlayConfig(world="first"), told.append)
+    assert opened == [cache / "worlds/first"] and told[-1] == ""
+    assert any(line.startswith("encoder.pth, 100%") for line in told), told
+    assert any(line.startswith("convert first.pt, ") for line in told), told
+    asked = len(hub.requests)
+    app.load(app.PlayConfig(world="first"), told.append)
+    assert len(opened) == 2 and len(hub.requests) == asked and download.Bar.listener is None
+
+
+def test_play_fetches_nothing_to_train_from(hub, monkeypatch):
+    monkeypatch.setitem(catalog.WORLDS, "first", replace(catalog.WORLDS["first"], few_steps=False))
+    with pytest.raises(WorldError, match="python -m worldplay fetch first loads it"):
+        app.load(app.PlayConfig(world="first"))
+    assert not hub.requests
 
 
 def test_only_one_fetch_runs_at_a_time(hub, cache):

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from worldplay import __version__, zoo
+from worldplay import __version__, catalog, zoo
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
@@ -112,12 +114,16 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     if config.version:
         print(f"worldplay {__version__}")
         return 0
-    open_world = open_world or load
-    return run_command("play", lambda: _play(config, lambda: open_world(config)))
+    told = deque(maxlen=1)  # the last line of what opening says; one thread writes it, another reads
+    open_world = open_world or partial(load, tell=told.append)
+    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: told[-1] if told else ""))
 
 
-def load(config):
-    """The World a PlayConfig names; a learned one is what imports torch."""
+def load(config, tell=lambda line: None):
+    """The World a PlayConfig names, fetched if it is published and not here; a learned one is what imports torch.
+
+    tell  function of a line that says what takes long, "" when that is over
+    """
     if config.is_recording:
         return ClipWorld(config.world)
     if config.real:
@@ -125,6 +131,12 @@ def load(config):
         world = open_env(config.world)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
+    published = catalog.WORLDS.get(config.world)
+    if published and published.few_steps and not zoo.is_here(config.world):
+        from worldplay.fetch import fetch
+        log.info("%s is not here yet; what it needs is fetched now", config.world)
+        fetch(config.world, tell=tell)
+        tell("")
     zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
@@ -151,18 +163,18 @@ def _load_torch_unlocked():
         dlopen(os.fsencode(library), os.RTLD_NOW | os.RTLD_LOCAL)
 
 
-def _play(config, open_world):
+def _play(config, open_world, progress):
     config.check()
     if config.headless:
         _play_script(config, open_world)
     else:
-        _play_window(config, open_world)
+        _play_window(config, open_world, progress)
 
 
 # In a window ------------------------------------------------------------------------------------------------
 
 
-def _play_window(config, open_world):
+def _play_window(config, open_world, progress):
     # Here, because machines without a display need no pygame for --headless.
     from worldplay.client.loop import Loop, Sitting
     from worldplay.client.settings import load_settings, save_settings
@@ -176,7 +188,7 @@ def _play_window(config, open_world):
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     hint = f"Details are in {log_path('play')}"
     loop = Loop(open_world, window, settings, Sitting(
-        title=config.world or "the world", start=Reset(config.scene, config.image), record_in=config.record,
+        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image), record_in=config.record,
         log_hint=hint))
     try:
         loop.run()

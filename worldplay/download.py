@@ -45,11 +45,21 @@ class Located:
 
 
 class Bar(tqdm):
-    """Bytes done, rate and time left, on stderr; rarely redrawn where that is a file."""
+    """Bytes done, rate and time left, on stderr; rarely redrawn where that is a file and nobody listens.
+
+    listener  function of a line that says how far it is, for a window; None: there is none
+    """
+    listener = None
 
     def __init__(self, *args, **kwargs):
-        interval = 0.2 if sys.stderr.isatty() else 10
+        interval = 0.2 if sys.stderr.isatty() else 1 if Bar.listener else 10
         super().__init__(*args, **{"unit": "B", "unit_scale": True, "mininterval": interval} | kwargs)
+
+    def display(self, *args, **kwargs):
+        if Bar.listener and self.total:
+            size = tqdm.format_sizeof(self.total, "B")
+            Bar.listener(f"{(self.desc or '').removesuffix(': ')}, {self.n / self.total:.0%} of {size}")
+        return super().display(*args, **kwargs)
 
 
 def locate(source, folder):

@@ -140,6 +140,11 @@ def find_part(name):
     return folder
 
 
+def is_here(name):
+    """Whether a world of that name can be opened without fetching it."""
+    return name in _named()
+
+
 def check_playable(name):
     """Raise WorldError("not_found") for a world that is unknown, or was fetched only to train from."""
     folder = find(name)

@@ -4,6 +4,7 @@ import queue
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,11 +28,13 @@ SERVE = 0.002  # the event queue is read at least this often, seconds
 @dataclass(frozen=True, kw_only=True)
 class Sitting:
     """title      what the loading screen says is being opened
+    progress   function -> what takes long there, one line; "" is nothing in particular
     start      where the world begins
     record_in  folder to record into from the first frame on; None waits for F9
     log_hint   shown under a failure: where its details are
     """
     title: str
+    progress: Callable[[], str] = lambda: ""
     start: Reset = field(default_factory=Reset)
     record_in: Path | None = None
     log_hint: str = ""
@@ -47,8 +50,8 @@ class Loop:
     def __init__(self, open_world, window, settings, sitting, *, events=pygame.event.get,
                  clock=time.perf_counter):
         self.window, self.sitting, self.timing, self.world = window, sitting, Timing(), None
-        self._screen = Screen(window, settings, self.timing, title=sitting.title, log_hint=sitting.log_hint,
-                              clock=clock)
+        self._screen = Screen(window, settings, self.timing, title=sitting.title, progress=sitting.progress,
+                              log_hint=sitting.log_hint, clock=clock)
         self._open_world, self._events, self._clock = open_world, events, clock
         self._mode, self._is_over, self._failure = Mode.LOADING, False, None
         self._device, self._recorder = None, None

@@ -6,8 +6,8 @@ import pygame
 from worldplay.client import hud, theme
 
 
-def draw_loading(surface, name, seconds):
-    """Shown while a world opens; the bar moves as long as the window is alive."""
+def draw_loading(surface, what, seconds):
+    """Shown while a world opens, over a line that says what is done; the bar moves as long as the window is alive."""
     size = theme.unit(surface)
     middle = surface.get_rect().center
     surface.fill(theme.NIGHT)
@@ -19,7 +19,7 @@ def draw_loading(surface, name, seconds):
     slider = pygame.Rect(0, track.top, 4 * size, track.height)
     slider.centerx = track.centerx - round(math.cos(2.2 * seconds) * (track.width - slider.width) / 2)
     pygame.draw.rect(surface, theme.ACCENT, slider, border_radius=track.height)
-    theme.write(surface, f"Opening {name}", (middle[0], middle[1] + 3 * size), size_px=size,
+    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size,
                 color=theme.MUTED, anchor="center")
 
 

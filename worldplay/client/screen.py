@@ -33,12 +33,12 @@ class Screen:
     is_dirty   whether `refresh` has something to draw
     """
 
-    def __init__(self, window, settings, timing, *, title, log_hint, clock=time.perf_counter):
-        """timing: of the sitting, for its figures; title, log_hint: as worldplay.client.loop.Sitting says."""
+    def __init__(self, window, settings, timing, *, title, progress, log_hint, clock=time.perf_counter):
+        """timing: of the sitting, for its figures; title, progress, log_hint: as worldplay.client.loop.Sitting says."""
         self.window, self.settings, self._timing = window, settings, timing
         self.world, self.recorder, self.failure = None, None, None
         self.frame, self.number, self.entry, self.is_dirty = None, 0, None, True
-        self._title, self._log_hint, self._clock = title, log_hint, clock
+        self._title, self._progress, self._log_hint, self._clock = title, progress, log_hint, clock
         self._began, self._next_draw, self._reading_since = clock(), 0.0, None
         self._shows_help, self._notice, self._hud = False, ("", 0.0), ([], 0.0)
 
@@ -74,7 +74,7 @@ class Screen:
         if mode is Mode.FAILED:
             menu.draw_failure(surface, _message(self.failure), self._log_hint)
         elif self.frame is None:
-            menu.draw_loading(surface, self._title, self._clock() - self._began)
+            menu.draw_loading(surface, self._progress() or f"Opening {self._title}", self._clock() - self._began)
         else:
             self.window.draw(self.frame)
             self._draw_menu(surface) if mode is Mode.MENU else self._draw_over(surface, mode)
