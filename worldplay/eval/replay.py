@@ -71,21 +71,29 @@ def open_for(clip, name, device):
 
 def replay_frames(clip, world):
     """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
-    sidecar, start = clip.sidecar, clip.start
-    if sidecar.get("is_rollout"):
-        shown = list(world.rollout(clip.actions[1:], sidecar["scene"], frames=start, seed=sidecar["seed"]))
-        shown[0] = shown[0][-1:]
-    else:
-        context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
-        shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
-        prompts = clip.prompts
-        for step, action in enumerate(clip.actions[1:], 1):
-            if step in prompts:
-                world.set_prompt(prompts[step])
-            shown.append(list(world.step(action)))
+    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world)
     # frame 0 of a branch is the last one of its start
-    first, stop = sidecar["recorded"]
+    first, stop = clip.sidecar["recorded"]
     return np.stack([frame for frames in shown for frame in frames][first:stop])
+
+
+def _steps(clip, world):
+    """The start's last frame and the frames of every step, a list of lists."""
+    sidecar, start = clip.sidecar, clip.start
+    context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+    shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
+    prompts = clip.prompts
+    for step, action in enumerate(clip.actions[1:], 1):
+        if step in prompts:
+            world.set_prompt(prompts[step])
+        shown.append(list(world.step(action)))
+    return shown
+
+
+def _rollout(clip, world):
+    """The same of a clip whose world was told all actions ahead."""
+    start, *others = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    return [start[-1:], *others]
 
 
 def compare(recorded, replayed):
