@@ -218,10 +218,10 @@ def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
     played.past.requires_grad_()
-    torch.testing.assert_close(replay(student, played, batch, CONTEXT, num_real=2), played.frames, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(replay(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
 
     def gradient(frames, by):
-        made = replay(student, played, batch, CONTEXT, num_real=2, num_trained=3, trains_past=by is played.past)
+        made = replay(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)
         return torch.autograd.grad(made[:, frames].square().sum(), by)[0]
     weight = student.head.head.weight
     assert not gradient(slice(0, 5), weight).any() and gradient(slice(5, 8), weight).any()

@@ -10,12 +10,13 @@ from worldplay.action import Action
 from worldplay.camera import viewmats
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.dataset import TrajectoryStore
-from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, warped_sigmas, x0_from_velocity
+from worldplay.diffusion import (add_noise, euler_step, shift_sigma, shifted_sigmas, warped_sigmas,
+                                 x0_from_velocity)
 from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
 from worldplay.train.causal_ode import (NODES, CausalODEConfig, CausalODEStage, bidirectional_trajectories,
                                         causal_trajectories)
-from worldplay.train.context import Context, ContextConfig, chunk_conditions, whole_sequence
+from worldplay.train.context import Context, ContextConfig, chunk_conditions, context_sigma, whole_sequence
 from worldplay.train.dmd import DMDConfig, DMDStage, replay, self_rollout
 from worldplay.train.draws import Draws
 from worldplay.train.metrics import Metrics
@@ -26,7 +27,7 @@ from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_column
 
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=2, out_channels=2,
                           patch_size=(1, 2, 2), action_channels=3)
-PUBLISHED = replace(MODEL, action_channels=0, has_camera=True, text_dim=8, text_len=4)
+PUBLISHED = {"action_channels": 0, "has_camera": True, "text_dim": 8, "text_len": 4}
 CONTEXT = ContextConfig(window=3, own_steps=0.5)
 
 
@@ -73,10 +74,10 @@ def dmd(seed=0, **config):
     return DMDStage(config, MODEL, CONTEXT, spread(seed + 1).state_dict(), spread(seed + 2).state_dict(), decode, 2)
 
 
-def spread(seed=0, config=MODEL):
-    """A transformer none of whose weights is zero, so that everything matters."""
+def spread(seed=0, **config):
+    """A transformer none of whose weights is zero, so that everything matters; config: other than MODEL's."""
     torch.manual_seed(seed)
-    model = Transformer(config)
+    model = Transformer(replace(MODEL, **config))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
     return model
@@ -136,8 +137,7 @@ def test_only_the_trained_roles_get_gradients(make):
 @pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
 def test_texts_and_cameras_reach_every_stage(make, monkeypatch):
     """Each of them changes the loss of every role, and so does a guidance on the text where there is one."""
-    monkeypatch.setitem(globals(), "MODEL", PUBLISHED)
-    monkeypatch.setattr(spread, "__defaults__", (0, PUBLISHED))
+    monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
     stage, (batch, draws) = make(), batch_and_draws()
     given = published(batch)
     for model in stage.models.values() if make in (bidirectional, teacher_forcing) else ():
@@ -259,7 +259,7 @@ def test_windows_cross_no_border():
 def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_real_past(guidance, kind):
     teacher, (batch, draws) = spread(), batch_and_draws()
     if kind == "published":
-        teacher, batch = spread(config=PUBLISHED), published(batch)
+        teacher, batch = spread(**PUBLISHED), published(batch)
     noise = draws.normal("start", 6, 2, 4, 4)
     made = causal_trajectories(teacher, batch, noise, CONTEXT, num_timesteps=8, guidance=guidance)
     assert made.shape == (2, 6, 5, 2, 4, 4) and torch.equal(made[:, :, 0], noise)
@@ -316,10 +316,11 @@ def rollout(student, batch, draws, **options):
     return self_rollout(student, batch, draws, CONTEXT, **({"num_steps": 1, "first_steps": 1} | options))
 
 
-@pytest.mark.parametrize("level", [0.0, 0.3])
-def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level):
+@pytest.mark.parametrize("level, text_dim", [(0.0, None), (0.3, None), (0.3, 6)])
+def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level, text_dim):
     """Over two windows: the cache of the rollout equals the mask of teacher forcing over its own frames."""
-    student, (batch, draws) = spread(), batch_and_draws()
+    student, (batch, draws) = spread(text_dim=text_dim, text_len=4), batch_and_draws()
+    batch |= {"text": torch.randn(2, 3, 6)} if text_dim else {}
     sigma = level * torch.rand(2, 6)
     played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=sigma)
     clean = add_noise(played.frames, draws.normal("context noise", 6, 2, 4, 4), sigma)
@@ -399,6 +400,44 @@ def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame(
         assert levels[2] == warped_sigmas(2)[:len(levels[2])].tolist()
         exits.add((len(levels[1]), len(levels[2])))
     assert {first for first, _ in exits} == {1, 2, 3, 4} and {other for _, other in exits} == {1, 2}
+
+
+@pytest.mark.parametrize("config", [{}, {
+    "num_real": 2, "num_trained": 3, "trains_past": True, "is_exit_shared": False, "first_steps": 2, "guidance": 3.0,
+    "normaliser": "batch", "sigma_range": (0.3, 0.4)}], ids=["defaults", "other numbers"])
+def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config):
+    """Both losses by hand: the gradient of ½ |x - stop(x - g)|² / N is g / N, for the frames that were made."""
+    stage, (batch, draws) = dmd(**config), batch_and_draws()
+    for p in stage.models["critic"].parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    config, call = stage.config, call_of(stage)
+    student = stage.models["student"]
+    played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, first_steps=config.first_steps,
+                          num_real=config.num_real, is_exit_shared=config.is_exit_shared,
+                          sigma=context_sigma(CONTEXT, draws, 6))
+    x = replay(student, played, batch, CONTEXT, num_trained=config.num_trained, trains_past=config.trains_past)
+    sigma = shift_sigma(draws.uniform("sigma")).clamp(*config.sigma_range)[:, None].expand(2, 6)
+    noise = draws.normal("noise", 6, 2, 4, 4)
+    noisy = add_noise(played.frames, noise, sigma)
+
+    def score(role, known=None):
+        return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False)
+    with torch.no_grad():
+        critic, blind, told = score("critic"), score("teacher", torch.zeros(2, dtype=torch.bool)), score("teacher")
+        teacher = blind + config.guidance * (told - blind)
+        fake, real = (x0_from_velocity(noisy, velocity, sigma) for velocity in (critic, teacher))
+        distance = (x - real).abs().mean(dim=(1, 2, 3, 4) if config.normaliser == "sample" else None, keepdim=True)
+        g = ((fake - real) / distance)[:, config.num_real:]
+    parameters = list(student.parameters())
+    expected = torch.autograd.grad((g * x[:, config.num_real:]).sum() / g.numel(), parameters)
+    loss, logs = stage.loss("student", batch, draws, call)
+    for one, other in zip(torch.autograd.grad(loss, parameters), expected):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(loss, g.square().mean() / 2)
+    made = slice(config.num_real, None)
+    torch.testing.assert_close(logs["data_error"], (x - batch["latents"])[:, made].square().mean().detach())
+    torch.testing.assert_close(stage.loss("critic", batch, draws, call)[0],
+                               (critic - (noise - played.frames)).square().mean(), check_dtype=False, atol=1e-4, rtol=1e-5)
 
 
 def test_dmd_has_no_gradient_where_critic_and_teacher_agree_and_updates_its_average_on_its_turns():

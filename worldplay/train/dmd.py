@@ -53,7 +53,8 @@ class Rollout:
     """What a student played, and the exit step of every frame, so that it can be made again with a gradient.
 
     frames            [b t c h w] float32: real frames, then made ones
-    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its noise level
+    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its noise level;
+                      of real frames themselves and 0
     past, past_sigma  the same of each frame as it was written to the cache
     """
     frames: torch.Tensor
@@ -109,10 +110,10 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1), past_sigma=sigma)
 
 
-def replay(student, rollout, batch, context, *, num_real=1, num_trained=None, trains_past=False):
+def replay(student, rollout, batch, context, *, num_trained=None, trains_past=False):
     """The frames of a rollout [b t c h w] once more, all exit steps in one pass, with the gradient of these steps.
 
-    num_trained  last frames whose exit step carries a gradient, None: all; earlier steps never do
+    num_trained  last frames whose exit step carries a gradient, None: all that were made; earlier steps never do
     trains_past  whether it also reaches, through what later frames look at, the passes that wrote the past
 
     One teacher-forced pass over what was played gives what the cache gave, up to the order of sums, and its blocks
@@ -125,9 +126,7 @@ def replay(student, rollout, batch, context, *, num_real=1, num_trained=None, tr
     velocity = student(rollout.noisy, rollout.sigma, clean=rollout.past, clean_sigma=rollout.past_sigma,
                        is_clean_trained=trains_past, text=batch.get("text"), **asdict(context.rule),
                        **chunk_conditions(batch, slice(0, t)))
-    x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)
-    is_made = last_frames(t, t - num_real).to(x.device)
-    x = torch.where(is_made[:, None, None, None], x, rollout.frames)
+    x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)  # at sigma 0 a real frame stays what it is
     return masked_gradient(x, last_frames(t, t if num_trained is None else num_trained))
 
 
@@ -180,7 +179,7 @@ class DMDStage:
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
         rollout = self._rollout(call, "student", batch, draws)
-        x = rollout.frames if role == "critic" else self._replay(call, "student", rollout, batch)
+        x = rollout.frames if role == "critic" else self._replay(call, rollout, batch)
         sigma = shift_sigma(draws.uniform("sigma")).clamp(*self.config.sigma_range)
         sigma = sigma.to(latents.device)[:, None].expand(latents.shape[:2])
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
@@ -212,10 +211,9 @@ class DMDStage:
         return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
                     num_real=config.num_real, is_exit_shared=config.is_exit_shared, sigma=sigma)
 
-    def _replay(self, call, role, rollout, batch):
-        config = self.config
-        return call(role, replay, rollout, batch, self.context, num_real=config.num_real, num_trained=config.num_trained,
-                    trains_past=config.trains_past)
+    def _replay(self, call, rollout, batch):
+        return call("student", replay, rollout, batch, self.context, num_trained=self.config.num_trained,
+                    trains_past=self.config.trains_past)
 
     def _score(self, call, role, noisy, sigma, batch, guidance=1.0):
         return whole_sequence(call, role, noisy, sigma, batch, guidance=guidance, is_causal=False).float()
