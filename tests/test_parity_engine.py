@@ -47,7 +47,7 @@ def noises(case):
     return noise
 
 
-def world_of(fixture, case):
+def world_of(fixture, case, sink, sink_position):
     model, params = network(fixture), case["params"]
     lists = params["denoising_step_list"]
     h, w = case["in.noise"].shape[-2:]
@@ -56,8 +56,8 @@ def world_of(fixture, case):
         name="published", env=None, action_space=CAMERA_SPACE if focal else NO_ACTIONS, frame_size=(8 * h, 8 * w),
         fps=16.0, transformer=model.config, codec=None, parts={"codec": "taew2_1"}, steps=len(lists),
         first_steps=len(params.get("denoising_step_list_first_chunk", lists)), window=params["cache_frames"],
-        sink=params["sink_size"], sink_position="absolute", frames_per_chunk=params["num_frame_per_block"],
-        context_sigma=0.0, intrinsics=focal and tuple(focal))
+        sink=sink, sink_position=sink_position, frames_per_chunk=params["num_frame_per_block"], context_sigma=0.0,
+        intrinsics=focal and tuple(focal))
     world = DreamWorld(config, model, Listener(case.get("in.initial_latent")), device=torch.device("cpu"),
                        dtype=torch.float32, dtype_reason="test")
     rows = case["in.prompt_embeds"][0]
@@ -68,7 +68,19 @@ def world_of(fixture, case):
 @pytest.mark.parametrize("fixture, name", CASES)
 def test_play_is_the_published_sampling_loop(fixture, name, monkeypatch):
     case = load_case(fixture, name)
-    world, latents = world_of(fixture, case), case["out.latents"]
+    check(fixture, case, world_of(fixture, case, case["params"]["sink_size"], "absolute"), monkeypatch)
+
+
+@pytest.mark.parametrize("fixture, name", [(fixture, name) for fixture, name in CASES if "rolling" not in name])
+def test_the_sink_of_our_cards_changes_nothing_before_the_window_is_full(fixture, name, monkeypatch):
+    case = load_case(fixture, name)
+    chunk = case["params"]["num_frame_per_block"]
+    check(fixture, case, world_of(fixture, case, chunk, "before_window"), monkeypatch)
+
+
+def check(fixture, case, world, monkeypatch):
+    """Play what the case holds, and compare every latent that is shown."""
+    latents = case["out.latents"]
     monkeypatch.setattr(engine, "frame_noise", noises(case))
     num_left = latents.shape[1] - world.config.frames_per_chunk  # the first chunk comes with the reset
     if fixture == CAMERA:
