@@ -14,6 +14,7 @@ import pytest
 from tests.fake_worlds import FakeWorld, keys_shown
 from tests.test_devices import click, key
 from worldplay.action import Action
+from worldplay.client import menu
 from worldplay.client.loop import Loop, Mode, Sitting
 from worldplay.client.settings import Settings, load_settings, save_settings
 from worldplay.client.timing import Timing, summary_ms
@@ -26,6 +27,15 @@ FOCUS_LOST, QUIT = pygame.event.Event(pygame.WINDOWFOCUSLOST), pygame.event.Even
 
 
 # The loop ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["Opening " + "a/long/folder" * 20, "Opening it"])
+def test_what_takes_long_is_written_within_the_window(what):
+    pygame.font.init()
+    surface = pygame.Surface((400, 300))
+    menu.draw_loading(surface, what, 0.0)
+    edges = pygame.surfarray.array3d(surface)[[0, 1, 2, -3, -2, -1]]
+    assert (edges == edges[0, 0]).all(), "nothing is cut off at the sides"
 
 
 class SeenWindow(Window):

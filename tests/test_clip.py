@@ -287,6 +287,7 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
                                  "recorded")),
     {"frame_size": [96]}, {"fps": 0}, {"fps": "x"}, {"actions": [3]}, {"actions": [[["w"], 0.0]]},
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
+    {"info": {"prompt": 5}},
     {"start": {"shape": [1], "zlib": "eA=="}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
     {"prompts": [[1]]}, {"prompts": 3}, {"prompts": [[2, "a garden"]]},

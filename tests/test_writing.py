@@ -294,6 +294,16 @@ def test_a_clip_knows_the_texts_before_and_during_it_and_a_reset_begins_with_the
             assert "prompt" not in record
 
 
+def test_a_text_given_before_a_recording_that_ends_before_its_first_step_is_none_of_it(tmp_path):
+    world = FakeWorld(prompt="a hall")
+    recorder = Recorder(world)
+    recorder.branch(Reset(), world.reset())
+    recorder.prompt("a garden")
+    recorder.start(tmp_path / "a")
+    recorder.close()
+    assert read_clip(tmp_path / "a").prompts == {}
+
+
 def test_a_torn_recording_has_the_texts_as_far_as_it_goes(tmp_path):
     world = FakeWorld(frames=2, prompt="a hall")
     recorder = Recorder(world)

@@ -133,6 +133,8 @@ def load(config, tell=lambda line: None):
         return world
     published = catalog.WORLDS.get(config.world)
     if published and published.few_steps and not zoo.is_here(config.world):
+        _load_torch_unlocked()
+        _check_before_fetch(config, published)
         from worldplay.fetch import fetch
         log.info("%s is not here yet; what it needs is fetched now", config.world)
         fetch(config.world, tell=tell)
@@ -147,6 +149,20 @@ def load(config, tell=lambda line: None):
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+
+
+def _check_before_fetch(config, published):
+    """Raise now what would only be said after many GiB: a device, picture, text or package that is not there."""
+    from worldplay import prompts, runtime
+    from worldplay.models.text import check_packages
+    runtime.pick_device(config.device)
+    if config.image:
+        image_scene(config.image, published.config["frame_size"])
+    if config.prompt and Path(config.prompt).suffix == ".safetensors":
+        sizes = published.config["transformer"]
+        prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
+    else:
+        check_packages()
 
 
 def _load_torch_unlocked():

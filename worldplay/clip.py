@@ -240,6 +240,8 @@ def _check_sidecar(clip):
         if name not in sidecar:
             raise KeyError(name)
     dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
+    if not isinstance(sidecar["info"].get("prompt", ""), str):
+        raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     height, width = sidecar["frame_size"]
     if not min(height, width, sidecar["fps"]) > 0:
         raise ValueError("frame_size and fps must be above 0")

@@ -104,8 +104,9 @@ def _pins(owner):
     path = _folder(owner) / "lock.json"
     if not path.is_file():
         return {}
-    files = read_json(path).get("files")
-    return files if isinstance(files, dict) else {}
+    fields = read_json(path)
+    files = fields.get("files") if isinstance(fields, dict) else None
+    return {name: row for name, row in files.items() if isinstance(row, dict)} if isinstance(files, dict) else {}
 
 
 def _pin(job, source):

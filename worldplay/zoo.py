@@ -141,16 +141,17 @@ def find_part(name):
 
 
 def is_here(name):
-    """Whether a world of that name can be opened without fetching it."""
-    return name in _named()
+    """Whether a world of that name, or a folder, can be opened without fetching it."""
+    return name is not None and ((Path(name) / "config.json").is_file() or str(name) in _named())
 
 
 def check_playable(name):
-    """Raise WorldError("not_found") for a world that is unknown, or was fetched only to train from."""
-    folder = find(name)
-    if not _is_playable(folder):
-        raise WorldError("not_found", f"{folder.name} has not learnt to make frames in few steps, it is published to "
-                         "train from; python -m worldplay worlds lists those that play")
+    """Raise WorldError("not_found") for a world that is unknown, or published only to train from, here or not."""
+    world = catalog.WORLDS.get(name)
+    is_only_published = world and not is_here(name)
+    if is_only_published and not world.few_steps or not is_only_published and not _is_playable(find(name)):
+        raise WorldError("not_found", f"{Path(name).name} has not learnt to make frames in few steps, it is published "
+                         "to train from; python -m worldplay worlds lists those that play")
 
 
 def _is_playable(folder):

@@ -19,8 +19,8 @@ def draw_loading(surface, what, seconds):
     slider = pygame.Rect(0, track.top, 4 * size, track.height)
     slider.centerx = track.centerx - round(math.cos(2.2 * seconds) * (track.width - slider.width) / 2)
     pygame.draw.rect(surface, theme.ACCENT, slider, border_radius=track.height)
-    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size,
-                color=theme.MUTED, anchor="center")
+    what = theme.shorten(what, "text", size, surface.get_width() - 2 * size)
+    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size, color=theme.MUTED, anchor="center")
 
 
 def draw_pause(surface, world_rows, client_rows, choices, text=""):
