@@ -7,7 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 import train_world
 from test_stages import STAGES, WithTrajectories, data
-from worldplay.eval.latency import flop_counter
+from worldplay.cost import flop_counter
 from worldplay.models.transformer import Block, Transformer
 from worldplay.train import dry_run, work
 from worldplay.train.draws import Draws
@@ -50,7 +50,7 @@ def test_memory_without_values_is_that_of_a_real_step(name, monkeypatch):
         without = work.step_memory(work.on_meta(stage), role, batch, DRAWS)
         with monkeypatch.context() as patch:
             patch.setattr(work, "META", CPU)  # the same pass, with values
-            patch.setattr(work, "_FusedAttention", torch.overrides.BaseTorchFunctionMode)
+            patch.setattr(work, "FusedAttention", torch.overrides.BaseTorchFunctionMode)
             real = work.step_memory(stage, role, {name: x.clone() for name, x in batch.items()}, DRAWS)
         assert without.kept == pytest.approx(real.kept, rel=1e-4)
         assert without.peak == pytest.approx(real.peak, rel=1e-3) and without.kept < without.peak

@@ -221,11 +221,11 @@ class Bench:
     world: World = None
     """Name or folder; none is the default world."""
     random: bool = False
-    """Random weights in the shape of that world, for speed alone."""
+    """Random weights in the shape of that world, for speed alone; also of one that is published, and of wan-1.3b."""
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
-    frames: int = 1000
-    """Frames to play; 10000 tells whether the cost stays flat."""
+    frames: Annotated[int | None, arg(metavar="INT")] = None
+    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size random world."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     steps: Steps = None
@@ -234,16 +234,26 @@ class Bench:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        _find(self.world)
-        from worldplay.opening import load_world, random_world
-        from worldplay.eval import latency
+        if not self.random:
+            _find(self.world)
+        from worldplay.opening import load_world, random_configs, random_world
+        from worldplay.eval import latency, throughput
         from worldplay.eval.report import track
-        latency.check_frames(self.frames)
+        configs = random_configs(self.world, steps=self.steps) if self.random else []
+        is_wan_size = bool(configs) and configs[0].codec is None
+        frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
+        latency.check_frames(frames)
+        if is_wan_size:
+            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device, track=track)
+            if self.json:
+                return figures
+            print(throughput.table(figures))
+            return None
         start = time.perf_counter()
-        open_world = random_world if self.random else load_world
-        world = open_world(self.world, device=self.device, steps=self.steps)
+        world = random_world(configs[0], device=self.device) if self.random else load_world(
+            self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
-        figures = latency.bench(world, frames=self.frames, load_ms=load_ms, track=track)
+        figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
         return _report(figures, self.json)

@@ -13,6 +13,7 @@ from worldplay.action import ActionSpace
 from worldplay.diffusion import WARPED_STEPS
 from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
+from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import TransformerConfig
 from worldplay.world import RESTORE, WorldError
 
@@ -105,6 +106,13 @@ class WorldConfig:
         """(c, h, w) of one frame."""
         height, width = self.frame_size
         return (self.transformer.in_channels, height // ImageCodec.stride, width // ImageCodec.stride)
+
+    def new_cache(self, batch, dtype, device):
+        """An empty KVCache for its transformer and window."""
+        return KVCache(self.transformer, batch=batch, num_frames=self.window,
+                       tokens_per_frame=self.transformer.num_tokens(*self.latent_shape[1:]), sink=self.sink,
+                       frames_per_chunk=self.frames_per_chunk, sink_position=self.sink_position, dtype=dtype,
+                       device=device)
 
 
 def _is_whole(value, least):

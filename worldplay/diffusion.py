@@ -6,8 +6,15 @@ WARPED_STEPS = {4: (1000, 750, 500, 250), 2: (1000, 500), 1: (1000,)}
 
 def _per_frame(sigma, like):
     """sigma, a number or [b t] (or any leading shape of `like`), in float32, ready to multiply `like`."""
-    sigma = torch.as_tensor(sigma, dtype=torch.float32, device=like.device)
+    sigma = level(sigma, like.device).float()
     return sigma.reshape(*sigma.shape, *[1] * (like.ndim - sigma.ndim)) if sigma.ndim else sigma
+
+
+def level(sigma, device):
+    """A noise level, a number or a tensor, as a tensor on the device; a number is not copied there but made, as float32."""
+    if isinstance(sigma, torch.Tensor):
+        return sigma.to(device)
+    return torch.full((), sigma, dtype=torch.float32, device=device)
 
 
 def add_noise(x0, noise, sigma):

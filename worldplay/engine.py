@@ -8,7 +8,6 @@ from worldplay.action import Action
 from worldplay.controls import controls_of
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.models.codec import to_float, to_uint8
-from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.scene import Scene, load_scene
 from worldplay.world import RESTORE, WorldError
@@ -49,7 +48,7 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager", "context_sigma": config.context_sigma,
                      "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
-        self.controls, self.text = controls_of(config, dtype), None
+        self.controls, self.text = controls_of(config, dtype, device), None
         self._begin()
 
     # The World contract
@@ -170,8 +169,8 @@ class DreamWorld:
         """
         (b, n), size = frames.shape[:2], self.config.frames_per_chunk
         skipped = start % size
-        actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
-        cache, told = self._new_cache(b), self.controls.start(b, self.device)
+        actions, *others = (torch.as_tensor(vectors) for vectors in (actions, *others))
+        cache, told = self._new_cache(b), self.controls.start(b)
         for i in range(skipped, n, size):
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
@@ -206,7 +205,7 @@ class DreamWorld:
 
     def _begin(self):
         """Nothing made, nothing told."""
-        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1, self.device), None
+        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1), None
         self.frame, self.first_made, self.has_begun, self.is_mid_step = 0, 0, False, False
 
     def _make(self, actions):
@@ -226,7 +225,7 @@ class DreamWorld:
 
     def _remember(self, frames, actions):
         """Write frames uint8 [n H W 3] that make whole chunks to the cache; one action for each of their latents."""
-        pixels, latents = torch.from_numpy(frames).to(self.device), None
+        pixels, latents = runtime.upload(torch.from_numpy(frames), self.device), None
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
@@ -267,16 +266,17 @@ class DreamWorld:
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""
         shape = (1, 1, *self.config.latent_shape)
-        return torch.cat([frame_noise(self.seed, frame + i, step, shape)
-                          for i in range(self.config.frames_per_chunk)], dim=1).to(self.device)
+        noise = torch.cat([frame_noise(self.seed, frame + i, step, shape)
+                           for i in range(self.config.frames_per_chunk)], dim=1)
+        return runtime.upload(noise, self.device)
 
     def _vectors(self, actions):
-        """Encoded actions, float32 [1 t a]."""
+        """Encoded actions, float32 [1 t a] on the CPU."""
         try:
             vectors = np.stack([self.action_space.encode(action) for action in actions])
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
-        return torch.from_numpy(vectors).to(self.device)[None]
+        return torch.from_numpy(vectors)[None]
 
     def _whole_chunks(self, frames, actions):
         """(frames, an action for each of their latents) of whole chunks, as `reset` says."""
@@ -289,11 +289,7 @@ class DreamWorld:
         return frames, [Action(), *actions[1:]]
 
     def _new_cache(self, batch):
-        tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])
-        return KVCache(self.config.transformer, batch=batch, num_frames=self.config.window,
-                       tokens_per_frame=tokens, sink=self.config.sink,
-                       frames_per_chunk=self.config.frames_per_chunk, sink_position=self.config.sink_position,
-                       dtype=self.dtype, device=self.device)
+        return self.config.new_cache(batch, self.dtype, self.device)
 
     def _scene(self, name, seed):
         if self.folder is None:

@@ -62,6 +62,9 @@ def find(name=None):
     if str(name) in catalog.WORLDS:
         raise WorldError("not_found", f"world {str(name)!r} is published, but not on this machine; "
                          f"python -m worldplay fetch {name} loads it")
+    if str(name) in catalog.SHAPES:
+        raise WorldError("not_found", f"{name} is a shape without weights, to measure its speed alone; "
+                         f"python -m worldplay bench {name} --random does")
     if folder.is_dir():
         raise WorldError("bad_checkpoint", f"{folder} holds no world: config.json is missing; give the "
                          "folder of a checkpoint, or of a training run that has saved one")

@@ -25,7 +25,9 @@ class SelfAttention(nn.Module):
         self.fused = None
 
     def fuse(self):
-        """Keep the joined weights of q, k and v instead of their parts."""
+        """Keep the joined weights of q, k and v instead of their parts; a second time changes nothing."""
+        if self.fused is not None:
+            return
         weight, bias, gain = (nn.Parameter(x.detach(), requires_grad=False) for x in self.joined())
         self.fused = nn.ParameterList([weight, bias, gain])
         del self.q, self.k, self.v, self.norm_q, self.norm_k
