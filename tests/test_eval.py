@@ -270,6 +270,24 @@ def test_a_compared_world_is_told_the_actions_in_its_own_keys():
     assert told_in(streams, mine, mine) is streams
 
 
+def test_compared_worlds_share_the_streams_of_the_first_ones_environment(streams, monkeypatch):
+    other, asked = TurningWorld(), []
+    other.action_space, other.info = ActionSpace(("w", "q"), 12.0, look_axes=1), other.info | {"env": "another", "window": 9}
+
+    def real_streams(env, *, player, context, **_):
+        asked.append((env, context))
+        return streams[player]
+    monkeypatch.setattr(report, "open_env", lambda env: TurningWorld())
+    monkeypatch.setattr(report, "real_streams", real_streams)
+    ours, theirs = report.prepare([TurningWorld(), other], report.QUICK, report.track)
+    assert asked == [("turning", 9)] * 2, "as many frames before as the larger window holds"
+    for player in report.PLAYERS:
+        assert ours.streams[player] is streams[player] and theirs.streams[player].frames is streams[player].frames
+        assert np.array_equal(theirs.streams[player].actions[..., 0], streams[player].actions[..., 0])
+        assert not theirs.streams[player].actions[..., 1].any()
+        np.testing.assert_allclose(theirs.streams[player].actions[..., 2], streams[player].actions[..., 4], atol=1e-6)
+
+
 # Bench ------------------------------------------------------------------------------------------------------
 
 

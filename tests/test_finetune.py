@@ -22,7 +22,7 @@ from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.train import chain, trainer
 from worldplay.train.chain import Chain
 from worldplay.train.context import ContextConfig
-from worldplay.train.finetune import Tuning, match_actions, tuned_recipe
+from worldplay.train.finetune import Tuning, log_match, match_actions, tuned_recipe
 from worldplay.train.metrics import Metrics
 from worldplay.train.recipe import STAGES
 from worldplay.train.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
@@ -166,6 +166,7 @@ def test_channels_are_matched_by_name_and_turns_by_degrees(caplog):
     caplog.set_level("INFO", "worldplay")
     other = Transformer(MODEL)
     other.load_state_dict(match_actions(model.state_dict(), CLIPS, SPACE))
+    log_match(CLIPS, SPACE)
     for action in (Action(), Action({"w"}, (3.0, 0))):
         old, new = (torch.from_numpy(space.encode(action)) for space in (SPACE, CLIPS))
         with torch.no_grad():
@@ -219,6 +220,28 @@ def test_what_does_not_fit_is_said_before_anything_is_read(clip, change, words, 
         tuned_recipe(Tuning(), folder, make_clips(tmp_path / "clips", num=1, **clip))
 
 
+def test_a_recipe_refuses_a_world_of_another_network_before_anything_is_written(world, tmp_path, capsys):
+    flags = ["--init-from", str(world), "--steps", "1", "--out", str(tmp_path / "run")]
+    assert train_world.main(["tiny-maze", *flags]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "its network has dim 16 ffn_dim 32" in last and "this recipe's dim 64 ffn_dim 128" in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_begun_before_a_number_was_there_goes_on_and_another_number_is_named(world, clips, tmp_path):
+    recipe = tuned_recipe(Tuning(), world, clips)
+
+    def begin(recipe):
+        return Chain(recipe, tmp_path, processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips,
+                     init_from=world)
+    record = begin(recipe).log
+    del record["recipe"]["dmd"]["trains_past"]
+    checkpoint.write_json(tmp_path / "run.json", record)
+    begin(recipe)
+    with pytest.raises(ValueError, match="was started with dmd.critic_turns 5, now it is 4; go on with the same"):
+        begin(replace(recipe, dmd=replace(recipe.dmd, critic_turns=4)))
+
+
 # The whole run ----------------------------------------------------------------------------------------------
 
 
@@ -268,15 +291,22 @@ def test_clips_without_look_leave_the_camera_out(world, tmp_path, monkeypatch):
     assert tuned.config.columns_per_degree == 0 and len(list(tuned.step(Action({"w"})))) == 1
 
 
+def test_a_codec_that_has_learnt_from_lossy_clips_stays_one_on_lossless_ones(tmp_path, clips, monkeypatch):
+    world = make_world(tmp_path / "world", lossy_codec=True)
+    assert tune(tmp_path / "run", world, clips, monkeypatch, student_share=0, decoder_share=0)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["lossy_codec"] is True
+
+
 def test_a_chunk_wise_world_stays_one(tmp_path, clips):
     recipe = tuned_recipe(Tuning(), make_world(tmp_path / "chunks", frames_per_chunk=2), clips)
     recipe.check(goes_on=True)
     assert recipe.context.frames_per_chunk == 2 and recipe.length % 2 == 0
 
 
-def test_stages_without_a_share_are_taken_from_the_world(tmp_path, monkeypatch):
-    """Only bidirectional and dmd: the score begins as the AR teacher, dmd as the student that the world plays."""
-    world = make_world(tmp_path / "world")
+@pytest.mark.parametrize("steps, begins_as", [(2, "model"), (4, "teacher")])
+def test_stages_without_a_share_are_taken_from_the_world(steps, begins_as, tmp_path, monkeypatch, caplog):
+    """Only bidirectional and dmd: the score begins as the AR teacher, dmd as the student if it takes as many steps."""
+    world = make_world(tmp_path / "world", steps=steps)
     checkpoint.save_weights(world / "model.safetensors", spread(seed=5).state_dict())
     clips, begun = make_clips(tmp_path / "clips", space=SPACE), {}
 
@@ -290,12 +320,13 @@ def test_stages_without_a_share_are_taken_from_the_world(tmp_path, monkeypatch):
     recorded(chain.BidirectionalStage, "bidirectional")
     recorded(chain.DMDStage, "dmd")
     recipe = tuned_recipe(Tuning(), world, clips)
-    recipe = replace(recipe, **{
+    recipe = replace(recipe, student_steps=2, **{
         f"{name}_loop": replace(recipe.loop(name), steps=1, share=float(name in ("bidirectional", "dmd"))) for name in STAGES})
     recipe.check(goes_on=True)
     assert Chain(recipe, tmp_path / "run", processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips,
                  init_from=world).run()
-    teacher, student = (checkpoint.load_weights(world / f"{name}.safetensors") for name in ("teacher", "model"))
+    teacher, student = (checkpoint.load_weights(world / f"{name}.safetensors") for name in ("teacher", begins_as))
+    assert ("plays in 4 steps, not in 2: its AR teacher takes" in caplog.text) == (begins_as == "teacher")
     key = "blocks.0.self_attn.v.weight"
     assert torch.equal(begun["bidirectional"]["student"][key], teacher[key])
     assert torch.equal(begun["dmd"]["student"][key], student[key])

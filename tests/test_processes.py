@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,37 @@ import torch
 
 from worldplay import checkpoint
 from worldplay.log import leave
+from worldplay.train.context import ContextConfig
+from worldplay.train.dmd import DMDConfig, DMDStage
 from worldplay.train.processes import Processes, full_state
 from worldplay.train.trainer import LoopConfig, NotFinite, OptimConfig, Trainer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_stages import STAGES, WithTrajectories  # noqa: E402
+from test_stages import MODEL, STAGES, WithTrajectories, decode, spread  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
 STEPS = 5
+TEXT = {"text_dim": 6, "text_len": 4}
+
+
+def dmd_of_text(seed):
+    """With a prompt, chunks, a sink, and a past that is trained too."""
+    context = ContextConfig(window=4, sink=2, frames_per_chunk=2)
+    config = DMDConfig(critic_turns=1, guidance=2.0, num_real=2, trains_past=True)
+    student, teacher = (spread(seed + i, **TEXT).state_dict() for i in (1, 2))
+    return DMDStage(config, replace(MODEL, **TEXT), context, student, teacher, decode, 2)
+
+
+class WithText(WithTrajectories):
+    def batch(self, draws, held_out=False):
+        return super().batch(draws, held_out) | {"text": draws.normal("text", 3, TEXT["text_dim"])}
 
 
 def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muon_lr=None, **loop):
     """Train a stage of tests/test_stages.py; the first process writes the loss of every step and the weights at the end."""
     processes = Processes(torch.device("cpu"))
-    stage, folder = STAGES[stage_name](0), Path(folder)
+    stage, folder = (STAGES | {"dmd_of_text": dmd_of_text})[stage_name](0), Path(folder)
+    data = WithText() if stage_name == "dmd_of_text" else WithTrajectories()
     loop = {"batch": 4, "steps": STEPS, "optim": OptimConfig(lr=1e-3, muon_lr=muon_lr, decay=0)} | loop
     plain_loss = stage.loss
     if break_at is not None:
@@ -31,7 +50,7 @@ def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muo
             loss, logs = plain_loss(role, batch, draws, call)
             return (loss * float("nan") if draws.step == break_at and processes.rank == 1 else loss), logs
         stage.loss = loss
-    trainer = Trainer(stage, WithTrajectories(), LoopConfig(**loop), folder, None, processes, getattr(torch, dtype))
+    trainer = Trainer(stage, data, LoopConfig(**loop), folder, None, processes, getattr(torch, dtype))
     try:
         while trainer.progress < 1:
             if trainer.step == kill_at and processes.rank == processes.size - 1:
@@ -55,8 +74,9 @@ def launch(folder, size, stage, status=0, **options):
     """Run `worker` on `size` processes; {step: logs} and the weights of a run that came to its end."""
     folder.mkdir(exist_ok=True)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
     done = subprocess.run([sys.executable, *command, __file__, json.dumps([str(folder), stage, options])], text=True,
-                          capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+                          capture_output=True, env=env, timeout=300)
     assert (done.returncode == 0) == (status == 0), done.stderr
     lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
     weights = checkpoint.load_weights(folder / "weights.safetensors") if status == 0 else None
@@ -72,7 +92,7 @@ def assert_equal(one, two, tolerance=1e-6):
             torch.testing.assert_close(other_weights[name], x, atol=tolerance, rtol=10 * tolerance)
 
 
-@pytest.mark.parametrize("stage", ["teacher_forcing", "causal_cd", "dmd"])
+@pytest.mark.parametrize("stage", ["teacher_forcing", "causal_cd", "dmd", "dmd_of_text"])
 def test_two_processes_equal_one(tmp_path, stage):
     assert_equal(launch(tmp_path / "one", 1, stage), launch(tmp_path / "two", 2, stage))
 

@@ -406,7 +406,7 @@ def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame(
     "num_real": 2, "num_trained": 3, "trains_past": True, "is_exit_shared": False, "first_steps": 2, "guidance": 3.0,
     "normaliser": "batch", "sigma_range": (0.3, 0.4)}], ids=["defaults", "other numbers"])
 def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config):
-    """Both losses by hand: the gradient of ½ |x - stop(x - g)|² / N is g / N, for the frames that were made."""
+    """Both losses by hand: the gradient of |x - stop(x - g)|^2 / 2N is g / N, for the frames that were made."""
     stage, (batch, draws) = dmd(**config), batch_and_draws()
     for p in stage.models["critic"].parameters():
         torch.nn.init.normal_(p, std=0.2)

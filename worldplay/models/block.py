@@ -104,6 +104,10 @@ class Block(nn.Module):
         shift, scale = self.rows(modulation)[:2]
         return self.self_attn.project(self.modulated(x, shift, scale), rotary)[1:]
 
+    def text_keys_values(self, rows):
+        """Keys and values of embedded text rows for the block's cross-attention; see CrossAttention."""
+        return self.cross_attn.keys_values(rows)
+
     def rows(self, modulation):
         """The six rows [b t 1 e] of the block's own plus the frames' modulation."""
         return (self.modulation + modulation)[..., None, :].unbind(dim=2)

@@ -206,7 +206,7 @@ class Transformer(nn.Module):
             raise ValueError(f"text has {text.shape[1]} rows, more than text_len {self.config.text_len}")
         padded = F.pad(text, (0, 0, 0, self.config.text_len - text.shape[1]))
         rows = self.text_embedding(padded.to(self.dtype))
-        return [block.cross_attn.keys_values(rows) for block in self.blocks]
+        return [block.text_keys_values(rows) for block in self.blocks]
 
     @property
     def dtype(self):

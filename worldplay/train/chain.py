@@ -28,10 +28,10 @@ from worldplay.train.codec import CodecStage, DecoderStage, encode_frames
 from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDStage
 from worldplay.train.draws import Draws
-from worldplay.train.finetune import match_actions
+from worldplay.train.finetune import base_world, check_sizes, log_match, matched_network
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
-from worldplay.train.recipe import STAGES
+from worldplay.train.recipe import STAGES, numbers
 from worldplay.train.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import Trainer
 from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows
@@ -65,6 +65,9 @@ class Chain:
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         self.has_lossy_codec = False
+        if self.init_from:
+            self.base = base_world(self.init_from)
+            check_sizes(recipe.network(self.base.action_space), self.base, self.init_from)
         self._check_data()
         self.compiled, reason = runtime.pick_compile(self.device)
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
@@ -148,8 +151,8 @@ class Chain:
 
     def _codec(self, cache):
         if self.init_from:
-            self.has_lossy_codec = self._base_config().lossy_codec
-            codec = ImageCodec(self._base_config().codec).to(memory_format=torch.channels_last)
+            self.has_lossy_codec = self.base.lossy_codec
+            codec = ImageCodec(self.base.codec).to(memory_format=torch.channels_last)
             path = self.init_from / "codec.safetensors"
             checkpoint.load_into(codec, checkpoint.load_weights(path), path)
             return codec.to(self.device).eval().requires_grad_(False)
@@ -168,16 +171,18 @@ class Chain:
         return np.load(path, mmap_mode="r")
 
     def _given(self, cache):
-        """AR teacher and few-step student of the world to go on from; the teacher is both where it will change."""
+        """AR teacher of the world to go on from, and its student where no stage begins one and it takes as many steps."""
         def network(file):
-            path, model = self.init_from / file, Transformer(self._transformer(cache))
-            weights = checkpoint.load_weights(path)
-            checkpoint.load_into(model, match_actions(weights, cache.action_space, base.action_space), path)
-            return model
-        base = self._base_config()
-        teacher = network("teacher.safetensors")
-        keeps_student = base.steps == self.recipe.student_steps and not self.recipe.teacher_forcing_loop.share
-        return {"teacher": teacher, "student": network("model.safetensors") if keeps_student else teacher}
+            return matched_network(self.init_from / file, self._transformer(cache), cache.action_space, self.base.action_space)
+        log_match(cache.action_space, self.base.action_space)
+        teacher = student = network("teacher.safetensors")
+        if not any(self.recipe.loop(stage).share for stage in ("teacher_forcing", "causal_ode", "causal_cd")):
+            if self.base.steps == self.recipe.student_steps:
+                student = network("model.safetensors")
+            else:
+                log.warning("%s plays in %d steps, not in %d: its AR teacher takes its student's place", self.init_from,
+                            self.base.steps, self.recipe.student_steps)
+        return {"teacher": teacher, "student": student}
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
 
@@ -374,10 +379,6 @@ class Chain:
         if not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", recipe.env)
 
-    def _base_config(self):
-        path = self.init_from / "config.json"
-        return WorldConfig.from_json(checkpoint.read_json(path), path)
-
     def _open_log(self):
         recipe = json.loads(json.dumps(asdict(self.recipe)))
         given = {"seed": self.seed, "data": self.data_from and str(self.data_from),
@@ -386,10 +387,10 @@ class Chain:
         self._first_makes(path, lambda: checkpoint.write_json(
             path, {"recipe": recipe, "budget": self.budget, **given, "spent": {}, "seconds": {}}))
         record = checkpoint.read_json(path)
-        for name, value in {**recipe, **given}.items():
-            before = (record["recipe"] if name in recipe else record).get(name)
-            if before != value:
-                raise ValueError(f"{path} was started with {name} {before}, now it is {value}; "
+        before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
+        for name, value in {**dict(numbers(recipe)), **given}.items():
+            if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
+                raise ValueError(f"{path} was started with {name} {before[name]}, now it is {value}; "
                                  "go on with the same, or give another --out")
         return self.processes.agree(record)
 

@@ -1,10 +1,11 @@
 """Tune a world on other clips: what comes from the world, what from the clips, and whether the two fit."""
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from worldplay import checkpoint, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.lerobot import LeRobotFolder
+from worldplay.models.transformer import Transformer
 from worldplay.train.codec import CodecStageConfig
 from worldplay.train.context import ContextConfig
 from worldplay.train.recipe import Recipe
@@ -63,7 +64,7 @@ def tuned_recipe(tuning, init_from, data):
         raise ValueError("finetune needs clips: --data DIR, a LeRobot folder (python -m worldplay dataset pack makes "
                          "one of recorded clips, python -m worldplay collect of scripted play)")
     folder = zoo.find(init_from)
-    world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+    world = base_world(folder)
     source = LeRobotFolder.open(data).source
     _check_fit(world, folder, source, data)
     whole = tuning.lora_rank is None
@@ -88,8 +89,34 @@ def tuned_recipe(tuning, init_from, data):
         decoder_loop=loop(tuning.decoder_share, 8, _DECODER))
 
 
+def base_world(folder):
+    """WorldConfig of the world in `folder`, which training goes on from.
+
+        Raises ValueError where it has not what that takes, WorldError where it cannot be read.
+    """
+    world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+    if not any((folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json")):
+        raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that training "
+                         "goes on from; take a world that ships them, or the run folder it was trained in")
+    if world.codec is None:
+        raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; take one "
+                         "that was trained here")
+    if not world.transformer.action_channels:
+        raise ValueError(f"--init-from {folder}: this world takes no actions; take one that does")
+    return world
+
+
+def check_sizes(network, world, folder):
+    """Raise ValueError unless a recipe's network (TransformerConfig) has the sizes of the world (WorldConfig) in folder."""
+    other = [size.name for size in fields(network) if getattr(network, size.name) != getattr(world.transformer, size.name)]
+    if other:
+        theirs, ours = (" ".join(f"{name} {getattr(sizes, name)}" for name in other) for sizes in (world.transformer, network))
+        raise ValueError(f"--init-from {folder}: its network has {theirs}, this recipe's {ours}; take the recipe that made "
+                         "it, or finetune")
+
+
 def match_actions(weights, space, world_space):
-    """Weights of a world that understands `world_space`, for clips that use `space`; logs what was matched.
+    """Weights of a world that understands `world_space`, for clips that use `space`.
 
     weights  name -> tensor of a Transformer's state dict
     Returns  the same, in which each key and look axis keeps its channel of the action path by name; a new one
@@ -97,18 +124,30 @@ def match_actions(weights, space, world_space):
     """
     ours, theirs = _channels(space), _channels(world_space)
     name = "action_embedding.0.weight"
-    if name not in weights:  # they take no actions, which whoever loads them says
+    if name not in weights:  # they are not what config.json says, which whoever loads them finds
         return weights
     columns = weights[name].new_zeros(len(weights[name]), len(ours))
     for i, channel in enumerate(ours):
         if channel in theirs:
             scale = 1.0 if channel in space.keys else space.look_limit / world_space.look_limit
             columns[:, i] = scale * weights[name][:, theirs.index(channel)]
+    return weights | {name: columns}
+
+
+def matched_network(path, network, space, world_space):
+    """A Transformer of sizes `network` for clips that use `space`, from the weights in `path`, as match_actions has them."""
+    model = Transformer(network)
+    checkpoint.load_into(model, match_actions(checkpoint.load_weights(path), space, world_space), path)
+    return model
+
+
+def log_match(space, world_space):
+    """Say which keys and look axes `match_actions` keeps."""
+    ours, theirs = _channels(space), _channels(world_space)
     parts = {"as in the world": [channel for channel in ours if channel in theirs],
              "new": [channel for channel in ours if channel not in theirs],
              "gone": [channel for channel in theirs if channel not in ours]}
     log.info("actions %s", "; ".join(f"{what}: {' '.join(names) or 'none'}" for what, names in parts.items()))
-    return weights | {name: columns}
 
 
 def _channels(space):
@@ -118,11 +157,6 @@ def _channels(space):
 def _check_fit(world, folder, source, data):
     def size(frame_size):
         return f"{frame_size[1]}x{frame_size[0]}"
-    if not any((folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json")):
-        raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that tuning "
-                         "goes on from; take a world that ships them, or the run folder it was trained in")
-    if not world.transformer.action_channels:
-        raise ValueError(f"--init-from {folder}: this world takes no actions; take one that does")
     if source.frame_size != world.frame_size:
         raise ValueError(f"--data {data}: frames of {size(source.frame_size)}, but {folder} shows "
                          f"{size(world.frame_size)}; record at that size, or take a world of the clips' size")

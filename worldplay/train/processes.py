@@ -78,7 +78,8 @@ class Processes:
         policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=self._mesh, mp_policy=policy)
-            register_fsdp_forward_method(block, "keys_values")
+            for method in ("keys_values", "text_keys_values"):
+                register_fsdp_forward_method(block, method)
         return fully_shard(Applied(model), mesh=self._mesh, mp_policy=policy)
 
     def average_buffers(self, model):

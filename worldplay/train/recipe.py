@@ -114,5 +114,17 @@ class Recipe:
         refuse(self.num_trajectories < 1, f"--num-trajectories {self.num_trajectories}: expected at least 1")
         for name, number in (("causal-ode", self.causal_ode.num_timesteps), ("causal-cd", self.causal_cd.num_timesteps)):
             refuse(number < 4 or number % 4, f"--{name}.num-timesteps {number}: expected a multiple of 4")
+        made = self.length - self.dmd.num_real
+        refuse(self.dmd.num_trained is not None and not 1 <= self.dmd.num_trained <= made, "--dmd.num-trained "
+               f"{self.dmd.num_trained}: expected 1 to {made}, the frames that are made; leave it out to train all")
         refuse(not 1 <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected 1 to "
                f"{self.length - 1}, the frames of a sequence less one")
+
+
+def numbers(fields, name=""):
+    """Yield (NAME or PART.NAME, value) of every number of a recipe as JSON holds it: dicts in dicts."""
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{name}{key}.")
+        else:
+            yield name + key, value
