@@ -62,20 +62,18 @@ def wan_frame():
     loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, optim=optim)
     return Recipe(
         name="wan-frame", env="",
-        # Wan2.1-T2V-1.3B. The action path is ours: w a s d, yaw and pitch beside the timestep; published camera
-        # models have a second attention branch instead.
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
-                                      out_channels=16, text_dim=4096, text_len=512, action_channels=6),
+                                      out_channels=16, text_dim=4096, text_len=512),  # Wan2.1-T2V-1.3B
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
         # the whole sequence is seen, the past is real and clean, and every action is told
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
         context_sigma=0.0, student_steps=2,
-        # the averages of stages 0 and 1 are switched off as published; null actions: the caption dropout of
-        # HY-WorldPlay, because guidance in stage dmd needs a score without actions
-        bidirectional=BidirectionalConfig(null_actions=0.1, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
-        causal_ode=CausalODEConfig(num_timesteps=48), causal_cd=CausalCDConfig(num_timesteps=48, ema=0.99),
-        # guidance: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
+        # the averages of stages 0 and 1 are switched off as published
+        bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
+        causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
+        causal_cd=CausalCDConfig(num_timesteps=48, guidance=3.0, ema=0.99),
+        # guidance on the text: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
         dmd=DMDConfig(first_steps=4, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
                       ema=0.99),
         codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
@@ -89,9 +87,10 @@ def wan_frame():
 def wan_chunk():
     """The chunk-wise chain of minWM at the size of Wan 2.1 1.3B: 4 latent frames at once, 4 steps; only --dry-run yet."""
     recipe = wan_frame()
-    # minWM Wan21 Action2V: chunks of 4 among 20 latent frames; its students take 4 steps. A rollout begins with a real
-    # chunk here, which is how a played world begins.
+    # minWM Wan21 Action2V: a camera; chunks of 4 among 20 latent frames; its students take 4 steps. A rollout begins
+    # with a real chunk here, which is how a played world begins.
     return replace(recipe, name="wan-chunk", length=20, student_steps=4,
+                   transformer=replace(recipe.transformer, has_camera=True),
                    context=replace(recipe.context, window=20, frames_per_chunk=4),
                    dmd=replace(recipe.dmd, num_real=4))
 

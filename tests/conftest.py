@@ -1,4 +1,4 @@
-"""What every test starts from: no log handler and no exception hook of a command that an earlier test ran."""
+"""What every test starts from: no log handler, no log level and no exception hook of an earlier command."""
 import logging
 import sys
 
@@ -9,3 +9,4 @@ import pytest
 def fresh_log(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(logging.getLogger("worldplay"), "handlers", [])
+    logging.getLogger("worldplay").setLevel(logging.NOTSET)

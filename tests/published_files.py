@@ -50,8 +50,9 @@ def first_values(path, x: StoredTensor, count=1000):
 
 
 class FakeHub:
-    """A hub of one commit: files by "OWNER/NAME/FILE", and what goes wrong with them.
+    """A hub of one commit: files (bytes, or a memoryview of them) by "OWNER/NAME/FILE", and what goes wrong with them.
 
+    etags      by the same names, where they are not to be computed at every request
     requests   (method, path, Range header or None) of all that was asked
     cut_after  bytes after which the connection breaks off, once for every number in the list
     status     "OWNER/NAME" -> (HTTP status, X-Error-Code) of a repository that is closed or gone
@@ -60,10 +61,12 @@ class FakeHub:
 
     def __init__(self):
         self.files, self.requests, self.cut_after, self.status, self.false_etag = {}, [], [], {}, False
-        self.authorization = []
+        self.etags, self.authorization = {}, []
 
     def etag(self, name):
         """sha256 for weights, git's hash for other files, as the hub tells them."""
+        if name in self.etags:
+            return self.etags[name]
         content = self.files[name] + (b"x" if self.false_etag else b"")
         if name.endswith((".pt", ".pth", ".safetensors")):
             return hashlib.sha256(content).hexdigest()
@@ -89,6 +92,8 @@ def serving(hub):
             hub.requests.append((self.command, self.path, self.headers.get("Range")))
             hub.authorization.append(self.headers.get("Authorization"))
             match = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/(?:resolve|raw)/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
+            if not match:  # the hub's library also asks other things
+                return self.refuse(404, "EntryNotFound")
             name = f"{match['repo']}/{match['file']}".replace("%2B", "+")
             if match["repo"] in hub.status:
                 return self.refuse(*hub.status[match["repo"]])

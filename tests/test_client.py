@@ -14,6 +14,7 @@ import pytest
 from tests.fake_worlds import FakeWorld, keys_shown
 from tests.test_devices import click, key
 from worldplay.action import Action
+from worldplay.client import menu
 from worldplay.client.loop import Loop, Mode, Sitting
 from worldplay.client.settings import Settings, load_settings, save_settings
 from worldplay.client.timing import Timing, summary_ms
@@ -26,6 +27,15 @@ FOCUS_LOST, QUIT = pygame.event.Event(pygame.WINDOWFOCUSLOST), pygame.event.Even
 
 
 # The loop ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["Opening " + "a/long/folder" * 20, "Opening it"])
+def test_what_takes_long_is_written_within_the_window(what):
+    pygame.font.init()
+    surface = pygame.Surface((400, 300))
+    menu.draw_loading(surface, what, 0.0)
+    edges = pygame.surfarray.array3d(surface)[[0, 1, 2, -3, -2, -1]]
+    assert (edges == edges[0, 0]).all(), "nothing is cut off at the sides"
 
 
 class SeenWindow(Window):
@@ -303,7 +313,7 @@ def test_f9_records_from_the_frame_on_the_screen(tmp_path):
 def test_f9_without_permission_is_a_notice_and_play_goes_on(tmp_path):
     (tmp_path / "file").touch()
     world = FakeWorld(fps=50.0)
-    sit = Sit(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in sit.loop._notice[0],), (8, QUIT)],
+    sit = Sit(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in sit.loop._screen.notice,), (8, QUIT)],
               settings=Settings(record_folder=str(tmp_path / "file" / "clips")))
     sit.run()
     assert len(world.actions) >= 10
@@ -315,7 +325,7 @@ def test_a_folder_that_is_gone_at_a_reset_is_a_notice_and_play_goes_on(tmp_path)
     def lose():
         clips.rename(tmp_path / "gone")
         return True
-    sit = Sit(world, [(3,), (lose, key(pygame.K_r)), (lambda: "No such file" in sit.loop._notice[0],),
+    sit = Sit(world, [(3,), (lose, key(pygame.K_r)), (lambda: "No such file" in sit.loop._screen.notice,),
                       (5, QUIT)], record_in=clips)
     sit.run()
     assert not sit.loop._recorder.is_recording
@@ -333,7 +343,7 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     Sit(FakeWorld(fps=50.0), [(6, QUIT)], record_in=tmp_path).run()
     [video] = tmp_path.glob("*.mp4")
     sit = Sit(ClipWorld(video), [
-        (2, key(pygame.K_F9)), (lambda: "a recording already" in sit.loop._notice[0],),
+        (2, key(pygame.K_F9)), (lambda: "a recording already" in sit.loop._screen.notice,),
         (lambda: sit.loop._mode is Mode.PAUSED, key(pygame.K_r)), (lambda: sit.loop._mode is Mode.PLAYING,),
         (lambda: sit.loop._mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
     sit.run()

@@ -287,13 +287,16 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
                                  "recorded")),
     {"frame_size": [96]}, {"fps": 0}, {"fps": "x"}, {"actions": [3]}, {"actions": [[["w"], 0.0]]},
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
+    {"info": {"prompt": 5}},
     {"start": {"shape": [1], "zlib": "eA=="}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
+    {"prompts": [[1]]}, {"prompts": 3}, {"prompts": [[2, "a garden"]]},
+    *({"prompts": [[step, "a garden"]], "info": {"prompt": "a hall"}} for step in (0, 6)),
 ])
 def test_a_damaged_sidecar_is_one_line(tmp_path, changes):
     record(tmp_path / "a", 5)
     fields = json.loads((tmp_path / "a.json").read_text())
-    for name in changes:
+    for name in changes.keys() - {"prompts"}:  # older clips have none
         (tmp_path / "a.json").write_text(json.dumps({key: fields[key] for key in fields if key != name}))
         with pytest.raises(WorldError, match=f"a.json is damaged .*'{name}' is missing"):
             read_clip(tmp_path / "a")

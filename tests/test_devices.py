@@ -7,10 +7,11 @@ from worldplay.action import KEYS, Action, ActionSpace
 from worldplay.client.devices import (BINDINGS, CARRIED_FRAMES, COMMANDS, WORLD_BINDINGS, KeyboardMouse,
                                       command_of, help_rows)
 from worldplay.client.loop import Loop
+from worldplay.client.screen import Screen
 
 
-def key(code, is_down=True):
-    return pygame.event.Event(pygame.KEYDOWN if is_down else pygame.KEYUP, key=code)
+def key(code, is_down=True, mod=0):
+    return pygame.event.Event(pygame.KEYDOWN if is_down else pygame.KEYUP, key=code, mod=mod)
 
 
 def motion(x, y=0):
@@ -89,12 +90,19 @@ def test_a_world_that_uses_a_key_keeps_it_from_the_client():
     assert "P" not in labels and "Tab" not in labels and "R" in labels
 
 
+def test_the_key_of_the_text_is_nobodys_and_listed_where_there_is_a_text():
+    everything = ActionSpace(KEYS, 5.0)
+    assert command_of(key(pygame.K_F2), everything) == "prompt"
+    assert ("F2", "change the text") in help_rows(everything, reads_text=True)[1]
+    assert "F2" not in [label for label, _ in help_rows(SPACE)[1]]
+
+
 def test_every_canonical_key_has_a_binding_and_the_help_lists_every_binding():
     assert sorted(binding.name for binding in WORLD_BINDINGS) == sorted(KEYS)
     everything = ActionSpace(KEYS, 5.0)
     world, _ = help_rows(everything)
-    _, client = help_rows(ActionSpace((), 5.0))
+    _, client = help_rows(ActionSpace((), 5.0), reads_text=True)
     assert {label for label, _ in world + client} == {binding.label for binding in BINDINGS} | {"Mouse"}
     codes = [code for binding in WORLD_BINDINGS for code in binding.inputs]
     assert len(codes) == len(set(codes))
-    assert all(hasattr(Loop, f"_on_{command.name}") for command in COMMANDS)
+    assert all(hasattr(Loop, f"on_{command.name}") != hasattr(Screen, f"on_{command.name}") for command in COMMANDS)

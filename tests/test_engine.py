@@ -12,7 +12,7 @@ from worldplay.action import Action, ActionSpace
 from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.engine import CONTEXT_STEP, DreamWorld
-from worldplay.opening import load_world, random_world
+from worldplay.opening import load_world, random_configs, random_world
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.scene import Scene, image_scene, load_scene, save_scene
@@ -183,7 +183,7 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
 def test_random_worlds_have_the_shape_and_no_weights(folder):
     for file in folder.glob("*.safetensors"):
         file.unlink()
-    check_world(random_world(folder, device="cpu"))
+    check_world(random_world(*random_configs(folder), device="cpu"))
 
 
 @pytest.mark.parametrize("harm, words", [

@@ -324,11 +324,11 @@ def test_passes_are_counted_and_their_work_is_known():
 
     counted, world = [], Two()
     world.codec.decode_uint8 = lambda: 0
-    with latency._counted(world.transformer, latency._PASSES, counted):
+    with latency._counted(world.transformer, latency.PASSES, counted):
         list(world.step(None))
     assert counted == [4 * 2 * 10 * 10 * 16, 2 * 10 * 64 * 32]
     times = {}
-    with latency._timed(world.transformer, latency._PASSES, world.device, times, "pass"):
+    with latency.timed(world.transformer, latency.PASSES, world.device, times, "pass"):
         list(world.step(None))
     list(world.step(None))
     assert len(times["pass"]) == 2, "the timers are gone afterwards"

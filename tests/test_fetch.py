@@ -1,5 +1,6 @@
 """Fetching a published world: from a hub on this machine or a cache of it, broken off, refused, and complete."""
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.published_files import COMMIT, TINY, FakeHub, lay_out, serving, tiny_weights
-from worldplay import catalog, download, zoo
+from worldplay import app, catalog, download, zoo
 from worldplay.__main__ import main
 from worldplay.catalog import Part, PublishedWorld, Source
 from worldplay.fetch import fetch
@@ -233,7 +234,7 @@ def test_no_connection_is_said(hub, monkeypatch):
 @pytest.mark.parametrize("status, code, words", [
     (404, "RepoNotFound", "them/forcing/fast.*: the repository is gone, renamed or closed"),
     (401, "RepoNotFound", "hf auth login"), (403, "GatedRepo", "its owner wants you to ask for it.*them/forcing"),
-    (500, "", "the server answers 500"),
+    (401, "", "refuses your token"), (403, "", "refuses your token"), (500, "", "the server answers 500"),
 ])
 def test_a_closed_repository_is_told_from_a_broken_server(status, code, words, hub):
     hub.status["them/forcing"] = status, code
@@ -246,6 +247,20 @@ def test_a_file_that_is_gone_is_said(hub):
     catalog.WORLDS["second"] = replace(catalog.WORLDS["second"], source=replace(
         catalog.WORLDS["second"].source, revision="abad" * 10))
     refused("gone from the repository at revision abadabad", "second")
+
+
+def test_a_hash_that_is_no_name_of_a_file_is_refused(hub, cache):
+    hub.etags["them/wan/encoder.pth"] = "../../../out"
+    refused("encoder.pth: .* does not answer like a hub")
+    assert not list(cache.parent.parent.rglob("out*"))
+
+
+@pytest.mark.parametrize("lock", [[], {"files": []}, {"files": {"model.safetensors": "x"}}])
+def test_a_lock_file_of_another_form_pins_nothing(lock, hub, cache):
+    path = cache / "worlds/first/lock.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(lock))
+    assert fetch("first")["files"] == 4
 
 
 def test_a_url_that_is_gone_is_said(hub):
@@ -307,6 +322,49 @@ def test_a_checkpoint_of_something_else_is_refused(hub):
         fetch("first")
     with pytest.raises(WorldError, match="not on this machine"):
         zoo.find("first")
+
+
+def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
+    opened, told = [], []
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
+    app.load(app.PlayConfig(world="first"), told.append)
+    assert opened == [cache / "worlds/first"] and told[-1] == ""
+    assert any(line.startswith("encoder.pth, 100%") for line in told), told
+    assert any(line.startswith("convert first.pt, ") for line in told), told
+    asked = len(hub.requests)
+    app.load(app.PlayConfig(world="first"), told.append)
+    assert len(opened) == 2 and len(hub.requests) == asked and download.Bar.listener is None
+
+
+def test_play_fetches_nothing_to_train_from(hub, monkeypatch):
+    monkeypatch.setitem(catalog.WORLDS, "first", replace(catalog.WORLDS["first"], few_steps=False))
+    with pytest.raises(WorldError, match="first has not learnt .* it is published to train from"):
+        app.load(app.PlayConfig(world="first"))
+    assert not hub.requests
+
+
+def test_play_opens_a_folder_of_a_published_name_and_fetches_nothing(hub, tmp_path, monkeypatch):
+    folder, opened = tmp_path / "first", []
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(catalog.WORLDS["first"].config))
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
+    app.load(app.PlayConfig(world="first"))
+    assert opened == [Path("first")] and not hub.requests
+
+
+@pytest.mark.parametrize("flags, words", [
+    ({"image": Path("gone.png")}, "image gone.png does not exist"), ({"device": "cuda"}, "sees no CUDA device"),
+    ({"prompt": "gone.safetensors"}, "prompt file gone.safetensors does not exist"),
+    ({"prompt": "narrow.safetensors"}, r"\[4, 11\]: expected floating point \[1 to 5, 12\]"),
+    ({}, "a prompt needs ftfy, which is not installed")])
+def test_what_play_lacks_is_said_before_anything_is_fetched(flags, words, hub, monkeypatch):
+    Path("narrow.safetensors").write_bytes(save({"prompt_embeds": torch.ones(4, 11)}))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ftfy" else real(name))
+    with pytest.raises((WorldError, ValueError), match=words):
+        app.load(app.PlayConfig(world="first", **flags))
+    assert not hub.requests
 
 
 def test_only_one_fetch_runs_at_a_time(hub, cache):

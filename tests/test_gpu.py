@@ -1,4 +1,6 @@
 """The shipped world on a CUDA device, beside the CPU: the same world, at a flat cost."""
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import worldplay
 from parity import video_codec
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.fidelity import psnr
+from worldplay.eval import throughput
 from worldplay.eval.latency import bench
 from worldplay.models.attention import FrameRule, causal_attention
+from worldplay.opening import random_configs
 from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -29,6 +33,30 @@ def test_frames_are_those_of_the_cpu():
 
 def test_the_same_seed_and_actions_give_the_same_frames():
     assert np.array_equal(walk("cuda"), walk("cuda"))
+
+
+def test_only_the_finished_frame_is_waited_for():
+    world = worldplay.load_world(device="cuda")
+    world.reset()
+    actions = [world.action_space.decode(vector) for vector in PLAYERS["explorer"](world.action_space, 12, 0)]
+    list(world.walk(actions))
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            frames = list(world.walk(actions))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
+    assert len(waits) == len(frames), "one copy of each finished frame"
+
+
+def test_configurations_of_the_wan_layout_are_measured():
+    configs = [throughput.scaled_down(config) for config in random_configs("wan-1.3b", steps=4)]
+    figures = throughput.bench_random("small", configs, frames=24, device="cuda")
+    assert not figures["is_scaled_down"] and "this machine" in figures["full_size"]["configs"][0]["bound_fps"]
+    for entry in figures["configs"]:
+        assert 0 < entry["bound_share"] < 1 and entry["pass_split_ms"]["linear"] > 0 < entry["pass_split_ms"]["attention"]
 
 
 def test_the_cost_stays_flat():

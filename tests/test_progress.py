@@ -7,7 +7,7 @@ import torch
 
 from test_stages import STAGES, data
 from test_trainer import ToyData, ToyStage
-from worldplay.eval.latency import flop_counter
+from worldplay.cost import flop_counter
 from worldplay.train import progress
 from worldplay.train.draws import Draws
 from worldplay.train.processes import Processes

@@ -117,6 +117,7 @@ def test_an_empty_prompt_is_the_end_mark_alone(folder, prompt, no_encoder):
 
 def test_a_long_prompt_is_cut_and_says_so(folder, caplog, no_encoder):
     """Also when its rows come from the cache; 11 words and the end mark are all there is room for."""
+    caplog.set_level(logging.WARNING, "worldplay")  # whatever level a command before has left
     rows = embeds(folder, " ".join(["red"] * 11))
     assert not caplog.records
     cut = embeds(folder, " ".join(["red"] * 13))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.published_files import TINY, first_values, tiny_weights, write_big_checkpoint
 from worldplay import catalog
+from worldplay.camera import TRAINING_INTRINSICS
 from worldplay.checkpoint import WorldConfig
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.published import (convert_part, convert_transformer, export_transformer, plain_name, read_index,
@@ -63,6 +64,21 @@ def test_every_card_describes_a_world_that_can_be_opened(world):
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == world.num_params
     assert config.name == world.name and set(config.parts.values()) <= {*world.parts, *world.more_parts}
     assert config.transformer.has_camera == ("camera" in world.conditioning) == bool(config.action_space.keys)
+
+
+@pytest.mark.parametrize("name, frames_per_chunk, window, steps, prefer_ema, image_start", [
+    ("wan-action", 4, 20, 4, True, False), ("causal-forcing-1step", 1, 21, 1, True, True),
+    ("causal-forcing-2step", 1, 21, 2, True, True), ("causal-forcing-4step", 1, 21, 4, True, True),
+    ("causal-forcing-chunkwise", 3, 21, 4, False, False)])
+def test_cards_are_played_as_their_publishers_do(name, frames_per_chunk, window, steps, prefer_ema, image_start):
+    """Of their configurations and READMEs; the sink is ours, for what comes after the window."""
+    world = catalog.WORLDS[name]
+    config = WorldConfig.from_json(world.config, name)
+    assert (config.frames_per_chunk, config.window, config.steps) == (frames_per_chunk, window, steps)
+    assert (world.prefer_ema, world.image_start) == (prefer_ema, image_start)
+    assert (config.first_steps, config.context_sigma, config.fps, config.frame_size) == (4, 0, 16, (480, 832))
+    assert (config.sink, config.sink_position) == (frames_per_chunk, "before_window")
+    assert config.intrinsics == (TRAINING_INTRINSICS if name == "wan-action" else None)
 
 
 @pytest.mark.parametrize("has_camera", [False, True])

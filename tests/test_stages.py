@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from worldplay.action import Action
+from worldplay.camera import viewmats
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.dataset import TrajectoryStore
 from worldplay.diffusion import (add_noise, euler_step, shift_sigma, shifted_sigmas, warped_sigmas,
@@ -25,6 +27,7 @@ from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_column
 
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=2, out_channels=2,
                           patch_size=(1, 2, 2), action_channels=3)
+PUBLISHED = {"action_channels": 0, "has_camera": True, "text_dim": 8, "text_len": 4}
 CONTEXT = ContextConfig(window=3, own_steps=0.5)
 
 
@@ -80,6 +83,16 @@ def spread(seed=0, **config):
     return model
 
 
+def published(batch):
+    """The batch as published worlds have it: texts and cameras instead of actions."""
+    torch.manual_seed(9)
+    walks = [[Action({key}) for key in keys] for keys in ("wwdlj", "jjwas")]
+    rows = torch.randn(2, 2, 3, 8)
+    told = {"text": rows[0], "null_text": rows[1], "focal": torch.full((2, 6, 2), 0.5),
+            "viewmats": torch.from_numpy(np.stack([viewmats(walk) for walk in walks]))}
+    return {name: x for name, x in batch.items() if name not in ("actions", "columns")} | told
+
+
 STAGES = {make.__name__: make for make in (bidirectional, teacher_forcing, causal_cd, causal_ode, bidirectional_ode, dmd)}
 
 
@@ -119,6 +132,27 @@ def test_only_the_trained_roles_get_gradients(make):
             touched = [p for p in model.parameters() if p.grad is not None and p.grad.any()]
             assert bool(touched) == (role == turn), role
             model.zero_grad()
+
+
+@pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
+def test_texts_and_cameras_reach_every_stage(make, monkeypatch):
+    """Each of them changes the loss of every role, and so does a guidance on the text where there is one."""
+    monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
+    stage, (batch, draws) = make(), batch_and_draws()
+    given = published(batch)
+    for model in stage.models.values() if make in (bidirectional, teacher_forcing) else ():
+        model.load_state_dict(spread().state_dict())  # nothing is zero, as at their start
+
+    def losses(batch, stage=stage):
+        return [float(stage.loss(role, batch, draws, call_of(stage))[0].detach()) for role in stage.trained]
+    before = losses(given)
+    moved = given["viewmats"].clone()
+    moved[:, 3:, 2, 3] -= 1.0
+    for change in ({"text": -given["text"]}, {"viewmats": moved}):
+        assert all(a != b for a, b in zip(before, losses(given | change))), change.keys()
+    if hasattr(stage.config, "guidance") and make is not causal_ode and make is not bidirectional_ode:
+        stage.config = replace(stage.config, guidance=3.0)
+        assert losses(given)[0] != before[0] and losses(given)[0] != losses(given | {"null_text": -given["null_text"]})[0]
 
 
 @pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
@@ -220,18 +254,24 @@ def test_windows_cross_no_border():
 # Trajectories -----------------------------------------------------------------------------------------------
 
 
-def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_real_past():
+@pytest.mark.parametrize("kind", ["actions", "published"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_real_past(guidance, kind):
     teacher, (batch, draws) = spread(), batch_and_draws()
+    if kind == "published":
+        teacher, batch = spread(**PUBLISHED), published(batch)
     noise = draws.normal("start", 6, 2, 4, 4)
-    made = causal_trajectories(teacher, batch, noise, CONTEXT, num_timesteps=8)
+    made = causal_trajectories(teacher, batch, noise, CONTEXT, num_timesteps=8, guidance=guidance)
     assert made.shape == (2, 6, 5, 2, 4, 4) and torch.equal(made[:, :, 0], noise)
     context = Context(CONTEXT, batch, draws).keep()
-    context.conditions["action_mask"] = torch.arange(6).expand(2, 6) > 0
+    if kind == "actions":
+        context.conditions["action_mask"] = torch.arange(6).expand(2, 6) > 0
     x, levels = noise, [*shifted_sigmas(8).tolist(), 0.0]
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:]):
             sigmas = torch.full((2, 6), sigma)
-            x = euler_step(x, context.predict(lambda role, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas), sigma, lower)
+            velocity = context.predict(lambda role, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas, guidance)
+            x = euler_step(x, velocity, sigma, lower)
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
 

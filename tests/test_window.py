@@ -170,6 +170,42 @@ def test_a_person_plays(play, tmp_path):
     assert json.loads((tmp_path / "worldplay" / "settings.json").read_text())["show_hud"] is True
 
 
+def test_a_person_changes_the_text(play, tmp_path):
+    player = play("--record", tmp_path / "clips", world="FakeWorld(prompt='a hall', reading=1.5)")
+    player.wait_for_title("fake - worldplay")
+    player.do("keydown", "w")
+    player.wait(lambda: player.is_lit("w"), "the square of W")
+    player.do("key", "F2")
+    player.do("keyup", "w")
+    player.wait(player.stands_still, "a world that stands still")
+    player.do("key", "ctrl+a")
+    player.do("type", "--delay", 40, "Waves. Tap r, d!")
+    player.screenshot("entry")
+    player.do("keydown", "BackSpace")
+    time.sleep(2.0)  # it repeats
+    player.do("keyup", "BackSpace")
+    player.do("type", "--delay", 40, "Rain, p. R")
+    player.do("key", "Return")
+    time.sleep(0.7)
+    player.screenshot("reading")
+    player.wait(lambda: not player.stands_still(), "play to go on")
+    player.do("key", "F2")
+    player.wait(player.stands_still, "a world that stands still")
+    player.do("keydown", "Escape")
+    time.sleep(1.0)  # a second one would open the menu, a third one quit
+    player.do("keyup", "Escape")
+    assert not player.stands_still() and not player.is_lit("w")
+    player.do("key", "Escape")
+    player.wait(player.is_veiled, "the pause")
+    player.screenshot("menu")
+    player.do("key", "Escape")
+    status, said = player.end()
+    assert status == 0, said
+    [sidecar] = (tmp_path / "clips").glob("*.json")
+    [[step, text]] = json.loads(sidecar.read_text())["prompts"]
+    assert step > 1 and text == "Rain, p. R"
+
+
 def test_losing_the_focus_to_another_window_pauses(play):
     player = play()
     player.wait_for_title("fake - worldplay")

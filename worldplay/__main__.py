@@ -27,7 +27,8 @@ class Worlds:
 
     def run(self):
         from worldplay import zoo
-        found = [{"name": card.name, "is_default": card.is_default, "folder": str(card.folder),
+        found = [{"name": card.name, "is_default": card.is_default, "is_playable": card.is_playable,
+                  "folder": str(card.folder),
                   "env": card.env, "size_mib": round(card.size_mib, 1), "frame_size": card.frame_size,
                   "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes}
                  for card in zoo.cards()]
@@ -39,9 +40,11 @@ class Worlds:
         for world in found:
             height, width = world["frame_size"]
             look = ("", " mouse(yaw)", " mouse(yaw, pitch)")[world["look_axes"]]
+            controls = f"keys {' '.join(world['keys'])}{look}" if world["keys"] or look else "no keys"
+            size = f"{world['size_mib']} MiB" if world["size_mib"] < 1024 else f"{world['size_mib'] / 1024:.1f} GiB"
             print(f"{world['name']}{' (default)' if world['is_default'] else ''}: {width}x{height}, "
-                  f"{world['fps']:g} frames/s, keys {' '.join(world['keys'])}{look}, "
-                  f"{world['size_mib']} MiB, {world['folder']}")
+                  f"{world['fps']:g} frames/s, {controls}, {size}, "
+                  f"{'' if world['is_playable'] else 'to train from, '}{world['folder']}")
         for world in others:
             size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size told by its server"
             print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), {size}, "
@@ -218,11 +221,11 @@ class Bench:
     world: World = None
     """Name or folder; none is the default world."""
     random: bool = False
-    """Random weights in the shape of that world, for speed alone."""
+    """Random weights in the shape of that world, for speed alone; also of one that is published, and of wan-1.3b."""
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
-    frames: int = 1000
-    """Frames to play; 10000 tells whether the cost stays flat."""
+    frames: Annotated[int | None, arg(metavar="INT")] = None
+    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size random world."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     steps: Steps = None
@@ -231,16 +234,26 @@ class Bench:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        _find(self.world)
-        from worldplay.opening import load_world, random_world
-        from worldplay.eval import latency
+        if not self.random:
+            _find(self.world)
+        from worldplay.opening import load_world, random_configs, random_world
+        from worldplay.eval import latency, throughput
         from worldplay.eval.report import track
-        latency.check_frames(self.frames)
+        configs = random_configs(self.world, steps=self.steps) if self.random else []
+        is_wan_size = bool(configs) and configs[0].codec is None
+        frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
+        latency.check_frames(frames)
+        if is_wan_size:
+            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device, track=track)
+            if self.json:
+                return figures
+            print(throughput.table(figures))
+            return None
         start = time.perf_counter()
-        open_world = random_world if self.random else load_world
-        world = open_world(self.world, device=self.device, steps=self.steps)
+        world = random_world(configs[0], device=self.device) if self.random else load_world(
+            self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
-        figures = latency.bench(world, frames=self.frames, load_ms=load_ms, track=track)
+        figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
         return _report(figures, self.json)

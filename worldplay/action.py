@@ -129,8 +129,9 @@ def _parse_action(what, space, where):
         elif part in space.keys:
             keys.add(part)
         elif part != "idle":
-            raise ValueError(f"{where}: unknown key {part!r}; there are {', '.join(space.keys)}, "
-                             f"look(yaw,pitch) and idle")
+            known = [*space.keys, *["look(yaw,pitch)"] * bool(space.look_axes)]
+            raise ValueError(f"{where}: unknown key {part!r}; " + (
+                f"there are {', '.join(known)} and idle" if known else "this world has no keys, there is idle alone"))
     action = Action(frozenset(keys), look)
     if space.fit(action) != action:
         raise ValueError(f"{where}: look{look} is beyond this world: at most {space.look_limit:g} degrees a frame, "

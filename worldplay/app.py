@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import time
+from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +16,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from worldplay import __version__
+from worldplay import __version__, catalog, zoo
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.client.recorder import Recorder, check_folder, frame_record
 from worldplay.client.timing import summary_ms
@@ -23,6 +25,7 @@ from worldplay.clip import ClipWorld
 from worldplay.clip_parts import check_target, recover
 from worldplay.log import log_path, run_command
 from worldplay.options import Steps
+from worldplay.scene import image_scene
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -113,12 +116,16 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     if config.version:
         print(f"worldplay {__version__}")
         return 0
-    open_world = open_world or load
-    return run_command("play", lambda: _play(config, lambda: open_world(config)))
+    told = deque(maxlen=1)  # the last line of what opening says; one thread writes it, another reads
+    open_world = open_world or partial(load, tell=told.append)
+    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: told[-1] if told else ""))
 
 
-def load(config):
-    """The World a PlayConfig names; a learned one is what imports torch."""
+def load(config, tell=lambda line: None):
+    """The World a PlayConfig names, fetched if it is published and not here; a learned one is what imports torch.
+
+    tell  function of a line that says what takes long, "" when that is over
+    """
     if config.is_recording:
         return ClipWorld(config.world)
     if config.real:
@@ -126,6 +133,15 @@ def load(config):
         world = open_env(config.world)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
+    published = catalog.WORLDS.get(config.world)
+    if published and published.few_steps and not zoo.is_here(config.world):
+        _load_torch_unlocked()
+        _check_before_fetch(config, published)
+        from worldplay.fetch import fetch
+        log.info("%s is not here yet; what it needs is fetched now", config.world)
+        fetch(config.world, tell=tell)
+        tell("")
+    zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:
@@ -135,6 +151,20 @@ def load(config):
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+
+
+def _check_before_fetch(config, published):
+    """Raise now what would only be said after many GiB: a device, picture, text or package that is not there."""
+    from worldplay import prompts, runtime
+    from worldplay.models.text import check_packages
+    runtime.pick_device(config.device)
+    if config.image:
+        image_scene(config.image, published.config["frame_size"])
+    if config.prompt and Path(config.prompt).suffix == ".safetensors":
+        sizes = published.config["transformer"]
+        prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
+    else:
+        check_packages()
 
 
 def _load_torch_unlocked():
@@ -151,18 +181,18 @@ def _load_torch_unlocked():
         dlopen(os.fsencode(library), os.RTLD_NOW | os.RTLD_LOCAL)
 
 
-def _play(config, open_world):
+def _play(config, open_world, progress):
     config.check()
     if config.headless:
         _play_script(config, open_world)
     else:
-        _play_window(config, open_world)
+        _play_window(config, open_world, progress)
 
 
 # In a window ------------------------------------------------------------------------------------------------
 
 
-def _play_window(config, open_world):
+def _play_window(config, open_world, progress):
     # Here, because machines without a display need no pygame for --headless.
     from worldplay.client.loop import Loop, Sitting
     from worldplay.client.settings import load_settings, save_settings
@@ -176,7 +206,7 @@ def _play_window(config, open_world):
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     hint = f"Details are in {log_path('play')}"
     loop = Loop(open_world, window, settings, Sitting(
-        title=config.world or "the world", start=Reset(config.scene, config.image), record_in=config.record,
+        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image), record_in=config.record,
         log_hint=hint))
     try:
         loop.run()
@@ -210,15 +240,19 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    recorder.branch(request, begin(world, request))
-    recorder.start(config.out.with_suffix(""))
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not that of a whole chunk
+    shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
+    recorder.branch(request, next(shown), is_rollout=is_rollout)
+    recorder.start(config.out.with_suffix(""))
+    if not is_rollout:  # whose first actions are carried out with the start
+        began = time.perf_counter()
     ready = [began]
     try:
         for action in tqdm(actions, desc=world.name, unit="step", mininterval=0.5):
             recorder.step(action)
             polled = time.perf_counter()
-            for frame in world.step(action):
+            for frame in next(shown):
                 ready.append(time.perf_counter())
                 recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
     except WorldError as error:
@@ -236,6 +270,18 @@ def _play_script(config, open_world):
     else:
         log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
                  report["frame_ms"]["p95"])
+
+
+def _steps(world, request, actions):
+    """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
+    yield begin(world, request)
+    yield from map(world.step, actions)
+
+
+def _rollout(world, request, actions):
+    """The same of a world that makes several latents at once: every one of them has an action of its own."""
+    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
+    return world.rollout(actions, request.scene, frames=frames)
 
 
 def _facts(world):

@@ -153,6 +153,12 @@ def _forcing(name, file, summary, *, frames_per_chunk=1, steps=4, few_steps=True
         config=_config(name, has_camera=False, frames_per_chunk=frames_per_chunk, window=21, steps=steps))
 
 
+# Shapes to measure the speed of, with random weights: name -> fields of config.json for each configuration.
+SHAPES = {"wan-1.3b": tuple(
+    _config("wan-1.3b", has_camera=False, frames_per_chunk=frames_per_chunk, window=window, steps=steps)
+    for frames_per_chunk, window, steps in [*((1, window, steps) for window in (7, 9, 21) for steps in (1, 2, 4)),
+                                            (3, 21, 4)])}
+
 WORLDS = {world.name: world for world in (
     _action("wan-action", "dmd", "4 steps: keys and mouse move a camera", True),
     _action("wan-action-causal-cd", "causal_cd", "causal consistency distillation", True),

@@ -13,6 +13,7 @@ from worldplay.action import ActionSpace
 from worldplay.diffusion import WARPED_STEPS
 from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
+from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import TransformerConfig
 from worldplay.world import RESTORE, WorldError
 
@@ -98,13 +99,20 @@ class WorldConfig:
             problem = f"{error} is missing"
         except (TypeError, ValueError) as error:
             problem = error
-        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {RESTORE}")
+        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {_remedy(where)}")
 
     @property
     def latent_shape(self):
         """(c, h, w) of one frame."""
         height, width = self.frame_size
         return (self.transformer.in_channels, height // ImageCodec.stride, width // ImageCodec.stride)
+
+    def new_cache(self, batch, dtype, device):
+        """An empty KVCache for its transformer and window."""
+        return KVCache(self.transformer, batch=batch, num_frames=self.window,
+                       tokens_per_frame=self.transformer.num_tokens(*self.latent_shape[1:]), sink=self.sink,
+                       frames_per_chunk=self.frames_per_chunk, sink_position=self.sink_position, dtype=dtype,
+                       device=device)
 
 
 def _is_whole(value, least):
@@ -195,9 +203,16 @@ def read_json(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint, "
-                         f"{RESTORE}") from None
+                         f"{_remedy(path)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {RESTORE}") from None
+        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {_remedy(path)}") from None
+
+
+def _remedy(path):
+    """What to do about a damaged or missing file; what was fetched has a lock file beside it."""
+    if Path(path).with_name("lock.json").is_file():
+        return "once it is deleted, python -m worldplay fetch with the world's name makes it again"
+    return RESTORE
 
 
 def save_weights(path, tensors, dtype=None):
@@ -231,7 +246,7 @@ def load_weights(path):
         try:
             files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
         except (KeyError, TypeError, AttributeError, ValueError):
-            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {RESTORE}") from None
+            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {_remedy(index)}") from None
     else:
         files = [path]
     tensors = {}
@@ -239,10 +254,10 @@ def load_weights(path):
         try:
             tensors.update(load_file(file))
         except FileNotFoundError:
-            raise WorldError("bad_checkpoint", f"{file} is missing; {RESTORE}") from None
+            raise WorldError("bad_checkpoint", f"{file} is missing; {_remedy(file)}") from None
         except (SafetensorError, OSError) as error:
             raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}); it is truncated or no safetensors "
-                             f"file, {RESTORE}") from None
+                             f"file, {_remedy(file)}") from None
     return tensors
 
 

@@ -47,11 +47,12 @@ class ClipWriter:
     time) and PATH.part.jsonl (locked while written); then it becomes PATH.mp4 and PATH.json.
     """
 
-    def __init__(self, path, header, *, actions, first):
+    def __init__(self, path, header, *, actions, first, prompts=None):
         """path without a suffix; header from `describe`.
 
         actions  every Action of the branch so far; actions[0] is the null action of the start
         first    number on the branch of the first frame that `add` will get
+        prompts  {step: text}, the texts given since the start, each with the first of those actions made under it
 
             Raises OSError when the folder cannot be written or a folder has the name of the clip.
         """
@@ -64,19 +65,22 @@ class ClipWriter:
             raise OSError(f"another program is recording {self.path}.mp4; give it another name")
         self._lines.truncate(0)
         actions = [_action_to_json(action) for action in actions]
-        self._write_line(header | {"first": first, "actions": actions})
+        self._write_line(header | {"first": first, "actions": actions, "prompts": list((prompts or {}).items())})
         self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="clip", daemon=True)
         self._thread.start()
 
-    def add(self, frame, step, action, times):
+    def add(self, frame, step, action, times, prompt=None):
         """Append what the player saw.
 
         frame   uint8 [H W 3] RGB, copied here
         step    index in the branch's actions of the action that caused it; `action` is that Action
         times   what is known of the frame (milliseconds of input, polled, ready, flipped; steps; path)
+        prompt  the text given right before that step, if any was
         """
         line = {"step": step, "action": _action_to_json(action), **times}
+        if prompt is not None:
+            line["prompt"] = prompt
         self._queue.put((frame.copy(), line))
         self.num_frames += 1
 
@@ -141,8 +145,8 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset; `frames`, one record per video frame, whose
-              `step` is the index of the action that caused it
+              branch played; `actions`, all since the last reset; `prompts`, the texts given since then; `frames`,
+              one record per video frame, whose `step` is the index of the action that caused it
     """
     path: Path
     sidecar: dict
@@ -155,6 +159,11 @@ class Clip:
     def actions(self):
         """list of Action since the last reset; actions[0] is null, actions[i] was the i-th step's."""
         return [_action_from_json(fields) for fields in self.sidecar["actions"]]
+
+    @property
+    def prompts(self):
+        """{step: text} since the last reset, by the first step made under a text; the start's own is in `info`."""
+        return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
 
     @property
     def start(self):
@@ -231,12 +240,17 @@ def _check_sidecar(clip):
         if name not in sidecar:
             raise KeyError(name)
     dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
+    if not isinstance(sidecar["info"].get("prompt", ""), str):
+        raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     height, width = sidecar["frame_size"]
     if not min(height, width, sidecar["fps"]) > 0:
         raise ValueError("frame_size and fps must be above 0")
     steps = [record["step"] for record in sidecar["frames"]]
     if not 0 < len(steps) == clip.num_frames or min(steps) < 0 or max(steps) >= len(clip.actions):
         raise ValueError("its frames, their numbers and the actions do not belong together")
+    if clip.prompts and not ("prompt" in sidecar["info"]
+                             and 0 < min(clip.prompts) <= max(clip.prompts) < len(clip.actions)):
+        raise ValueError("its texts and the actions do not belong together")
 
 
 class ClipWorld:
@@ -250,7 +264,7 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("env", "seed", "steps", "world_hash")}
+                     if name not in ("env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

@@ -65,12 +65,14 @@ def recover(folder):
 
 def _write_sidecar(path, lines, num_frames):
     header, frames = lines[0], lines[1:1 + num_frames]
-    first, actions = header.pop("first"), header.pop("actions")
+    first, actions, prompts = header.pop("first"), header.pop("actions"), header.pop("prompts", [])
     for line in frames:
-        action = line.pop("action")
+        action, prompt = line.pop("action"), line.pop("prompt", None)
         if line["step"] == len(actions):
             actions.append(action)
-    sidecar = header | {"recorded": [first, first + num_frames], "actions": actions, "frames": frames}
+            prompts += [] if prompt is None else [[line["step"], prompt]]
+    sidecar = header | {"recorded": [first, first + num_frames], "actions": actions, "prompts": prompts,
+                        "frames": frames}
     temporary = part(path, "json")
     temporary.write_text(json.dumps(sidecar), encoding="utf-8")
     os.replace(temporary, beside(path, ".json"))

@@ -6,8 +6,15 @@ WARPED_STEPS = {4: (1000, 750, 500, 250), 2: (1000, 500), 1: (1000,)}
 
 def _per_frame(sigma, like):
     """sigma, a number or [b t] (or any leading shape of `like`), in float32, ready to multiply `like`."""
-    sigma = torch.as_tensor(sigma, dtype=torch.float32, device=like.device)
+    sigma = level(sigma, like.device).float()
     return sigma.reshape(*sigma.shape, *[1] * (like.ndim - sigma.ndim)) if sigma.ndim else sigma
+
+
+def level(sigma, device):
+    """A noise level, a number or a tensor, as a tensor on the device; a number is not copied there but made, as float32."""
+    if isinstance(sigma, torch.Tensor):
+        return sigma.to(device)
+    return torch.full((), sigma, dtype=torch.float32, device=device)
 
 
 def add_noise(x0, noise, sigma):
@@ -107,10 +114,11 @@ def sample_frame(velocity, noise, sigmas):
 
     Source: the stochastic consistency sampler of Causal Forcing (arXiv:2605.15141).
     """
+    first, *rest = map(float, sigmas)
     x = noise(0)
-    for step, sigma in enumerate(map(float, sigmas)):
-        if step:
-            x = add_noise(x0, noise(step), sigma)
+    x0 = x0_from_velocity(x, velocity(x, first).float(), first)
+    for step, sigma in enumerate(rest, 1):
+        x = add_noise(x0, noise(step), sigma)
         x0 = x0_from_velocity(x, velocity(x, sigma).float(), sigma)
     return x0
 

@@ -45,11 +45,21 @@ class Located:
 
 
 class Bar(tqdm):
-    """Bytes done, rate and time left, on stderr; rarely redrawn where that is a file."""
+    """Bytes done, rate and time left, on stderr; rarely redrawn where that is a file and nobody listens.
+
+    listener  function of a line that says how far it is, for a window; None: there is none
+    """
+    listener = None
 
     def __init__(self, *args, **kwargs):
-        interval = 0.2 if sys.stderr.isatty() else 10
+        interval = 0.2 if sys.stderr.isatty() else 1 if Bar.listener else 10
         super().__init__(*args, **{"unit": "B", "unit_scale": True, "mininterval": interval} | kwargs)
+
+    def display(self, *args, **kwargs):
+        if Bar.listener and self.total:
+            size = tqdm.format_sizeof(self.total, "B")
+            Bar.listener(f"{(self.desc or '').removesuffix(': ')}, {self.n / self.total:.0%} of {size}")
+        return super().display(*args, **kwargs)
 
 
 def locate(source, folder):
@@ -102,7 +112,7 @@ def _locate_on_hub(source):
     _check_online()
     told = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision),
                                 headers=build_hf_headers())
-    if not told.etag or not told.commit_hash:
+    if not told.commit_hash or not re.fullmatch(r"\w[\w.-]*", told.etag or ""):  # it becomes the name of a file
         raise OSError(f"{source.where}: {constants.ENDPOINT} does not answer like a hub; see HF_ENDPOINT and "
                       "the proxy")
     is_lfs = re.fullmatch("[0-9a-f]{64}", told.etag)
@@ -213,6 +223,9 @@ def _one_line(source):
         raise OSError(f"{where}: gone from the repository at revision {source.revision or 'main'}") from None
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
+        if source.repo and status in (401, 403):
+            raise OSError(f"{where}: the hub refuses your token ({status}); run hf auth login for another one, or "
+                          "leave HF_TOKEN out") from None
         problem = "gone" if status == 404 else f"the server answers {status}"
         raise OSError(f"{where}: {problem}; try again later, {_GOES_ON}") from None
     except errors.HTTPError as error:

@@ -8,7 +8,6 @@ from worldplay.action import Action
 from worldplay.controls import controls_of
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.models.codec import to_float, to_uint8
-from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.scene import Scene, load_scene
 from worldplay.world import RESTORE, WorldError
@@ -47,9 +46,9 @@ class DreamWorld:
         self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "path": "eager", "context_sigma": config.context_sigma,
+                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager", "context_sigma": config.context_sigma,
                      "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
-        self.controls, self.text = controls_of(config, dtype), None
+        self.controls, self.text = controls_of(config, dtype, device), None
         self._begin()
 
     # The World contract
@@ -58,9 +57,10 @@ class DreamWorld:
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
         """See World.reset; of a long context the last frames that the window has room for are attended to.
 
-        The scene "text" is what the prompt alone begins with: the first chunk made, standing still. Frames are made
-        in whole chunks of latents, so a context is brought to whole ones too: it loses its oldest frames, or, when it
-        is shorter than a chunk (an image), begins with copies of its first frame, standing still.
+        The scene "text" is what the prompt alone begins with: the first chunk made, standing still unless `actions`
+        say what leads to its latents after the first one. Frames are made in whole chunks of latents, so a context is
+        brought to whole ones too: it loses its oldest frames, or, when it is shorter than a chunk (an image), begins
+        with copies of its first frame, standing still.
 
             Raises WorldError("bad_prompt") for a transformer that reads text before it was given any.
         """
@@ -74,10 +74,12 @@ class DreamWorld:
         if not is_from_text:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
+        self.info["note"] = ""
         self._begin()
         self.has_begun = True
         if is_from_text:
-            return np.concatenate(list(self._make([Action()] * self.config.frames_per_chunk)))
+            first = [Action(), *(actions or ()), *[Action()] * self.config.frames_per_chunk]
+            return np.concatenate(list(self._make(first[:self.config.frames_per_chunk])))
         self._remember(*self._whole_chunks(frames, actions))
         self.first_made = self.frame
         return frames
@@ -114,12 +116,28 @@ class DreamWorld:
         A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
         filled up with the last action; frames beyond it are not shown.
         """
-        size = self.config.frames_per_chunk
-        for i in range(0, len(actions), size):
-            chunk = actions[i:i + size]
-            for j, shown in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
-                if j < len(chunk):
-                    yield from shown
+        for shown in self._walk(actions):
+            yield from shown
+
+    @torch.inference_mode()
+    def rollout(self, actions, scene=None, *, frames=None, seed=None):
+        """Start again and yield what is shown, uint8 [n H W 3]: the start, then the frames of every action, as `walk`.
+
+        frames  a context to start from instead of a scene; as for `reset`
+
+        What a prompt begins with is here its first latent alone: those after it in the first chunk have the first
+        actions, so n actions make the 1 + n latents that published scripts of camera motions make.
+        """
+        if frames is not None or (scene or self.scenes[0]) != TEXT:
+            still = None if frames is None else [Action()] * len(frames)
+            yield self.reset(scene, frames=frames, actions=still, seed=seed)
+            yield from self._walk(actions)
+            return
+        first = actions[:self.config.frames_per_chunk - 1]
+        start = self.reset(scene, actions=first, seed=seed)
+        yield start[:1]
+        yield from rearrange(start[1:], "(t n) H W c -> t n H W c", n=self.codec.frames_per_latent)[:len(first)]
+        yield from self._walk(actions[len(first):])
 
     def snapshot(self):
         """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
@@ -151,8 +169,8 @@ class DreamWorld:
         """
         (b, n), size = frames.shape[:2], self.config.frames_per_chunk
         skipped = start % size
-        actions, *others = (torch.as_tensor(vectors, device=self.device) for vectors in (actions, *others))
-        cache, told = self._new_cache(b), self.controls.start(b, self.device)
+        actions, *others = (torch.as_tensor(vectors) for vectors in (actions, *others))
+        cache, told = self._new_cache(b), self.controls.start(b)
         for i in range(skipped, n, size):
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
@@ -176,9 +194,18 @@ class DreamWorld:
 
     # Inside
 
+    def _walk(self, actions):
+        """Yield the frames of every action, uint8 [n H W 3], each of a latent of its own."""
+        size = self.config.frames_per_chunk
+        for i in range(0, len(actions), size):
+            chunk = actions[i:i + size]
+            for j, shown in enumerate(self._make([*chunk, *chunk[-1:] * (size - len(chunk))])):
+                if j < len(chunk):
+                    yield shown
+
     def _begin(self):
         """Nothing made, nothing told."""
-        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1, self.device), None
+        self.cache, self.told, self.decoded = self._new_cache(1), self.controls.start(1), None
         self.frame, self.first_made, self.has_begun, self.is_mid_step = 0, 0, False, False
 
     def _make(self, actions):
@@ -198,7 +225,7 @@ class DreamWorld:
 
     def _remember(self, frames, actions):
         """Write frames uint8 [n H W 3] that make whole chunks to the cache; one action for each of their latents."""
-        pixels, latents = torch.from_numpy(frames).to(self.device), None
+        pixels, latents = runtime.upload(torch.from_numpy(frames), self.device), None
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
@@ -239,16 +266,17 @@ class DreamWorld:
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""
         shape = (1, 1, *self.config.latent_shape)
-        return torch.cat([frame_noise(self.seed, frame + i, step, shape)
-                          for i in range(self.config.frames_per_chunk)], dim=1).to(self.device)
+        noise = torch.cat([frame_noise(self.seed, frame + i, step, shape)
+                           for i in range(self.config.frames_per_chunk)], dim=1)
+        return runtime.upload(noise, self.device)
 
     def _vectors(self, actions):
-        """Encoded actions, float32 [1 t a]."""
+        """Encoded actions, float32 [1 t a] on the CPU."""
         try:
             vectors = np.stack([self.action_space.encode(action) for action in actions])
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
-        return torch.from_numpy(vectors).to(self.device)[None]
+        return torch.from_numpy(vectors)[None]
 
     def _whole_chunks(self, frames, actions):
         """(frames, an action for each of their latents) of whole chunks, as `reset` says."""
@@ -261,22 +289,17 @@ class DreamWorld:
         return frames, [Action(), *actions[1:]]
 
     def _new_cache(self, batch):
-        tokens = self.config.transformer.num_tokens(*self.config.latent_shape[1:])
-        return KVCache(self.config.transformer, batch=batch, num_frames=self.config.window,
-                       tokens_per_frame=tokens, sink=self.config.sink,
-                       frames_per_chunk=self.config.frames_per_chunk, sink_position=self.config.sink_position,
-                       dtype=self.dtype, device=self.device)
+        return self.config.new_cache(batch, self.dtype, self.device)
 
     def _scene(self, name, seed):
         if self.folder is None:
             rng = np.random.default_rng(seed)
             return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
                          actions=[Action()], poses=None, origin={})
-        scenes = self.folder / "scenes"
-        if not any(scenes.glob("*.safetensors")):
+        scenes, name = self.folder / "scenes", name or self.scenes[0]
+        if TEXT not in self.scenes and not any(scenes.glob("*.safetensors")):
             raise WorldError("bad_scene", f"{self.name} has no scenes: {scenes} is missing or empty; "
                              f"{RESTORE}, or begin from a picture with --image")
-        name = name or self.scenes[0]
         if name not in self.scenes:
             raise WorldError("bad_scene", f"{self.name} has no scene {name!r}; it has {', '.join(self.scenes)}")
         return load_scene(scenes / f"{name}.safetensors", self.frame_size)

@@ -35,10 +35,11 @@ class Job:
         return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
 
 
-def fetch(name, *, with_vae=False):
+def fetch(name, *, with_vae=False, tell=None):
     """Load a world of catalog.WORLDS, and the parts it needs, into zoo.user_cache(), from where a call broke off.
 
     with_vae  also the parts that it can do without (`more_parts`)
+    tell      function of a line that says how far it is, called a few times a second at most
     Returns   figures: world, folder, was_complete, files, loaded_mib, seconds
 
         Raises WorldError for a name that is unknown and a file that holds something else, OSError in one line for
@@ -50,7 +51,7 @@ def fetch(name, *, with_vae=False):
     """
     start, world = time.monotonic(), _world(name)
     folder = _folder(world)
-    with _one_line(name), _alone():
+    with _one_line(name), _alone(), _heard_by(tell):
         jobs = [job for job in _jobs(world, with_vae) if not job.target.is_file()]
         was_complete = not jobs and (folder / "config.json").is_file()
         if jobs:
@@ -103,8 +104,9 @@ def _pins(owner):
     path = _folder(owner) / "lock.json"
     if not path.is_file():
         return {}
-    files = read_json(path).get("files")
-    return files if isinstance(files, dict) else {}
+    fields = read_json(path)
+    files = fields.get("files") if isinstance(fields, dict) else None
+    return {name: row for name, row in files.items() if isinstance(row, dict)} if isinstance(files, dict) else {}
 
 
 def _pin(job, source):
@@ -146,6 +148,15 @@ def _alone():
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _heard_by(tell):
+    download.Bar.listener = tell
+    try:
+        yield
+    finally:
+        download.Bar.listener = None
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Open a learned world: its folder and the parts it shares with others become networks on a device."""
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from worldplay import checkpoint, prompts, runtime, zoo
+from worldplay import catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
+from worldplay.cost import codec_of, memory_of
 from worldplay.engine import DreamWorld
 from worldplay.models.attention import backend as attention_backend
 from worldplay.models.codec import ImageCodec
@@ -15,6 +18,8 @@ from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
+
+_KERNELS = 2**29  # bytes of libraries and of kernels' own workspace, and of gaps in the allocator; not measured
 
 
 def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
@@ -30,10 +35,11 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
         Raises WorldError where the world or a part of it cannot be found or read or has no room on the GPU,
         ValueError for a wrong device or steps, or a prompt that the world does not read.
     """
-    folder, config = _config(name)
+    folder, config = read_config(name)
     if prompt is not None and not config.transformer.text_dim:
         raise ValueError(f"--prompt: {config.name} reads no text; leave it out")
     device, reason = runtime.pick_device(device)
+    check_room(config, device)
     parts = Parts(config, device)
     if config.transformer.text_dim:
         prompt = config.prompt if prompt is None else prompt
@@ -46,16 +52,64 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
     return world
 
 
-def random_world(name=None, *, device="auto", steps=None, seed=0):
-    """A world of the shape of `name` with random weights, for timing; arguments and errors as for `load_world`."""
-    _, config = _config(name)
+def random_configs(name=None, *, steps=None):
+    """The WorldConfigs that are timed under a name: of a world that is here or published, or several of a shape.
+
+    steps  1, 2 or 4 sampling steps: those of them alone, or in place of the world's own; None changes nothing
+    """
+    if name in catalog.SHAPES:
+        configs = [WorldConfig.from_json(fields, name) for fields in catalog.SHAPES[name]]
+        return [config for config in configs if steps in (None, config.steps)]
+    try:
+        _, config = read_config(name)
+    except WorldError as error:
+        if error.kind != "not_found" or name not in catalog.WORLDS:
+            raise
+        config = WorldConfig.from_json(catalog.WORLDS[name].config, name)
+    return [config if steps is None else replace(config, steps=steps)]
+
+
+def random_world(config, *, device="auto", seed=0):
+    """The world of a WorldConfig with random weights, for timing.
+
+        Raises WorldError where it has no room on the GPU, ValueError for a wrong device.
+    """
     torch.manual_seed(seed)
     device, reason = runtime.pick_device(device)
-    codec = TAEHV() if config.codec is None else ImageCodec(config.codec)
-    world = _open(config, Transformer(config.transformer), codec, None, device, reason, steps, seed, None)
+    check_room(config, device)
+    transformer, codec = _random_transformer(config.transformer, device), codec_of(config, device=device)
+    world = _open(config, transformer, codec, None, device, reason, None, seed, None)
     if config.transformer.text_dim:
         world.set_prompt("random", torch.randn(config.transformer.text_len, config.transformer.text_dim))
     return world
+
+
+def same_networks(world, config):
+    """The world of another WorldConfig, of the same sizes, on the networks and with the text of this one."""
+    other = DreamWorld(config, world.transformer, world.codec, device=world.device, dtype=world.dtype,
+                       dtype_reason=world.info["dtype_reason"], seed=world.seed)
+    other.text = world.text
+    return other
+
+
+def check_room(config, device, *, held=0):
+    """Raise WorldError("device") where playing the world of a WorldConfig takes more memory than the GPU has left.
+
+    held  bytes of it that are there already
+    """
+    found = runtime.memory(device)
+    if found is None or config.codec is not None:  # a world with a codec of its own fits anywhere
+        return
+    left, total = found
+    parts = memory_of(config, runtime.pick_dtype(device)[0])
+    needed = sum(parts.values()) + _KERNELS
+    if needed - held <= left:
+        return
+    remedy = ("close other programs that use the GPU" if needed <= total else "this GPU is too small for it") + (
+        ", or play it with --device cpu, far from real time")
+    raise WorldError("device", f"{config.name} needs {_gib(needed)} of GPU memory (weights {_gib(parts['weights'])}, keys "
+                     f"and values of {config.window} latents {_gib(parts['keys_values'])}, the rest while it runs), and "
+                     f"{_gib(left)} of {_gib(total)} are free; {remedy}")
 
 
 class Parts:
@@ -69,22 +123,25 @@ class Parts:
         if self.config.codec is not None:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = zoo.find_part(self.config.parts["codec"]) / "model.safetensors"
-        with torch.device("meta"):
-            codec = TAEHV()
+        path = self._part("codec") / "model.safetensors"
+        codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
     def encoder(self):
         """The VideoCodec that a start is encoded with: the full one where it is here."""
+        world = catalog.WORLDS.get(self.config.name)
+        if world and not world.image_start:
+            log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            path = zoo.find_part(self.config.parts["vae"]) / "model.safetensors"
-        except (KeyError, WorldError):
+            path = self._part("vae") / "model.safetensors"
+        except WorldError:
             log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
                      self.config.name)
             return None
-        vae = WanVAE(WanVAEConfig())
-        checkpoint.load_into(vae, checkpoint.load_weights(path), path)
+        with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
+            vae = WanVAE(WanVAEConfig())
+        checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
         return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
@@ -92,20 +149,50 @@ class Parts:
         sizes = self.config.transformer
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
-        return prompts.prompt_embeds(prompt, zoo.find_part(self.config.parts["text"]), device=self.device)
+        try:
+            encoder = self._part("text")
+        except WorldError as error:
+            raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
+        return prompts.prompt_embeds(prompt, encoder, device=self.device)
+
+    def _part(self, role):
+        """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
+        if role not in self.config.parts:
+            raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
+        return zoo.find_part(self.config.parts[role])
 
 
-def _config(name):
+def read_config(name):
+    """(folder, WorldConfig) of a world, as `load_world` finds it and with its errors."""
     folder = Path(zoo.find(name))
     return folder, WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
 
 
+def _random_transformer(sizes, device):
+    """None of its weights is zero, as some are where training begins: zeros are quicker to multiply."""
+    with device:
+        transformer = Transformer(sizes)
+    for p in transformer.parameters():
+        if p.ndim > 1 and not p.any():
+            torch.nn.init.normal_(p, std=0.02)
+    return transformer
+
+
+def _gib(num_bytes):
+    return f"{num_bytes / 2**30:.1f} GiB"
+
+
 def _filled(make, tensors, where):
     """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied first."""
-    with torch.device("meta"):
-        module = make()
+    module = _empty(make)
     checkpoint.load_into(module, tensors, where, assign=True)
     return module
+
+
+def _empty(make):
+    """The network that make() builds, its weights shapes alone."""
+    with torch.device("meta"), _NothingDrawn():
+        return make()
 
 
 def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
@@ -115,3 +202,14 @@ def _open(config, transformer, codec, parts, device, device_reason, steps, seed,
              attention_backend(device, dtype, config.transformer.head_dim))
     return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
                       seed=seed, folder=folder, parts=parts)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its compiler,
+    which takes longer than all else of opening a small world.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))

@@ -1,5 +1,6 @@
 """Device, number type, timers and memory of this machine; the only module that says cuda."""
 import importlib.util
+import os
 import shutil
 import sys
 import sysconfig
@@ -81,15 +82,32 @@ def synchronize(device):
         torch.cuda.synchronize(device)
 
 
+def upload(x, device):
+    """A CPU tensor on the device; on a GPU through page-locked memory, so that nothing waits for what it still does."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+
+def memory(device):
+    """(bytes left, bytes in all) of the device's memory; None for the CPU, whose memory is the system's to lend."""
+    return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
+
+
 def has_room(device, num_bytes):
-    """Whether the device has that much memory left; the CPU's is the system's to lend."""
-    return device.type != "cuda" or torch.cuda.mem_get_info(device)[0] >= num_bytes
+    """Whether the device has that much memory left."""
+    found = memory(device)
+    return found is None or found[0] >= num_bytes
 
 
 def release_memory(device):
     """Give back what this process holds of the device's memory without using it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def forget_peak_memory(device):
+    """Let `peak_memory_mib` of a GPU begin anew; a process's cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mib(device):
@@ -102,6 +120,17 @@ def peak_memory_mib(device):
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def operator_ms(device, work):
+    """operator -> milliseconds of its own on the device, over all that work() runs."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on stderr that it starts and stops
+    is_gpu = device.type == "cuda"
+    with torch.autograd.profiler.profile(use_device="cuda" if is_gpu else None, use_kineto=is_gpu) as profiler:
+        work()
+        synchronize(device)
+    return {event.key: (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1000
+            for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU}  # kernels count in those
 
 
 @contextmanager

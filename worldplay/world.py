@@ -34,7 +34,8 @@ class World(Protocol):
     frame_size    (H, W) pixels of every frame
     fps           frames of world time per second
     scenes        names `reset` takes as `scene`; the first is the default
-    info          what the HUD and the sidecar say of it: device, dtype, steps, window, path, hash ...
+    info          what the HUD and the sidecar say of it: device, dtype, steps, window, path, hash ...; a world that
+                  reads text has its "prompt" here, and set_prompt(prompt), which changes it between steps
     """
     name: str
     action_space: ActionSpace

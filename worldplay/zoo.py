@@ -31,6 +31,7 @@ class Card:
     fps           frames of world time per second
     action_space  what the player can do in it
     is_default    whether it opens when no name is given
+    is_playable   whether it makes frames in few steps; the others are there to train from
     """
     name: str
     folder: Path
@@ -40,6 +41,7 @@ class Card:
     fps: float
     action_space: ActionSpace
     is_default: bool
+    is_playable: bool
 
 
 def find(name=None):
@@ -60,6 +62,9 @@ def find(name=None):
     if str(name) in catalog.WORLDS:
         raise WorldError("not_found", f"world {str(name)!r} is published, but not on this machine; "
                          f"python -m worldplay fetch {name} loads it")
+    if str(name) in catalog.SHAPES:
+        raise WorldError("not_found", f"{name} is a shape without weights, to measure its speed alone; "
+                         f"python -m worldplay bench {name} --random does")
     if folder.is_dir():
         raise WorldError("bad_checkpoint", f"{folder} holds no world: config.json is missing; give the "
                          "folder of a checkpoint, or of a training run that has saved one")
@@ -127,13 +132,34 @@ def user_cache():
 
 def find_part(name):
     """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not."""
+    if name not in catalog.PARTS:
+        raise WorldError("not_found", f"{name!r} is no part that worlds share; there are {', '.join(catalog.PARTS)}")
     folder = user_cache() / "parts" / name
     missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
     if missing:
-        summary = catalog.PARTS[name].summary
-        raise WorldError("not_found", f"{folder / missing[0]} is missing ({summary}); python -m worldplay fetch "
-                         "with the world's name (and --vae, if it is the full codec) loads it")
+        flag = "" if any(name in world.parts for world in catalog.WORLDS.values()) else " --vae"
+        raise WorldError("not_found", f"{folder / missing[0]} is missing ({catalog.PARTS[name].summary}); "
+                         f"python -m worldplay fetch{flag} with the world's name loads it")
     return folder
+
+
+def is_here(name):
+    """Whether a world of that name, or a folder, can be opened without fetching it."""
+    return name is not None and ((Path(name) / "config.json").is_file() or str(name) in _named())
+
+
+def check_playable(name):
+    """Raise WorldError("not_found") for a world that is unknown, or published only to train from, here or not."""
+    world = catalog.WORLDS.get(name)
+    is_only_published = world and not is_here(name)
+    if is_only_published and not world.few_steps or not is_only_published and not _is_playable(find(name)):
+        raise WorldError("not_found", f"{Path(name).name} has not learnt to make frames in few steps, it is published "
+                         "to train from; python -m worldplay worlds lists those that play")
+
+
+def _is_playable(folder):
+    world = catalog.WORLDS.get(folder.name)
+    return not world or world.few_steps or not (folder / "lock.json").is_file()
 
 
 def _places():
@@ -183,6 +209,6 @@ def _card(name, folder, is_default):
         return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
                     fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
                     size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
-                    is_default=is_default)
+                    is_default=is_default, is_playable=_is_playable(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); {RESTORE}") from None

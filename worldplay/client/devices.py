@@ -54,6 +54,7 @@ COMMANDS = (
     Binding("reset", (pygame.K_r,), "R", "start again"),
     Binding("next_scene", (pygame.K_TAB,), "Tab", "next scene"),
     Binding("help", (pygame.K_F1,), "F1", "this help"),
+    Binding("prompt", (pygame.K_F2,), "F2", "change the text"),  # no world has a function key: all have it
     Binding("hud", (pygame.K_F3,), "F3", "frame rate and delays"),
     Binding("record", (pygame.K_F9,), "F9", "record a clip"),
     Binding("scaling", (pygame.K_F10,), "F10", "smooth or whole-step scaling"),
@@ -75,14 +76,15 @@ def command_of(event, space=None):
     return _COMMAND.get(event.key)
 
 
-def help_rows(space):
+def help_rows(space, *, reads_text=False):
     """(world rows, client rows): lists of (label, what it does) of the bindings that work in a world."""
     world = [(binding.label, binding.says or "a key of this world") for binding in WORLD_BINDINGS
              if binding.name in space.keys]
     if space.look_axes:
         world.append(("Mouse", "turn" if space.look_axes == 1 else "look around"))
     taken = {code for code, name in _WORLD_KEY.items() if name in space.keys}
-    return world, [(binding.label, binding.says) for binding in COMMANDS if not taken & set(binding.inputs)]
+    return world, [(binding.label, binding.says) for binding in COMMANDS
+                   if not taken & set(binding.inputs) and (reads_text or binding.name != "prompt")]
 
 
 class KeyboardMouse:

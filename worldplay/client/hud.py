@@ -19,8 +19,8 @@ def figures(timing, info, frame_number, now):
             ("late frames", str(timing.num_late))]
 
 
-def draw_figures(surface, rows):
-    """The F3 panel, in the upper left corner."""
+def draw_figures(surface, rows, note=""):
+    """The F3 panel, in the upper left corner; a note stands below it, so that the panel stays as it is."""
     size = theme.unit(surface)
     pad, line = size, round(1.55 * size)
     labels = max(theme.font("text", size).size(label)[0] for label, _ in rows)
@@ -33,6 +33,11 @@ def draw_figures(surface, rows):
         theme.write(surface, label, (box.left + round(1.3 * pad), y), size_px=size, color=theme.MUTED)
         theme.write(surface, value, (box.right - round(1.3 * pad), y), size_px=size, face="bold",
                     anchor="topright")
+    if note:
+        width = theme.font("text", size).size(note)[0] + round(2.6 * pad)
+        below = pygame.Rect(pad, box.bottom + size // 2, width, round(2.2 * size))
+        theme.panel(surface, below)
+        theme.write(surface, note, below.center, size_px=size, color=theme.ACCENT, anchor="center")
 
 
 def draw_help(surface, world_rows, client_rows):
@@ -65,12 +70,12 @@ def draw_keys(surface, title, rows, position):
                     anchor="midleft")
 
 
-def draw_badge(surface, text, hint):
-    """A short state near the lower edge, above the notices: Paused."""
+def draw_badge(surface, text, hint, lower):
+    """A short state near the lower edge, above the notices, which begin at `lower`: Paused."""
     size = theme.unit(surface)
     width = theme.font("bold", size).size(text)[0] + theme.font("text", size).size(hint)[0] + 4 * size
     box = pygame.Rect(0, 0, width, round(2.4 * size))
-    box.midbottom = (surface.get_width() // 2, surface.get_height() - 5 * size)
+    box.midbottom = (surface.get_width() // 2, min(surface.get_height() - 5 * size, lower - size // 2))
     theme.panel(surface, box)
     said = theme.write(surface, text, (box.left + round(1.4 * size), box.centery), size_px=size, face="bold",
                        color=theme.ACCENT, anchor="midleft")
@@ -91,14 +96,15 @@ def draw_recording(surface, seconds):
                 face="bold", anchor="midright")
 
 
-def draw_notice(surface, text):
-    """One passing line at the lower edge, over as many rows as it needs."""
+def draw_notice(surface, text, lower=None, *, is_over_text=False):
+    """One passing line above `lower` (None: the lower edge), over as many rows as it needs; returns its Rect."""
     size = theme.unit(surface)
     lines = theme.wrap(text, "text", size, surface.get_width() - 6 * size)
     width = max(theme.font("text", size).size(line)[0] for line in lines)
     box = pygame.Rect(0, 0, width + 3 * size, round(1.5 * size) * len(lines) + size)
-    box.midbottom = (surface.get_width() // 2, surface.get_height() - size)
-    theme.panel(surface, box)
+    box.midbottom = (surface.get_width() // 2, (surface.get_height() if lower is None else lower) - size)
+    theme.panel(surface, box, (*theme.NIGHT, 250) if is_over_text else theme.PANEL)
     for i, line in enumerate(lines):
         y = box.top + round(0.55 * size) + i * round(1.5 * size)
         theme.write(surface, line, (box.centerx, y), size_px=size, anchor="midtop")
+    return box

@@ -4,47 +4,37 @@ import queue
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from pathlib import Path
-from statistics import median
 
 import pygame
 
-from worldplay.client import hud, menu
-from worldplay.client.devices import KeyboardMouse, command_of, help_rows
+from worldplay.client.devices import KeyboardMouse, command_of
+from worldplay.client.entry import Entry
+from worldplay.client.pace import Pace
 from worldplay.client.recorder import Recorder, frame_record, log_clip
-from worldplay.client.timing import StepTimes, Timing
-from worldplay.client.worker import Ended, Failed, FrameReady, Opened, Reset, Started, Step, StepDone, Worker
+from worldplay.client.screen import Mode, Screen
+from worldplay.client.timing import Timing
+from worldplay.client.worker import (Ended, Failed, FrameReady, Opened, Prompt, Prompted, Reset, Started, Step,
+                                     StepDone, Worker)
 from worldplay.clip import ClipWorld
-from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 
 SERVE = 0.002  # the event queue is read at least this often, seconds
-SLACK = 0.004  # a wait that ends this much too late is our own doing, and the next one is shorter for it
-HURRY = 0.75  # of a frame's time: two frames never follow each other closer, so a late one is not made up
-LOADING_FPS = 30
-HUD_EVERY = 0.25  # figures that change faster cannot be read
-NOTICE_SECONDS = 4.0
-
-
-class Mode(Enum):
-    LOADING = auto()
-    PLAYING = auto()
-    PAUSED = auto()  # P: the picture stands, the mouse stays taken, single steps
-    MENU = auto()    # Esc, or the focus went elsewhere: the mouse is free
-    FAILED = auto()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sitting:
     """title      what the loading screen says is being opened
+    progress   function -> what takes long there, one line; "" is nothing in particular
     start      where the world begins
     record_in  folder to record into from the first frame on; None waits for F9
     log_hint   shown under a failure: where its details are
     """
     title: str
+    progress: Callable[[], str] = lambda: ""
     start: Reset = field(default_factory=Reset)
     record_in: Path | None = None
     log_hint: str = ""
@@ -53,32 +43,42 @@ class Sitting:
 class Loop:
     """Lives on the main thread and owns the window; `run` returns when the player leaves.
 
-    settings  the player's choices as they were changed while playing
     timing    worldplay.client.timing.Timing of the sitting
     world     for its facts only, once opened
     """
 
     def __init__(self, open_world, window, settings, sitting, *, events=pygame.event.get,
                  clock=time.perf_counter):
-        self.window, self.settings, self.sitting = window, settings, sitting
-        self.timing, self.world = Timing(), None
+        self.window, self.sitting, self.timing, self.world = window, sitting, Timing(), None
+        self._screen = Screen(window, settings, self.timing, title=sitting.title, progress=sitting.progress,
+                              log_hint=sitting.log_hint, clock=clock)
         self._open_world, self._events, self._clock = open_world, events, clock
         self._mode, self._is_over, self._failure = Mode.LOADING, False, None
         self._device, self._recorder = None, None
-        self._is_idle, self._held, self._wanted = False, deque(), None
+        self._is_idle, self._held = False, deque()
+        self._wanted, self._text = None, None  # a Reset and a text to ask for as soon as the world is idle
+        self._draft = None  # the text last written, until the world shows it
+        self._left = None  # the Mode in which F2 was pressed
+        self._closing_key = None  # what closed the line, until it is let go: it may repeat once more
         self._has_ended = False  # a recording is over; a reset plays it again
         self._is_away = False  # the focus was lost; a window that is about to get it is not away
-        self._latencies = deque(maxlen=9)  # of the latest steps, from poll to flip
-        self._due, self._show_due, self._wants_single_step = 0.0, 0.0, False
-        self._began, self._next_draw, self._is_dirty = clock(), 0.0, True
-        self._frame, self._number, self._request, self._step = None, 0, sitting.start, None
-        self._shows_help, self._notice, self._hud = False, ("", 0.0), ([], 0.0)
+        self._wants_single_step, self._pace = False, None
+        self._began, self._request = clock(), sitting.start
+
+    @property
+    def settings(self):
+        """The player's choices as they were changed while playing."""
+        return self._screen.settings
+
+    def _choose(self, **choices):
+        self._screen.settings = replace(self.settings, **choices)
 
     def run(self):
         """Play until the player leaves; raises what made the world fail, after the player has seen it."""
         switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(SERVE / 2)  # the worker's Python must not keep the main thread from its events
-        self._draw()  # before anything loads: the first picture asks for fonts, and waits where a library is mapped
+        # before anything loads: the first picture asks for fonts, and waits where a library is mapped
+        self._screen.draw(self._mode)
         self._worker = Worker(self._open_world)
         try:
             while not self._is_over:
@@ -96,11 +96,9 @@ class Loop:
     def _take_reply(self):
         """Wait for the world's next word, but no longer than until there is something else to do."""
         now = self._clock()
-        until = now + SERVE
-        if self._held:
-            until = self._show_due
-        elif self._is_idle and self._mode is Mode.PLAYING:
-            until = self._due
+        until = self._next_show()
+        if until is None:
+            until = self._pace.due if self._is_idle and self._mode is Mode.PLAYING else now + SERVE
         try:
             reply = self._worker.replies.get(timeout=min(max(until - now, 0.0), SERVE))
         except queue.Empty:
@@ -112,33 +110,38 @@ class Loop:
                 self._start(reply)
             case FrameReady():
                 self._held.append(reply)
+            case Prompted():
+                self._is_idle = True
+                self._take_text(reply)
             case StepDone():
                 self._is_idle = True
                 self._account(reply.at)
             case Ended():
                 self._is_idle = self._has_ended = True
                 self._mode = Mode.PAUSED
-                self._tell(reply.message)
+                self._screen.tell(reply.message)
             case Failed():
                 self._fail(reply.error)
 
     def _account(self, done):
         """A step is over, commit included; it was late if it took longer than its frames last."""
-        num_frames = self._step.num_frames + len(self._held)
-        work = (done - self._step.polled) / num_frames
+        step = self._pace.step
+        work = (done - step.polled) / (step.num_frames + len(self._held))
         self.timing.work.append(work)
-        self.timing.num_late += work > 1 / self.world.fps
+        self.timing.num_late += work > self._pace.period
 
     def _open(self, world):
-        self.world = world
+        self.world = self._screen.world = world
         self._device = KeyboardMouse(world.action_space, self.settings.degrees_per_count)
-        self._recorder = Recorder(world)
+        self._recorder = self._screen.recorder = Recorder(world)
+        self._pace = Pace(world.fps)
         self.window.set_title(f"{world.name} - worldplay")
         self._worker.ask(self._request)
 
     def _start(self, started):
         """A reset is done: its frame is shown, and the world waits for the first action."""
-        self._is_idle, self._request, self._frame, self._number = True, started.request, started.frames[-1], 0
+        self._is_idle, self._request = True, started.request
+        self._screen.frame, self._screen.number = started.frames[-1], 0
         is_first = self._mode is Mode.LOADING
         if is_first:
             self.timing.loading = self._clock() - self._began
@@ -150,13 +153,26 @@ class Loop:
             if is_first and self.sitting.record_in:
                 self._recorder.start_in(self.sitting.record_in)
         except OSError as error:
-            self._tell(str(error))
-        self._due, self._is_dirty = self._clock(), True
+            self._screen.tell(str(error))
+        self._pace.due, self._screen.is_dirty = self._clock(), True
+
+    def _take_text(self, prompted):
+        """The world has read a text, or says why not."""
+        self._screen.tell_reading(False)
+        if prompted.problem:
+            log.warning("%s", prompted.problem)
+            self._screen.tell(f"The text stays as it was: {prompted.problem}")
+            return
+        self._recorder.prompt(prompted.text)
+        if self._draft == prompted.text:
+            self._draft = None
 
     def _fail(self, error):
         log.debug("the world failed", exc_info=error)
-        self._failure, self._mode, self._is_idle, self._is_dirty = error, Mode.FAILED, False, True
+        self._failure = self._screen.failure = error
+        self._mode, self._is_idle, self._screen.is_dirty = Mode.FAILED, False, True
         self._held.clear()
+        self._end_entry()
         self.window.capture_mouse(False)
         if self._recorder:
             self._recorder.stop()
@@ -165,54 +181,63 @@ class Loop:
 
     def _advance(self):
         """Whatever the clock asks for now: a frame to show, a step to begin, a screen to draw again."""
-        now = self._clock()
-        if self._held and now >= self._show_due:
+        now, show = self._clock(), self._next_show()
+        if show is not None and now >= show:
             self._show(self._held.popleft())
+        elif self._is_idle and self._text is not None:
+            self._give_text()
+        elif self._is_idle and self._wanted:
+            self._reset()
         elif self._is_idle and not self._held:
-            if self._wanted:
-                self._reset()
-            elif self._wants_single_step or (self._mode is Mode.PLAYING and now >= self._due):
+            if self._wants_single_step or (self._mode is Mode.PLAYING and now >= self._pace.due):
                 self._begin_step()
         if self._recorder:
             self._tell_finished_clips()
-        if self._mode is Mode.LOADING and now >= self._next_draw:
-            self._next_draw, self._is_dirty = now + 1 / LOADING_FPS, True
-        if self._notice[0] and now >= self._notice[1]:
-            self._notice, self._is_dirty = ("", 0.0), True
-        if self._is_dirty:
-            self._draw()
+        self._screen.refresh(self._mode)
+
+    def _next_show(self):
+        """When the next frame that is there is due; None while there is none, or the picture stands.
+
+        A pause comes between the frames of one step too; but what is only just being made is shown once it is there.
+        """
+        if not self._held:
+            return None
+        if self._mode is Mode.PLAYING or not self._pace.step.num_frames:
+            return self._pace.show_due
+        return 0.0 if self._wants_single_step else None
 
     def _reset(self):
         self._request, self._wanted, self._is_idle = self._wanted, None, False
+        self._held.clear()
         self._device.forget()
         self._worker.ask(self._request)
 
+    def _give_text(self):
+        self._worker.ask(Prompt(self._text))
+        self._text, self._is_idle = None, False
+        self._screen.tell_reading(True)
+
     def _begin_step(self):
-        """Poll at the last moment and hand the action over; what is late shifts all that follows."""
+        """Poll at the last moment and hand the action over."""
         self._serve_events()
-        if self._is_over or self._wanted or not (self._wants_single_step or self._mode is Mode.PLAYING):
+        if self._is_over or self._wanted or self._text is not None:
+            return
+        if not (self._wants_single_step or self._mode is Mode.PLAYING):
             return
         action, polled = self._device.poll(), self._clock()
-        self._due = max(self._due, polled - SLACK) + 1 / self.world.fps
-        input_time = self._device.input_time if self._mode is Mode.PLAYING else None
-        self._step, self._is_idle, self._wants_single_step = StepTimes(input_time, polled), False, False
-        self._show_due = 0.0  # the first frame is shown as soon as it is there
+        self._pace.begin(self._device.input_time if self._mode is Mode.PLAYING else None, polled)
+        self._is_idle, self._wants_single_step = False, False
         self._recorder.step(action)
         self._worker.ask(Step(action))
 
     def _show(self, ready):
-        """Put a new frame on screen and on record; further frames of one step are spread over world time."""
-        self._frame, self._number = ready.frame, self._number + 1
-        self._draw()
-        flipped, step, period = self._clock(), self._step, 1 / self.world.fps
-        if step.num_frames:
-            self._due += period
-        else:
-            self._latencies.append(flipped - step.polled)
-        self._due = max(self._due, flipped + HURRY * period - median(self._latencies))
-        self._show_due = flipped + period
-        self.timing.flipped(None if step.num_frames else step.input_time, flipped)
-        step.num_frames += 1
+        """Put a new frame on screen and on record."""
+        self._screen.frame, self._screen.number = ready.frame, self._screen.number + 1
+        self._screen.draw(self._mode)
+        flipped, step, is_further = self._clock(), self._pace.step, self._pace.step.num_frames > 0
+        self._pace.shown(flipped)
+        self._wants_single_step &= not is_further  # else it asks for the step after this one
+        self.timing.flipped(None if is_further else step.input_time, flipped)
         self._recorder.frame(ready.frame, frame_record(
             self.world, self._began, input=step.input_time, polled=step.polled, ready=ready.at,
             flipped=flipped))
@@ -231,18 +256,23 @@ class Loop:
 
     def _handle(self, event, now):
         command = command_of(event, self.world and self.world.action_space)
-        if event.type == pygame.QUIT:
+        if event.type in (pygame.KEYDOWN, pygame.KEYUP) and event.key == self._closing_key:
+            self._closing_key = event.key if event.type == pygame.KEYDOWN else None
+        elif event.type == pygame.QUIT:
             self._is_over = True
         elif event.type == pygame.WINDOWRESIZED:
             self.window.resized((event.x, event.y))
-            self._is_dirty = True
+            self._screen.is_dirty = True
         elif event.type == pygame.WINDOWEXPOSED:
-            self._is_dirty = True
+            self._screen.is_dirty = True
         elif event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
             self._focus(event.type == pygame.WINDOWFOCUSLOST)
+        elif self._mode is Mode.WRITING:
+            self._write(event, now)
         elif command in ("escape", "fullscreen", "scaling") or (command and self._has_begun):
-            getattr(self, f"_on_{command}")()
-            self._is_dirty = True
+            name = f"on_{command}"
+            getattr(self if hasattr(self, name) else self._screen, name)()
+            self._screen.is_dirty = True
         elif self._has_begun:
             if event.type == pygame.MOUSEBUTTONDOWN and self._mode is Mode.MENU:
                 self._resume()
@@ -250,132 +280,109 @@ class Loop:
             self._device.feed(event, now)
 
     def _focus(self, is_away):
-        self._is_away = is_away
+        self._is_away, self._closing_key = is_away, None
         if is_away and self._has_begun:
             self._device.release_all()
-            self._open_menu()
+            if self._mode is not Mode.WRITING:  # what is to be written may come from another window
+                self._open_menu()
+
+    def _write(self, event, now):
+        """An event while the line is open: the world is told of no key but those that are let go."""
+        entry, self._screen.is_dirty = self._screen.entry, True
+        if event.type in (pygame.KEYUP, pygame.MOUSEBUTTONUP):
+            self._device.feed(event, now)
+        elif event.type == pygame.KEYDOWN and event.key in (pygame.K_RETURN, pygame.K_KP_ENTER):
+            if entry.is_changed or self._draft is not None:
+                self._text = self._draft = entry.text
+            self._leave_entry(event.key, Mode.PAUSED if self._left is Mode.PAUSED else Mode.PLAYING)
+        elif event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE:
+            self._leave_entry(event.key, self._left)
+        else:
+            entry.feed(event)
+
+    def _leave_entry(self, key, mode):
+        self._closing_key = key
+        self._end_entry()
+        self._open_menu() if mode is Mode.MENU else self._resume()
+        self._mode = mode
+
+    def _end_entry(self):
+        self._screen.entry = None
+        self.window.take_text(False)
 
     def _resume(self):
-        self._mode, self._is_dirty, self._due = Mode.PLAYING, True, self._clock()
+        self._mode, self._screen.is_dirty, self._pace.due = Mode.PLAYING, True, self._clock()
         self._device.forget()
         space = self.world.action_space
         self.window.capture_mouse(bool(space.look_axes or any(key.startswith("mouse") for key in space.keys)))
 
     def _open_menu(self):
-        self._mode, self._is_dirty, self._wants_single_step = Mode.MENU, True, False
+        self._mode, self._screen.is_dirty, self._wants_single_step = Mode.MENU, True, False
         self.window.capture_mouse(False)
 
-    def _on_escape(self):
+    def on_prompt(self):
+        if "prompt" not in self.world.info:
+            self._screen.tell("There is no text to change here")
+            return
+        self._left, self._mode = self._mode, Mode.WRITING
+        self._wants_single_step, self._closing_key = False, None
+        prompt = self.world.info["prompt"] if self._draft is None else self._draft
+        self._screen.entry = Entry(prompt, self.window.clipboard)
+        self.window.capture_mouse(False)
+        self.window.take_text(True)
+
+    def on_escape(self):
         if self._mode in (Mode.PLAYING, Mode.PAUSED):
             self._open_menu()
         else:
             self._is_over = True
 
-    def _on_pause(self):
+    def on_pause(self):
         if self._mode is Mode.PLAYING:
             self._mode = Mode.PAUSED
         else:
             self._resume()
 
-    def _on_single_step(self):
+    def on_single_step(self):
         if self._mode is not Mode.MENU:
             self._mode, self._wants_single_step = Mode.PAUSED, True
 
-    def _on_reset(self):
+    def on_reset(self):
         self._wanted = self._request
 
-    def _on_next_scene(self):
+    def on_next_scene(self):
         scenes, request = self.world.scenes, self._wanted or self._request
         here = -1 if request.image else scenes.index(request.scene or scenes[0])
         self._wanted = Reset(scenes[(here + 1) % len(scenes)])
-        self._tell(f"Scene {self._wanted.scene}")
+        self._screen.tell(f"Scene {self._wanted.scene}")
 
-    def _on_help(self):
-        self._shows_help = not self._shows_help
-
-    def _on_hud(self):
-        self.settings = replace(self.settings, show_hud=not self.settings.show_hud)
-
-    def _on_record(self):
+    def on_record(self):
         if self._recorder.is_recording:
             self._recorder.stop()
         elif isinstance(self.world, ClipWorld):
-            self._tell("This is a recording already; play its world to record")
+            self._screen.tell("This is a recording already; play its world to record")
         else:
             try:
                 self._recorder.start_in(self.sitting.record_in or Path(self.settings.record_folder))
             except OSError as error:
-                self._tell(str(error))
+                self._screen.tell(str(error))
 
-    def _on_scaling(self):
-        other = "whole" if self.window.scaling == "smooth" else "smooth"
-        self.window.scaling = other
-        self.settings = replace(self.settings, scaling=other)
-        self._tell("Smooth scaling" if other == "smooth" else "Scaling in whole steps")
-
-    def _on_fullscreen(self):
-        self.window.toggle_fullscreen()
-
-    def _on_slower_mouse(self):
+    def on_slower_mouse(self):
         self._set_mouse(self.settings.degrees_per_count / 1.15)
 
-    def _on_faster_mouse(self):
+    def on_faster_mouse(self):
         self._set_mouse(self.settings.degrees_per_count * 1.15)
 
     def _set_mouse(self, degrees_per_count):
         degrees_per_count = min(max(round(degrees_per_count, 4), 0.005), 5.0)
-        self.settings = replace(self.settings, degrees_per_count=degrees_per_count)
+        self._choose(degrees_per_count=degrees_per_count)
         self._device.degrees_per_count = degrees_per_count
-        self._tell(f"Mouse: {degrees_per_count:.3f} degrees per count")
-
-    # What the player sees
-
-    def _tell(self, text):
-        self._notice, self._is_dirty = (text, self._clock() + NOTICE_SECONDS), True
+        self._screen.tell(f"Mouse: {degrees_per_count:.3f} degrees per count")
 
     def _tell_finished_clips(self):
         for writer in self._recorder.finished():
-            self._tell(str(writer.error) if writer.error else f"Saved {writer.path}.mp4")
+            self._screen.tell(str(writer.error) if writer.error else f"Saved {writer.path}.mp4")
             log_clip(writer)
-
-    def _draw(self):
-        self._is_dirty = False
-        surface = self.window.surface
-        if self._mode is Mode.FAILED:
-            menu.draw_failure(surface, _message(self._failure), self.sitting.log_hint)
-        elif self._frame is None:
-            menu.draw_loading(surface, self.sitting.title, self._clock() - self._began)
-        else:
-            self.window.draw(self._frame)
-            self._draw_over(surface)
-        self.window.flip()
-
-    def _draw_over(self, surface):
-        if self._mode is Mode.MENU:
-            menu.draw_pause(surface, *help_rows(self.world.action_space), self._choices())
-            return
-        if self._mode is Mode.PAUSED:
-            hud.draw_badge(surface, "Paused", "P goes on, . makes one frame")
-        if self._shows_help:
-            hud.draw_help(surface, *help_rows(self.world.action_space))
-        elif self.settings.show_hud:
-            hud.draw_figures(surface, self._figures())
-        if self._recorder.is_recording:
-            hud.draw_recording(surface, self._recorder.seconds)
-        if self._notice[0]:
-            hud.draw_notice(surface, self._notice[0])
-
-    def _choices(self):
-        return (f"Mouse {self.settings.degrees_per_count:.3f} degrees per count     "
-                f"Scaling {'smooth' if self.window.scaling == 'smooth' else 'in whole steps'}")
-
-    def _figures(self):
-        rows, until = self._hud
-        now = self._clock()
-        if not rows or now >= until:
-            rows = hud.figures(self.timing, self.world.info, self._number, now)
-            self._hud = rows, now + HUD_EVERY
-        return rows
 
     def _close(self):
         """The window goes first; then clips are finished and the world is closed."""
@@ -386,11 +393,6 @@ class Loop:
                 log_clip(writer)
         self._worker.close(patience=2.0 if self.world else 0.0)  # what is still opening cannot be asked to close
         try:
-            self.settings = replace(self.settings, window_size=self.window.window_size)
+            self._choose(window_size=self.window.window_size)
         except ValueError:
             log.debug("a window of %s pixels is too small to be remembered", self.window.window_size)
-
-
-def _message(error):
-    is_ours = isinstance(error, (WorldError, OSError, ValueError))
-    return str(error) if is_ours else f"An unexpected {type(error).__name__}: {error}"

@@ -6,8 +6,8 @@ import pygame
 from worldplay.client import hud, theme
 
 
-def draw_loading(surface, name, seconds):
-    """Shown while a world opens; the bar moves as long as the window is alive."""
+def draw_loading(surface, what, seconds):
+    """Shown while a world opens, over a line that says what is done; the bar moves as long as the window is alive."""
     size = theme.unit(surface)
     middle = surface.get_rect().center
     surface.fill(theme.NIGHT)
@@ -19,12 +19,12 @@ def draw_loading(surface, name, seconds):
     slider = pygame.Rect(0, track.top, 4 * size, track.height)
     slider.centerx = track.centerx - round(math.cos(2.2 * seconds) * (track.width - slider.width) / 2)
     pygame.draw.rect(surface, theme.ACCENT, slider, border_radius=track.height)
-    theme.write(surface, f"Opening {name}", (middle[0], middle[1] + 3 * size), size_px=size,
-                color=theme.MUTED, anchor="center")
+    what = theme.shorten(what, "text", size, surface.get_width() - 2 * size)
+    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size, color=theme.MUTED, anchor="center")
 
 
-def draw_pause(surface, world_rows, client_rows, choices):
-    """Over the darkened picture: how to go on, every key, and one line of what the player has chosen."""
+def draw_pause(surface, world_rows, client_rows, choices, text=""):
+    """Over the darkened picture: how to go on, what the world shows, every key, and what the player has chosen."""
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
@@ -33,9 +33,11 @@ def draw_pause(surface, world_rows, client_rows, choices):
     theme.write(surface, "Paused", (middle, top), size_px=3 * size, face="light", anchor="midtop")
     theme.write(surface, "Click to go on, Esc to quit", (middle, top + round(4.4 * size)), size_px=size,
                 color=theme.ACCENT, anchor="midtop")
-    left = max(size, middle - 20 * size)
-    hud.draw_keys(surface, "In this world", world_rows, (left, top + 8 * size))
-    hud.draw_keys(surface, "Window", client_rows, (left + 17 * size, top + 8 * size))
+    theme.write(surface, theme.shorten(text, "text", size, surface.get_width() - 4 * size),
+                (middle, top + 6 * size), size_px=size, color=theme.MUTED, anchor="midtop")
+    left, keys = max(size, middle - 20 * size), top + round((8.6 if text else 8) * size)
+    hud.draw_keys(surface, "In this world", world_rows, (left, keys))
+    hud.draw_keys(surface, "Window", client_rows, (left + 17 * size, keys))
     theme.write(surface, choices, (middle, height - size), size_px=size, color=theme.MUTED,
                 anchor="midbottom")
 

@@ -32,7 +32,7 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Knows every action since the last reset, so a clip begun at any frame can be replayed from the start.
+    """Knows all actions and texts since the last reset, so a clip begun at any frame can be replayed from the start.
 
     Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
     reset ends the clip and, while recording, begins the next one.
@@ -42,6 +42,7 @@ class Recorder:
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
         self._actions, self._number, self._header = [], 0, None
+        self._prompts = {}  # {step: text}
         self._shown = None  # (frame, its step, its times)
 
     @property
@@ -53,21 +54,26 @@ class Recorder:
         """Length of the clip being written, in world time."""
         return self._writer.num_frames / self.world.fps if self._writer else 0.0
 
-    def branch(self, request, frames):
-        """A Reset is done and showed `frames`, uint8 [n H W 3]."""
+    def branch(self, request, frames, *, is_rollout=False):
+        """A Reset is done and showed `frames`, uint8 [n H W 3]; what follows is `rollout`'s or `step`'s."""
         was_recording = self.is_recording
         self.stop()
         if request.image is None:
             self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
         else:
             self._header = describe(self.world, start=frames)
-        self._actions, self._number, self._shown = [Action()], 0, (frames[-1], 0, {})
+        self._header["is_rollout"] = is_rollout
+        self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
         if was_recording:
             self.start(self._folder / self._new_name())
 
     def step(self, action):
         """An action was handed to the world; the frames that follow are its."""
         self._actions.append(action)
+
+    def prompt(self, text):
+        """The world was given another text, under which the next step is made."""
+        self._prompts[len(self._actions)] = text
 
     def frame(self, frame, times):
         """The player saw a frame of the last step; `times` as in ClipWriter.add."""
@@ -83,8 +89,9 @@ class Recorder:
 
     def start(self, path):
         """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
-        actions = self._actions[:self._shown[1] + 1]
-        self._writer = ClipWriter(path, self._header, actions=actions, first=self._number)
+        shown = self._shown[1]
+        self._writer = ClipWriter(path, self._header, actions=self._actions[:shown + 1], first=self._number,
+                                  prompts={step: text for step, text in self._prompts.items() if step <= shown})
         self._add_shown()
 
     def stop(self):
@@ -112,7 +119,7 @@ class Recorder:
 
     def _add_shown(self):
         frame, step, times = self._shown
-        self._writer.add(frame, step, self._actions[step], times)
+        self._writer.add(frame, step, self._actions[step], times, self._prompts.get(step))
 
     def _new_name(self):
         stamp = datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,4 +1,5 @@
 """Type, colours and panels that every screen is drawn with."""
+import bisect
 from functools import cache
 from pathlib import Path
 
@@ -72,3 +73,17 @@ def wrap(text, face, size_px, width_px):
         else:
             lines[-1] = longer
     return lines
+
+
+def shorten(text, face, size_px, width_px):
+    """The text, its middle left out where it does not fit: the end of a path says as much as a prompt's start."""
+    if font(face, size_px).size(text)[0] <= width_px:
+        return text
+    num_fitting = bisect.bisect_right(range(1, len(text) // 2), width_px,
+                                      key=lambda n: font(face, size_px).size(_cut(text, n))[0])
+    return _cut(text, num_fitting)
+
+
+def _cut(text, num_kept):
+    """So many characters from its start and its end."""
+    return f"{text[:num_kept].rstrip()} ... {text[len(text) - num_kept:].lstrip()}"

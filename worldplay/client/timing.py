@@ -1,6 +1,5 @@
 """What the clock says of the frames shown: rates and percentiles for the HUD, --stats and --json."""
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -52,11 +51,3 @@ class Timing:
         return {"loading_ms": self.loading and round(1000 * self.loading, 3), "frames": self.num_frames, "late": self.num_late, "work_ms": summary_ms(self.work),
                 "key_flip_ms": summary_ms(self.key_flip),
                 "events_gap_max_ms": round(1000 * self.longest_gap, 3)}
-
-
-@dataclass
-class StepTimes:
-    """When the step under way got its input, and how many of its frames were shown."""
-    input_time: float | None
-    polled: float
-    num_frames: int = 0

@@ -6,6 +6,7 @@ import pygame
 
 from worldplay.client import theme
 
+REPEAT_MS = (400, 35)  # a key held down while writing: until it repeats, and from then on
 MIN_SIZE = (560, 440)  # what the pause screen needs
 
 
@@ -33,6 +34,7 @@ class Window:
             raise NoDisplay(f"no display to open a window on ({error}); play on a machine with a screen, "
                             "or use --headless --script SCRIPT --out CLIP.mp4") from None
         pygame.font.init()
+        pygame.key.stop_text_input()  # which SDL begins with: an input method would take the keys that play
         self._window.minimum_size = MIN_SIZE
         self._window.set_icon(pygame.image.load(theme.assets() / "icon.png"))
         self._window.show()
@@ -78,6 +80,22 @@ class Window:
         """Take the mouse for turning: no pointer, motion without end; or give it back."""
         pygame.mouse.set_relative_mode(is_captured)
         self._window.grab_mouse = is_captured
+
+    def take_text(self, is_taken):
+        """Let keys write: TEXTINPUT events come, and a key held down repeats; or no longer."""
+        if is_taken:
+            pygame.key.start_text_input()
+            pygame.key.set_repeat(*REPEAT_MS)
+        else:
+            pygame.key.stop_text_input()
+            pygame.key.set_repeat()
+
+    def clipboard(self):
+        """The text in the clipboard, "" where there is none."""
+        try:
+            return pygame.scrap.get_text()
+        except pygame.error:
+            return ""
 
     def close(self):
         self._window.destroy()

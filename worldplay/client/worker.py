@@ -1,4 +1,5 @@
 """The thread that owns the world: it opens, resets and steps it, and reports every frame with its time."""
+import logging
 import queue
 import threading
 import time
@@ -11,12 +12,20 @@ from worldplay.action import Action
 from worldplay.scene import image_scene
 from worldplay.world import World, WorldError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Reset:
     """Start again from a scene (None: the first) or from a picture file."""
     scene: str | None = None
     image: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Give the world another text, or a .safetensors file of its rows; the frames show it from the next step on."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,13 @@ class Started:
     """A reset is done; frames is the context shown at the start, uint8 [n H W 3]."""
     request: Reset
     frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """The world has read the text; or it could not, says `problem`, and keeps the one it had."""
+    text: str
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ class Worker:
         self._thread.start()
 
     def ask(self, request):
-        """Hand over a Reset or Step; the one before must have been answered in full."""
+        """Hand over a Reset, Prompt or Step; the one before must have been answered in full."""
         self._requests.put_nowait(request)
 
     def close(self, patience):
@@ -105,11 +121,17 @@ class Worker:
             self.replies.put(Failed(error))
 
     def _serve(self, world, request):
-        if isinstance(request, Reset):
-            self.replies.put(Started(request, begin(world, request)))
-            return
+        match request:
+            case Reset():
+                self.replies.put(Started(request, begin(world, request)))
+            case Prompt():
+                self.replies.put(Prompted(request.text, _problem(world, request.text)))
+            case Step():
+                self._step(world, request.action)
+
+    def _step(self, world, action):
         try:
-            for frame in world.step(request.action):
+            for frame in world.step(action):
                 self.replies.put(FrameReady(frame, time.perf_counter()))
         except WorldError as error:
             if error.kind != "ended":
@@ -117,3 +139,14 @@ class Worker:
             self.replies.put(Ended(str(error)))
             return
         self.replies.put(StepDone(time.perf_counter()))
+
+
+def _problem(world, text):
+    """Why the world cannot read a text, in one line; "" once it has."""
+    try:
+        world.set_prompt(text)
+    # a text encoder is larger than the world: torch says by RuntimeError that there is no room for it
+    except (WorldError, OSError, ValueError, MemoryError, RuntimeError) as error:
+        log.debug("the text was not read", exc_info=error)
+        return (str(error) or type(error).__name__).splitlines()[0]
+    return ""

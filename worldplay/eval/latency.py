@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from worldplay import runtime
+from worldplay.cost import flop_counter
 from worldplay.envs.players import PLAYERS
 
 MARKS = (100, 1_000, 10_000, 100_000)
 _INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path")
 _PROFILED = 50  # frames
-_PASSES = ("denoise", "commit", "commit_and_denoise")
+PASSES = ("denoise", "commit", "commit_and_denoise")
 
 
 def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
@@ -31,19 +31,20 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
         Raises ValueError for fewer than 10 frames.
     """
     check_frames(frames)
-    num_steps = math.ceil(frames / world.config.frames_per_chunk)
+    per_step = world.config.frames_per_chunk * world.codec.frames_per_latent
+    num_steps = max(2, math.ceil(frames / per_step))
     vectors = PLAYERS["explorer"](world.action_space, 1 + num_steps, 0)
     actions = [world.action_space.decode(vector) for vector in vectors]
-    first_frame_ms = _begin(world, actions[0])
-    times = list(track(_play(world, actions[1:]), desc=f"bench {world.name}", total=frames, unit="frame"))
+    first_ms = first_frame_ms(world, actions[0])
+    times = list(track(played(world, actions[1:]), desc=f"bench {world.name}", total=frames, unit="frame"))
     latency, ready = np.array(times).T
-    _begin(world, actions[0])
-    again = np.diff([ready for _, ready in _play(world, actions[1:1 + MARKS[0]])])
+    first_frame_ms(world, actions[0])
+    again = frame_seconds([ready for _, ready in played(world, actions[1:1 + MARKS[0]])], per_step)
     info = {name: world.info[name] for name in _INFO}
     return {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
-            "first_frame_ms": first_frame_ms, **frame_figures(np.diff(ready)),
+            "first_frame_ms": first_ms, **frame_figures(frame_seconds(ready, per_step)),
             "frame_ms_again": 1000 * float(np.median(again)),
-            "latency_ms": _percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
+            "latency_ms": percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
             "peak_memory_mib": runtime.peak_memory_mib(world.device)}
 
 
@@ -65,8 +66,16 @@ def frame_figures(seconds):
     at = {str(mark): float(np.median(frame_ms[max(0, mark - 101):mark - 1]))
           for mark in MARKS if mark <= len(frame_ms) + 1}
     return {"fps": float(1000 / frame_ms.mean()),
-            "frame_ms": _percentiles(frame_ms) | {"max": float(frame_ms.max())},
+            "frame_ms": percentiles(frame_ms) | {"max": float(frame_ms.max())},
             "one_percent_low_fps": float(1000 / slowest.mean()), "frame_ms_at": at}
+
+
+def frame_seconds(ready, per_step):
+    """Seconds that each frame took, of the times at which frames were ready; those of one step share its time evenly.
+
+    Otherwise the frames of a video codec's latent, which come at once, would seem to take none.
+    """
+    return np.repeat(np.diff(ready[per_step - 1::per_step]) / per_step, per_step)
 
 
 def passes(world, actions):
@@ -79,11 +88,11 @@ def passes(world, actions):
     ceiling_gflops  what this machine reaches on the matrix products of one pass alone, same dtype and sizes
     """
     times, flops = {}, []
-    with _timed(world.transformer, _PASSES, world.device, times, "pass"), \
-            _timed(world.codec, ("decode_next",), world.device, times, "decode"):
-        num_frames = len(list(_play(world, actions)))
-    with _counted(world.transformer, _PASSES, flops):
-        list(_play(world, actions[:1]))
+    with timed(world.transformer, PASSES, world.device, times, "pass"), \
+            timed(world.codec, ("decode_next",), world.device, times, "decode"):
+        num_frames = len(list(played(world, actions)))
+    with _counted(world.transformer, PASSES, flops):
+        list(played(world, actions[:1]))
     return {"passes_per_frame": len(times["pass"]) / num_frames, "pass_ms": float(np.median(times["pass"])),
             "decode_ms": float(np.median(times["decode"])),
             "gflops": float(np.mean(flops) / np.median(times["pass"]) / 1e6),
@@ -98,7 +107,7 @@ def ceilings(device, dtype):
     attention_tflops  the same of full attention over many tokens in dtype
     """
     tokens, heads = (2048, 4) if device.type == "cpu" else (16384, 12)
-    source = torch.randn(64 * 2**20 if device.type == "cpu" else 2**30, device=device)
+    source = torch.randn(2**26 if device.type == "cpu" else 2**28, device=device)
     copy = torch.empty_like(source)
     copy_ms = _median_ms(lambda: copy.copy_(source), device)
     num_bytes = 2 * source.nbytes
@@ -117,15 +126,16 @@ def matmul_tflops(device, dtype, repeats=20):
     return 2 * side**3 / _median_ms(lambda: a @ b, device, repeats) / 1e9
 
 
-def _begin(world, action):
-    """Milliseconds to a new start's first frame."""
+def first_frame_ms(world, action):
+    """Milliseconds to a new start's first frame, and to the end of the chunk it is in."""
     start = time.perf_counter()
     world.reset()
-    list(_play(world, [action]))
+    if world.frame == world.first_made:  # otherwise the start itself was made, from a text
+        list(played(world, [action]))
     return 1000 * (time.perf_counter() - start)
 
 
-def _play(world, actions):
+def played(world, actions):
     """Yield (seconds from action to frame, time it was ready) of every frame."""
     for action in actions:
         start = time.perf_counter()
@@ -134,19 +144,19 @@ def _play(world, actions):
             yield ready - start, ready
 
 
-def _percentiles(ms):
+def percentiles(ms):
     return {f"p{p}": float(np.percentile(ms, p)) for p in (50, 95, 99)}
 
 
 @contextmanager
-def _timed(module, names, device, into, key):
+def timed(module, names, device, into, key):
     """Inside, every call of these methods adds its milliseconds to into[key]."""
     def wrap(method):
         def timed(*args, **kwargs):
             with runtime.measured(device, into, key):
                 return method(*args, **kwargs)
         return timed
-    with _wrapped(module, names, wrap):
+    with wrapped(module, names, wrap):
         yield
 
 
@@ -160,12 +170,12 @@ def _counted(module, names, into):
             into.append(counter.get_total_flops())
             return result
         return counted
-    with _wrapped(module, names, wrap):
+    with wrapped(module, names, wrap):
         yield
 
 
 @contextmanager
-def _wrapped(module, names, wrap):
+def wrapped(module, names, wrap):
     names = [name for name in names if hasattr(module, name)]
     for name in names:
         setattr(module, name, wrap(getattr(module, name)))
@@ -174,15 +184,6 @@ def _wrapped(module, names, wrap):
     finally:
         for name in names:
             delattr(module, name)
-
-
-def flop_counter():
-    """PyTorch's counter of operations, which knows every attention but one: that of a processor."""
-    return FlopCounterMode(display=False, custom_mapping={
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-            lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward:
-            lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v)})
 
 
 def _linear_gflops(world):

@@ -50,7 +50,8 @@ def run_replay(path, *, world=None, out=None, device="auto"):
 def open_for(clip, name, device):
     """The World a clip was played in, with its steps and seed.
 
-        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip.
+        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what set_prompt
+        raises for a text that the clip was played under.
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
@@ -61,18 +62,38 @@ def open_for(clip, name, device):
     if found != played:
         raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
                          f"here it is {found}; name the folder of the other with --world")
+    for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
+        world.set_prompt(prompt)
+    if clip.prompts:
+        world.set_prompt(sidecar["info"]["prompt"])
     return world
 
 
 def replay_frames(clip, world):
     """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
+    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world)
+    # frame 0 of a branch is the last one of its start
+    first, stop = clip.sidecar["recorded"]
+    return np.stack([frame for frames in shown for frame in frames][first:stop])
+
+
+def _steps(clip, world):
+    """The start's last frame and the frames of every step, a list of lists."""
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
     shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
-    shown += [list(world.step(action)) for action in clip.actions[1:]]
-    # frame 0 of a branch is the last one of its start
-    first, stop = sidecar["recorded"]
-    return np.stack([frame for frames in shown for frame in frames][first:stop])
+    prompts = clip.prompts
+    for step, action in enumerate(clip.actions[1:], 1):
+        if step in prompts:
+            world.set_prompt(prompts[step])
+        shown.append(list(world.step(action)))
+    return shown
+
+
+def _rollout(clip, world):
+    """The same of a clip whose world was told all actions ahead."""
+    start, *others = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    return [start[-1:], *others]
 
 
 def compare(recorded, replayed):
@@ -91,11 +112,12 @@ def compare(recorded, replayed):
 def _write(clip, frames, target):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
-    actions = clip.actions
-    writer = ClipWriter(target, header, actions=actions[:sidecar["frames"][0]["step"] + 1],
-                        first=sidecar["recorded"][0])
+    actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
+    writer = ClipWriter(target, header, actions=actions[:first + 1], first=sidecar["recorded"][0],
+                        prompts={step: text for step, text in prompts.items() if step <= first})
     for frame, record in zip(frames, sidecar["frames"]):
-        writer.add(frame, record["step"], actions[record["step"]], {"steps": record.get("steps")})
+        step = record["step"]
+        writer.add(frame, step, actions[step], {"steps": record.get("steps")}, prompts.get(step))
     writer.finish()
     writer.wait()
     if writer.error:

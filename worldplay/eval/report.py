@@ -17,6 +17,7 @@ import worldplay
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
 from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
+from worldplay.opening import read_config
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     started = time.monotonic()
     plan = QUICK if quick else FULL
     names = [name] if compare is None else [name, compare]
+    for each in names:
+        _check_is_measurable(read_config(each)[1])
     worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
     out = _folder(out or Path("runs") / f"eval-{worlds[0].name}")
     materials = prepare(worlds, plan, track)
@@ -80,6 +83,14 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     _write_pictures(materials[0], out)
     return report
+
+
+def _check_is_measurable(config):
+    if config.env is None:
+        raise ValueError(f"{config.name} was trained on no environment that is here, so there is nothing to measure it "
+                         "against; eval takes worlds of a real game, such as doom-maze")
+    if config.codec is None:
+        raise ValueError(f"{config.name} makes several frames of a latent; eval takes worlds that make one")
 
 
 def prepare(worlds, plan, track):

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from worldplay.models.position import rotate, time_rotary
+from worldplay.models.position import rotate, time_shift
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def moved_sinks(k, rule, start):
     """Keys [b s p k d] of the sink frames of k [b f p k d], in time where the chunk at `start` sees them."""
     shift = rule.sink_shift(start)
     sinks = k[:, :rule.sink]
-    return rotate(sinks, time_rotary(torch.tensor([shift], device=k.device), k.shape[-1])) if shift else sinks
+    return rotate(sinks, time_shift(shift, k.shape[-1], k.device)) if shift else sinks
 
 
 def _starts(num_frames, rule):

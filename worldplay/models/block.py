@@ -25,7 +25,9 @@ class SelfAttention(nn.Module):
         self.fused = None
 
     def fuse(self):
-        """Keep the joined weights of q, k and v instead of their parts."""
+        """Keep the joined weights of q, k and v instead of their parts; a second time changes nothing."""
+        if self.fused is not None:
+            return
         weight, bias, gain = (nn.Parameter(x.detach(), requires_grad=False) for x in self.joined())
         self.fused = nn.ParameterList([weight, bias, gain])
         del self.q, self.k, self.v, self.norm_q, self.norm_k
@@ -79,7 +81,7 @@ class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.width, self.eps = (config.dim,), config.eps
-        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / math.sqrt(config.dim))
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 6, config.dim), std=config.dim**-0.5))
         self.self_attn = SelfAttention(config)
         self.norm3 = nn.LayerNorm(config.dim, eps=config.eps) if config.text_dim else None
         self.cross_attn = CrossAttention(config) if config.text_dim else None
@@ -121,7 +123,7 @@ class Head(nn.Module):
         super().__init__()
         self.width, self.eps = (config.dim,), config.eps
         self.head = nn.Linear(config.dim, math.prod(config.patch_size) * config.out_channels)
-        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / math.sqrt(config.dim))
+        self.modulation = nn.Parameter(nn.init.normal_(torch.empty(1, 2, config.dim), std=config.dim**-0.5))
 
     def forward(self, x, time):
         """time [b t e]: the time embedding before its projection."""

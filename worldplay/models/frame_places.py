@@ -4,8 +4,9 @@ from typing import NamedTuple
 import torch
 from einops import rearrange
 
+from worldplay import runtime
 from worldplay.models.attention import attend
-from worldplay.models.position import rotate, time_rotary
+from worldplay.models.position import rotate, time_shift
 from worldplay.models.prope import Cameras, rigid_inverse, transform
 
 
@@ -76,7 +77,7 @@ class FramePlaces:
         shift = self.rule.sink_shift(start) if frame < self.rule.sink else 0
         if not shift:
             return place
-        turn = time_rotary(torch.tensor([shift], device=place.turn.device), 2 * place.turn.shape[-2])
+        turn = time_shift(shift, 2 * place.turn.shape[-2], place.turn.device)
         return place._replace(turn=rotate(place.turn.flatten(-2), turn[0]).unflatten(-1, (-1, 2)))
 
     def _by_camera(self, x, inverses):
@@ -109,4 +110,5 @@ def _stacked(places):
 def _reanchored(inverse, motion):
     if inverse is None:
         raise ValueError("a cache whose frames have no cameras has no anchor to move")
-    return rigid_inverse(torch.as_tensor(motion, dtype=torch.float64, device=inverse.device)) @ inverse
+    motion = runtime.upload(torch.as_tensor(motion, dtype=torch.float64), inverse.device)
+    return rigid_inverse(motion) @ inverse

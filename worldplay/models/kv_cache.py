@@ -6,7 +6,7 @@ from einops import rearrange
 
 from worldplay.models.attention import FrameRule, attend
 from worldplay.models.frame_places import FramePlaces
-from worldplay.models.position import rotate, time_rotary
+from worldplay.models.position import rotate, time_shift
 
 
 class KVCache:
@@ -42,6 +42,11 @@ class KVCache:
             self._places = FramePlaces(self.rule)
         elif sink and sink_position == "before_window":
             self._sink_keys = torch.zeros_like(self._slots[:, 0, :, :, :sink * tokens_per_frame])
+
+    @property
+    def nbytes(self):
+        """Bytes of its keys and values."""
+        return self._slots.nbytes + (0 if self._sink_keys is None else self._sink_keys.nbytes)
 
     def check(self, frame, num_frames):
         """Raise ValueError unless a chunk of num_frames at time position `frame` is the next one."""
@@ -100,7 +105,7 @@ class KVCache:
                     self._frame(slots, target).copy_(self._frame(slots, source))
         shift = self.rule.sink_shift(start + chunk)
         if self._sink_keys is not None and shift:
-            turn = time_rotary(torch.tensor([shift], device=self._slots.device), self._slots.shape[-1])
+            turn = time_shift(shift, self._slots.shape[-1], self._slots.device)
             self._slots[layer, 0, :, :, :sink * self.tokens_per_frame] = rotate(self._sink_keys[layer], turn)
 
     def advance(self, frame):

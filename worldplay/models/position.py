@@ -50,6 +50,11 @@ def time_rotary(frames, head_dim):
     return _turn(rearrange(angles, "t r -> t 1 1 r"))
 
 
+def time_shift(num_frames, head_dim, device):
+    """`time_rotary` of one number of frames: [1 1 1 d/2 2]."""
+    return time_rotary(torch.full((1,), num_frames, device=device), head_dim)  # made there: a copy would be waited for
+
+
 def rotate(x, rotary):
     """Turn neighbouring channels of x [... d] by rotary [... d/2 2], in float32; the dtype of x is kept."""
     pairs = rearrange(x.float(), "... (r two) -> ... r two", two=2)

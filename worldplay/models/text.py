@@ -1,6 +1,6 @@
 """The text encoder of the published Wan worlds: UMT5 of `transformers`, filled from Wan's weights."""
 import html
-import importlib
+import importlib.util
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,9 +175,20 @@ def _check(weights, shapes, where):
                              "Wan 2.1 publishes it (models_t5_umt5-xxl-enc-bf16.pth)")
 
 
+def check_packages():
+    """Raise WorldError("not_found") where a package is missing that prompts need; none is imported."""
+    for name in ("ftfy", "tokenizers", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            raise _not_installed(name)
+
+
 def _package(name):
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise WorldError("not_found", f"a prompt needs {error.name or name}, which is not installed: "
-                                      'run pip install ".[wan]" in the checkout') from None
+        raise _not_installed(error.name or name) from None
+
+
+def _not_installed(name):
+    return WorldError("not_found", f"a prompt needs {name}, which is not installed: "
+                      'run pip install ".[wan]" in the checkout')

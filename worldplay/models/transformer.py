@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from worldplay.diffusion import level
 from worldplay.models.attention import FrameRule, causal_attention
 from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
@@ -179,8 +180,7 @@ class Transformer(nn.Module):
         """
         t = clean.shape[1]
         cache.check(frame, t)
-        sigmas = [torch.as_tensor(x, device=clean.device).expand(clean.shape[:2])
-                  for x in (clean_sigma, sigma)]
+        sigmas = [level(x, clean.device).expand(clean.shape[:2]) for x in (clean_sigma, sigma)]
         both, sigmas = torch.cat([clean, noisy], dim=1), torch.cat(sigmas, dim=1)
         chunk = self._chunk(both, sigmas, cache, frame, actions, action_mask, columns, cameras)
 
@@ -267,7 +267,7 @@ class Transformer(nn.Module):
     def _time(self, latents, sigma, actions, known):
         """Time embedding [b t e] of frames at sigma, with their actions added."""
         shape = latents.shape[:2]
-        sigma = torch.as_tensor(sigma, device=latents.device).expand(shape)
+        sigma = level(sigma, latents.device).expand(shape)
         time = self.time_embedding(timestep_sinusoid(sigma, self.config.freq_dim).to(self.dtype))
         if self.action_embedding is not None:
             return time + action_vectors(self.action_embedding, self.null_action, actions, known, shape)

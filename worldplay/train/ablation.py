@@ -12,7 +12,7 @@ import torch
 from worldplay import checkpoint
 from worldplay.opening import load_world
 from worldplay.envs import open_env
-from worldplay.eval.latency import flop_counter
+from worldplay.cost import flop_counter
 from worldplay.eval.paired import measure
 from worldplay.eval.report import track
 from worldplay.eval.streams import Material, held_out_seeds, real_streams

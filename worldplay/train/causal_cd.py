@@ -28,13 +28,12 @@ def neighbours(sigmas, n):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalCDConfig:
-    """One online Euler step of the teacher between neighbours of a shifted schedule.
-
-    There is no guidance: one action in a known past has one right next frame here, and pushing the teacher past it
-    lowers the paired fidelity that the world is chosen by.
-    """
+    """One online Euler step of the teacher between neighbours of a shifted schedule."""
     num_timesteps: int = 48
     """Noise levels; a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid."""
+    guidance: float = 1.0
+    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none: one action in a known past
+    has one right next frame, and going past it lowers the paired fidelity."""
     ema: float = 0.99
     """Decay of the averaged student, which gives the target and ships."""
 
@@ -66,7 +65,8 @@ class CausalCDStage:
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         x = add_noise(latents, noise, sigma)
         with torch.no_grad():
-            x_lower = euler_step(x, context.predict(call, "teacher", x, sigma).float(), sigma, lower)
+            velocity = context.predict(call, "teacher", x, sigma, self.config.guidance).float()
+            x_lower = euler_step(x, velocity, sigma, lower)
             target = x0_from_velocity(x_lower, context.predict(call, "ema", x_lower, lower).float(), lower)
         x0 = x0_from_velocity(x, context.predict(call, role, x, sigma).float(), sigma)
         return consistency_loss(x0, target), {"data_error": (x0.detach() - latents).square().mean()}

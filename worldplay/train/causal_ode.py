@@ -8,7 +8,7 @@ import torch
 
 from worldplay.diffusion import euler_walk, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
-from worldplay.train.context import Context, chunk_conditions, prediction_sheet, whole_sequence
+from worldplay.train.context import Context, chunk_conditions, guided, prediction_sheet, whole_sequence
 from worldplay.train.losses import squared_errors
 from worldplay.train.trainer import move_average
 
@@ -36,7 +36,7 @@ def ode_loss(x0, target, weight=None, mask=None):
 
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
-def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
+def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, guidance=1.0):
     """Trajectories of an AR teacher, every chunk of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
@@ -44,25 +44,47 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48):
     noise          [b t c h w], where they start
     context        ContextConfig: window, sink and chunk
     num_timesteps  Euler steps from noise to data
+    guidance       of the teacher, as for `guided`; another one than 1 keeps a second cache, of the untold past
     Returns        [b t 5 c h w]: the points at NODES, and the end
 
         Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
     """
-    latents = batch["latents"]
-    text = teacher.encode_text(batch["text"]) if "text" in batch else None
-    cache, made = context.new_cache(teacher, latents), []
+    latents, made = batch["latents"], []
+    told, *untold = (_Told(teacher, batch, context, is_told) for is_told in (True, False)[:1 if guidance == 1 else 2])
     for chunk in context.chunks(noise.shape[1]):
-        conditions = {"frame": chunk.start, "text": text, **chunk_conditions(batch, chunk)}
-
         def velocity(x, sigma):
-            return teacher.denoise(x.to(teacher.dtype), sigma, cache, **conditions)
+            return guided(lambda each: each.velocity(x, sigma, chunk), told, *untold or (None,), guidance)
         made.append(_walk(velocity, noise[:, chunk], num_timesteps))
-        teacher.commit(latents[:, chunk].to(teacher.dtype), 0.0, cache, **conditions)
+        for each in (told, *untold):
+            each.commit(latents[:, chunk], chunk)
     return torch.cat(made, dim=1)
 
 
+class _Told:
+    """A teacher on a cache of its own, told what the batch says, or what guidance has to compare with."""
+
+    def __init__(self, teacher, batch, context, is_told):
+        self.teacher, self.batch, self.is_told = teacher, batch, is_told
+        self.cache = context.new_cache(teacher, batch["latents"])
+        name = "text" if is_told or "null_text" not in batch else "null_text"
+        self.text = teacher.encode_text(batch[name]) if name in batch else None
+        self.hides_actions = not is_told and "null_text" not in batch
+
+    def velocity(self, x, sigma, chunk):
+        return self.teacher.denoise(x.to(self.teacher.dtype), sigma, self.cache, **self._conditions(chunk))
+
+    def commit(self, latents, chunk):
+        self.teacher.commit(latents.to(self.teacher.dtype), 0.0, self.cache, **self._conditions(chunk))
+
+    def _conditions(self, chunk):
+        given = chunk_conditions(self.batch, chunk)
+        if self.hides_actions:
+            given["action_mask"] = torch.zeros(given["actions"].shape[:2], dtype=torch.bool, device=given["actions"].device)
+        return {"frame": chunk.start, "text": self.text, **given}
+
+
 @torch.no_grad()
-def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48):
+def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48, guidance=1.0):
     """Trajectories of a bidirectional teacher, whole sequences at once: the initialisation of Self Forcing.
 
     Arguments and result as for `causal_trajectories`.
@@ -72,7 +94,7 @@ def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48):
 
     def velocity(x, sigma):
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
-        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch, is_causal=False)
+        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch, guidance=guidance, is_causal=False)
     return _walk(velocity, noise, num_timesteps)
 
 
@@ -92,6 +114,8 @@ class CausalODEConfig:
     student sees its own noisy past."""
     num_timesteps: int = 48
     """Euler steps of a trajectory; a multiple of 4."""
+    guidance: float = 1.0
+    """Of the teacher that makes them, as in causal_cd; 1 is none."""
     ema: float = 0.99
     """Decay of the averaged student, which ships."""
 

@@ -268,8 +268,9 @@ class Chain:
         batch = {name: x.to(self.device) for name, x in batch.items()}
         noise = draws.normal("trajectory", *batch["latents"].shape[1:]).to(self.device)
         options, steps = self.recipe.causal_ode, self.recipe.causal_ode.num_timesteps
-        made = (causal_trajectories(teacher, batch, noise, self.recipe.context, steps) if options.teacher == "causal"
-                else bidirectional_trajectories(teacher, batch, noise, steps))
+        made = (causal_trajectories(teacher, batch, noise, self.recipe.context, steps, options.guidance)
+                if options.teacher == "causal" else
+                bidirectional_trajectories(teacher, batch, noise, steps, options.guidance))
         return made.half().cpu().numpy()
 
     def _choose_context_sigma(self):

@@ -6,7 +6,9 @@ import torch
 from worldplay.diffusion import add_noise, x0_from_velocity
 from worldplay.models.attention import FrameRule
 from worldplay.models.kv_cache import KVCache
+from worldplay.models.prope import Cameras
 from worldplay.models.transformer import Transformer
+from worldplay.train.losses import guide
 from worldplay.train.metrics import contact_sheet
 
 
@@ -65,8 +67,9 @@ class Context:
         self.is_own = draws.uniform("own frames", t).to(device) < config.own_frames
         known = draws.uniform("null actions", t) >= config.null_actions
         known[:, 0] = False
-        self.conditions = {"actions": batch["actions"], "action_mask": known.to(device),
-                           "columns": batch["columns"], "text": batch.get("text"), **asdict(config.rule)}
+        self.conditions = {**conditions(batch, known.to(device)), "text": batch.get("text"), **asdict(config.rule)}
+        self.untold = {**conditions(*_untold(batch, known.to(device))), "text": batch.get("null_text", batch.get("text")),
+                       **asdict(config.rule)}
         self.keep()
 
     def keep(self):
@@ -91,10 +94,11 @@ class Context:
             self.clean = add_noise(frames, self.noise, self.sigma)
         return self
 
-    def predict(self, call, role, noisy, sigma):
-        """Velocity [b t c h w] of network `role` at sigma [b t] given this context."""
-        return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma,
-                    **self.conditions)
+    def predict(self, call, role, noisy, sigma, guidance=1.0):
+        """Velocity [b t c h w] of network `role` at sigma [b t] given this context; guidance as for `guided`."""
+        def velocity(conditions):
+            return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **conditions)
+        return guided(velocity, self.conditions, self.untold, guidance)
 
 
 def context_sigma(config, draws, num_frames):
@@ -102,26 +106,60 @@ def context_sigma(config, draws, num_frames):
     return config.max_sigma * draws.uniform("context sigma", num_frames).square()
 
 
+def conditions(batch, known, frames=slice(None)):
+    """What a network is told of frames of a batch, besides a text: keyword arguments of Transformer.forward.
+
+    batch  actions [b t a] with columns [b t], where there are actions; viewmats [b t 4 4] with focal [b t 2], where
+           there are cameras
+    known  bool [b t] of these frames, False where an action is hidden; None: all are told
+    """
+    told = {}
+    if "actions" in batch:
+        told |= {"actions": batch["actions"][:, frames], "action_mask": known, "columns": batch["columns"][:, frames]}
+    if "viewmats" in batch:
+        told["cameras"] = Cameras.of(batch["viewmats"][:, frames], batch["focal"][:, frames])
+    return told
+
+
+def _untold(batch, known):
+    """(batch, known) as guidance has them to compare with: `null_text` where there is one, without actions otherwise."""
+    if "null_text" in batch:
+        return {**batch, "text": batch["null_text"]}, known
+    return batch, torch.zeros_like(known)
+
+
+def guided(velocity, told, untold, guidance):
+    """velocity(told), pushed away from velocity(untold) as `guide` does; a guidance of 1 is none, and one pass."""
+    if guidance == 1:
+        return velocity(told)
+    return guide(velocity(untold).float(), velocity(told).float(), guidance)
+
+
 def chunk_conditions(batch, chunk):
     """Conditions of Transformer.denoise for the slice `chunk` of a batch that begins with frame 0."""
-    actions, columns = batch["actions"][:, chunk], batch["columns"][:, chunk]
     known = None  # all
     if chunk.start == 0:
-        known = (torch.arange(chunk.stop, device=actions.device) > 0).expand(actions.shape[:2])
-    return {"actions": actions, "action_mask": known, "columns": columns}
+        latents = batch["latents"]
+        known = (torch.arange(chunk.stop, device=latents.device) > 0).expand(len(latents), chunk.stop)
+    return conditions(batch, known, chunk)
 
 
-def whole_sequence(call, role, x, sigma, batch, known=None, **options):
+def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **options):
     """Velocity [b t c h w] of network `role` for a sequence without a clean half.
 
-    sigma    [b t]
-    known    bool [b]: sequences whose actions are told; None is all. The action before the first frame never is
-    options  of Transformer.forward; is_causal=False lets every frame see every other
+    sigma     [b t]
+    known     bool [b]: sequences whose actions are told; None is all. The action before the first frame never is
+    guidance  as for `guided`
+    options   of Transformer.forward; is_causal=False lets every frame see every other
     """
     told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
     told[:, 0] = False
-    return call(role, Transformer.forward, x, sigma, actions=batch["actions"], action_mask=told.to(x.device),
-                columns=batch["columns"], text=batch.get("text"), **options)
+
+    def velocity(given):
+        batch, known = given
+        return call(role, Transformer.forward, x, sigma, text=batch.get("text"), **conditions(batch, known), **options)
+    given = batch, told.to(x.device)
+    return guided(velocity, given, _untold(*given), guidance)
 
 
 def prediction_sheet(call, role, config, batch, draws, decode, num=8):

@@ -8,7 +8,7 @@ import torch
 from worldplay.diffusion import add_noise, sample_frame, shift_sigma, warped_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
 from worldplay.train.context import chunk_conditions, context_sigma, first_two, sheet_of, whole_sequence
-from worldplay.train.losses import flow_matching_loss, guide, last_frames, masked_gradient, squared_errors
+from worldplay.train.losses import flow_matching_loss, last_frames, masked_gradient, squared_errors
 from worldplay.train.trainer import move_average
 
 
@@ -123,10 +123,9 @@ def replay(student, rollout, batch, context, *, num_trained=None, trains_past=Fa
     to cut the past from the graph and does not.
     """
     t = rollout.frames.shape[1]
-    told = (torch.arange(t, device=rollout.frames.device) > 0).expand(rollout.frames.shape[:2])
     velocity = student(rollout.noisy, rollout.sigma, clean=rollout.past, clean_sigma=rollout.past_sigma,
-                       is_clean_trained=trains_past, actions=batch["actions"], action_mask=told,
-                       columns=batch["columns"], text=batch.get("text"), **asdict(context.rule))
+                       is_clean_trained=trains_past, text=batch.get("text"), **asdict(context.rule),
+                       **chunk_conditions(batch, slice(0, t)))
     x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)  # at sigma 0 a real frame stays what it is
     return masked_gradient(x, last_frames(t, t if num_trained is None else num_trained))
 
@@ -145,7 +144,7 @@ class DMDConfig:
     is_exit_shared: bool = True
     """One exit step for all frames but the first made, or all chunks but the first."""
     guidance: float = 1.0
-    """Of the teacher on actions; 1 is none, and costs one pass less."""
+    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none, and costs one pass less."""
     normaliser: Literal["sample", "batch", "none"] = "sample"
     """What the difference of the scores is divided by: its distance to the teacher's estimate, averaged."""
     critic_turns: int = 5
@@ -189,7 +188,7 @@ class DMDStage:
             return flow_matching_loss(self._score(call, "critic", noisy, sigma, batch), x, noise), {}
         with torch.no_grad():
             fake = x0_from_velocity(noisy, self._score(call, "critic", noisy, sigma, batch), sigma)
-            real = x0_from_velocity(noisy, self._teacher(call, noisy, sigma, batch), sigma)
+            real = x0_from_velocity(noisy, self._score(call, "teacher", noisy, sigma, batch, self.config.guidance), sigma)
             gradient = kl_gradient(x, fake, real, self.config.normaliser)
         is_made = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
         is_made = is_made.expand(latents.shape[:2])
@@ -216,12 +215,5 @@ class DMDStage:
         return call("student", replay, rollout, batch, self.context, num_trained=self.config.num_trained,
                     trains_past=self.config.trains_past)
 
-    def _score(self, call, role, noisy, sigma, batch, known=None):
-        return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False).float()
-
-    def _teacher(self, call, noisy, sigma, batch):
-        told = self._score(call, "teacher", noisy, sigma, batch)
-        if self.config.guidance == 1:
-            return told
-        unknown = torch.zeros(len(noisy), dtype=torch.bool)
-        return guide(self._score(call, "teacher", noisy, sigma, batch, unknown), told, self.config.guidance)
+    def _score(self, call, role, noisy, sigma, batch, guidance=1.0):
+        return whole_sequence(call, role, noisy, sigma, batch, guidance=guidance, is_causal=False).float()

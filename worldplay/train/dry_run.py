@@ -125,11 +125,15 @@ def _batch(recipe, name, b):
     model, t = _transformer(recipe), recipe.length
     latents = recipe.latents or (
         model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
-    batch = {"latents": torch.empty(b, t, *latents, device=META),
-             "actions": torch.empty(b, t, model.action_channels, device=META),
-             "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
+    batch = {"latents": torch.empty(b, t, *latents, device=META)}
+    if model.action_channels:
+        batch |= {"actions": torch.empty(b, t, model.action_channels, device=META),
+                  "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
+    if model.has_camera:
+        batch |= {"viewmats": torch.empty(b, t, 4, 4, device=META), "focal": torch.empty(b, t, 2, device=META)}
     if model.text_dim:
-        batch["text"] = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
+        rows = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
+        batch |= {"text": rows, "null_text": rows.clone()}
     if name == "causal_ode":
         batch["trajectories"] = torch.empty(b, t, len(NODES) + 1, *latents, dtype=torch.float16, device=META)
     return batch

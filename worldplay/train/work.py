@@ -6,16 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from worldplay.eval.latency import flop_counter
+from worldplay.cost import META, FusedAttention, flop_counter
 from worldplay.models.transformer import Transformer
 from worldplay.train.draws import Draws
-
-META = torch.device("meta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +117,7 @@ def _pass(stage, role, batch, draws):
     def call(role, function, *args, **kwargs):
         return function(stage.models[role], *args, **kwargs)
     batch = {name: torch.empty_like(x, device=META) for name, x in batch.items()}
-    with _gradients_dropped(stage), _FusedAttention():
+    with _gradients_dropped(stage), FusedAttention():
         stage.loss(role, batch, draws, call)[0].backward()
 
 
@@ -158,15 +154,6 @@ def _around_blocks(stage, enter, leave):
     yield
     for hook in hooks:
         hook.remove()
-
-
-class _FusedAttention(TorchFunctionMode):
-    """Full attention by one fused kernel, as on hardware; the meta device would write it out."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function is F.scaled_dot_product_attention:
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **(kwargs or {}))[0]
-        return function(*args, **(kwargs or {}))
 
 
 class _Memory(TorchDispatchMode):

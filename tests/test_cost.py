@@ -1,0 +1,139 @@
+"""The cost of playing: counts without values against published figures, real passes, and the memory of a GPU."""
+from dataclasses import replace
+
+import pytest
+import torch
+
+import test_engine
+import test_wan_worlds
+from worldplay import catalog, checkpoint, opening, runtime
+from worldplay.action import Action
+from worldplay.checkpoint import WorldConfig
+from worldplay.cost import META, Alive, Cost, cost_of, memory_of, part_of
+from worldplay.eval import latency
+from worldplay.opening import load_world
+from worldplay.world import WorldError
+
+GIB = 2**30
+TOKENS, WIDTH, BLOCKS = 30 * 52, 1536, 30  # of the published model at 480 x 832
+
+
+def published(name, **changes):
+    return replace(WorldConfig.from_json(catalog.WORLDS[name].config, name), **changes)
+
+
+def test_counts_are_the_published_ones_with_a_camera():
+    """Compute budget of minWM: chunks of 4 latents, a window of 20, a second branch of attention."""
+    cost = cost_of(published("wan-action"))
+    assert cost.denoise["linear"] / (4 * TOKENS) == pytest.approx(2.642e9, rel=2e-3), "cameras turn keys too"
+    text = 4 * TOKENS * 512 * WIDTH * BLOCKS
+    assert cost.denoise["attention"] / 4 - text == pytest.approx(2 * 8.97e12, rel=1e-3)
+    assert sum(cost.passes(4).values()) == pytest.approx(441e12, rel=5e-3)
+    assert sum(cost.passes(2).values()) == pytest.approx(265e12, rel=5e-3)
+    assert (cost.latents, cost.frames, round(cost.decode / 1e12, 2)) == (4, 16, 0.54)
+
+
+def test_counts_are_the_published_ones_frame_by_frame():
+    """They were estimated with the layer that only a camera has, without the text, and with all of a context pass."""
+    cost, memory = cost_of(published("causal-forcing-2step")), memory_of(published("causal-forcing-2step"))
+    for steps, tflop in ((4, 67.7), (2, 40.6), (1, 27.1)):
+        assert 0.97 * tflop < sum(cost.passes(steps).values()) / 1e12 < tflop
+    assert cost.denoise["linear"] == pytest.approx(4.12e12 - 2 * TOKENS * WIDTH**2 * BLOCKS, rel=1e-3)
+    assert cost.denoise["attention"] - 4 * TOKENS * 512 * WIDTH * BLOCKS == pytest.approx(9.42e12, rel=1e-3)
+    assert cost.commit["linear"] < cost.denoise["linear"], "of the last block only keys and values are made"
+    frame = TOKENS * WIDTH * 2 * BLOCKS
+    assert memory["keys_values"] == 21 * 2 * frame + frame, "21 latents, and the keys of the first one unturned"
+    assert memory["weights"] == 2 * (1_418_996_800 + 11_315_539)
+    assert cost.weight_bytes == 2 * (1_418_996_800 - (4096 + 1 + WIDTH + 1) * WIDTH - BLOCKS * WIDTH * (2 * WIDTH + 3))
+    assert memory["decoder"] / 2**20 == pytest.approx(64, abs=0.5) and memory["text"] / 2**20 == 90
+    assert 0.2 * GIB < memory["work"] < 2 * GIB
+
+
+@pytest.mark.parametrize("make", [
+    lambda: test_wan_worlds.world_of(frames_per_chunk=2, window=6, steps=4), test_wan_worlds.text_only,
+    lambda: test_wan_worlds.world_of(sink=1, sink_position="before_window"), test_engine.float32_world],
+    ids=["chunks", "text", "sink", "actions"])
+def test_counts_are_those_of_a_played_chunk(make):
+    world, counted = make(), []
+    is_video = world.config.codec is None
+    world.reset(**({} if is_video else dict(zip(("frames", "actions"), test_engine.context()))))
+    for _ in range(world.config.window):
+        list(world.step(Action()))
+    with latency._counted(world.transformer, latency.PASSES, counted), \
+            latency._counted(world.codec, ("decode_next",), counted):
+        frames = list(world.step(Action()))
+    cost, steps, latents = cost_of(world.config, torch.float32), world.config.steps, world.config.frames_per_chunk
+    assert counted == [*[sum(cost.denoise.values())] * steps, *[cost.decode] * latents, sum(cost.commit.values())]
+    assert (cost.frames, cost.latents) == (len(frames), latents)
+    held = [*world.transformer.state_dict().values(), *world.codec.state_dict().values()]
+    memory = memory_of(world.config, torch.float32)
+    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.cache.nbytes
+    assert memory["decoder"] == sum(x.nbytes for x in world.decoded or ())
+
+
+def test_the_bound_is_arithmetic_or_memory():
+    cost = Cost(denoise={"linear": 3e12, "attention": 2e12}, commit={"linear": 1e12, "attention": 1e12},
+                decode=5e11, latents=2, frames=8, weight_bytes=10**9, kv_bytes=10**9)
+    rates = {"matmul_tflops": 10.0, "attention_tflops": 5.0}
+    assert cost.bound_fps(1, memory_gbs=1e9, **rates) == pytest.approx(8 / (0.4 + 0.6 + 0.1))
+    assert cost.bound_fps(1, memory_gbs=4.0, **rates) == pytest.approx(8 / (0.5 + 0.6 + 0.1))
+    assert cost.bound_fps(1, memory_gbs=2.0, **rates) == pytest.approx(8 / (1.0 + 1.0 + 0.1))
+
+
+def test_memory_alive_at_one_moment():
+    before = torch.empty(1000, device=META)
+    with Alive(META) as alive:
+        x = before + 1
+        y = x[:10].clone()
+        del x
+        before.add_(1)
+        before.view(10, 100)
+    assert (alive.now, alive.most) == (40, 4040) and y.shape == (10,)
+
+
+@pytest.mark.parametrize("operator, part", [
+    ("aten.addmm", "linear"), ("aten::mm", "linear"), ("aten::bmm", "linear"), ("aten::copy_", "rest"),
+    ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::_efficient_attention_forward", "attention"),
+    ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention")])
+def test_operators_belong_to_a_part(operator, part):
+    assert part_of(operator) == part
+
+
+# A GPU that is too small ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A published world of which nothing but its config.json is there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint.write_json(tmp_path / "config.json", published("causal-forcing-2step").to_json())
+    return tmp_path
+
+
+@pytest.mark.parametrize("left, total, words", [(7, 8, "7.0 GiB of 8.0 GiB are free; this GPU is too small"),
+                                                (7, 24, "7.0 GiB of 24.0 GiB are free; close other programs")])
+def test_a_world_without_room_on_the_gpu_is_refused_before_anything_is_read(folder, monkeypatch, left, total, words):
+    monkeypatch.setattr(runtime, "memory", lambda device: (left * GIB, total * GIB))
+    with pytest.raises(WorldError, match=words) as error:
+        load_world(folder, device="cpu")
+    said = str(error.value)
+    assert error.value.kind == "device" and "\n" not in said and "--device cpu" in said
+    assert "causal-forcing-2step needs 9.5 GiB of GPU memory (weights 2.7 GiB, keys and values of 21 latents 5.8 GiB" in said
+
+
+def test_a_world_with_room_is_opened(folder, monkeypatch):
+    for memory in ((10 * GIB, 24 * GIB), None):
+        monkeypatch.setattr(runtime, "memory", lambda device: memory)
+        with pytest.raises(WorldError) as error:
+            load_world(folder, device="cpu")
+        assert error.value.kind == "not_found", "the text encoder is looked for next"
+
+
+def test_what_is_there_already_needs_no_room(monkeypatch):
+    monkeypatch.setattr(runtime, "memory", lambda device: (7 * GIB, 24 * GIB))
+    opening.check_room(published("causal-forcing-2step"), torch.device("cpu"), held=round(2.66 * GIB))
+
+
+def test_a_world_with_its_own_codec_is_not_weighed(monkeypatch):
+    monkeypatch.setattr(runtime, "memory", lambda device: (0, 1))
+    opening.check_room(test_engine.CONFIG, torch.device("cpu"))
