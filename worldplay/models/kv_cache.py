@@ -10,7 +10,7 @@ from worldplay.models.position import rotate, time_shift
 
 
 class KVCache:
-    """What the next chunk sees of the past, for every layer; only a commit changes it.
+    """What the next chunk sees of the past, for every layer; only a commit changes it. It carries no gradients.
 
     Slots of one frame each: [sink frames][ring of the past][room for the chunk being made]. While the ring is
     not full, the room is right behind the frames it holds; so keys and values are always one contiguous
@@ -81,6 +81,7 @@ class KVCache:
         keys, values   [b t p k d]  of the chunk
         chunks_ahead   1 for the chunk after the one that `keep` has just put away in this layer
         """
+        assert not keys.requires_grad, "a cache is written over, which no graph survives: call it under no_grad"
         size = self.rule.frames_per_chunk
         begin = self._room(self.num_frames + chunks_ahead * size) * self.tokens_per_frame
         end = begin + size * self.tokens_per_frame
