@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,12 +158,12 @@ def test_it_goes_on_past_the_window_and_far_from_where_it_began():
 @pytest.mark.parametrize("script, num_latents", [("w*19", 20), ("w*9,j*10", 20), ("l*2", 4), ("d*5", 8)])
 def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, monkeypatch):
     """Action by action from the first chunk on; only what fills the last chunk up is more."""
-    world, told = world_of(frames_per_chunk=4, window=8), []
+    world, told, of = world_of(frames_per_chunk=4, window=8), [], Cameras.of
 
     def listen(viewmats, focal):
         told.append(viewmats[0].numpy())
-        return Cameras.of(viewmats, focal)
-    monkeypatch.setattr(controls, "Cameras", SimpleNamespace(of=listen))
+        return of(viewmats, focal)
+    monkeypatch.setattr(controls.Cameras, "of", listen)
     actions = parse_script(script, CAMERA_SPACE)
     shown = list(world.rollout(actions))
     poses, made = parse_poses(script), np.concatenate(told)
