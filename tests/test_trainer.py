@@ -80,6 +80,19 @@ def test_gradients_of_micro_batches_add_up(tmp_path):
     assert all(torch.allclose(at_once[name], in_parts[name], atol=1e-5) for name in at_once)
 
 
+def test_held_out_losses_take_no_more_samples_at_once_than_training(tmp_path):
+    def held_out(folder, **loop):
+        stage, sizes = ToyStage(), []
+        loss = stage.loss
+        stage.loss = lambda role, batch, *rest: sizes.append(len(batch["x"])) or loss(role, batch, *rest)
+        run(folder, 2, stage, **loop)
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        last, = [record for record in records if "held_out/loss/student" in record]
+        return {name: x for name, x in last.items() if name.startswith("held_out/")}, max(sizes)
+    at_once, in_parts = held_out(tmp_path / "a"), held_out(tmp_path / "b", micro_batch=1)
+    assert (at_once[1], in_parts[1]) == (4, 1) and in_parts[0] == pytest.approx(at_once[0], rel=1e-5)
+
+
 def test_the_toy_is_learnt(tmp_path):
     torch.manual_seed(0)
     start = Line()(torch.eye(4))

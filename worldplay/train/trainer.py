@@ -20,6 +20,8 @@ from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 
+_SHOWN = 8  # samples that a contact sheet may show
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -215,21 +217,24 @@ class Trainer:
     @torch.no_grad()
     def validate(self):
         """Loss on held-out data and a contact sheet, both with the same draws every time."""
-        draws = Draws(self.config.seed, -1, range(self.config.batch))
-        batch = self._to_device(self.data.batch(draws, held_out=True))
+        def held_out(indices):
+            draws = Draws(self.config.seed, -1, indices)
+            return self._to_device(self.data.batch(draws, held_out=True)), draws
         for model in self.stage.models.values():
             model.eval()
-        role = self.stage.turn(0)
-        loss, extra = self.stage.loss(role, batch, draws, self.call)
-        sheet = self.stage.sheet(batch, draws, self.call)
+        role, batch, values = self.stage.turn(0), self.config.batch, {}
+        for start in range(0, batch, self.micro):  # no more at once than in training
+            loss, extra = self.stage.loss(role, *held_out(range(start, start + self.micro)), self.call)
+            for name, x in {f"loss/{role}": loss, **extra}.items():
+                values[f"held_out/{name}"] = values.get(f"held_out/{name}", 0.0) + float(x) * self.micro / batch
+        sheet = self.stage.sheet(*held_out(range(min(_SHOWN, batch))), self.call)
         for model in self.stage.models.values():
             model.train()
         if self.processes.is_first:
-            values = {f"held_out/loss/{role}": loss, **{f"held_out/{name}": x for name, x in extra.items()}}
-            self.metrics.write(self.stage.name, self.step, {name: float(x) for name, x in values.items()})
+            self.metrics.write(self.stage.name, self.step, values)
             picture = self.metrics.picture(self.stage.name, self.step, sheet)
             log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
-                     " ".join(f"{name.split('/', 1)[1]} {float(x):.4f}" for name, x in values.items()), picture)
+                     " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items()), picture)
 
     def save(self):
         """Write everything the run needs to go on, atomically."""
