@@ -95,6 +95,7 @@ def serve_world(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_a_published_world_from_fetch_to_play(folder):
     hub, arguments = serve_world(folder)

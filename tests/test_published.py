@@ -308,6 +308,7 @@ def test_a_conversion_takes_a_constant_of_memory(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.full_size
 @pytest.mark.parametrize("name", ["wan-action"])
 def test_a_whole_published_world_is_converted_within_the_bound(name, tmp_path):
     world = catalog.WORLDS[name]
