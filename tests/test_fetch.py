@@ -1,6 +1,5 @@
 """Fetching a published world: from a hub on this machine or a cache of it, broken off, refused, and complete."""
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from tests.published_files import COMMIT, TINY, FakeHub, lay_out, serving, tiny_weights
-from worldplay import app, catalog, download, zoo
+from worldplay import catalog, zoo
 from worldplay.__main__ import main
 from worldplay.catalog import Part, PublishedWorld, Source
 from worldplay.fetch import fetch
@@ -324,49 +323,6 @@ def test_a_checkpoint_of_something_else_is_refused(hub):
         zoo.find("first")
 
 
-def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
-    opened, told = [], []
-    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
-    app.load(app.PlayConfig(world="first"), told.append)
-    assert opened == [cache / "worlds/first"] and told[-1] == ""
-    assert any(line.startswith("encoder.pth, 100%") for line in told), told
-    assert any(line.startswith("convert first.pt, ") for line in told), told
-    asked = len(hub.requests)
-    app.load(app.PlayConfig(world="first"), told.append)
-    assert len(opened) == 2 and len(hub.requests) == asked and download.Bar.listener is None
-
-
-def test_play_fetches_nothing_to_train_from(hub, monkeypatch):
-    monkeypatch.setitem(catalog.WORLDS, "first", replace(catalog.WORLDS["first"], few_steps=False))
-    with pytest.raises(WorldError, match="first has not learnt .* it is published to train from"):
-        app.load(app.PlayConfig(world="first"))
-    assert not hub.requests
-
-
-def test_play_opens_a_folder_of_a_published_name_and_fetches_nothing(hub, tmp_path, monkeypatch):
-    folder, opened = tmp_path / "first", []
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(catalog.WORLDS["first"].config))
-    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
-    app.load(app.PlayConfig(world="first"))
-    assert opened == [Path("first")] and not hub.requests
-
-
-@pytest.mark.parametrize("flags, words", [
-    ({"image": Path("gone.png")}, "image gone.png does not exist"), ({"device": "cuda"}, "sees no CUDA device"),
-    ({"prompt": "gone.safetensors"}, "prompt file gone.safetensors does not exist"),
-    ({"prompt": "narrow.safetensors"}, r"\[4, 11\]: expected floating point \[1 to 5, 12\]"),
-    ({}, "a prompt needs ftfy, which is not installed")])
-def test_what_play_lacks_is_said_before_anything_is_fetched(flags, words, hub, monkeypatch):
-    Path("narrow.safetensors").write_bytes(save({"prompt_embeds": torch.ones(4, 11)}))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ftfy" else real(name))
-    with pytest.raises((WorldError, ValueError), match=words):
-        app.load(app.PlayConfig(world="first", **flags))
-    assert not hub.requests
-
-
 def test_only_one_fetch_runs_at_a_time(hub, cache):
     from filelock import FileLock
     cache.mkdir(parents=True)
@@ -378,62 +334,6 @@ def test_an_unknown_name_says_which_there_are(hub):
     words = "'frist' is no published world; did you mean 'first'. there are first, second"
     with pytest.raises(WorldError, match=words):
         fetch("frist")
-
-
-# Broken off -------------------------------------------------------------------------------------------------
-
-
-def test_a_break_in_the_line_is_gone_over(hub, monkeypatch):
-    monkeypatch.setattr(hub_constants, "DOWNLOAD_CHUNK_SIZE", 50)
-    hub.cut_after = [100, 200]
-    fetch("first")
-    assert gets(hub, "encoder.pth") == [None, "bytes=100-", "bytes=300-"]
-
-
-def test_an_interrupted_fetch_goes_on_where_it_stopped(hub, cache, monkeypatch):
-    class Impatient(download.Bar):
-        def update(self, count=1):
-            if str(self.desc).endswith("first.pt"):
-                self.pieces = getattr(self, "pieces", 0) + 1
-                if self.pieces == 3:
-                    raise KeyboardInterrupt
-            return super().update(count)
-    monkeypatch.setattr(hub_constants, "DOWNLOAD_CHUNK_SIZE", 1000)
-    with monkeypatch.context() as patch:
-        patch.setattr(download, "Bar", Impatient)
-        refused("first.pt: interrupted; the same command goes on where it stopped")
-    partial, = Path(hub_constants.HF_HUB_CACHE).rglob("*.incomplete")
-    have = partial.stat().st_size
-    assert 0 < have < len(hub.files["them/forcing/fast++/first.pt"])
-    hub.requests.clear()
-    assert fetch("first")["files"] == 1, "the parts were there already"
-    assert gets(hub, "first.pt") == [f"bytes={have}-"] and not partial.exists()
-
-
-def test_a_pinned_world_goes_on_with_the_same_revision(hub, cache):
-    fetch("first")
-    for file in ("model.safetensors", "config.json"):
-        (cache / "worlds/first" / file).unlink()
-    shutil.rmtree(Path(hub_constants.HF_HUB_CACHE))
-    hub.requests.clear()
-    fetch("first")
-    assert hub.requests and all(f"/resolve/{COMMIT}/" in path for _, path, _ in hub.requests)
-    hub.files["them/forcing/fast++/first.pt"] = pickled({"generator_ema": tiny_weights(seed=9)})
-    for file in ("model.safetensors", "config.json"):
-        (cache / "worlds/first" / file).unlink()
-    shutil.rmtree(Path(hub_constants.HF_HUB_CACHE))
-    refused("first.pt: size .* but .* is expected; it is another file by now")
-
-
-def test_a_world_is_found_only_when_it_is_whole(hub, cache, monkeypatch):
-    def broken(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-    with monkeypatch.context() as patch:
-        patch.setattr("worldplay.published.write_safetensors", broken)
-        refused("first: the disk is full")
-    assert not (cache / "worlds/first/config.json").exists()
-    hub.requests.clear()
-    assert fetch("first")["files"] == 4 and not gets(hub, "encoder.pth"), "it was loaded already"
 
 
 # The command ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import TransformerConfig
+from worldplay.models.weights import check_shapes
 from worldplay.world import RESTORE, WorldError
 
 MAX_SHARD_BYTES = 15 * 2**20
@@ -270,17 +271,6 @@ def load_into(module, tensors, where, *, assign=False):
                  {name: x.shape for name, x in module.state_dict().items()}, where,
                  "its config.json belongs to other weights")
     module.load_state_dict(tensors, assign=assign)
-
-
-def check_shapes(given, wanted, where, remedy):
-    """Both name -> shape; WorldError("bad_checkpoint") naming the first names or shapes of `given` that do not fit."""
-    missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    wrong = sorted(f"{name} {tuple(given[name])} instead of {tuple(wanted[name])}"
-                   for name in wanted.keys() & given.keys() if tuple(given[name]) != tuple(wanted[name]))
-    for problem, names in (("misses", missing), ("has unknown", extra), ("has wrong shapes:", wrong)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; {remedy}")
 
 
 def folder_hash(folder):

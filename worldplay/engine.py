@@ -46,8 +46,9 @@ class DreamWorld:
         self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager", "context_sigma": config.context_sigma,
-                     "env": config.env, "seed": seed, "world_hash": checkpoint.folder_hash(folder) if folder else ""}
+                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
+                     "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
+                     "world_hash": checkpoint.folder_hash(folder) if folder else ""}
         self.controls, self.text = controls_of(config, dtype, device), None
         self._begin()
 

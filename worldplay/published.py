@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from worldplay.checkpoint import check_shapes
 from worldplay.models.transformer import Transformer
+from worldplay.models.weights import check_shapes
 from worldplay.world import WorldError
 
 # what wrappers of a module leave in the names of its parameters

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from worldplay.models.weights import check_shapes
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -159,20 +160,13 @@ def _names(num_layers):
 
 
 def _check(weights, shapes, where):
-    """Raise WorldError unless `weights` are those of `shapes`, name -> shape."""
-    missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
-    wrong = sorted(f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
-                   for name, shape in shapes.items() if name in weights and weights[name].shape != shape)
+    """Raise WorldError unless `weights` are those of `shapes`, name -> shape, all of one number type."""
+    expected = "expected UMT5 as Wan 2.1 publishes it (models_t5_umt5-xxl-enc-bf16.pth)"
+    check_shapes({name: x.shape for name, x in weights.items()}, shapes, where, expected)
     kinds = {x.dtype for x in weights.values()}
-    other = sorted(str(kind).removeprefix("torch.") for kind in kinds)
-    if len(kinds) == 1 and kinds <= {torch.bfloat16, torch.float32}:
-        other = []
-    for problem, names in (("misses", missing), ("has unknown", extra), ("has wrong shapes:", wrong),
-                           ("is neither all bfloat16 nor all float32 but", other)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise WorldError("bad_checkpoint", f"{where} {problem} {', '.join(names[:3])}{more}; expected UMT5 as "
-                             "Wan 2.1 publishes it (models_t5_umt5-xxl-enc-bf16.pth)")
+    if len(kinds) > 1 or not kinds <= {torch.bfloat16, torch.float32}:
+        found = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise WorldError("bad_checkpoint", f"{where} is neither all bfloat16 nor all float32 but {found}; {expected}")
 
 
 def check_packages():
