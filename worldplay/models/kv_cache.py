@@ -90,16 +90,16 @@ class KVCache:
             remembered[:, :, begin:end] = rearrange(x, "b t p k d -> b k (t p) d")
         return slots[0, :, :, :end], slots[1, :, :, :end]
 
-    def keep(self, layer):
-        """Move the chunk in the room of this layer among the remembered frames, over the oldest ones."""
+    def keep(self, layer=slice(None)):
+        """Move the chunk in the room of this layer, or of all, among the remembered frames, over the oldest ones."""
         chunk, window, sink = self.rule.frames_per_chunk, self.rule.window, self.rule.sink
-        start, ring = self.num_frames, window - sink - chunk
+        start, ring, slots = self.num_frames, window - sink - chunk, self._slots[layer]
+        keys = slots[..., 0, :, :, :, :]
         for frame in range(start, start + chunk):
             source = self._room(start) + frame - start
-            slots = self._slots[layer]
             if frame < sink:
                 if self._sink_keys is not None:
-                    self._frame(self._sink_keys[layer], frame).copy_(self._frame(slots[0], source))
+                    self._frame(self._sink_keys[layer], frame).copy_(self._frame(keys, source))
             elif frame >= start + chunk - ring:
                 target = sink + (frame - sink) % ring
                 if target != source:
@@ -107,7 +107,7 @@ class KVCache:
         shift = self.rule.sink_shift(start + chunk)
         if self._sink_keys is not None and shift:
             turn = time_shift(shift, self._slots.shape[-1], self._slots.device)
-            self._slots[layer, 0, :, :, :sink * self.tokens_per_frame] = rotate(self._sink_keys[layer], turn)
+            keys[..., :sink * self.tokens_per_frame, :] = rotate(self._sink_keys[layer], turn)
 
     def advance(self, frame):
         """Count the chunk at time position `frame` as committed, after `keep` in every layer."""

@@ -160,14 +160,9 @@ class Transformer(nn.Module):
         cache.check(frame, x.shape[1])
         tokens, time, rotary = self._chunk(x, sigma, cache, frame, actions, action_mask, columns, cameras)
         last = len(self.blocks) - 1
-
-        def attention(layer, q, k, v):
-            out = cache.attend(layer, q, k, v)
-            cache.keep(layer)
-            return out
-        tokens = self._blocks(tokens, time, rotary, lambda layer: partial(attention, layer), text, last)
-        cache.extend(last, *self.blocks[last].keys_values(tokens, self._modulation(time), rotary))
-        cache.keep(last)
+        tokens = self._blocks(tokens, time, rotary, lambda layer: partial(cache.attend, layer), text, last)
+        cache.extend(last, *self.blocks[last].ask(tokens, self._modulation(time), rotary)[1:])
+        cache.keep()
         cache.advance(frame)
 
     def commit_and_denoise(self, clean, clean_sigma, noisy, sigma, cache, *, frame, actions=None,
