@@ -29,8 +29,8 @@ def test_transforms_alone():
 
     def by_token(function, x):
         return rearrange(function(rearrange(x, "b k p d -> b p 1 k d")), "b p 1 k d -> b k p d")
-    close(by_token(cameras.asking, case["in.q"]), case["out.q"], case)
-    close(by_token(cameras.received, case["in.o"]), case["out.o"], case)
+    close(by_token(lambda x: transform(cameras.matrices.mT, x), case["in.q"]), case["out.q"], case)
+    close(by_token(lambda x: transform(cameras.matrices, x), case["in.o"]), case["out.o"], case)
     for name in ("k", "v"):
         close(by_token(lambda x: transform(cameras.inverses, x), case[f"in.{name}"]), case[f"out.{name}"], case)
 

@@ -7,7 +7,7 @@ from einops import rearrange
 from worldplay import runtime
 from worldplay.models.attention import attend
 from worldplay.models.position import rotate, time_shift
-from worldplay.models.prope import Cameras, rigid_inverse, transform
+from worldplay.models.prope import Cameras, rigid_inverse
 
 
 class FramePlaces:
@@ -18,13 +18,14 @@ class FramePlaces:
 
     def __init__(self, rule):
         self.rule = rule
-        self._held, self._own, self._views = {}, {}, []
+        self._held, self._own, self._views, self._branches = {}, {}, [], None
 
-    def see(self, before, start, rotary, cameras):
+    def see(self, before, start, rotary, cameras, branches):
         """Take the places of the chunk beginning at frame `start`, or of more than one, ahead of `attend`.
 
-        before   numbers of the frames that each chunk finds in the cache, in order: a list per chunk
-        rotary   [b t p 1 d/2 2] of all their frames; cameras: Cameras of them, None leaves that branch away
+        before    numbers of the frames that each chunk finds in the cache, in order: a list per chunk
+        rotary    [b t p 1 d/2 2] of all their frames; cameras: Cameras of them, None leaves that branch away
+        branches  Branches by which `attend` makes both
 
             Raises ValueError where remembered frames have cameras and these have none, or the reverse.
         """
@@ -33,7 +34,7 @@ class FramePlaces:
         self._own = {start + i: _Place(turn, None if cameras is None else cameras.inverses[:, i].double())
                      for i, turn in enumerate(rotary.unbind(dim=1))}
         size, places = self.rule.frames_per_chunk, self._held | self._own
-        self._views = []
+        self._views, self._branches = [], branches
         for i, remembered in enumerate(before):
             own = slice(i * size, (i + 1) * size)
             begin = start + own.start
@@ -49,12 +50,13 @@ class FramePlaces:
         chunks_ahead  1 for the second chunk of `see`
         Returns       [b t p k|2k d]
         """
-        view = self._views[chunks_ahead]
-        turned = attend(rotate(q, view.rotary), rotate(keys, view.key_rotary), values)
+        view, branches = self._views[chunks_ahead], self._branches
         if view.cameras is None:
-            return turned
-        past = (self._by_camera(x, view.inverses) for x in (keys, values))
-        return torch.cat([turned, view.cameras.received(attend(view.cameras.asking(q), *past))], dim=3)
+            return attend(rotate(q, view.rotary), rotate(keys, view.key_rotary), values)
+        turned, asking = branches.queries(q, view.rotary, view.cameras.matrices)
+        turned_keys, *past = branches.pasts(keys, values, view.key_rotary, view.inverses)
+        seen = branches.found(view.cameras.matrices, attend(asking, *past))
+        return torch.cat([attend(turned, turned_keys, values), seen], dim=3)
 
     def advance(self, remembered):
         """Remember these frames, old ones and the first chunk of `see`, and no others."""
@@ -79,10 +81,6 @@ class FramePlaces:
             return place
         turn = time_shift(shift, 2 * place.turn.shape[-2], place.turn.device)
         return place._replace(turn=rotate(place.turn.flatten(-2), turn[0]).unflatten(-1, (-1, 2)))
-
-    def _by_camera(self, x, inverses):
-        frames = rearrange(x, "b k (t p) d -> b t p k d", t=inverses.shape[1])
-        return rearrange(transform(inverses, frames), "b t p k d -> b k (t p) d")
 
 
 class _Place(NamedTuple):

@@ -57,15 +57,15 @@ class KVCache:
             raise ValueError(f"frame {frame} is not the next one: the cache holds the past of frame "
                              f"{self.first_frame + self.num_frames}")
 
-    def see(self, rotary, cameras):
+    def see(self, rotary, cameras, branches):
         """Tell where the chunk's frames are, and those of one more chunk if need be; for a transformer with a camera.
 
-        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch away
+        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch away; branches: Branches
 
             Raises ValueError where some frames have cameras and others have none.
         """
         starts = range(self.num_frames, self.num_frames + rotary.shape[1], self.rule.frames_per_chunk)
-        self._places.see([self._frames(start) for start in starts], self.num_frames, rotary, cameras)
+        self._places.see([self._frames(start) for start in starts], self.num_frames, rotary, cameras, branches)
 
     def attend(self, layer, q, keys, values, chunks_ahead=0):
         """What queries q [b t p k d] of a chunk get from the past and from their own chunk; the rest as for `extend`.

@@ -13,7 +13,7 @@ from worldplay.models.attention import FrameRule, causal_attention
 from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
 from worldplay.models.position import frame_rotary
-from worldplay.models.prope import causal_branches
+from worldplay.models.prope import Branches, causal_branches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config, self.causal_attention, self.checkpoint_activations = config, "chunks", False
+        self.branches = Branches()
         self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, config.patch_size, config.patch_size)
         self.text_embedding = None
         if config.text_dim:
@@ -216,7 +217,7 @@ class Transformer(nn.Module):
         times = torch.arange(frame, frame + x.shape[1], device=x.device)
         rotary = frame_rotary(times, self._grid(x), self.config.head_dim, columns)
         if self.config.has_camera:
-            cache.see(rotary, cameras)
+            cache.see(rotary, cameras, self.branches)
             rotary = None
         return self._tokens(x), self._time(x, sigma, actions, known), rotary
 
