@@ -24,7 +24,7 @@ from worldplay.client.worker import Reset, begin
 from worldplay.clip import ClipWorld
 from worldplay.clip_parts import check_target, recover
 from worldplay.log import log_path, run_command
-from worldplay.options import Steps
+from worldplay.options import PassPath, Steps
 from worldplay.scene import image_scene
 from worldplay.world import WorldError
 
@@ -50,6 +50,9 @@ class PlayConfig:
     """Of all randomness: the same seed and actions give the same frames."""
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
+    path: PassPath = "auto"
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and in a window
+    on a GPU compiled code takes over while you play."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -77,15 +80,15 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "record": None}
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto", "record": None}
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            idle = [flag for flag, default in {"image": None, "prompt": None, "steps": None, "device": "auto"}.items()
-                    if getattr(self, flag) != default]
+            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto"}
+            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
             if self.seed < 0:
@@ -147,10 +150,17 @@ def load(config, tell=lambda line: None):
     try:
         _load_torch_unlocked()
         from worldplay.opening import load_world
-        return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
+        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+    if config.path == "compiled":
+        tell("compiling code for this world, which is kept for the next time")
+        world.compile(wait=True)
+        tell("")
+    elif config.path == "auto" and not config.headless and world.device.type != "cpu":
+        world.compile()
+    return world
 
 
 def _check_before_fetch(config, published):

@@ -166,6 +166,17 @@ class Clip:
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
 
     @property
+    def paths(self):
+        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"] says it."""
+        found = [*self.sidecar.get("paths", ()),
+                 *((record["step"], record["path"]) for record in self.sidecar["frames"] if record.get("path"))]
+        steps = {}
+        for step, path in found:
+            if not steps or path != list(steps.values())[-1]:
+                steps[int(step)] = str(path)
+        return steps
+
+    @property
     def start(self):
         """uint8 [n H W 3], the frames the branch began from, or None when it began from a scene."""
         return None if self.sidecar["start"] is None else _unpack(self.sidecar["start"])
@@ -239,7 +250,7 @@ def _check_sidecar(clip):
     for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
         if name not in sidecar:
             raise KeyError(name)
-    dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
+    dict(sidecar["info"]), clip.action_space, clip.start, clip.paths  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     height, width = sidecar["frame_size"]

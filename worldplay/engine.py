@@ -1,16 +1,21 @@
 """A World made of transformer, codec, KV cache and sampler: it dreams a frame or more for every action."""
+import logging
+
 import numpy as np
 import torch
 from einops import rearrange
 
 from worldplay import checkpoint, runtime
 from worldplay.action import Action
+from worldplay.compiled import CompiledCode, Passes, uninstall
 from worldplay.controls import controls_of
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.scene import Scene, load_scene
 from worldplay.world import RESTORE, WorldError
+
+log = logging.getLogger(__name__)
 
 TEXT = "text"  # the scene of a world that begins from its prompt alone
 CONTEXT_STEP = 1000  # the sampling step that names the noise of a committed context frame in frame_noise
@@ -50,6 +55,8 @@ class DreamWorld:
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": checkpoint.folder_hash(folder) if folder else ""}
         self.controls, self.text = controls_of(config, dtype, device), None
+        self._code, self._takes_over = None, False
+        uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self._begin()
 
     # The World contract
@@ -76,6 +83,7 @@ class DreamWorld:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
         self.info["note"] = ""
+        self._take_over()
         self._begin()
         self.has_begun = True
         if is_from_text:
@@ -106,9 +114,35 @@ class DreamWorld:
             yield from shown
 
     def close(self):
-        """Nothing is held open."""
+        """Code that is still being compiled is given up; nothing else is held open."""
+        if self._code is not None:
+            self._code.close()
 
     # Beyond the contract
+
+    def compile(self, *, wait=False):
+        """Run passes by compiled code: from the chunk on before which it is there, or, with `wait`, from the next one.
+
+        info["path"] says which of the two ran, "eager" or "compiled": their frames differ by rounding.
+
+            Raises WorldError("device") where it cannot be had, with `wait`; otherwise the log says so, and play goes on.
+        """
+        h, w = self.config.latent_shape[1:]
+        self._code = CompiledCode(Passes(
+            config=self.config.transformer, num_frames=self.config.frames_per_chunk, window=self.config.window,
+            num_tokens=self.config.transformer.num_tokens(h, w), dtype=self.info["dtype"], device=self.device.type))
+        self._takes_over = not wait
+        if wait:
+            self._code.wait()
+            self.take_path("compiled")
+
+    def take_path(self, path):
+        """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`."""
+        if path == "compiled":
+            self._code.install(self.transformer)
+        else:
+            uninstall(self.transformer)
+        self.info["path"], self._takes_over = path, False
 
     @torch.inference_mode()
     def walk(self, actions):
@@ -195,6 +229,19 @@ class DreamWorld:
 
     # Inside
 
+    def _take_over(self):
+        """Let compiled code that has become ready run from here on."""
+        if not self._takes_over:
+            return
+        try:
+            if self._code.is_ready():
+                self.take_path("compiled")
+            elif self._code.problem:
+                self._code.wait()
+        except WorldError as problem:
+            self._takes_over = False
+            log.warning("%s; it is played as it is", problem)
+
     def _walk(self, actions):
         """Yield the frames of every action, uint8 [n H W 3], each of a latent of its own."""
         size = self.config.frames_per_chunk
@@ -215,6 +262,7 @@ class DreamWorld:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if not self.has_begun:
             raise WorldError("ended", "reset the world before the first step")
+        self._take_over()
         conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
         self.is_mid_step = True
         x0 = self._sample(self.cache, conditions, 1, self.frame,

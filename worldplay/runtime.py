@@ -67,13 +67,23 @@ def device_name(device):
     """What the hardware calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def instructions(device):
+    """What code compiled for the device is made for: the hardware, and which of its instructions are used."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_capability(device)}"
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor():
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
     except (OSError, StopIteration):
         import platform
-        model = platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} threads"
+        return platform.processor() or platform.machine()
 
 
 def synchronize(device):

@@ -42,7 +42,7 @@ class Recorder:
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
         self._actions, self._number, self._header = [], 0, None
-        self._prompts = {}  # {step: text}
+        self._prompts, self._paths = {}, {}  # {step: text}, {step: how passes ran from it on}
         self._shown = None  # (frame, its step, its times)
 
     @property
@@ -64,6 +64,7 @@ class Recorder:
             self._header = describe(self.world, start=frames)
         self._header["is_rollout"] = is_rollout
         self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
+        self._paths = {0: self.world.info.get("path")}
         if was_recording:
             self.start(self._folder / self._new_name())
 
@@ -79,6 +80,9 @@ class Recorder:
         """The player saw a frame of the last step; `times` as in ClipWriter.add."""
         self._number += 1
         self._shown = (frame, len(self._actions) - 1, times)
+        path = times.get("path")
+        if path and path != list(self._paths.values())[-1]:
+            self._paths[len(self._actions) - 1] = path
         if self._writer:
             self._add_shown()
 
@@ -90,7 +94,8 @@ class Recorder:
     def start(self, path):
         """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
         shown = self._shown[1]
-        self._writer = ClipWriter(path, self._header, actions=self._actions[:shown + 1], first=self._number,
+        header = self._header | {"paths": list(self._paths.items())}
+        self._writer = ClipWriter(path, header, actions=self._actions[:shown + 1], first=self._number,
                                   prompts={step: text for step, text in self._prompts.items() if step <= shown})
         self._add_shown()
 

@@ -1,4 +1,5 @@
 """A recorded clip made again from its actions, and compared with what was recorded."""
+import logging
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -12,6 +13,8 @@ from worldplay.clip_parts import check_target
 from worldplay.envs import open_env
 from worldplay.eval.fidelity import psnr
 from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
 
 
 def run_replay(path, *, world=None, out=None, device="auto"):
@@ -66,6 +69,11 @@ def open_for(clip, name, device):
         world.set_prompt(prompt)
     if clip.prompts:
         world.set_prompt(sidecar["info"]["prompt"])
+    if "compiled" in clip.paths.values():
+        try:
+            world.compile(wait=True)
+        except WorldError as problem:
+            log.warning("%s was played by compiled code: %s; what differs is told below", clip.path.name, problem)
     return world
 
 
@@ -81,19 +89,34 @@ def _steps(clip, world):
     """The start's last frame and the frames of every step, a list of lists."""
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+    follow = _path_follower(clip, world)
+    follow(0)
     shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
     prompts = clip.prompts
     for step, action in enumerate(clip.actions[1:], 1):
         if step in prompts:
             world.set_prompt(prompts[step])
+        follow(step)
         shown.append(list(world.step(action)))
     return shown
 
 
 def _rollout(clip, world):
     """The same of a clip whose world was told all actions ahead."""
+    _path_follower(clip, world)(0)
     start, *others = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
     return [start[-1:], *others]
+
+
+def _path_follower(clip, world):
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can."""
+    can, paths = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
+
+    def follow(step):
+        path = paths.get(step)
+        if path in can and path != world.info["path"]:
+            world.take_path(path)
+    return follow
 
 
 def compare(recorded, replayed):
