@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from worldplay import __version__
 from worldplay.log import leave, run_command
-from worldplay.options import Steps
+from worldplay.options import PassPath, Steps
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
@@ -230,6 +230,9 @@ class Bench:
     """Where the model runs."""
     steps: Steps = None
     """Sampling steps per frame; none is the world's own number."""
+    path: PassPath = "auto"
+    """How passes run: eager, compiled, or auto: eager on a processor, compiled on a GPU; there a Wan-size random world is
+    measured both ways."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
@@ -244,7 +247,8 @@ class Bench:
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
         if is_wan_size:
-            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device, track=track)
+            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
+                                              path=self.path, track=track)
             if self.json:
                 return figures
             print(throughput.table(figures))
@@ -253,6 +257,8 @@ class Bench:
         world = random_world(configs[0], device=self.device) if self.random else load_world(
             self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
+        if "compiled" in throughput.paths(self.path, world.device):
+            world.compile(wait=True)
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
