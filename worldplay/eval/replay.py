@@ -1,4 +1,5 @@
 """A recorded clip made again from its actions, and compared with what was recorded."""
+import logging
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -12,6 +13,8 @@ from worldplay.clip_parts import check_target
 from worldplay.envs import open_env
 from worldplay.eval.fidelity import psnr
 from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
 
 
 def run_replay(path, *, world=None, out=None, device="auto"):
@@ -62,11 +65,20 @@ def open_for(clip, name, device):
     if found != played:
         raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
                          f"here it is {found}; name the folder of the other with --world")
+    _compare_attention(clip, world)
     for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
         world.set_prompt(prompt)
     if clip.prompts:
         world.set_prompt(sidecar["info"]["prompt"])
     return world
+
+
+def _compare_attention(clip, world):
+    """Say so where this machine's attention rounds otherwise than the one that the clip was played on."""
+    played, found = clip.sidecar["info"].get("attention"), world.info["attention"]
+    if played not in (None, found):  # older clips do not say
+        log.warning("clip %s was played with attention by %s on %s, here it is by %s: frames may differ a little",
+                    clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
 def replay_frames(clip, world):
