@@ -11,7 +11,8 @@ from worldplay.eval import latency, throughput
 from worldplay.opening import random_configs, random_world
 from worldplay.world import WorldError
 
-RATES = {"copy_gbs": 10.0, "matmul_tflops": 0.1, "attention_tflops": 0.05}
+RATES = {"copy_gbs": 10.0, "matmul_tflops": 0.1, "attention_tflops": 0.05,
+         "attention_tflops_at": {"60 x 420": {"sdpa": 0.04}}}
 
 
 def toy(config):

@@ -318,6 +318,8 @@ def _report(figures, as_json):
 
 
 def _text(value):
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "".join(f"\n  {name:<22}{_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
         return "  ".join(f"{name} {_text(part)}" for name, part in value.items())
     return f"{value:.3f}" if isinstance(value, float) else str(value)

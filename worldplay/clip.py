@@ -275,7 +275,7 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
-from worldplay import catalog, checkpoint, prompts, runtime, zoo
+from worldplay import attention_backend, catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
 from worldplay.cost import codec_of, memory_of
 from worldplay.engine import DreamWorld
-from worldplay.models.attention import backend as attention_backend
+from worldplay.models.attention import AttentionShape
 from worldplay.models.codec import ImageCodec
 from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer
@@ -86,9 +86,10 @@ def random_world(config, *, device="auto", seed=0):
 
 def same_networks(world, config):
     """The world of another WorldConfig, of the same sizes, on the networks and with the text of this one."""
+    attention = _attention(config, world.device, world.dtype)
     other = DreamWorld(config, world.transformer, world.codec, device=world.device, dtype=world.dtype,
                        dtype_reason=world.info["dtype_reason"], seed=world.seed)
-    other.text = world.text
+    other.text, other.info["attention"] = world.text, attention
     return other
 
 
@@ -197,11 +198,22 @@ def _empty(make):
 
 def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
     dtype, dtype_reason = runtime.pick_dtype(device)
+    attention = _attention(config, device, dtype)
     log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
-             str(dtype).removeprefix("torch."), dtype_reason,
-             attention_backend(device, dtype, config.transformer.head_dim))
-    return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
-                      seed=seed, folder=folder, parts=parts)
+             str(dtype).removeprefix("torch."), dtype_reason, attention)
+    world = DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
+                       seed=seed, folder=folder, parts=parts)
+    world.info["attention"] = attention
+    return world
+
+
+def _attention(config, device, dtype):
+    """Name of what attention runs by once the window is full."""
+    sizes = config.transformer
+    tokens = sizes.num_tokens(*config.latent_shape[1:])
+    shape = AttentionShape(device.type, dtype, sizes.num_heads, sizes.head_dim, config.frames_per_chunk * tokens,
+                           config.window * tokens)
+    return attention_backend.choose(shape, device)
 
 
 class _NothingDrawn(TorchFunctionMode):

@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from worldplay import runtime
+from worldplay.attention_backend import measure
 from worldplay.cost import flop_counter
 from worldplay.envs.players import PLAYERS
+from worldplay.models.attention import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
-_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path")
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
 _PROFILED = 50  # frames
 PASSES = ("denoise", "commit", "commit_and_denoise")
 
@@ -100,22 +102,35 @@ def passes(world, actions):
 
 
 def ceilings(device, dtype):
-    """{copy_gbs, matmul_tflops, attention_tflops} of this machine, medians on random data.
+    """{copy_gbs, matmul_tflops, attention_tflops, attention_tflops_at} of this machine, medians on random data.
 
-    copy_gbs          10^9 bytes read and written a second by a large copy
-    matmul_tflops     10^12 operations a second of a large square matrix product in dtype
-    attention_tflops  the same of full attention over many tokens in dtype
+    copy_gbs             10^9 bytes read and written a second by a large copy
+    matmul_tflops        10^12 operations a second of a large square matrix product in dtype
+    attention_tflops     the same of full attention over many tokens in dtype, by its fastest backend
+    attention_tflops_at  {"QUERIES x KEYS": {backend: the same, or why it is out}} in tokens: latents of Wan 2.1 1.3B at
+                         480 x 832, one or a chunk of 4, against windows of 7, 9 and 21; on a processor smaller ones
     """
-    tokens, heads = (2048, 4) if device.type == "cpu" else (16384, 12)
-    source = torch.randn(2**26 if device.type == "cpu" else 2**28, device=device)
+    is_cpu = device.type == "cpu"
+    tokens, heads = (2048, 4) if is_cpu else (16384, 12)
+    source = torch.randn(2**26 if is_cpu else 2**28, device=device)
     copy = torch.empty_like(source)
     copy_ms = _median_ms(lambda: copy.copy_(source), device)
     num_bytes = 2 * source.nbytes
     del source, copy
-    q, k, v = (torch.randn(1, heads, tokens, 128, device=device, dtype=dtype) for _ in range(3))
-    attention_ms = _median_ms(lambda: F.scaled_dot_product_attention(q, k, v), device)
+    large = attention_tflops(device, dtype, heads, tokens, tokens)
+    latent, heads = (60, 2) if is_cpu else (1560, 12)
     return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": matmul_tflops(device, dtype),
-            "attention_tflops": 4 * heads * tokens**2 * 128 / attention_ms / 1e9}
+            "attention_tflops": max(rate for rate in large.values() if isinstance(rate, float)),
+            "attention_tflops_at": {f"{chunk * latent} x {window * latent}": attention_tflops(
+                device, dtype, heads, chunk * latent, window * latent) for chunk in (1, 4) for window in (7, 9, 21)}}
+
+
+def attention_tflops(device, dtype, num_heads, num_queries, num_keys, head_dim=128):
+    """{backend: 10^12 operations a second of full attention of a size in dtype, or why it is out}."""
+    times = measure(AttentionShape(device.type, dtype, num_heads, head_dim, num_queries, num_keys), device)
+    runtime.release_memory(device)
+    flops = 4 * num_heads * num_queries * num_keys * head_dim
+    return {name: flops / ms / 1e9 if isinstance(ms, float) else ms for name, ms in times.items()}
 
 
 def matmul_tflops(device, dtype, repeats=20):

@@ -65,6 +65,7 @@ def open_for(clip, name, device):
     if found != played:
         raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
                          f"here it is {found}; name the folder of the other with --world")
+    _compare_attention(clip, world)
     for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
         world.set_prompt(prompt)
     if clip.prompts:
@@ -75,6 +76,14 @@ def open_for(clip, name, device):
         except WorldError as problem:
             log.warning("%s was played by compiled code: %s; what differs is told below", clip.path.name, problem)
     return world
+
+
+def _compare_attention(clip, world):
+    """Say so where this machine's attention rounds otherwise than the one that the clip was played on."""
+    played, found = clip.sidecar["info"].get("attention"), world.info["attention"]
+    if played not in (None, found):  # older clips do not say
+        log.warning("clip %s was played with attention by %s on %s, here it is by %s: frames may differ a little",
+                    clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
 def replay_frames(clip, world):

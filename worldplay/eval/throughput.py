@@ -140,7 +140,8 @@ def _figures(world, cost, rates, frames):
         bare = frame_figures(frame_seconds(np.array(_play(world, 1 + probed))[:, 1], cost.frames))
     passes = _passes(world, cost, rates, probed)
     bound = cost.bound_fps(steps, **_bounds(rates))
-    return {"frames": len(ready) - cost.frames, **speed, "fps_without_decode": bare["fps"], "first_frame_ms": first_ms,
+    return {"attention": world.info["attention"], "frames": len(ready) - cost.frames, **speed,
+            "fps_without_decode": bare["fps"], "first_frame_ms": first_ms,
             "latency_ms": percentiles(1000 * latency[::cost.frames]), **passes, "bound_fps": bound,
             "bound_share": speed["fps"] / bound, "peak_memory_mib": runtime.peak_memory_mib(world.device)}
 
@@ -207,8 +208,11 @@ def table(figures):
     scaled = "SCALED DOWN for a processor, no figure of the full size: " if figures["is_scaled_down"] else ""
     lines += [f"{figures['world']} with random weights, {scaled}{sizes}",
               f"{figures['device_name']}, {figures['dtype']}; of this run: copy {figures['copy_gbs']:.3g} GB/s, matrices "
-              f"{figures['matmul_tflops']:.3g}, attention {figures['attention_tflops']:.3g} TFLOP/s", ""]
-    rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest", "decode ms",
+              f"{figures['matmul_tflops']:.3g}, attention {figures['attention_tflops']:.3g} TFLOP/s",
+              *(f"attention over {tokens} tokens: {_rates(rates)}"
+                for tokens, rates in figures["attention_tflops_at"].items()), ""]
+    rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest",
+             "decode ms",
              "TFLOP/s", "of", "bound fps", "share", "peak MiB")]
     rows += [_measured_row(entry) for entry in figures["configs"]]
     lines += [*_columns(rows), "", "Counted at full size in bfloat16, the window full; the bounds of named machines are "
@@ -221,6 +225,11 @@ def table(figures):
         "all", "linear", "attention", "decode")), *(f"{x:.2f}" for x in entry["pass_reads_gb"].values()),
         f"{entry['memory_mib']['all']:.0f}", *(f"{entry['bound_fps'][name]:.1f}" for name in machines)) for entry in full]
     return "\n".join([*lines, *_columns(rows)])
+
+
+def _rates(rates):
+    return ", ".join(f"{name} {rate:.3g}" if isinstance(rate, float) else f"{name} out ({rate})"
+                     for name, rate in rates.items())
 
 
 def _measured_row(entry):
