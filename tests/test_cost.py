@@ -94,7 +94,13 @@ def test_memory_alive_at_one_moment():
 @pytest.mark.parametrize("operator, part", [
     ("aten.addmm", "linear"), ("aten::mm", "linear"), ("aten::bmm", "linear"), ("aten::copy_", "rest"),
     ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::_efficient_attention_forward", "attention"),
-    ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention")])
+    ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention"),
+    ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT", "linear"), ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "linear"),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu>", "linear"),
+    ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >", "attention"),
+    ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "attention"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x128", "attention"),
+    ("triton_poi_fused_add_mul_3", "rest"), ("Memcpy DtoD (Device -> Device)", "rest")])
 def test_operators_belong_to_a_part(operator, part):
     assert part_of(operator) == part
 

@@ -1,19 +1,22 @@
 """The shipped world on a CUDA device, beside the CPU: the same world, at a flat cost."""
 import warnings
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import worldplay
 from parity import video_codec
+from worldplay.action import Action
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.fidelity import psnr
 from worldplay.eval import throughput
 from worldplay import attention_backend
 from worldplay.eval.latency import bench, ceilings
 from worldplay.models.attention import BACKENDS, AttentionShape, FrameRule, causal_attention
-from worldplay.opening import random_configs
+from worldplay.opening import random_configs, random_world
 from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -120,3 +123,22 @@ def test_the_fastest_attention_is_one_that_runs():
     name, times = fastest_attention(torch.device("cuda"), torch.bfloat16, rule=FrameRule(window=8), batch=2, num_frames=20,
                                     num_tokens=50, num_heads=4, head_dim=64)
     assert name in ("chunks", "flex") and all(isinstance(ms, float) for ms in times.values())
+
+
+def test_compiled_passes_are_the_written_ones():
+    world = worldplay.load_world(device="cuda", seed=3)
+    world.compile(wait=True)
+    space = world.action_space
+    world.reset()
+    frames = np.stack([frame for vector in PLAYERS["explorer"](space, 4, 0) for frame in world.step(space.decode(vector))])
+    assert world.info["path"] == "compiled" and psnr(frames, walk("cuda")[:4]).min() > 30
+
+
+@pytest.mark.parametrize("name", ["wan-action", "causal-forcing-2step"])
+def test_a_world_with_text_and_camera_compiles(name):
+    """The process that makes the code compares every part with what it was made of."""
+    config = replace(throughput.scaled_down(random_configs(name)[0]), window=8)
+    world = random_world(config, device="cuda")
+    world.compile(wait=True)
+    world.reset("text")
+    assert np.stack([frame for _ in range(4) for frame in world.step(Action())]).std() > 0

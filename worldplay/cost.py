@@ -17,6 +17,9 @@ from worldplay.models.transformer import Transformer, fuse_for_inference
 
 META = torch.device("meta")
 PARTS = ("linear", "attention")  # of a pass: what multiplies; products by the matrices of cameras are among the first
+# In names of operators and kernels; of products of matrices: cuBLAS, CUTLASS, and code of torch's compiler.
+_ATTENTION = ("attention", "flash", "fmha", "sdpa")
+_PRODUCT = ("gemm", "gemv", "nvjet", "cutlass", "xmma", "splitk", "triton_tem")
 _TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")  # used when a prompt is set
 
 
@@ -113,12 +116,12 @@ def flop_parts(counter):
     return parts
 
 
-def part_of(operator):
-    """Which of PARTS an operator, "aten.NAME" or "aten::NAME", belongs to, or "rest"."""
-    name = operator.replace("::", ".").split(".", 1)[-1]
-    if "attention" in name or "flash" in operator or "fmha" in name:
+def part_of(name):
+    """Which of PARTS an operator, "aten.NAME" or "aten::NAME", or a GPU's kernel belongs to, or "rest"."""
+    operator, name = name.replace("::", ".").split(".", 1)[-1], name.lower()
+    if any(word in name for word in _ATTENTION):
         return "attention"
-    return "linear" if name in ("addmm", "mm", "bmm", "baddbmm") else "rest"
+    return "linear" if operator in ("addmm", "mm", "bmm", "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
 
 
 class FusedAttention(TorchFunctionMode):
