@@ -211,9 +211,9 @@ def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier
     student, (batch, draws) = spread(), batch_and_draws()
     asked, denoise = [], student.denoise
 
-    def watched(x, sigma, cache, **conditions):
-        asked.append((conditions["frame"], x.shape[1]))
-        return denoise(x, sigma, cache, **conditions)
+    def watched(x, sigma, cache, chunk, *text):
+        asked.append((chunk.frame, x.shape[1]))
+        return denoise(x, sigma, cache, chunk, *text)
     student.denoise = watched
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import test_camera_attention
+from passes import commit, denoise
 from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401 (a fixture)
 from worldplay import compiled, runtime
 from worldplay.app import main as play
@@ -145,8 +146,8 @@ def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
         for frame in range(6):
             part = test_camera_attention.part_of(inputs, slice(frame, frame + 1))
             told = {"cameras": part["cameras"], "text": text}
-            out.append(model.denoise(part["noisy"], part["sigma"], cache, frame=frame, **told))
-            model.commit(part["clean"], part["clean_sigma"], cache, frame=frame, **told)
+            out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=frame, **told))
+            commit(model, part["clean"], part["clean_sigma"], cache, frame=frame, **told)
         return torch.cat(out, dim=1)
     with torch.inference_mode():
         expected = played()

@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 
 from parity import FOLDER, cases, close, description, load_case, network
+from passes import commit, denoise
 from test_parity_transformer import check, new_cache
 from worldplay.action import parse_script
 from worldplay.camera import (CAMERA_SPACE, REFERENCE_INTRINSICS, TRAINING_INTRINSICS, is_trained, parse_poses,
@@ -66,9 +67,9 @@ def test_cached_calls(name):
     flows = []
     for x, t, start, following in zip(case["in.x"], case["in.t"], starts, [*starts[1:], None]):
         told = {"frame": start, "text": text, "cameras": cameras.of_frames(slice(start, start + chunk))}
-        flows.append(model.denoise(x, t.double() / 1000, cache, **told))
+        flows.append(denoise(model, x, t.double() / 1000, cache, **told))
         if following != start:
-            model.commit(x, t.double() / 1000, cache, **told)
+            commit(model, x, t.double() / 1000, cache, **told)
     check(case, torch.stack(flows), case["in.x"])
 
 
@@ -87,9 +88,9 @@ def test_sampling_loop(name):
             return rearrange(next(renoise), "(b t) c h w -> b t c h w", b=b) if step else start
 
         def velocity(x, sigma):
-            return model.denoise(x, sigma, cache, **told)
+            return denoise(model, x, sigma, cache, **told)
         latents.append(sample_frame(velocity, draw, warp(params["denoising_step_list"])))
-        model.commit(latents[-1], 0.0, cache, **told)
+        commit(model, latents[-1], 0.0, cache, **told)
     close(torch.cat(latents, dim=1), case["out.latents"], case)
 
 

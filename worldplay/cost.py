@@ -183,7 +183,8 @@ def _full_window(config, num_layers, dtype):
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
         conditions, told = controls.conditions(told, torch.zeros(1, size, config.action_space.num_channels), frame)
-        passes = [torch.inference_mode()(partial(run, x, 0.5, cache, frame=frame, text=text, **conditions))
+        chunk = transformer.place(cache, x.shape, frame=frame, **conditions)
+        passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]
         if frame < config.window:
             passes[1]()

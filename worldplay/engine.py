@@ -210,7 +210,8 @@ class DreamWorld:
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
                 each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
-                made = [self._sample(cache, conditions, b, i - skipped, self.sigmas) for conditions in each]
+                made = [self._sample(cache, self._place(cache, b, i - skipped, conditions), b, self.sigmas)
+                        for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
             vectors = actions[:, chunk]
@@ -219,7 +220,7 @@ class DreamWorld:
             conditions, told = self.controls.conditions(told, vectors, i - skipped)
             pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
             latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
-            self._write(cache, latents, conditions, i - skipped)
+            self._write(cache, latents, self._place(cache, b, i - skipped, conditions))
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -265,11 +266,12 @@ class DreamWorld:
         self._take_over()
         conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
         self.is_mid_step = True
-        x0 = self._sample(self.cache, conditions, 1, self.frame,
+        placed = self._place(self.cache, 1, self.frame, conditions)
+        x0 = self._sample(self.cache, placed, 1,
                           self.first_sigmas if self.frame == self.first_made else self.sigmas)
         for latent in x0[0]:
             yield self._decode(latent)
-        self._commit(x0, conditions, told)
+        self._commit(x0, placed, told)
         self.is_mid_step = False
 
     def _remember(self, frames, actions):
@@ -285,32 +287,38 @@ class DreamWorld:
         vectors = self._vectors(actions)
         for i in range(0, latents.shape[1], self.config.frames_per_chunk):
             chunk = slice(i, i + self.config.frames_per_chunk)
-            self._commit(latents[:, chunk], *self.controls.conditions(self.told, vectors[:, chunk], self.frame))
+            conditions, told = self.controls.conditions(self.told, vectors[:, chunk], self.frame)
+            self._commit(latents[:, chunk], self._place(self.cache, 1, self.frame, conditions), told)
 
     def _decode(self, latent):
         """uint8 [n H W 3]: the frames of the next latent [c h w]."""
         frames, self.decoded = self.codec.decode_next(latent[None], self.decoded)
         return to_uint8(frames)[0].cpu().numpy()
 
-    def _sample(self, cache, conditions, batch, frame, sigmas):
-        """x0 [b t c h w] of the chunk at `frame`."""
+    def _place(self, cache, batch, frame, conditions):
+        """The Chunk at `frame`, for all passes over it."""
+        shape = batch, self.config.frames_per_chunk, *self.config.latent_shape
+        return self.transformer.place(cache, shape, frame=frame, **conditions)
+
+    def _sample(self, cache, placed, batch, sigmas):
+        """x0 [b t c h w] of a Chunk."""
         def velocity(x, sigma):
-            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, placed, self.text)
 
         def noise(step):
-            return self._noise(frame, step).expand(batch, -1, -1, -1, -1)
+            return self._noise(placed.frame, step).expand(batch, -1, -1, -1, -1)
         return sample_frame(velocity, noise, sigmas)
 
-    def _commit(self, x0, conditions, told):
+    def _commit(self, x0, placed, told):
         """Write the chunk at self.frame to the cache and move on to the next one."""
-        self._write(self.cache, x0, conditions, self.frame)
+        self._write(self.cache, x0, placed)
         self.told = self.controls.settle(told, self.cache)
         self.frame += self.config.frames_per_chunk
 
-    def _write(self, cache, x0, conditions, frame):
+    def _write(self, cache, x0, placed):
         sigma = self.config.context_sigma
-        context = add_noise(x0.float(), self._noise(frame, CONTEXT_STEP), sigma) if sigma else x0
-        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
+        context = add_noise(x0.float(), self._noise(placed.frame, CONTEXT_STEP), sigma) if sigma else x0
+        self.transformer.commit(context.to(self.dtype), sigma, cache, placed, self.text)
 
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""

@@ -121,6 +121,10 @@ class Block(nn.Module):
         shift, scale, gate = self.rows(modulation)[3:]
         return torch.addcmul(x, gate, self.ffn(self.modulated(x, shift, scale)))
 
+    def keys_values(self, x, modulation, rotary):
+        """Only the keys and values, for a pass that ends there; no part of `forward`, inside which none is gathered anew."""
+        return self.ask(x, modulation, rotary)[1:]
+
     def text_keys_values(self, rows):
         """Keys and values of embedded text rows for the block's cross-attention; see CrossAttention."""
         return self.cross_attn.keys_values(rows)
