@@ -91,7 +91,7 @@ def test_play_equals_whole_sequences(size):
     world = world_of(frames_per_chunk=size, window=3 * size)
     shown = [world.reset(), *play(world, WALK[:8])]
     model, codec = spread(MODEL), video_codec("taehv")
-    walked = [action for action in WALK[:8] for _ in range(size)]
+    walked = [action.share(size) for action in WALK[:8] for _ in range(size)]
     poses = viewmats([Action()] * (size - 1) + walked)
     latents = torch.zeros(1, 0, 16, SIZE[0] // 8, SIZE[1] // 8)
     for chunk in range(9):
@@ -147,6 +147,17 @@ def test_an_unusual_movement_is_noted():
     assert not world.info["note"], "it was of the time before"
 
 
+def test_the_mouse_turns_a_chunk_as_far_as_the_hand_did_and_the_keys_as_long_as_they_are_held():
+    world = world_of(frames_per_chunk=4, window=8)
+    for action, degrees, is_noted in ((Action(look=(3, 0)), 3, True), (Action(look=(12, 0)), 12, False),
+                                      (Action(look=(90, 0)), 12, False), (Action({"l"}), 12, False)):
+        world.reset()
+        play(world, [action])
+        forward = world.told.pose[:3, 2]
+        assert np.degrees(np.arctan2(forward[0], forward[2])) == pytest.approx(degrees), action
+        assert bool(world.info["note"]) == is_noted, "full speed is what the networks have seen"
+
+
 def test_it_goes_on_past_the_window_and_far_from_where_it_began():
     world = world_of()
     world.reset()
@@ -173,8 +184,8 @@ def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, m
 
 def test_steps_and_a_rollout_of_the_same_actions_are_one_world():
     world = world_of(frames_per_chunk=2, window=6)
-    stepped = np.concatenate([world.reset(), *play(world, WALK[:3])])
-    rolled = list(world.rollout([Action(), *(action for action in WALK[:3] for _ in range(2))]))
+    stepped = np.concatenate([world.reset(), *play(world, WALK[:4])])
+    rolled = list(world.rollout([Action(), *(action.share(2) for action in WALK[:4] for _ in range(2))]))
     assert np.array_equal(stepped, np.concatenate(rolled))
 
 

@@ -30,7 +30,7 @@ class WorldConfig:
     fps                  frames of world time per second
     steps                sampling steps per frame by default; the first frame takes first_steps
     window, sink         frames attended to: sink + past + those being made
-    frames_per_chunk     frames made together, all under one action
+    frames_per_chunk     frames made together, in play under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
     codec                sizes of its own image codec; None: it takes the part named "codec"

@@ -161,6 +161,11 @@ class Clip:
         return [_action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
+    def latents_per_action(self):
+        """Latents that share an action: several where a chunk-wise world was played step by step."""
+        return 1 if self.sidecar.get("is_rollout") else int(self.sidecar["info"].get("frames_per_chunk", 1))
+
+    @property
     def prompts(self):
         """{step: text} since the last reset, by the first step made under a text; the start's own is in `info`."""
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
@@ -242,6 +247,8 @@ def _check_sidecar(clip):
     dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
+    if clip.latents_per_action < 1:
+        raise ValueError("info: frames_per_chunk must be above 0")
     height, width = sidecar["frame_size"]
     if not min(height, width, sidecar["fps"]) > 0:
         raise ValueError("frame_size and fps must be above 0")

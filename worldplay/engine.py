@@ -100,9 +100,15 @@ class DreamWorld:
 
     @torch.inference_mode()
     def step(self, action):
-        """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
-        self.info["note"] = self.controls.note(action)
-        for shown in self._make([action] * self.config.frames_per_chunk):
+        """See World.step: sample, decode, yield; then write the frames' clean context to the cache.
+
+        Each latent of a chunk has the action's share: what a hand turns while one is made is no more for being made
+        into several. So an action may turn by the look limit for every latent (ActionSpace.over).
+        """
+        size = self.config.frames_per_chunk
+        share = action.share(size)
+        self.info["note"] = self.controls.note(share)
+        for shown in self._make([share] * size):
             yield from shown
 
     def close(self):
@@ -114,7 +120,7 @@ class DreamWorld:
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for those who know them ahead, as an evaluation.
 
-        A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
+        A frame of a chunk then has its own action, where `step` divides one among them. The last chunk is
         filled up with the last action; frames beyond it are not shown.
         """
         for shown in self._walk(actions):

@@ -54,7 +54,9 @@ class World(Protocol):
         """
 
     def step(self, action: Action) -> Iterator[np.ndarray]:
-        """Yield the frames, uint8 [H W 3] RGB, that this action causes: one, or the n of one latent.
+        """Yield the frames, uint8 [H W 3] RGB, that this action causes: one, or the n of one latent or of several.
+
+        Where info has "frames_per_chunk", so many latents share the action, and its look is their sum.
 
         The frame is yielded as soon as it exists; bookkeeping follows when the iterator is asked again. An
         iterator that was not run to its end is a WorldError("unfinished_step") on the next call.
