@@ -40,9 +40,10 @@ class CameraRig:
     def step(self, action):
         """The rig one latent later: it turns first, then moves along its new axes.
 
-        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move at most STEP units in all.
+        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move STEP units along each, so a
+        diagonal one is longer.
 
-        Source: minWM, Wan21 camera trajectories; there a diagonal move has the full step along both axes.
+        Source: minWM, Wan21 camera trajectories.
         """
         move, (yaw, pitch) = _motion(action)
         pose = self.pose.copy()
@@ -61,7 +62,7 @@ class CameraRig:
 
 
 def is_trained(action):
-    """Whether a step is one of the training data's: one motion at full speed, neither none nor two, and not up or down."""
+    """Whether a step is one of the training data's: one motion at full speed, not none or two, not up or down."""
     move, turn = _motion(action)
     motions = np.abs([*move, *turn])
     return np.count_nonzero(motions) == 1 and not move[1] and np.isclose(motions.max(), STEP if move.any() else TURN)
@@ -95,9 +96,13 @@ def parse_poses(text):
 
 def _motion(action):
     """(units [3] along the camera's axes, degrees (yaw right, pitch down)) of one step."""
-    move = np.sum([_MOVES[key] for key in action.keys if key in _MOVES] or [(0, 0, 0)], axis=0, dtype=np.float64)
-    turn = TURN * np.sum([_TURNS[key] for key in action.keys if key in _TURNS] or [(0, 0)], axis=0) + action.look
-    return STEP * move / max(1.0, np.linalg.norm(move)), turn.clip(-TURN, TURN)
+    move = STEP * _sum(_MOVES, action.keys, 3)
+    turn = TURN * _sum(_TURNS, action.keys, 2) + action.look
+    return move, turn.clip(-TURN, TURN)
+
+
+def _sum(table, keys, length):
+    return np.sum([table[key] for key in keys if key in table] or [[0] * length], axis=0, dtype=np.float64)
 
 
 def _inverse(pose):
