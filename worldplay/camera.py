@@ -11,9 +11,9 @@ STEP = 0.08  # units that the camera moves in one latent at full speed
 TURN = 3.0  # degrees that it turns then
 REACH = 4.0  # units from the anchor beyond which float32, and bfloat16 the more, begins to feel the way
 
-# (fx, fy) over (width, height) of the picture
-TRAINING_INTRINSICS = (0.5050505, 0.89786756)  # of the published training data
-REFERENCE_INTRINSICS = (0.5, 0.5)  # of the published sampling script
+# (fx, fy) over (width, height) of the picture in the published training data: square pixels at 16:9. The published
+# sampling script takes 0.5 for both.
+TRAINING_INTRINSICS = (0.5050505, 0.89786756)
 
 # what the training data holds; a rig also knows u and down, which lift and lower the camera
 CAMERA_SPACE = ActionSpace(("w", "s", "a", "d", "i", "j", "k", "l"), look_limit=TURN, look_axes=2)
