@@ -256,6 +256,35 @@ def test_a_script_plays_it_into_a_clip_that_replays(frames_per_chunk, start, fol
     assert json.loads(replayed.stdout)["is_equal"]
 
 
+def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_path, monkeypatch):
+    """The actions that were to come had a part in the chunk's frames that were shown."""
+    checkpoint.write_json(folder / "config.json", replace(CONFIG, frames_per_chunk=4, window=8).to_json())
+    rows, clip, decode, made = tmp_path / "rows.safetensors", tmp_path / "clip.mp4", DreamWorld._decode, []
+
+    def breaking(world, latent):
+        if len(made) == 6:
+            raise WorldError("device", "the device went away; plug it in again")
+        made.append(latent)
+        return decode(world, latent)
+    with monkeypatch.context() as patch:
+        patch.setattr(DreamWorld, "_decode", breaking)
+        assert app.main([str(folder), "--headless", "--script", "w*4,l*1,d*2,j*20", "--prompt", str(rows), "--device",
+                         "cpu", "--out", str(clip)]) == 1
+    cut = read_clip(clip)
+    assert cut.num_frames == 1 + 5 * 4 and cut.actions == [Action(), *parse_script("w*4,l*1,d*2,j*20", CAMERA_SPACE)]
+    monkeypatch.setattr(DreamWorld, "_decode", lambda world, latent: made.append(latent) or decode(world, latent))
+    made.clear()
+    again = tmp_path / "again.mp4"
+    assert run_replay(clip, world=str(folder), device="cpu", out=str(again))["is_equal"]
+    assert len(made) == 6, "what lies beyond its end is not made"
+    assert read_clip(again).actions == cut.actions
+
+    sidecar = clip.with_suffix(".json")
+    fields = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(fields | {"actions": fields["actions"][:6]}))  # those of the frames alone
+    assert not run_replay(clip, world=str(folder), device="cpu")["is_equal"]
+
+
 def test_a_recording_under_several_texts_replays(folder, tmp_path):
     """One text before it began, one during it, one more after a reset; replayed without them it is another world."""
     files = [tmp_path / f"{name}.safetensors" for name in ("rows", "before", "during")]

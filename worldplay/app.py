@@ -240,10 +240,10 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not that of a whole chunk
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not a whole chunk's
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
-    recorder.branch(request, next(shown), is_rollout=is_rollout)
+    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
     recorder.start(config.out.with_suffix(""))
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()

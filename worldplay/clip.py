@@ -50,7 +50,8 @@ class ClipWriter:
     def __init__(self, path, header, *, actions, first, prompts=None):
         """path without a suffix; header from `describe`.
 
-        actions  every Action of the branch so far; actions[0] is the null action of the start
+        actions  every Action of the branch so far, of a rollout those to come too; actions[0] is the null action of
+                 the start
         first    number on the branch of the first frame that `add` will get
         prompts  {step: text}, the texts given since the start, each with the first of those actions made under it
 
@@ -145,8 +146,9 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset; `prompts`, the texts given since then; `frames`,
-              one record per video frame, whose `step` is the index of the action that caused it
+              branch played; `actions`, all since the last reset, of a rollout all it was told; `prompts`, the texts
+              given since then; `frames`, one record per video frame, whose `step` is the index of the action that
+              caused it
     """
     path: Path
     sidecar: dict
@@ -157,7 +159,7 @@ class Clip:
 
     @property
     def actions(self):
-        """list of Action since the last reset; actions[0] is null, actions[i] was the i-th step's."""
+        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th step's."""
         return [_action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
