@@ -182,10 +182,21 @@ def _configs():
 def _is_ours(config):
     """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
     try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
+        fields = _fields(config)
     except (OSError, ValueError):
         return True
     return isinstance(fields, dict) and "action_space" in fields
+
+
+def _fields(config):
+    """What a config.json holds, read once for as long as it is the same file; OSError or ValueError where it cannot."""
+    facts = config.stat()
+    return _read(config, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+
+
+@cache
+def _read(path, *version):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -204,7 +215,7 @@ def _choice(name, named):
 def _card(name, folder, is_default):
     path = folder / "config.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = _fields(path)
         height, width = fields["frame_size"]
         return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
                     fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
