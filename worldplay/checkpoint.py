@@ -15,7 +15,7 @@ from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import TransformerConfig
-from worldplay.models.weights import check_shapes
+from worldplay.models.weights import check_shapes, fingerprint
 from worldplay.world import RESTORE, WorldError
 
 MAX_SHARD_BYTES = 15 * 2**20
@@ -273,15 +273,40 @@ def load_into(module, tensors, where, *, assign=False):
     module.load_state_dict(tensors, assign=assign)
 
 
-def folder_hash(folder):
-    """Short hex digest of what decides the frames of a world: its files, or where fetched ones come from."""
+def world_hash(folder, config, codec):
+    """Short hex digest of what decides the frames of a world under given actions, text rows, steps and seed.
+
+    config  its WorldConfig; codec: file of the codec that decodes them
+
+    A world that was trained here is all of its files. One that was fetched has a card beside its weights, whose words
+    may change and grow: of that only what makes another frame counts (_deciding).
+    """
     folder = Path(folder)
-    names = ("config.json", "lock.json") if (folder / "lock.json").is_file() else ("config.json", "model", "codec")
+    if (folder / "lock.json").is_file():
+        told = [_deciding(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name.startswith(names):
+        if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+# fields of a WorldConfig that leave its frames as they are: words, what a clip says itself (steps, text), and names of
+# files whose content counts
+_NOT_DECIDING = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
+
+
+def _deciding(config):
+    """Fields of a WorldConfig that decide its frames; without those at their defaults, so that one added later, which
+    then means what was before it, changes nothing."""
+    chosen = {name: value for name, value in _chosen(config).items() if name not in _NOT_DECIDING}
+    return chosen | {"transformer": _chosen(config.transformer)}
+
+
+def _chosen(sizes):
+    given = {each.name: (getattr(sizes, each.name), each.default) for each in fields(sizes)}
+    return {name: value for name, (value, default) in given.items() if value != default}
 
 
 def _shards(tensors):

@@ -48,7 +48,7 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
-                     "world_hash": checkpoint.folder_hash(folder) if folder else ""}
+                     "world_hash": checkpoint.world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.controls, self.text = controls_of(config, dtype, device), None
         self._begin()
 

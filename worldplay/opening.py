@@ -118,12 +118,15 @@ class Parts:
     def __init__(self, config, device):
         self.config, self.device = config, device
 
+    def codec_file(self, folder):
+        """Where the weights of its codec lie."""
+        return self._part("codec") / "model.safetensors" if self.config.codec is None else folder / "codec.safetensors"
+
     def codec(self, folder):
         """The codec that its frames are decoded with, on the CPU."""
+        path = self.codec_file(folder)
         if self.config.codec is not None:
-            path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = self._part("codec") / "model.safetensors"
         codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from worldplay import runtime
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer, warn_if_cut
+from worldplay.models.weights import fingerprint
 from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
@@ -61,24 +62,10 @@ def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_t
 
 
 def _cache_file(text, weights, tokenizer, config):
-    encoder = [_fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
+    encoder = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
     told = json.dumps([_FORMAT, text, encoder, config.max_tokens])
     folder = platformdirs.user_cache_path("worldplay", appauthor=False) / "prompts"
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
-
-
-def _fingerprint(path, num_blocks=256, block_size=4096):
-    """Tells weights from other weights, wherever the file lies: its size and blocks all through it.
-
-    All of an 11 GB file would take half a minute to hash, at every start.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        for i in range(num_blocks):
-            file.seek(i * max(0, size - block_size) // (num_blocks - 1))
-            digest.update(file.read(block_size))
-    return digest.hexdigest()
 
 
 def _cached(path, config):
