@@ -58,12 +58,14 @@ class Fetch:
     """Its name."""
     vae: bool = False
     """Also the full Wan video codec, finer and slower than the small one."""
+    no_text: bool = False
+    """Without the text encoder, for play --prompt with files of text rows."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.fetch import fetch
-        made = fetch(self.world, with_vae=self.vae)
+        made = fetch(self.world, with_text=not self.no_text, with_vae=self.vae)
         if self.json:
             return made
         if made["was_complete"]:

@@ -35,12 +35,13 @@ class Job:
         return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
 
 
-def fetch(name, *, with_vae=False, tell=None):
+def fetch(name, *, with_text=True, with_vae=False, tell=None):
     """Load a world of catalog.WORLDS, and the parts it needs, into zoo.user_cache(), from where a call broke off.
 
-    with_vae  also the parts that it can do without (`more_parts`)
-    tell      function of a line that says how far it is, called a few times a second at most
-    Returns   figures: world, folder, was_complete, files, loaded_mib, seconds
+    with_text  also the text encoder, which a world does without where files give it text rows
+    with_vae   also the parts that it can do without (`more_parts`)
+    tell       function of a line that says how far it is, called a few times a second at most
+    Returns    figures: world, folder, was_complete, files, loaded_mib, seconds
 
         Raises WorldError for a name that is unknown and a file that holds something else, OSError in one line for
         all that can happen to a download (see `download.load`) and for a disk without room.
@@ -52,7 +53,7 @@ def fetch(name, *, with_vae=False, tell=None):
     start, world = time.monotonic(), _world(name)
     folder = _folder(world)
     with _one_line(name), _alone(), _heard_by(tell):
-        jobs = [job for job in _jobs(world, with_vae) if not job.target.is_file()]
+        jobs = [job for job in _jobs(world, with_text, with_vae) if not job.target.is_file()]
         was_complete = not jobs and (folder / "config.json").is_file()
         if jobs:
             log.info("%s: %s; licence: %s", world.name, world.summary, world.licence)
@@ -64,7 +65,7 @@ def fetch(name, *, with_vae=False, tell=None):
             _pin(job, at.source)
         for job, at in zip(jobs, located):
             _make(job, at)
-        if not was_complete:
+        if not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "config.json", world.config)
     return {"world": world.name, "folder": str(folder), "was_complete": was_complete, "files": len(jobs),
@@ -81,8 +82,10 @@ def _world(name):
                      f"{', '.join(catalog.WORLDS)}")
 
 
-def _jobs(world, with_vae):
-    parts = [catalog.PARTS[name] for name in (*world.parts, *(world.more_parts if with_vae else ()))]
+def _jobs(world, with_text, with_vae):
+    left_out = set() if with_text else {world.config["parts"]["text"]}
+    names = [name for name in (*world.parts, *(world.more_parts if with_vae else ())) if name not in left_out]
+    parts = [catalog.PARTS[name] for name in names]
     return [*(Job(owner=part, target=_folder(part) / file, source=source)
               for part in parts for file, source in part.files.items()),
             Job(owner=world, target=_folder(world) / "model.safetensors", source=world.source)]
