@@ -365,7 +365,7 @@ def fetched(folder, tmp_path):
 @pytest.mark.parametrize("damage, file", [(b"\x00" * 50, "model.safetensors"), (b"{", "config.json")])
 def test_a_damaged_file_that_was_fetched_is_to_be_fetched_again(damage, file, fetched, tmp_path):
     (fetched("wan-action") / file).write_bytes(damage)
-    with pytest.raises(WorldError, match="once it is deleted, python -m worldplay fetch") as caught:
+    with pytest.raises(WorldError, match="; delete it, then python -m worldplay fetch wan-action loads it") as caught:
         worldplay.load_world("wan-action", prompt=str(tmp_path / "rows.safetensors"))
     assert file in str(caught.value) and "repository" not in str(caught.value)
 

@@ -55,7 +55,7 @@ class Worlds:
 class Fetch:
     """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a break."""
     world: Annotated[Positional[str], arg(metavar="NAME")]
-    """Its name."""
+    """Its name, or that of a part alone that worlds share, such as wan-vae."""
     vae: bool = False
     """Also the full Wan video codec, finer and slower than the small one."""
     no_text: bool = False

@@ -41,12 +41,13 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
     device, reason = runtime.pick_device(device)
     check_room(config, device)
     parts = Parts(config, device)
+    codec = parts.codec(folder)
     if config.transformer.text_dim:
         prompt = config.prompt if prompt is None else prompt
         rows = parts.text_rows(prompt)  # first: the encoder is larger than the world, and gone before it comes
     path = folder / "model.safetensors"
     transformer = _filled(lambda: Transformer(config.transformer), checkpoint.load_weights(path), path)
-    world = _open(config, transformer, parts.codec(folder), parts, device, reason, steps, seed, folder)
+    world = _open(config, transformer, codec, parts, device, reason, steps, seed, folder)
     if config.transformer.text_dim:
         world.set_prompt(prompt, rows)
     return world
@@ -120,7 +121,9 @@ class Parts:
 
     def codec_file(self, folder):
         """Where the weights of its codec lie."""
-        return self._part("codec") / "model.safetensors" if self.config.codec is None else folder / "codec.safetensors"
+        if self.config.codec is not None:
+            return folder / "codec.safetensors"
+        return self._part("codec") / "model.safetensors"
 
     def codec(self, folder):
         """The codec that its frames are decoded with, on the CPU."""
@@ -138,9 +141,8 @@ class Parts:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
             path = self._part("vae") / "model.safetensors"
-        except WorldError:
-            log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
-                     self.config.name)
+        except WorldError as error:
+            log.info("the start is encoded by the small codec: %s", error)
             return None
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
@@ -155,13 +157,15 @@ class Parts:
         try:
             encoder = self._part("text")
         except WorldError as error:
-            raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
+            raise WorldError(error.kind,
+                             f"{error}, or play --prompt with a .safetensors file of text rows") from None
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
 
     def _part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
         if role not in self.config.parts:
-            raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
+            raise WorldError("not_found", f"the config.json of {self.config.name} names no part for its {role}; "
+                             f'add "{role}" to "parts" there, with one of {", ".join(catalog.PARTS)}')
         return zoo.find_part(self.config.parts[role])
 
 
