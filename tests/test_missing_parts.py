@@ -68,8 +68,8 @@ def said(ask, caplog):
     (TOKENIZER, None, lambda: parts().text_rows("a hall"), "is missing (text)"),
     (TEXT, b"torn", lambda: parts().text_rows("a hall"), "cannot be read"),
     (TOKENIZER, b"{", lambda: parts().text_rows("a hall"), "is no tokenizer"),
-    (VAE, None, lambda: parts().encoder(), "the start is encoded by the small codec: "),
-    (VAE, b"torn", lambda: parts().encoder(), "cannot be read")], ids=lambda x: x if isinstance(x, str) else "")
+    (VAE, None, lambda: parts().encoder(1), "the start is encoded by the small codec: "),
+    (VAE, b"torn", lambda: parts().encoder(1), "cannot be read")], ids=lambda x: x if isinstance(x, str) else "")
 def test_the_line_says_what_and_where_and_the_command_in_it_mends_it(file, content, ask, words, second, caplog):
     path = second / file
     was = path.read_bytes()

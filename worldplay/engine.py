@@ -236,7 +236,7 @@ class DreamWorld:
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
-            encoder = self._parts and self._parts.encoder()
+            encoder = self._parts and self._parts.encoder(len(frames))
             latents = (encoder or self.codec).encode(to_float(pixels)[None])
             for latent in latents[0]:
                 self._decode(latent)  # what a video codec remembers of them

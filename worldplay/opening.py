@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from worldplay import catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
-from worldplay.cost import codec_of, memory_of
+from worldplay.cost import codec_of, encoding_memory_of, memory_of
 from worldplay.engine import DreamWorld
 from worldplay.models.attention import backend as attention_backend
 from worldplay.models.codec import ImageCodec
@@ -134,8 +134,8 @@ class Parts:
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
-    def encoder(self):
-        """The VideoCodec that a start is encoded with: the full one where it is here."""
+    def encoder(self, num_frames):
+        """The full VideoCodec, to encode a start of so many frames; None where it is not here or finds no room."""
         world = catalog.WORLDS.get(self.config.name)
         if world and not world.image_start:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
@@ -144,10 +144,18 @@ class Parts:
         except WorldError as error:
             log.info("the start is encoded by the small codec: %s", error)
             return None
+        dtype, _ = runtime.pick_dtype(self.device)
+        needed = encoding_memory_of(self.config, num_frames, dtype) + _KERNELS
+        runtime.release_memory(self.device)  # what play has left over counts as free
+        if not runtime.has_room(self.device, needed):
+            left, total = runtime.memory(self.device)
+            log.info("the start is encoded by the small codec: the full one needs %s of GPU memory, and %s of %s are "
+                     "free", _gib(needed), _gib(left), _gib(total))
+            return None
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
-        return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
+        return vae.to(self.device, dtype).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
         """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
