@@ -256,6 +256,22 @@ def test_a_script_plays_it_into_a_clip_that_replays(frames_per_chunk, start, fol
     assert json.loads(replayed.stdout)["is_equal"]
 
 
+def test_a_replay_says_that_another_codec_encodes_the_start(folder, tmp_path, monkeypatch, caplog):
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "red.png")
+    clip, rows = tmp_path / "clip.mp4", str(tmp_path / "rows.safetensors")
+    assert app.main([str(folder), "--headless", "--script", "w*1", "--prompt", rows, "--device", "cpu", "--image",
+                     str(tmp_path / "red.png"), "--out", str(clip)]) == 0
+    assert read_clip(clip).sidecar["info"]["start_codec"] == "small"
+    assert run_replay(clip, world=str(folder), device="cpu")["is_equal"] and "began from a picture" not in caplog.text
+
+    class Darker:
+        def encode(self, frames):
+            return video_codec("taehv").encode(frames / 2)
+    monkeypatch.setattr("worldplay.opening.Parts.encoder", lambda *_: Darker())
+    assert not run_replay(clip, world=str(folder), device="cpu")["is_equal"]
+    assert "picture that the small codec encoded, here the full one did" in caplog.text
+
+
 def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_path, monkeypatch):
     """The actions that were to come had a part in the chunk's frames that were shown."""
     checkpoint.write_json(folder / "config.json", replace(CONFIG, frames_per_chunk=4, window=8).to_json())

@@ -75,7 +75,7 @@ class DreamWorld:
         if not is_from_text:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
-        self.info["note"] = ""
+        self.info |= {"note": "", "start_codec": None}
         self._begin()
         self.has_begun = True
         if is_from_text:
@@ -237,6 +237,7 @@ class DreamWorld:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
             encoder = self._parts and self._parts.encoder(len(frames))
+            self.info["start_codec"] = "full" if encoder else "small"
             latents = (encoder or self.codec).encode(to_float(pixels)[None])
             for latent in latents[0]:
                 self._decode(latent)  # what a video codec remembers of them

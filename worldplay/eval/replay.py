@@ -1,4 +1,5 @@
 """A recorded clip made again from its actions, and compared with what was recorded."""
+import logging
 import tempfile
 from collections import deque
 from itertools import chain, islice
@@ -13,6 +14,8 @@ from worldplay.clip_parts import check_target
 from worldplay.envs import open_env
 from worldplay.eval.fidelity import psnr
 from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
 
 
 def run_replay(path, *, world=None, out=None, device="auto"):
@@ -82,6 +85,7 @@ def _steps(clip, world):
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
     yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
+    _warn_of_codec(clip, world)
     prompts = clip.prompts
     for step, action in enumerate(clip.actions[1:], 1):
         if step in prompts:
@@ -93,7 +97,16 @@ def _rollout(clip, world):
     """The same of a clip whose world was told all actions ahead."""
     shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
+    _warn_of_codec(clip, world)
     yield from shown
+
+
+def _warn_of_codec(clip, world):
+    """Say why frames differ: which codec encodes a start depends on what was fetched and has room."""
+    then, now = (info.get("start_codec") for info in (clip.sidecar["info"], world.info))
+    if then and then != now:
+        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one did: frames differ",
+                    clip.path.name, then, now)
 
 
 def compare(recorded, replayed):
