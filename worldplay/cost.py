@@ -95,8 +95,8 @@ def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
     """Bytes that the full codec holds while it encodes a start of so many frames, its weights included."""
     with META:
         codec = WanVAE(WanVAEConfig()).to(dtype)
-    with Alive(META) as encoding:
-        codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))  # from then on all is alike
+    with Alive(META) as encoding:  # from the third latent on all are alike
+        codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))
     return _nbytes(codec.state_dict().values()) + encoding.most
 
 

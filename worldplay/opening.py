@@ -145,12 +145,7 @@ class Parts:
             log.info("the start is encoded by the small codec: %s", error)
             return None
         dtype, _ = runtime.pick_dtype(self.device)
-        needed = encoding_memory_of(self.config, num_frames, dtype) + _KERNELS
-        runtime.release_memory(self.device)  # what play has left over counts as free
-        if not runtime.has_room(self.device, needed):
-            left, total = runtime.memory(self.device)
-            log.info("the start is encoded by the small codec: the full one needs %s of GPU memory, and %s of %s are "
-                     "free", _gib(needed), _gib(left), _gib(total))
+        if not self._has_room_to_encode(num_frames, dtype):
             return None
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
@@ -168,6 +163,19 @@ class Parts:
             raise WorldError(error.kind,
                              f"{error}, or play --prompt with a .safetensors file of text rows") from None
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
+
+    def _has_room_to_encode(self, num_frames, dtype):
+        """Whether the full codec finds room beside the world; where it does not, one line says so."""
+        runtime.release_memory(self.device)  # what play has left over counts as free
+        found = runtime.memory(self.device)
+        if found is None:
+            return True
+        left, total = found
+        needed = encoding_memory_of(self.config, num_frames, dtype) + _KERNELS
+        if needed > left:
+            log.info("the start is encoded by the small codec: the full one needs %s of GPU memory, and %s of %s are "
+                     "free", _gib(needed), _gib(left), _gib(total))
+        return needed <= left
 
     def _part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
