@@ -10,8 +10,9 @@ from parity import FOLDER, cases, close, description, load_case, network
 from passes import commit, denoise
 from test_parity_transformer import check, new_cache
 from worldplay.action import parse_script
-from worldplay.camera import (CAMERA_SPACE, REFERENCE_INTRINSICS, TRAINING_INTRINSICS, is_trained, parse_poses,
-                              viewmats)
+from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, is_trained, parse_poses, viewmats
+from worldplay.catalog import WORLDS
+from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import sample_frame, warp
 from worldplay.models.prope import Cameras, transform
 
@@ -124,10 +125,12 @@ def test_a_script_walks_as_the_pose_string_does(text):
     assert np.array_equal(viewmats(actions), parse_poses(text)) and all(map(is_trained, actions))
 
 
-def test_intrinsics():
-    for mine, published in ((TRAINING_INTRINSICS, "default_K"), (REFERENCE_INTRINSICS, "sampling_script_K")):
-        matrix = TRAJECTORIES[published]
-        assert mine == pytest.approx((matrix[0][0], matrix[1][1]), abs=1e-7)
+def test_every_published_world_with_a_camera_has_that_of_its_training_data():
+    (fx, _, _), (_, fy, _), _ = TRAJECTORIES["default_K"]
+    assert TRAINING_INTRINSICS == pytest.approx((fx, fy), abs=1e-7)
+    for world in WORLDS.values():
+        expected = TRAINING_INTRINSICS if world.conditioning == "camera + text" else None
+        assert WorldConfig.from_json(world.config, world.name).intrinsics == expected
 
 
 def test_every_case_is_run():

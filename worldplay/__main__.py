@@ -55,15 +55,17 @@ class Worlds:
 class Fetch:
     """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a break."""
     world: Annotated[Positional[str], arg(metavar="NAME")]
-    """Its name."""
+    """Its name, or that of a part alone that worlds share, such as wan-vae."""
     vae: bool = False
     """Also the full Wan video codec, finer and slower than the small one."""
+    no_text: bool = False
+    """Without the text encoder, for play --prompt with files of text rows."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.fetch import fetch
-        made = fetch(self.world, with_vae=self.vae)
+        made = fetch(self.world, with_text=not self.no_text, with_vae=self.vae)
         if self.json:
             return made
         if made["was_complete"]:

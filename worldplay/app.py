@@ -75,6 +75,11 @@ class PlayConfig:
         """Whether the world is a recorded clip to watch."""
         return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
 
+    @property
+    def has_text_rows(self):
+        """Whether --prompt names a file of text rows, which needs no text encoder."""
+        return bool(self.prompt) and Path(self.prompt).suffix == ".safetensors"
+
     def check(self):
         """Raise ValueError naming a flag that is missing or would have no effect."""
         if self.scene and self.image:
@@ -142,7 +147,7 @@ def load(config, tell=lambda line: None):
         _check_before_fetch(config, published)
         from worldplay.fetch import fetch
         log.info("%s is not here yet; what it needs is fetched now", config.world)
-        fetch(config.world, tell=tell)
+        fetch(config.world, with_text=not config.has_text_rows, tell=tell)
         tell("")
     zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
@@ -170,7 +175,7 @@ def _check_before_fetch(config, published):
     runtime.pick_device(config.device)
     if config.image:
         image_scene(config.image, published.config["frame_size"])
-    if config.prompt and Path(config.prompt).suffix == ".safetensors":
+    if config.has_text_rows:
         sizes = published.config["transformer"]
         prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
     else:
@@ -250,10 +255,10 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not that of a whole chunk
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not a whole chunk's
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
-    recorder.branch(request, next(shown), is_rollout=is_rollout)
+    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
     recorder.start(config.out.with_suffix(""))
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()

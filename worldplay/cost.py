@@ -14,6 +14,7 @@ from worldplay.controls import controls_of
 from worldplay.models.codec import ImageCodec, to_uint8
 from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer, fuse_for_inference
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 
 META = torch.device("meta")
 PARTS = ("linear", "attention")  # of a pass: what multiplies; products by the matrices of cameras are among the first
@@ -90,6 +91,16 @@ def memory_of(config, dtype=torch.bfloat16):
     return {"weights": _nbytes(x for module in (transformer, codec) for x in module.state_dict().values()),
             "keys_values": config.new_cache(1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
             "decoder": _nbytes(state), "work": max(decoding.most, denoising.most)}
+
+
+@torch.inference_mode()
+def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
+    """Bytes that the full codec holds while it encodes a start of so many frames, its weights included."""
+    with META:
+        codec = WanVAE(WanVAEConfig()).to(dtype)
+    with Alive(META) as encoding:  # from the third latent on all are alike
+        codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))
+    return _nbytes(codec.state_dict().values()) + encoding.most
 
 
 def codec_of(config, dtype=torch.float32, device=META):

@@ -53,7 +53,7 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
-                     "world_hash": checkpoint.folder_hash(folder) if folder else ""}
+                     "world_hash": checkpoint.world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.controls, self.text = controls_of(config, dtype, device), None
         self._code, self._takes_over = None, False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
@@ -82,7 +82,7 @@ class DreamWorld:
         if not is_from_text:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
-        self.info["note"] = ""
+        self.info |= {"note": "", "start_codec": None}
         self._take_over()
         self._begin()
         self.has_begun = True
@@ -108,9 +108,15 @@ class DreamWorld:
 
     @torch.inference_mode()
     def step(self, action):
-        """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
-        self.info["note"] = self.controls.note(action)
-        for shown in self._make([action] * self.config.frames_per_chunk):
+        """See World.step: sample, decode, yield; then write the frames' clean context to the cache.
+
+        Each latent of a chunk has the action's share: what a hand turns while one is made is no more for being made
+        into several. So an action may turn by the look limit for every latent (ActionSpace.over).
+        """
+        size = self.config.frames_per_chunk
+        share = action.share(size)
+        self.info["note"] = self.controls.note(share)
+        for shown in self._make([share] * size):
             yield from shown
 
     def close(self):
@@ -148,7 +154,7 @@ class DreamWorld:
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for those who know them ahead, as an evaluation.
 
-        A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
+        A frame of a chunk then has its own action, where `step` divides one among them. The last chunk is
         filled up with the last action; frames beyond it are not shown.
         """
         for shown in self._walk(actions):
@@ -280,7 +286,8 @@ class DreamWorld:
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
-            encoder = self._parts and self._parts.encoder()
+            encoder = self._parts and self._parts.encoder(len(frames))
+            self.info["start_codec"] = "full" if encoder else "small"
             latents = (encoder or self.codec).encode(to_float(pixels)[None])
             for latent in latents[0]:
                 self._decode(latent)  # what a video codec remembers of them

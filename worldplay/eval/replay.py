@@ -2,6 +2,7 @@
 import logging
 import tempfile
 from collections import deque
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -89,32 +90,41 @@ def _compare_attention(clip, world):
 def replay_frames(clip, world):
     """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
     shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world)
-    # frame 0 of a branch is the last one of its start
-    first, stop = clip.sidecar["recorded"]
-    return np.stack([frame for frames in shown for frame in frames][first:stop])
+    # frame 0 of a branch is the last one of its start; what a rollout was told beyond the clip's end is not made
+    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"])))
 
 
 def _steps(clip, world):
-    """The start's last frame and the frames of every step, a list of lists."""
+    """Yield the start's last frame, then the frames of every step."""
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
     follow = _path_follower(clip, world)
     follow(0)
-    shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
+    yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
+    _warn_of_codec(clip, world)
     prompts = clip.prompts
     for step, action in enumerate(clip.actions[1:], 1):
         if step in prompts:
             world.set_prompt(prompts[step])
         follow(step)
-        shown.append(list(world.step(action)))
-    return shown
+        yield world.step(action)
 
 
 def _rollout(clip, world):
     """The same of a clip whose world was told all actions ahead."""
     _path_follower(clip, world)(0)
-    start, *others = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
-    return [start[-1:], *others]
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    yield next(shown)[-1:]
+    _warn_of_codec(clip, world)
+    yield from shown
+
+
+def _warn_of_codec(clip, world):
+    """Say why frames differ: which codec encodes a start depends on what was fetched and has room."""
+    then, now = (info.get("start_codec") for info in (clip.sidecar["info"], world.info))
+    if then and then != now:
+        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one did: frames differ",
+                    clip.path.name, then, now)
 
 
 def _path_follower(clip, world):
@@ -145,7 +155,8 @@ def _write(clip, frames, target):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
     actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
-    writer = ClipWriter(target, header, actions=actions[:first + 1], first=sidecar["recorded"][0],
+    known = actions if sidecar.get("is_rollout") else actions[:first + 1]
+    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],
                         prompts={step: text for step, text in prompts.items() if step <= first})
     for frame, record in zip(frames, sidecar["frames"]):
         step = record["step"]
