@@ -253,7 +253,7 @@ def test_replay_says_where_attention_is_another(gpu, played, words, caplog):
     if played is None:
         del sidecar["info"]["attention"]
     caplog.clear()
-    clip = SimpleNamespace(sidecar=sidecar, path=Path("a.mp4"), prompts={})
+    clip = SimpleNamespace(sidecar=sidecar, path=Path("a.mp4"), prompts={}, paths={})
     attention_backend.choose.cache_clear()
     replay.open_for(clip, None, "cpu")
     said = [record.getMessage() for record in caplog.records if "a.mp4" in record.getMessage()]

@@ -11,7 +11,7 @@ import torch
 
 import test_camera_attention
 from passes import commit, denoise
-from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401 (a fixture)
+from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
 from worldplay import compiled, runtime
 from worldplay.app import main as play
 from worldplay.client.recorder import Recorder, frame_record

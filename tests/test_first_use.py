@@ -3,6 +3,7 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from test_fetch import cache, hub  # noqa: F401  (fixtures)
 from worldplay import app, catalog, download, zoo
 from worldplay.world import WorldError
 
+HERE = SimpleNamespace(device=torch.device("cpu"))  # what load_world is taken to open
+
 
 def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
     opened, told = [], []
-    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)) or HERE)
     app.load(app.PlayConfig(world="first"), told.append)
     assert opened == [cache / "worlds/first"] and told[-1] == ""
     assert any(line.startswith("encoder.pth, 100%") for line in told), told
@@ -27,7 +30,7 @@ def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub,
 
 def test_play_by_a_file_of_text_rows_fetches_no_text_encoder(hub, cache, monkeypatch):
     Path("rows.safetensors").write_bytes(save({"prompt_embeds": torch.ones(4, 12)}))
-    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: None)
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: HERE)
     app.load(app.PlayConfig(world="first", prompt="rows.safetensors"))
     assert zoo.is_here("first") and zoo.find_part("codec")
     assert not [path for _, path, _ in hub.requests if "encoder" in path or "tokenizer" in path]
@@ -44,7 +47,7 @@ def test_play_opens_a_folder_of_a_published_name_and_fetches_nothing(hub, tmp_pa
     folder, opened = tmp_path / "first", []
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(catalog.WORLDS["first"].config))
-    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)))
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: opened.append(zoo.find(name)) or HERE)
     app.load(app.PlayConfig(world="first"))
     assert opened == [Path("first")] and not hub.requests
 
