@@ -9,7 +9,7 @@ import torch
 from worldplay.action import Action
 from worldplay.camera import viewmats
 from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.dataset import TrajectoryStore
+from worldplay.dataset import WindowStore
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas
 from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
@@ -294,18 +294,18 @@ def test_stored_points_are_those_of_the_walk_at_the_nodes(kind, monkeypatch):
 
 def test_a_store_keeps_every_window_and_makes_none_twice(tmp_path):
     windows, starts = data(), np.array([3, 0, 7])
-    store = TrajectoryStore(tmp_path, starts, batch=2)
+    store = WindowStore(tmp_path, starts, batch=2)
     assert [list(part) for _, part in store.missing()] == [[3, 0], [7]]
     made = np.arange(3 * 6 * 5 * 32, dtype=np.float16).reshape(3, 6, 5, 2, 4, 4) % 100
     store.write(0, made[:2])
-    store = TrajectoryStore(tmp_path, starts, batch=2)
+    store = WindowStore(tmp_path, starts, batch=2)
     assert [number for number, _ in store.missing()] == [1]
     store.write(1, made[2:])
     assert not store.missing() and np.array_equal(store.read([2, 0]), made[[2, 0]]) and store.num_bytes > made.nbytes
     batch = TrajectoryWindows(windows, store, store).batch(Draws(0, 0, range(4)))
     assert batch["trajectories"].shape == (4, 6, 5, 2, 4, 4) and batch["latents"].shape == (4, 6, 2, 4, 4)
     with pytest.raises(ValueError, match="other windows"):
-        TrajectoryStore(tmp_path, starts[:2], batch=2)
+        WindowStore(tmp_path, starts[:2], batch=2)
 
 
 def test_a_bidirectional_frame_sees_the_future_and_no_first_action():

@@ -123,7 +123,7 @@ class Parts:
         if self.config.codec is not None:
             path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = self._part("codec") / "model.safetensors"
+        path = self.part("codec") / "model.safetensors"
         codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
@@ -134,15 +134,25 @@ class Parts:
         if world and not world.image_start:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            path = self._part("vae") / "model.safetensors"
-        except WorldError:
+            vae = self.vae()
+        except WorldError as error:
+            if error.kind != "not_found":
+                raise
             log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
                      self.config.name)
             return None
+        return vae.to(runtime.pick_dtype(self.device)[0])
+
+    def vae(self):
+        """The full VideoCodec that its transformer has learnt the latents of, float32, on the device.
+
+            Raises WorldError("not_found") where it is not here.
+        """
+        path = self.part("vae") / "model.safetensors"
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
-        return vae.to(self.device, runtime.pick_dtype(self.device)[0]).eval().requires_grad_(False)
+        return vae.float().to(self.device).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
         """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
@@ -150,12 +160,16 @@ class Parts:
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
         try:
-            encoder = self._part("text")
+            encoder = self.part("text")
         except WorldError as error:
             raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
 
-    def _part(self, role):
+    def all_text_rows(self, texts):
+        """Yield the text rows of many prompts; the encoder is opened once."""
+        return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
+
+    def part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
         if role not in self.config.parts:
             raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
