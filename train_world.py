@@ -58,8 +58,9 @@ def wan_frame():
     # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
     # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
-    # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs)
-    loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, optim=optim)
+    # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs). A save writes 20 to 50 GB: seldom
+    loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, save_every=1800.0,
+                      sheet_every=1800.0, optim=optim)
     return Recipe(
         name="wan-frame", env="",
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,

@@ -169,6 +169,33 @@ def test_resume_is_bit_exact(make, tmp_path):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+class Published:
+    """The data as published worlds have it, two samples at once."""
+
+    def batch(self, draws, held_out=False):
+        return published(data().batch(draws, held_out))
+
+
+@pytest.mark.parametrize("make", [bidirectional, teacher_forcing, causal_cd, dmd])
+def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path, monkeypatch):
+    """With texts and cameras; the weights in the compute dtype are still there on the way back."""
+    monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
+
+    def run(folder, recompute):
+        stage = make()
+        stage.sheet = lambda batch, draws, call: np.zeros((4, 4, 3), np.uint8)
+        for model in stage.models.values():
+            model.checkpoint_activations = recompute
+        metrics = Metrics(folder)
+        Trainer(stage, Published(), LoopConfig(batch=2, steps=2), folder, metrics, Processes(torch.device("cpu")),
+                torch.bfloat16).run()
+        metrics.close()
+        assert all(p.dtype == torch.float32 for model in stage.models.values() for p in model.parameters())
+        return stage.models["student"].state_dict()
+    kept, again = run(tmp_path / "kept", False), run(tmp_path / "again", True)
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
 def test_teacher_forcing_learns_the_action():
     stage = teacher_forcing()
     optimizer = torch.optim.AdamW(stage.models["student"].parameters(), 3e-3)

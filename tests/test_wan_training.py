@@ -178,7 +178,6 @@ def test_a_run_in_pieces_equals_one_and_encodes_nothing_twice(tmp_path, monkeypa
     monkeypatch.setattr(WanVAE, "encode", lambda self, frames: encoded.append(frames) or encode(self, frames))
     assert run(tmp_path / "whole", world, data).run()
     assert len(encoded) == 6, "two windows of each of three episodes"
-    calls = 1
     for calls in itertools.count(1):
         for module in (trainer, train_windows):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=itertools.count().__next__))
@@ -275,12 +274,15 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
     ("wan-frame", FRAME, {}, ("--context-walk=100",), "no real game to walk in"),
     ("wan-frame", None, {}, (), "python -m worldplay fetch --vae"),
+    ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
 ])
 def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, words, tmp_path, parts, capsys):
     world = published(tmp_path / "base", *(base or FRAME))
     if base is None:
         (parts / "wan-vae" / "model.safetensors").unlink()
-    assert train(tmp_path / "run", world, clips(tmp_path / "clips", **data), *more, recipe=recipe) in (1, 2)
+    args = [recipe, "--steps", "1"] if more is None else flags(recipe, *more)
+    out = ["--init-from", world, "--data", clips(tmp_path / "clips", **data), "--out", tmp_path / "run"]
+    assert train_world.main([*args, *map(str, out)]) in (1, 2)
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert words in last and len(last) < 400
     assert not (tmp_path / "run").exists(), "before anything is written"

@@ -302,9 +302,9 @@ class Chain:
         """The fastest on this device, once for the run: another rounds differently, which a resume must not."""
         chosen, kind = self.log.setdefault("attention", {}), self.device.type
         if kind not in chosen:
-            config = self._transformer(cache)
+            config, loop = self._transformer(cache), self.recipe.teacher_forcing_loop
             chosen[kind] = dict(zip(("way", "milliseconds"), self.log.timed("choose attention", lambda: fastest_attention(
-                self.device, self.dtype, rule=self.recipe.context.rule, batch=self.recipe.teacher_forcing_loop.batch,
+                self.device, self.dtype, rule=self.recipe.context.rule, batch=loop.micro_batch or loop.batch,
                 num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.size),
                 num_heads=config.num_heads, head_dim=config.head_dim))))
             self.log.keep()

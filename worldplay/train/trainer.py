@@ -122,6 +122,7 @@ class Trainer:
     Of several processes each makes its part of every batch; networks, optimizers and saved states are spread over
     them (FSDP2), and only the first one writes metrics and pictures.
     """
+    _cast_role = None  # whose weights are in the compute dtype right now
 
     def __init__(self, stage, data, config, folder, metrics, processes, dtype, after_save=None):
         """processes: worldplay.train.processes.Processes. after_save: called by all processes after every save, for
@@ -132,7 +133,7 @@ class Trainer:
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
         self.processes, self.device, self.dtype, self.after_save = processes, processes.device, dtype, after_save
-        self.step, self.spent, self._cast_role = 0, 0.0, None
+        self.step, self.spent = 0, 0.0
         assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
         self.samples = processes.share(config.batch, f"stage {stage.name}: batch")
         self.micro = config.micro_batch or self.samples

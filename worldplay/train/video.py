@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worldplay import catalog, checkpoint
+from worldplay import catalog, checkpoint, runtime
 from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, moves_camera
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import WindowStore, is_held_out
@@ -18,7 +18,7 @@ from worldplay.models.transformer import Transformer
 from worldplay.opening import Parts
 from worldplay.scene import fit
 from worldplay.train.base import begins_student, teacher_and_student
-from worldplay.train.finetune import check_sizes
+from worldplay.train.finetune import check_sizes, has_teacher
 from worldplay.train.video_windows import PER_LATENT, Cut, TextRows, VideoWindows
 from worldplay.train.windows import write_missing
 
@@ -90,16 +90,19 @@ class VideoBase:
         if processes.is_first:
             texts.make(self.parts)
         processes.wait()
-        made_by = {"codec": _hash(self.parts.part("vae") / "model.safetensors"), "fps": self.world.fps, "frame_size": list(self.world.frame_size),
-                   "latents": self.recipe.length}
-        rows = np.concatenate(list(starts.values()))
-        if processes.is_first:
-            WindowStore(place("latents"), rows, batch=1, made_by=made_by)
-        processes.wait()
-        store = WindowStore(place("latents"), rows, batch=1, made_by=made_by)
+        store = self._store(place("latents"), np.concatenate(list(starts.values())), processes)
         if store.missing() and not self._encode(store, cache, cut, processes, stop_at):
             return None
         return VideoWindows(store, starts, cache, cut, texts, self._text(cache), self._intrinsics())
+
+    def _store(self, folder, rows, processes):
+        """The WindowStore of the latents of windows that begin at `rows`, a file each."""
+        made_by = {"codec": _hash(self.parts.part("vae") / "model.safetensors"), "fps": self.world.fps,
+                   "frame_size": list(self.world.frame_size), "latents": self.recipe.length}
+        if processes.is_first:
+            WindowStore(folder, rows, batch=1, made_by=made_by)
+        processes.wait()
+        return WindowStore(folder, rows, batch=1, made_by=made_by)
 
     def _encode(self, store, cache, cut, processes, stop_at):
         """Whether all latents are there: each window from its own first frame on, as those of the published videos."""
@@ -109,7 +112,10 @@ class VideoBase:
             frames = np.stack([fit(Image.fromarray(cache.frames[row]), self.world.frame_size) for row in cut.rows(starts[0])])
             with torch.inference_mode():
                 return vae.encode(to_float(torch.from_numpy(frames).to(self.device))[None]).cpu().numpy()
-        return write_missing(store, make, processes, stop_at, "encode")
+        is_done = write_missing(store, make, processes, stop_at, "encode")
+        vae.to("cpu")
+        runtime.release_memory(self.device)
+        return is_done
 
     def _cut(self, fps):
         return Cut(fps / self.world.fps, self.recipe.length)
@@ -150,7 +156,7 @@ class VideoBase:
 
     def _role(self):
         """Of its one network; None where it has a teacher and a student."""
-        if any((self.folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json")):
+        if has_teacher(self.folder):
             return None
         known = catalog.WORLDS.get(self.world.name)
         if known is None or known.few_steps:
