@@ -138,6 +138,7 @@ def test_from_a_published_world_and_back(recipe, more, tmp_path):
     assert app.main([str(run), "--headless", "--script", script, "--device", "cpu", "--out", str(clip)]) == 0
     assert clip.exists()
     assert main(["export", str(run), "--out", str(tmp_path / "student.pt")]) == 0
+    assert main(["export", str(run), "--out", str(tmp_path / "student.pt")]) == 2, "nothing is written over"
     assert convert_transformer(tmp_path / "student.pt", tmp_path / "back.safetensors", config.transformer) == "generator_ema"
     back = checkpoint.load_weights(tmp_path / "back.safetensors")
     assert back.keys() == after.keys() and all(torch.equal(back[key], after[key]) for key in after)

@@ -270,15 +270,19 @@ class Export:
     def run(self):
         _find(self.world)
         from worldplay import checkpoint
+        from worldplay.dataset import require_space
         from worldplay.opening import read_config
         from worldplay.published import export_transformer
         folder, config = read_config(self.world)
         if config.transformer.action_channels:
             raise ValueError(f"{config.name} takes actions as vectors, which no published network has names for; its "
                              f"weights are safetensors already, in {folder}")
-        if self.out.exists():
-            raise ValueError(f"--out {self.out}: is there already; name another file")
-        export_transformer(checkpoint.load_weights(folder / "model.safetensors"), self.out)
+        if self.out.suffix != ".pt" or self.out.exists():
+            raise ValueError(f"--out {self.out}: expected a new file NAME.pt")
+        weights = checkpoint.load_weights(folder / "model.safetensors")
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        require_space(self.out.parent, sum(x.nbytes for x in weights.values()))
+        export_transformer(weights, self.out)
         print(f"{self.out}: {self.out.stat().st_size / 2**20:.1f} MiB")
 
 

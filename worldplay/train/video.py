@@ -182,7 +182,8 @@ class VideoBase:
         """WorldConfig of the run's world: this one's parts and frames, the recipe's network and window, the clips' text."""
         recipe = self.recipe
         text, _ = Counter(map(self._text(cache), cache.split("train")[:, 0])).most_common(1)[0]
-        space = CAMERA_SPACE if recipe.transformer.has_camera else self.world.action_space
+        gets_camera = recipe.transformer.has_camera and not self.world.transformer.has_camera
+        space = CAMERA_SPACE if gets_camera else self.world.action_space
         return replace(self.world, name=recipe.name, transformer=recipe.transformer, steps=steps, action_space=space,
                        first_steps=recipe.dmd.first_steps, context_sigma=recipe.context_sigma, prompt=text,
                        intrinsics=self._intrinsics(), **_play_rule(recipe))

@@ -90,7 +90,7 @@ class TextRows:
         """Encode what is missing, by the text encoder of `parts`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [text for text in self.texts if not self._path(text).exists()]
-        for text, rows in zip(missing, parts.all_text_rows(missing) if missing else ()):
+        for rows, text in zip(parts.all_text_rows(missing) if missing else (), missing):
             prompts.save_prompt_file(self._path(text), rows, text)
 
     def read(self, text):
