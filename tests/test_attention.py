@@ -1,4 +1,5 @@
-"""Which attention runs: xformers where it is there and right, SDPA otherwise; training's by measurement."""
+"""Attention between frames: its backends, who is asked for which, and training's way by measurement."""
+import sys
 import time
 from types import SimpleNamespace
 
@@ -6,55 +7,62 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from worldplay import attention_backend
 from worldplay.models import attention
 from worldplay.train import attention_choice
 from worldplay.train.attention_choice import fastest_attention
 
 
-def operator(scale=1.0, error=None):
-    """A stand-in for xformers.ops with the layout it documents: q, k, v [b l k d] -> [b l k d]."""
-    def memory_efficient_attention(q, k, v):
-        if error:
-            raise error
-        assert q.shape[2:] == k.shape[2:] == v.shape[2:]
-        return scale * F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
-    return SimpleNamespace(memory_efficient_attention=memory_efficient_attention)
+Q, K, V = (torch.randn(2, *sizes, generator=torch.Generator().manual_seed(i))
+           for i, sizes in enumerate([(3, 5, 4, 16), (4, 30, 16), (4, 30, 16)]))
+SHAPE = attention.AttentionShape("cpu", torch.float32, 4, 16, 15, 30)
 
 
 @pytest.fixture
-def on_gpu(monkeypatch):
-    """backend() as a GPU would see it, with `install(ops)` in place of xformers; the sums run on the CPU."""
-    def install(ops):
-        monkeypatch.setattr(attention, "_xformers", lambda: ops)
-        device = SimpleNamespace(type="gpu")
-        monkeypatch.setattr(attention.torch, "linspace", lambda *args, device, **rest: linspace(*args, **rest))
-        return attention.backend.__wrapped__(device, torch.float32, 64)
-    linspace = torch.linspace
-    return install
+def preferred(monkeypatch):
+    """What attend is told to prefer, for one test."""
+    found = {}
+    monkeypatch.setattr(attention, "_preferred", found)
+    return found
 
 
-def test_xformers_is_taken_where_it_is_right(on_gpu):
-    assert on_gpu(operator()) == "xformers"
-    assert on_gpu(None) == "sdpa"
+def test_attention_runs_by_what_was_preferred_at_its_shape_in_play_alone(preferred, monkeypatch):
+    monkeypatch.setitem(attention.BACKENDS, "other", lambda q, k, v: 2 * F.scaled_dot_product_attention(q, k, v))
+    own = attention.attend(Q, K, V)
+    attention.prefer(SHAPE, "other")
+    assert torch.equal(attention.attend(Q, K, V), own), "training goes its own way"
+    with torch.no_grad():
+        assert torch.equal(attention.attend(Q, K, V), own)
+    with torch.inference_mode():
+        assert torch.equal(attention.attend(Q, K, V), 2 * own)
+        for i, others in enumerate([(Q[:, :2], K, V), (Q, K[:, :, :29], V[:, :, :29]), (Q[..., :8], K[..., :8], V[..., :8]),
+                                    (Q[..., :2, :], K[:, :2], V[:, :2]), [x.double() for x in (Q, K, V)]]):
+            own, found = F.scaled_dot_product_attention(others[0].flatten(1, 2).transpose(1, 2), *others[1:]), \
+                attention.attend(*others)
+            assert torch.equal(found.flatten(1, 2).transpose(1, 2), own), f"another shape: {i}"
+        mask = torch.ones(15, 30, dtype=torch.bool)
+        torch.testing.assert_close(attention.attend(Q, K, V, mask), attention.attend(Q.double(), *(
+            x.double() for x in (K, V))).float(), atol=1e-5, rtol=1e-5)
 
 
-def test_xformers_that_is_wrong_or_does_not_run_is_said_and_left(on_gpu, caplog):
-    assert on_gpu(operator(scale=1.01)) == "sdpa" and "off by" in caplog.text
-    assert on_gpu(operator(error=NotImplementedError("no operator found\nlong list"))) == "sdpa"
-    assert "does not run here (no operator found)" in caplog.text
+def test_every_backend_takes_and_gives_the_same_layout(monkeypatch):
+    """xformers by a stand-in with the layout it documents, q, k, v [b l k d]; SDPA's kernels by their shapes."""
+    def memory_efficient_attention(q, k, v):
+        return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+    monkeypatch.setitem(sys.modules, "xformers", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "xformers.ops", SimpleNamespace(
+        memory_efficient_attention=memory_efficient_attention))
+    q = Q.flatten(1, 2).transpose(1, 2)
+    torch.testing.assert_close(attention.BACKENDS["xformers"](q, K, V), attention.BACKENDS["sdpa"](q, K, V))
+    empty = [torch.empty_like(x, device="meta", dtype=torch.bfloat16) for x in (q, K, V)]
+    for name in ("flash", "cudnn", "efficient"):
+        out = attention.BACKENDS[name](*empty)
+        assert out.shape == q.shape and out.dtype == torch.bfloat16
 
 
-def test_the_cpu_asks_for_no_xformers(monkeypatch):
-    monkeypatch.setattr(attention, "_xformers", lambda: pytest.fail("asked"))
-    assert attention.backend.__wrapped__(torch.device("cpu"), torch.float32, 64) == "sdpa"
-
-
-def test_both_backends_take_the_same_layout(monkeypatch):
-    q, k, v = torch.randn(2, 3, 5, 4, 16), torch.randn(2, 4, 30, 16), torch.randn(2, 4, 30, 16)
-    by_sdpa = attention.attend(q, k, v)
-    monkeypatch.setattr(attention, "_xformers", operator)
-    monkeypatch.setattr(attention, "backend", lambda *device: "xformers")
-    torch.testing.assert_close(attention.attend(q, k, v), by_sdpa)
+def test_a_cpu_has_one_backend_and_asks_for_no_other(monkeypatch):
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: pytest.fail("asked"))
+    assert attention.candidates(torch.device("cpu")) == ("sdpa",)
 
 
 @pytest.mark.parametrize("rule", [attention.FrameRule(frames_per_chunk=4), attention.FrameRule(window=1)], ids=str)
@@ -72,7 +80,7 @@ def chosen(monkeypatch, ways):
     """What is chosen among stand-ins where the device is no CPU; the sums run on one."""
     monkeypatch.setattr(attention_choice, "CANDIDATES", tuple(ways))
     monkeypatch.setattr(attention_choice, "causal_attention", (ways | {"plain": attention.plain_attention}).get)
-    monkeypatch.setattr(attention_choice.runtime, "synchronize", lambda device: None)
+    monkeypatch.setattr(attention_backend.runtime, "synchronize", lambda device: None)
     monkeypatch.setattr(attention_choice.torch, "randn", lambda *a, device, **rest: randn(*a, **rest))
     return fastest_attention(SimpleNamespace(type="gpu"), torch.float32, **SIZE)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from passes import commit, commit_and_denoise, denoise
 from test_transformer import CHANNELS, RULES, TINY, chunks, new_cache, sequence
 from test_transformer import told as told_otherwise
 from worldplay.action import Action
@@ -63,18 +64,18 @@ def play(model, inputs, cache, size, first=0):
     out = []
     for start in range(0, inputs["noisy"].shape[1], size):
         part = part_of(inputs, slice(start, start + size))
-        out.append(model.denoise(part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
-        model.commit(part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
     return torch.cat(out, dim=1)
 
 
 def play_merged(model, inputs, cache, size):
     part = part_of(inputs, slice(0, size))
-    out = [model.denoise(part["noisy"], part["sigma"], cache, frame=0, **told(part))]
+    out = [denoise(model, part["noisy"], part["sigma"], cache, frame=0, **told(part))]
     for start in range(0, inputs["noisy"].shape[1] - size, size):
         both = part_of(inputs, slice(start, start + 2 * size))
         past, part = part_of(both, slice(size)), part_of(both, slice(size, 2 * size))
-        out.append(model.commit_and_denoise(past["clean"], past["clean_sigma"], part["noisy"], part["sigma"], cache,
+        out.append(commit_and_denoise(model, past["clean"], past["clean_sigma"], part["noisy"], part["sigma"], cache,
                                             frame=start, **told(both)))
     return torch.cat(out, dim=1)
 
@@ -177,11 +178,11 @@ def test_denoising_never_writes_the_cache(model, rule):
     for start in range(0, 12, size):
         part, wrong = (part_of(x, slice(start, start + size)) for x in (inputs, other))
         before = cache.remembered()
-        first = model.denoise(part["noisy"], part["sigma"], cache, frame=start, **told(part))
-        model.denoise(part["clean"], 0.3, cache, frame=start, **told(wrong))
+        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
+        denoise(model, part["clean"], 0.3, cache, frame=start, **told(wrong))
         assert torch.equal(cache.remembered(), before)
-        assert torch.equal(model.denoise(part["noisy"], part["sigma"], cache, frame=start, **told(part)), first)
-        model.commit(part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
+        assert torch.equal(denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part)), first)
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
 
 
 @pytest.mark.parametrize("rule", [RULES[1], RULES[3], RULES[6]], ids=str)
@@ -213,8 +214,8 @@ def test_a_long_walk():
         rig, motion = rig.step(action).reanchored()
         if motion is not None:
             cache.reanchor(motion)
-        last = model.denoise(x, 1.0, cache, frame=frame, cameras=camera(rig)) if frame == LENGTH - 1 else None
-        model.commit(x, 0.0, cache, frame=frame, cameras=camera(rig))
+        last = denoise(model, x, 1.0, cache, frame=frame, cameras=camera(rig)) if frame == LENGTH - 1 else None
+        commit(model, x, 0.0, cache, frame=frame, cameras=camera(rig))
     assert len(cache._places._held) == WINDOW - 1, "what is kept does not grow"
     begin = LENGTH - 1 - WINDOW  # in one layer the last frame hangs on no more
     walked = list(accumulate(actions, CameraRig.step, initial=CameraRig()))[begin + 1]
@@ -228,9 +229,9 @@ def walk_on(model, rig, actions, frames, first):
     """The last frame of a walk by a rig that keeps its anchor; actions[0] has been carried out."""
     cache = KVCache(model.config, batch=1, num_frames=WINDOW, tokens_per_frame=1)
     for frame, (action, x) in enumerate(zip(actions[1:], frames[:-1]), first):
-        model.commit(x, 0.0, cache, frame=frame, cameras=camera(rig))
+        commit(model, x, 0.0, cache, frame=frame, cameras=camera(rig))
         rig = rig.step(action)
-    return model.denoise(frames[-1], 1.0, cache, frame=first + len(frames) - 1, cameras=camera(rig))
+    return denoise(model, frames[-1], 1.0, cache, frame=first + len(frames) - 1, cameras=camera(rig))
 
 
 def camera(rig):
@@ -270,9 +271,9 @@ def test_a_new_branch_begins_without_effect(rule):
     parts = [part for _, part in chunks(inputs, size)]
     cache = new_cache(plain, 2, **rule)
     for i, part in enumerate(parts):
-        velocity = plain.denoise(part["noisy"], part["sigma"], cache, frame=i * size, **told_otherwise(part))
+        velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size, **told_otherwise(part))
         torch.testing.assert_close(cached[:, i * size:(i + 1) * size], velocity, atol=1e-5, rtol=1e-5)
-        plain.commit(part["clean"], part["clean_sigma"], cache, frame=i * size, **told_otherwise(part))
+        commit(plain, part["clean"], part["clean_sigma"], cache, frame=i * size, **told_otherwise(part))
 
 
 def test_fused_equals_separate(model):
@@ -325,9 +326,9 @@ def test_what_does_not_fit_is_refused(model):
     with pytest.raises(ValueError, match="cameras of 2 frames for 4 frames"):
         model(**inputs | {"cameras": inputs["cameras"].of_frames(slice(2))})
     part = part_of(inputs, slice(1))
-    model.commit(part["clean"], 0.0, cache, frame=0, **told(part))
+    commit(model, part["clean"], 0.0, cache, frame=0, **told(part))
     with pytest.raises(ValueError, match="for all frames of a cache, or for none"):
-        model.denoise(part["clean"], 0.0, cache, frame=1, **told_otherwise(part))
+        denoise(model, part["clean"], 0.0, cache, frame=1, **told_otherwise(part))
     with pytest.raises(ValueError, match="no anchor to move"):
         new_cache(filled(TINY), 1, window=3).reanchor(motions())
     with pytest.raises(ValueError, match=r"viewmats \[4, 4\]"):

@@ -51,7 +51,7 @@ def test_contract():
 
 @pytest.mark.parametrize("num_real", [2, 4])
 def test_play_equals_the_training_forward_over_whole_sequences(num_real):
-    """Over three windows, with the dense mask: frames of a step share an action, not the camera's column."""
+    """Over three windows, with the dense mask: frames of a step share an action, each moves the camera's column on."""
     world = chunk_world()
     frames, actions = context(num_real)
     world.reset(frames=frames, actions=actions)
@@ -59,7 +59,7 @@ def test_play_equals_the_training_forward_over_whole_sequences(num_real):
     assert len(made) == 5 * CHUNK
 
     transformer, codec = networks()
-    vectors = encoded([*actions, *(action for action in WALK[:5] for _ in range(CHUNK))])
+    vectors = encoded([*actions, *(action.share(CHUNK) for action in WALK[:5] for _ in range(CHUNK))])
     yaw = vectors[:, 2].double() * 10 * CONFIG.columns_per_degree
     yaw[0] = 0
     columns, known = yaw.cumsum(0)[None], torch.arange(len(vectors))[None] > 0
@@ -84,6 +84,18 @@ def test_play_equals_the_training_forward_over_whole_sequences(num_real):
             # uint8 frames may round differently by one level; the latents behind them agree to 1e-5
             shown = codec.decode_uint8(x0[0]).numpy().astype(int)
             assert np.abs(shown - made[now - num_real:end - num_real]).max() <= 1
+
+
+@pytest.mark.parametrize("yaw, told", [(5, 5), (-10, -10), (20, 20), (50, 20)])
+def test_a_movement_of_the_mouse_counts_once_for_a_chunk_and_a_key_in_all_of_it(yaw, told):
+    """Up to the look limit, 10 degrees here, in each of its frames."""
+    worlds = [chunk_world() for _ in range(2)]
+    for world in worlds:
+        world.reset(seed=1)
+    stepped = np.stack(list(worlds[0].step(Action({"w"}, (yaw, 0)))))
+    walked = np.stack(list(worlds[1].walk([Action({"w"}, (told / CHUNK, 0))] * CHUNK)))
+    assert np.array_equal(stepped, walked)
+    assert worlds[0].told.item() == worlds[1].told.item() == pytest.approx(told * CONFIG.columns_per_degree)
 
 
 @pytest.mark.parametrize("given, used", [(1, [0, 0]), (2, [0, 1]), (3, [1, 2]), (5, [1, 2, 3, 4])])
@@ -195,7 +207,7 @@ def test_a_rollout_is_what_the_engine_plays():
     played = np.stack([frame for action in WALK[:4] for frame in world.step(action)])
 
     transformer, codec = networks()
-    vectors = encoded([*actions, *(action for action in WALK[:4] for _ in range(CHUNK))])[None]
+    vectors = encoded([*actions, *(action.share(CHUNK) for action in WALK[:4] for _ in range(CHUNK))])[None]
     yaw = vectors[..., 2].double() * 10 * CONFIG.columns_per_degree
     yaw[:, 0] = 0
     latents = torch.zeros(1, vectors.shape[1], *CONFIG.latent_shape)
@@ -211,9 +223,9 @@ def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier
     student, (batch, draws) = spread(), batch_and_draws()
     asked, denoise = [], student.denoise
 
-    def watched(x, sigma, cache, **conditions):
-        asked.append((conditions["frame"], x.shape[1]))
-        return denoise(x, sigma, cache, **conditions)
+    def watched(x, sigma, cache, chunk, *text):
+        asked.append((chunk.frame, x.shape[1]))
+        return denoise(x, sigma, cache, chunk, *text)
     student.denoise = watched
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}

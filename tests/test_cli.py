@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from worldplay import zoo
+from worldplay import checkpoint, zoo
 from worldplay.__main__ import COMMANDS, _report, main
 from worldplay.action import ActionSpace
 from worldplay.world import WorldError
@@ -177,6 +177,26 @@ def test_a_stray_folder_of_checkpoints_is_passed_over_and_said_once(text, says, 
     out, err = capsys.readouterr()
     assert [world["name"] for world in json.loads(out)["worlds"] if world["is_default"]] == ["maze"]
     assert err.count(f"checkpoints/stray/config.json {says}") == 1 and err.count("\n") <= 2
+
+
+def test_what_worlds_say_of_themselves_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    for name in ("maze", "arena"):
+        add_world(tmp_path / "packaged", name)
+    (tmp_path / "packaged" / "default").write_text("maze\n")
+    read, read_text = [], Path.read_text
+
+    def listen(path, **options):
+        read.append(path)
+        return read_text(path, **options)
+    monkeypatch.setattr(Path, "read_text", listen)
+    zoo.check_playable(None)
+    zoo.find()
+    assert zoo.is_here("arena") and [card.fps for card in zoo.cards()] == [17.5, 17.5] and zoo.published()
+    configs = [path.parent.name for path in read if path.name == "config.json"]
+    assert sorted(configs) == ["arena", "maze"]
+    checkpoint.write_json(tmp_path / "packaged" / "maze" / "config.json", json.loads(
+        (tmp_path / "packaged" / "maze" / "config.json").read_text()) | {"fps": 35.0})
+    assert [card.fps for card in zoo.cards()] == [17.5, 35.0]
 
 
 def test_a_default_that_names_no_world_is_passed_over(tmp_path, caplog):

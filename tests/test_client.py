@@ -12,7 +12,7 @@ import pygame
 import pytest
 
 from tests.fake_worlds import FakeWorld, keys_shown
-from tests.test_devices import click, key
+from tests.test_devices import click, key, motion
 from worldplay.action import Action
 from worldplay.client import menu
 from worldplay.client.loop import Loop, Mode, Sitting
@@ -168,6 +168,13 @@ def test_the_frames_of_one_latent_are_spread_over_world_time():
     assert np.delete(gaps[:15], [3, 7, 11]).min() > 0.048, "within a step"
     assert gaps.mean() > 0.044
     assert 4 <= len(world.actions) <= 5, "one action for four frames"
+
+
+def test_a_world_of_several_latents_at_once_turns_by_the_limit_of_each():
+    world = FakeWorld(fps=50.0, frames=4)
+    world.info["frames_per_chunk"] = 4
+    Sit(world, [(1, motion(100_000)), (12, QUIT)]).run()
+    assert max(action.look[0] for action in world.actions) == 4 * world.action_space.look_limit
 
 
 def test_events_are_served_while_the_worker_is_stuck_for_a_second():

@@ -289,6 +289,7 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
     {"info": {"prompt": 5}},
     {"start": {"shape": [1], "zlib": "eA=="}},
+    {"info": {"frames_per_chunk": 0}}, {"info": {"frames_per_chunk": None}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
     {"prompts": [[1]]}, {"prompts": 3}, {"prompts": [[2, "a garden"]]},
     *({"prompts": [[step, "a garden"]], "info": {"prompt": "a hall"}} for step in (0, 6)),

@@ -6,11 +6,12 @@ import torch
 
 import test_engine
 import test_wan_worlds
-from worldplay import catalog, checkpoint, opening, runtime
+from worldplay import catalog, checkpoint, opening, runtime, zoo
 from worldplay.action import Action
 from worldplay.checkpoint import WorldConfig
-from worldplay.cost import META, Alive, Cost, cost_of, memory_of, part_of
+from worldplay.cost import META, Alive, Cost, cost_of, encoding_memory_of, memory_of, part_of
 from worldplay.eval import latency
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 from worldplay.opening import load_world
 from worldplay.world import WorldError
 
@@ -94,7 +95,13 @@ def test_memory_alive_at_one_moment():
 @pytest.mark.parametrize("operator, part", [
     ("aten.addmm", "linear"), ("aten::mm", "linear"), ("aten::bmm", "linear"), ("aten::copy_", "rest"),
     ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::_efficient_attention_forward", "attention"),
-    ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention")])
+    ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention"),
+    ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT", "linear"), ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "linear"),
+    ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu>", "linear"),
+    ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >", "attention"),
+    ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "attention"),
+    ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x128", "attention"),
+    ("triton_poi_fused_add_mul_3", "rest"), ("Memcpy DtoD (Device -> Device)", "rest")])
 def test_operators_belong_to_a_part(operator, part):
     assert part_of(operator) == part
 
@@ -127,6 +134,35 @@ def test_a_world_with_room_is_opened(folder, monkeypatch):
         with pytest.raises(WorldError) as error:
             load_world(folder, device="cpu")
         assert error.value.kind == "not_found", "the text encoder is looked for next"
+
+
+@pytest.mark.parametrize("num_frames, needed", [(1, "2.1"), (13, "4.8")])
+def test_a_start_without_room_for_the_full_codec_is_encoded_by_the_small_one(
+        num_frames, needed, folder, monkeypatch, caplog):
+    part = zoo.user_cache() / "parts" / "wan-vae"
+    part.mkdir(parents=True)
+    (part / "model.safetensors").write_bytes(b"weights")
+    parts = opening.Parts(published("causal-forcing-2step"), torch.device("cpu"))
+    monkeypatch.setattr(runtime, "memory", lambda device: (2 * GIB, 24 * GIB))
+    with caplog.at_level("INFO", "worldplay"):
+        assert parts.encoder(num_frames) is None
+    assert caplog.records[-1].getMessage() == (
+        f"the start is encoded by the small codec: the full one needs {needed} GiB of GPU memory, and 2.0 GiB of "
+        "24.0 GiB are free")
+    for memory in ((5 * GIB, 24 * GIB), None):
+        monkeypatch.setattr(runtime, "memory", lambda device: memory)
+        with pytest.raises(WorldError, match="wan-vae/model.safetensors cannot be read"):
+            parts.encoder(num_frames)  # it is opened
+
+
+def test_the_room_that_encoding_takes_is_what_it_holds():
+    """Of a real run on the CPU, the weights and all that is alive at one moment."""
+    config, device = published("causal-forcing-2step", frame_size=(64, 96)), torch.device("cpu")
+    codec = WanVAE(WanVAEConfig()).requires_grad_(False)
+    with torch.inference_mode(), Alive(device) as held:
+        codec.encode(torch.zeros(1, 5, 3, 64, 96))
+    weights = sum(x.nbytes for x in codec.state_dict().values())
+    assert encoding_memory_of(config, 5, torch.float32) == pytest.approx(weights + held.most, rel=0.05)
 
 
 def test_what_is_there_already_needs_no_room(monkeypatch):

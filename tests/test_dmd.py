@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from passes import commit, denoise
 from test_stages import CONTEXT, batch_and_draws, call_of, dmd, spread
 
 from worldplay.diffusion import add_noise, shift_sigma, warped_sigmas, x0_from_velocity
@@ -52,9 +53,9 @@ def test_a_replay_has_the_gradient_of_the_exit_steps_on_the_cache(trains_past):
             at = slice(i, i + 1)
             conditions = {"frame": i, **chunk_conditions(batch, at)}
             if i:
-                velocity = moved.denoise(played.noisy[:, at], played.sigma[:, at], cache, **conditions)
+                velocity = denoise(moved, played.noisy[:, at], played.sigma[:, at], cache, **conditions)
                 total += (weight[:, at] * x0_from_velocity(played.noisy[:, at], velocity, played.sigma[:, at])).sum()
-            (moved if trains_past else student).commit(played.past[:, at], played.past_sigma[:, at], cache, **conditions)
+            commit(moved if trains_past else student, played.past[:, at], played.past_sigma[:, at], cache, **conditions)
         return total
     slope = (on_the_cache(1e-4) - on_the_cache(-1e-4)) / 2e-4
     torch.testing.assert_close(sum((g * step).sum() for g, step in zip(gradients, direction)), slope, rtol=1e-4, atol=1e-4)
@@ -89,7 +90,8 @@ def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame(
     student, (batch, _) = spread(), batch_and_draws()
     asked = []
     denoise = student.denoise
-    student.denoise = lambda x, sigma, cache, **kwargs: asked.append((kwargs["frame"], sigma)) or denoise(x, sigma, cache, **kwargs)
+    student.denoise = lambda x, sigma, cache, chunk, *text: asked.append((chunk.frame, sigma)) or denoise(
+        x, sigma, cache, chunk, *text)
     exits = set()
     for step in range(20):
         asked.clear()

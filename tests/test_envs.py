@@ -5,6 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from tests.fake_worlds import FakeWorld
 from worldplay.action import Action, ActionSpace
 from worldplay.envs import ENVS, open_env
 from worldplay.envs.collect import collect_rollouts, play_rollout
@@ -340,6 +341,15 @@ def test_environment_that_does_not_render_is_refused():
 def test_world_as_environment_passes_gymnasiums_own_check():
     from gymnasium.utils.env_checker import check_env
     check_env(WorldEnv(dot_world()), skip_render_check=True)
+
+
+def test_world_as_environment_turns_as_far_as_a_step_can():
+    world = FakeWorld(frames=4)
+    world.info["frames_per_chunk"] = 4
+    env = WorldEnv(world)
+    env.reset(seed=1)
+    env.step(np.eye(6, dtype=np.float32)[5])
+    assert world.actions == [Action(look=(4 * world.action_space.look_limit, 0))]
 
 
 def test_world_as_environment_shows_the_world_and_truncates_where_it_ends():

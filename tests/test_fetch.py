@@ -81,7 +81,7 @@ def _parts(hub, url):
 
 def _world(name, file, has_camera):
     config = catalog.WORLDS["wan-action"].config | {
-        "name": name, "transformer": json.loads(json.dumps(asdict(TINY))) | {"has_camera": has_camera}}
+        "name": name, "parts": {"text": "text", "codec": "codec", "vae": "vae"}, "transformer": json.loads(json.dumps(asdict(TINY))) | {"has_camera": has_camera}}
     return PublishedWorld(name=name, summary=name, licence="MIT", source=Source(repo="them/forcing", file=file),
                           num_params=10, config=config, parts=("text", "codec"), more_parts=("vae",))
 
@@ -149,6 +149,18 @@ def test_the_full_codec_is_loaded_when_asked_for(hub, cache):
         zoo.find_part("vae")
     assert fetch("first", with_vae=True)["files"] == 1
     assert (zoo.find_part("vae") / "model.safetensors").is_file()
+
+
+def test_the_text_encoder_is_left_out_when_asked_for_and_loaded_by_a_later_fetch(hub, cache, capsys):
+    assert main(["fetch", "first", "--no-text", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"] == 2 and not [asked for asked in hub.requests if "wan" in asked[1]]
+    assert zoo.find("first") and not (cache / "parts/text").exists()
+    assert fetch("first", with_text=False)["was_complete"]
+    config = cache / "worlds/first/config.json"
+    config.write_text(config.read_text().replace("0.5050505", "0.5"))
+    edited = config.read_text()
+    assert not (later := fetch("first"))["was_complete"] and later["files"] == 2 and names(cache) >= COMPLETE
+    assert config.read_text() == edited, "what was changed by hand stays"
 
 
 def test_the_hub_keeps_its_own_cache_as_others_read_it(hub, cache):

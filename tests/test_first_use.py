@@ -25,6 +25,14 @@ def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub,
     assert len(opened) == 2 and len(hub.requests) == asked and download.Bar.listener is None
 
 
+def test_play_by_a_file_of_text_rows_fetches_no_text_encoder(hub, cache, monkeypatch):
+    Path("rows.safetensors").write_bytes(save({"prompt_embeds": torch.ones(4, 12)}))
+    monkeypatch.setattr("worldplay.opening.load_world", lambda name, **_: None)
+    app.load(app.PlayConfig(world="first", prompt="rows.safetensors"))
+    assert zoo.is_here("first") and zoo.find_part("codec")
+    assert not [path for _, path, _ in hub.requests if "encoder" in path or "tokenizer" in path]
+
+
 def test_play_fetches_nothing_to_train_from(hub, monkeypatch):
     monkeypatch.setitem(catalog.WORLDS, "first", replace(catalog.WORLDS["first"], few_steps=False))
     with pytest.raises(WorldError, match="first has not learnt .* it is published to train from"):

@@ -1,18 +1,22 @@
 """The shipped world on a CUDA device, beside the CPU: the same world, at a flat cost."""
 import warnings
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import worldplay
 from parity import video_codec
+from worldplay.action import Action
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.fidelity import psnr
 from worldplay.eval import throughput
-from worldplay.eval.latency import bench
-from worldplay.models.attention import FrameRule, causal_attention
-from worldplay.opening import random_configs
+from worldplay import attention_backend
+from worldplay.eval.latency import bench, ceilings
+from worldplay.models.attention import BACKENDS, AttentionShape, FrameRule, causal_attention
+from worldplay.opening import random_configs, random_world
 from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -49,6 +53,33 @@ def test_only_the_finished_frame_is_waited_for():
         torch.cuda.set_sync_debug_mode("default")
     waits = [warning for warning in caught if "synchronizing" in str(warning.message)]
     assert len(waits) == len(frames), "one copy of each finished frame"
+
+
+@pytest.mark.parametrize("shape", [AttentionShape("cuda", torch.bfloat16, 12, 128, 1560, 21 * 1560),
+                                   AttentionShape("cuda", torch.bfloat16, 12, 128, 4 * 1560, 9 * 1560),
+                                   AttentionShape("cuda", torch.bfloat16, 4, 64, 50, 400)], ids=str)
+def test_backends_of_attention_run_and_are_right(shape):
+    times = attention_backend.measure(shape, torch.device("cuda"))
+    assert times.keys() >= {"flash", "cudnn", "efficient"} and "sdpa" not in times
+    assert isinstance(times["flash"], float) and isinstance(times["efficient"], float), times
+    assert not any("off by" in why for why in times.values() if isinstance(why, str)), times
+
+
+def test_the_second_start_attends_as_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    attention_backend.choose.cache_clear()
+    frames, name = walk("cuda"), worldplay.load_world(device="cuda").info["attention"]
+    assert name in BACKENDS and name != "sdpa"
+    attention_backend.choose.cache_clear()
+    monkeypatch.setattr(attention_backend, "measure", lambda *arguments: pytest.fail("measured again"))
+    assert worldplay.load_world(device="cuda").info["attention"] == name and np.array_equal(walk("cuda"), frames)
+    attention_backend.choose.cache_clear()
+
+
+def test_ceilings_of_attention():
+    figures = ceilings(torch.device("cuda"), torch.bfloat16)
+    assert {"1560 x 10920", "1560 x 32760", "6240 x 32760"} <= figures["attention_tflops_at"].keys()
+    assert 0 < figures["attention_tflops_at"]["1560 x 32760"]["flash"] < 1.2 * figures["matmul_tflops"]
 
 
 def test_configurations_of_the_wan_layout_are_measured():
@@ -92,3 +123,22 @@ def test_the_fastest_attention_is_one_that_runs():
     name, times = fastest_attention(torch.device("cuda"), torch.bfloat16, rule=FrameRule(window=8), batch=2, num_frames=20,
                                     num_tokens=50, num_heads=4, head_dim=64)
     assert name in ("chunks", "flex") and all(isinstance(ms, float) for ms in times.values())
+
+
+def test_compiled_passes_are_the_written_ones():
+    world = worldplay.load_world(device="cuda", seed=3)
+    world.compile(wait=True)
+    space = world.action_space
+    world.reset()
+    frames = np.stack([frame for vector in PLAYERS["explorer"](space, 4, 0) for frame in world.step(space.decode(vector))])
+    assert world.info["path"] == "compiled" and psnr(frames, walk("cuda")[:4]).min() > 30
+
+
+@pytest.mark.parametrize("name", ["wan-action", "causal-forcing-2step"])
+def test_a_world_with_text_and_camera_compiles(name):
+    """The process that makes the code compares every part with what it was made of."""
+    config = replace(throughput.scaled_down(random_configs(name)[0]), window=8)
+    world = random_world(config, device="cuda")
+    world.compile(wait=True)
+    world.reset("text")
+    assert np.stack([frame for _ in range(4) for frame in world.step(Action())]).std() > 0

@@ -130,6 +130,19 @@ def test_the_frames_of_one_latent_share_their_action(tmp_path):
     assert [SPACE.decode(vector).keys for vector in first.actions[1:9]] == [action_at(i // 4).keys for i in range(8)]
 
 
+def test_the_latents_of_one_step_share_its_turn(tmp_path):
+    """A chunk-wise world gives every latent its part; one that was told all actions ahead has one for each."""
+    world, actions = FakeWorld(frames=4), [Action({"w"}, (8, 0))] * 40
+    world.info["frames_per_chunk"] = 4
+    record(tmp_path / "a", 40, world=world, actions=actions)
+    for is_rollout, turn in ((False, 2), (True, 8)):
+        change(tmp_path / "a", is_rollout=is_rollout)
+        run_pack([tmp_path / "a"], out=tmp_path / f"set-{turn}")
+        first = next(lerobot.LeRobotFolder.open(tmp_path / f"set-{turn}").rollouts())
+        assert {SPACE.decode(vector).keys for vector in first.actions[1:]} == {frozenset("w")}
+        np.testing.assert_allclose(first.actions[1:, len(SPACE.keys)] * SPACE.look_limit, turn, rtol=1e-6)
+
+
 def test_a_lossless_clip_gives_the_rows_that_collecting_gives(tmp_path):
     played = play_rollout(RealWorld(), num_frames=150, seed=5)
     actions = [SPACE.decode(vector) for vector in played.actions[1:]]

@@ -7,10 +7,12 @@ import torch
 from einops import rearrange
 
 from parity import FOLDER, cases, close, description, load_case, network
+from passes import commit, denoise
 from test_parity_transformer import check, new_cache
 from worldplay.action import parse_script
-from worldplay.camera import (CAMERA_SPACE, REFERENCE_INTRINSICS, TRAINING_INTRINSICS, is_trained, parse_poses,
-                              viewmats)
+from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, is_trained, parse_poses, viewmats
+from worldplay.catalog import WORLDS
+from worldplay.checkpoint import WorldConfig
 from worldplay.diffusion import sample_frame, warp
 from worldplay.models.prope import Cameras, transform
 
@@ -29,8 +31,8 @@ def test_transforms_alone():
 
     def by_token(function, x):
         return rearrange(function(rearrange(x, "b k p d -> b p 1 k d")), "b p 1 k d -> b k p d")
-    close(by_token(cameras.asking, case["in.q"]), case["out.q"], case)
-    close(by_token(cameras.received, case["in.o"]), case["out.o"], case)
+    close(by_token(lambda x: transform(cameras.matrices.mT, x), case["in.q"]), case["out.q"], case)
+    close(by_token(lambda x: transform(cameras.matrices, x), case["in.o"]), case["out.o"], case)
     for name in ("k", "v"):
         close(by_token(lambda x: transform(cameras.inverses, x), case[f"in.{name}"]), case[f"out.{name}"], case)
 
@@ -66,9 +68,9 @@ def test_cached_calls(name):
     flows = []
     for x, t, start, following in zip(case["in.x"], case["in.t"], starts, [*starts[1:], None]):
         told = {"frame": start, "text": text, "cameras": cameras.of_frames(slice(start, start + chunk))}
-        flows.append(model.denoise(x, t.double() / 1000, cache, **told))
+        flows.append(denoise(model, x, t.double() / 1000, cache, **told))
         if following != start:
-            model.commit(x, t.double() / 1000, cache, **told)
+            commit(model, x, t.double() / 1000, cache, **told)
     check(case, torch.stack(flows), case["in.x"])
 
 
@@ -87,9 +89,9 @@ def test_sampling_loop(name):
             return rearrange(next(renoise), "(b t) c h w -> b t c h w", b=b) if step else start
 
         def velocity(x, sigma):
-            return model.denoise(x, sigma, cache, **told)
+            return denoise(model, x, sigma, cache, **told)
         latents.append(sample_frame(velocity, draw, warp(params["denoising_step_list"])))
-        model.commit(latents[-1], 0.0, cache, **told)
+        commit(model, latents[-1], 0.0, cache, **told)
     close(torch.cat(latents, dim=1), case["out.latents"], case)
 
 
@@ -123,10 +125,12 @@ def test_a_script_walks_as_the_pose_string_does(text):
     assert np.array_equal(viewmats(actions), parse_poses(text)) and all(map(is_trained, actions))
 
 
-def test_intrinsics():
-    for mine, published in ((TRAINING_INTRINSICS, "default_K"), (REFERENCE_INTRINSICS, "sampling_script_K")):
-        matrix = TRAJECTORIES[published]
-        assert mine == pytest.approx((matrix[0][0], matrix[1][1]), abs=1e-7)
+def test_every_published_world_with_a_camera_has_that_of_its_training_data():
+    (fx, _, _), (_, fy, _), _ = TRAJECTORIES["default_K"]
+    assert TRAINING_INTRINSICS == pytest.approx((fx, fy), abs=1e-7)
+    for world in WORLDS.values():
+        expected = TRAINING_INTRINSICS if world.conditioning == "camera + text" else None
+        assert WorldConfig.from_json(world.config, world.name).intrinsics == expected
 
 
 def test_every_case_is_run():

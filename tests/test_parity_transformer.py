@@ -4,6 +4,7 @@ import torch
 from einops import rearrange
 
 from parity import cases, close, description, load_case, network
+from passes import commit, denoise
 from worldplay.diffusion import nearest_index, sample_frame, shifted_sigmas, warp, x0_from_velocity
 from worldplay.models.kv_cache import KVCache
 
@@ -53,9 +54,9 @@ def test_cached_calls(name):
     cache = new_cache(model, case, b, chunk)
     flows = []
     for x, t, start, following in zip(case["in.x"], case["in.t"], starts, [*starts[1:], None]):
-        flows.append(model.denoise(x, t.double() / 1000, cache, frame=start, text=text))
+        flows.append(denoise(model, x, t.double() / 1000, cache, frame=start, text=text))
         if following != start:
-            model.commit(x, t.double() / 1000, cache, frame=start, text=text)
+            commit(model, x, t.double() / 1000, cache, frame=start, text=text)
     check(case, torch.stack(flows), case["in.x"])
 
 
@@ -68,7 +69,7 @@ def test_intermediates(name):
     for name in ("time_embedding", "time_projection", "blocks.0", "blocks.1"):
         layer = model.get_submodule(name)
         layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
-    flow = model.denoise(case["in.x"], case["in.t"].double() / 1000, new_cache(model, case, b, chunk),
+    flow = denoise(model, case["in.x"], case["in.t"].double() / 1000, new_cache(model, case, b, chunk),
                          frame=case["params"]["start_frame"],
                          text=model.encode_text(case["in.prompt_embeds"]))
     check(case, flow, case["in.x"])
@@ -89,18 +90,18 @@ def test_sampling_loop(name):
     first_sigmas = warp(params.get("denoising_step_list_first_chunk", params["denoising_step_list"]))
     latents = []
 
-    def commit(x):
-        model.commit(x, 0.0, cache, frame=cache.num_frames, text=text)
+    def put_away(x):
+        commit(model, x, 0.0, cache, frame=cache.num_frames, text=text)
         latents.append(x)
     for given in case["in.initial_latent"].split(chunk, dim=1) if "in.initial_latent" in case else ():
-        commit(given)
+        put_away(given)
     for i, start in enumerate(noise.split(chunk, dim=1)):
         def draw(step):
             return rearrange(next(renoise), "(b t) c h w -> b t c h w", b=b) if step else start
 
         def velocity(x, sigma):
-            return model.denoise(x, sigma, cache, frame=cache.num_frames, text=text)
-        commit(sample_frame(velocity, draw, sigmas if i else first_sigmas))
+            return denoise(model, x, sigma, cache, frame=cache.num_frames, text=text)
+        put_away(sample_frame(velocity, draw, sigmas if i else first_sigmas))
     close(torch.cat(latents, dim=1), case["out.latents"], case)
 
 

@@ -3,15 +3,18 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 import test_wan_worlds
 from worldplay import catalog
 from worldplay.__main__ import main
+from worldplay.engine import DreamWorld
 from worldplay.eval import latency, throughput
 from worldplay.opening import random_configs, random_world
 from worldplay.world import WorldError
 
-RATES = {"copy_gbs": 10.0, "matmul_tflops": 0.1, "attention_tflops": 0.05}
+RATES = {"copy_gbs": 10.0, "matmul_tflops": 0.1, "attention_tflops": 0.05,
+         "attention_tflops_at": {"60 x 420": {"sdpa": 0.04}}}
 
 
 def toy(config):
@@ -97,7 +100,8 @@ def test_what_does_not_fit_is_said_and_the_others_go_on(small, monkeypatch):
     monkeypatch.setattr(throughput, "check_room", room)
     figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:2], frames=24, device="cpu")
     first, second = figures["configs"]
-    assert first["fps"] > 0 and second == throughput._named(random_configs("wan-1.3b", steps=1)[1]) | {"problem": "no room"}
+    assert first["fps"] > 0 and second == throughput._named(random_configs("wan-1.3b", steps=1)[1]) | {
+        "path": "eager", "problem": "no room"}
     assert "no room" in throughput.table(figures)
 
 
@@ -126,3 +130,17 @@ def test_a_shape_without_random_is_one_clear_line(capsys, tmp_path, monkeypatch)
 
 def test_shapes_are_no_worlds():
     assert not catalog.SHAPES.keys() & catalog.WORLDS.keys()
+
+
+def test_both_paths_are_measured_on_a_gpu_and_one_is_on_request(small, monkeypatch):
+    assert throughput.paths("auto", torch.device("cpu")) == ("eager",)
+    assert throughput.paths("auto", torch.device("meta")) == ("eager", "compiled")
+    assert throughput.paths("compiled", torch.device("meta")) == ("compiled",)
+    waited = []
+    monkeypatch.setattr(DreamWorld, "compile", lambda self, wait: waited.append(wait) or self.info.update(path="compiled"))
+    monkeypatch.setattr(throughput, "paths", lambda path, device: ("eager", "compiled"))
+    figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:1], frames=24, device="cpu")
+    assert [entry["path"] for entry in figures["configs"]] == ["eager", "compiled"] and waited == [True]
+    eager, code = (entry["pass_split_ms"] for entry in figures["configs"])
+    assert eager["linear"] > 0 and code["linear"] is None, "what its products take cannot be told on a processor"
+    assert "compiled" in throughput.table(figures)

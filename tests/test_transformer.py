@@ -4,6 +4,7 @@ import copy
 import pytest
 import torch
 
+from passes import commit, commit_and_denoise, denoise
 from worldplay.models import chunk_attention
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.position import frame_rotary, rotate
@@ -78,18 +79,18 @@ def play(model, inputs, cache, size, first=0):
     """Velocity of every noisy frame, seen from the clean ones in the cache."""
     out = []
     for start, part in chunks(inputs, size):
-        out.append(model.denoise(part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
-        model.commit(part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
     return torch.cat(out, dim=1)
 
 
 def play_merged(model, inputs, cache, size):
     """The same with each commit in one pass with the next chunk's denoising."""
     parts = [part for _, part in chunks(inputs, size)]
-    out = [model.denoise(parts[0]["noisy"], parts[0]["sigma"], cache, frame=0, **told(parts[0]))]
+    out = [denoise(model, parts[0]["noisy"], parts[0]["sigma"], cache, frame=0, **told(parts[0]))]
     for i, (past, part) in enumerate(zip(parts, parts[1:])):
         both = {name: torch.cat([past[name], part[name]], dim=1) for name in told(part)}
-        out.append(model.commit_and_denoise(past["clean"], past["clean_sigma"], part["noisy"], part["sigma"],
+        out.append(commit_and_denoise(model, past["clean"], past["clean_sigma"], part["noisy"], part["sigma"],
                                             cache, frame=i * size, **both))
     return torch.cat(out, dim=1)
 
@@ -169,12 +170,12 @@ def test_denoising_never_writes_the_cache(model, rule):
     inputs, cache = sequence(9), new_cache(model, 2, **rule)
     for start, part in chunks(inputs, size):
         before, held = cache.remembered(), (cache.first_frame, cache.num_frames)
-        first = model.denoise(part["noisy"], part["sigma"], cache, frame=start, **told(part))
-        model.denoise(part["clean"], 0.3, cache, frame=start, **told(part))
+        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
+        denoise(model, part["clean"], 0.3, cache, frame=start, **told(part))
         assert torch.equal(cache.remembered(), before) and held == (cache.first_frame, cache.num_frames)
-        again = model.denoise(part["noisy"], part["sigma"], cache, frame=start, **told(part))
+        again = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
         assert torch.equal(first, again)
-        model.commit(part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
         assert not torch.equal(cache.remembered(), before)
 
 
@@ -217,11 +218,11 @@ def test_snapshot(model):
 def test_wrong_frame_is_refused(model):
     inputs, cache = sequence(2), new_cache(model, 2, window=4)
     part = next(chunks(inputs, 1))[1]
-    model.commit(part["clean"], 0.0, cache, frame=5)
+    commit(model, part["clean"], 0.0, cache, frame=5)
     with pytest.raises(ValueError, match="frame 5 is not the next one"):
-        model.denoise(part["noisy"], 1.0, cache, frame=5)
+        denoise(model, part["noisy"], 1.0, cache, frame=5)
     with pytest.raises(ValueError, match="chunk of 2 frames"):
-        model.denoise(inputs["noisy"], 1.0, cache, frame=6)
+        denoise(model, inputs["noisy"], 1.0, cache, frame=6)
 
 
 def test_fused_equals_separate(model):

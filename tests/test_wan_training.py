@@ -274,7 +274,7 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"), "--student-steps 2"),
     ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
     ("wan-frame", FRAME, {}, ("--context-walk=100",), "no real game to walk in"),
-    ("wan-frame", None, {}, (), "python -m worldplay fetch --vae"),
+    ("wan-frame", None, {}, (), "the Wan 2.1 video codec, 126.9 M parameters); python -m worldplay fetch"),
     ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
 ])
 def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, words, tmp_path, parts, capsys):

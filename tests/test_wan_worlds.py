@@ -91,7 +91,7 @@ def test_play_equals_whole_sequences(size):
     world = world_of(frames_per_chunk=size, window=3 * size)
     shown = [world.reset(), *play(world, WALK[:8])]
     model, codec = spread(MODEL), video_codec("taehv")
-    walked = [action for action in WALK[:8] for _ in range(size)]
+    walked = [action.share(size) for action in WALK[:8] for _ in range(size)]
     poses = viewmats([Action()] * (size - 1) + walked)
     latents = torch.zeros(1, 0, 16, SIZE[0] // 8, SIZE[1] // 8)
     for chunk in range(9):
@@ -147,6 +147,17 @@ def test_an_unusual_movement_is_noted():
     assert not world.info["note"], "it was of the time before"
 
 
+def test_the_mouse_turns_a_chunk_as_far_as_the_hand_did_and_the_keys_as_long_as_they_are_held():
+    world = world_of(frames_per_chunk=4, window=8)
+    for action, degrees, is_noted in ((Action(look=(3, 0)), 3, True), (Action(look=(12, 0)), 12, False),
+                                      (Action(look=(90, 0)), 12, False), (Action({"l"}), 12, False)):
+        world.reset()
+        play(world, [action])
+        forward = world.told.pose[:3, 2]
+        assert np.degrees(np.arctan2(forward[0], forward[2])) == pytest.approx(degrees), action
+        assert bool(world.info["note"]) == is_noted, "full speed is what the networks have seen"
+
+
 def test_it_goes_on_past_the_window_and_far_from_where_it_began():
     world = world_of()
     world.reset()
@@ -173,8 +184,8 @@ def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, m
 
 def test_steps_and_a_rollout_of_the_same_actions_are_one_world():
     world = world_of(frames_per_chunk=2, window=6)
-    stepped = np.concatenate([world.reset(), *play(world, WALK[:3])])
-    rolled = list(world.rollout([Action(), *(action for action in WALK[:3] for _ in range(2))]))
+    stepped = np.concatenate([world.reset(), *play(world, WALK[:4])])
+    rolled = list(world.rollout([Action(), *(action.share(2) for action in WALK[:4] for _ in range(2))]))
     assert np.array_equal(stepped, np.concatenate(rolled))
 
 
@@ -243,6 +254,51 @@ def test_a_script_plays_it_into_a_clip_that_replays(frames_per_chunk, start, fol
                               capture_output=True, text=True, timeout=300)
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["is_equal"]
+
+
+def test_a_replay_says_that_another_codec_encodes_the_start(folder, tmp_path, monkeypatch, caplog):
+    Image.new("RGB", (64, 64), (200, 40, 40)).save(tmp_path / "red.png")
+    clip, rows = tmp_path / "clip.mp4", str(tmp_path / "rows.safetensors")
+    assert app.main([str(folder), "--headless", "--script", "w*1", "--prompt", rows, "--device", "cpu", "--image",
+                     str(tmp_path / "red.png"), "--out", str(clip)]) == 0
+    assert read_clip(clip).sidecar["info"]["start_codec"] == "small"
+    assert run_replay(clip, world=str(folder), device="cpu")["is_equal"] and "began from a picture" not in caplog.text
+
+    class Darker:
+        def encode(self, frames):
+            return video_codec("taehv").encode(frames / 2)
+    monkeypatch.setattr("worldplay.opening.Parts.encoder", lambda *_: Darker())
+    assert not run_replay(clip, world=str(folder), device="cpu")["is_equal"]
+    assert "picture that the small codec encoded, here the full one did" in caplog.text
+
+
+def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_path, monkeypatch):
+    """The actions that were to come had a part in the chunk's frames that were shown."""
+    checkpoint.write_json(folder / "config.json", replace(CONFIG, frames_per_chunk=4, window=8).to_json())
+    rows, clip, decode, made = tmp_path / "rows.safetensors", tmp_path / "clip.mp4", DreamWorld._decode, []
+
+    def breaking(world, latent):
+        if len(made) == 6:
+            raise WorldError("device", "the device went away; plug it in again")
+        made.append(latent)
+        return decode(world, latent)
+    with monkeypatch.context() as patch:
+        patch.setattr(DreamWorld, "_decode", breaking)
+        assert app.main([str(folder), "--headless", "--script", "w*4,l*1,d*2,j*20", "--prompt", str(rows), "--device",
+                         "cpu", "--out", str(clip)]) == 1
+    cut = read_clip(clip)
+    assert cut.num_frames == 1 + 5 * 4 and cut.actions == [Action(), *parse_script("w*4,l*1,d*2,j*20", CAMERA_SPACE)]
+    monkeypatch.setattr(DreamWorld, "_decode", lambda world, latent: made.append(latent) or decode(world, latent))
+    made.clear()
+    again = tmp_path / "again.mp4"
+    assert run_replay(clip, world=str(folder), device="cpu", out=str(again))["is_equal"]
+    assert len(made) == 6, "what lies beyond its end is not made"
+    assert read_clip(again).actions == cut.actions
+
+    sidecar = clip.with_suffix(".json")
+    fields = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps(fields | {"actions": fields["actions"][:6]}))  # those of the frames alone
+    assert not run_replay(clip, world=str(folder), device="cpu")["is_equal"]
 
 
 def test_a_recording_under_several_texts_replays(folder, tmp_path):
@@ -325,7 +381,7 @@ def fetched(folder, tmp_path):
 @pytest.mark.parametrize("damage, file", [(b"\x00" * 50, "model.safetensors"), (b"{", "config.json")])
 def test_a_damaged_file_that_was_fetched_is_to_be_fetched_again(damage, file, fetched, tmp_path):
     (fetched("wan-action") / file).write_bytes(damage)
-    with pytest.raises(WorldError, match="once it is deleted, python -m worldplay fetch") as caught:
+    with pytest.raises(WorldError, match="; delete it, then python -m worldplay fetch wan-action loads it") as caught:
         worldplay.load_world("wan-action", prompt=str(tmp_path / "rows.safetensors"))
     assert file in str(caught.value) and "repository" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from worldplay import __version__
 from worldplay.log import leave, run_command
-from worldplay.options import Steps
+from worldplay.options import PassPath, Steps
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
@@ -55,15 +55,17 @@ class Worlds:
 class Fetch:
     """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a break."""
     world: Annotated[Positional[str], arg(metavar="NAME")]
-    """Its name."""
+    """Its name, or that of a part alone that worlds share, such as wan-vae."""
     vae: bool = False
     """Also the full Wan video codec, finer and slower than the small one."""
+    no_text: bool = False
+    """Without the text encoder, for play --prompt with files of text rows."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.fetch import fetch
-        made = fetch(self.world, with_vae=self.vae)
+        made = fetch(self.world, with_text=not self.no_text, with_vae=self.vae)
         if self.json:
             return made
         if made["was_complete"]:
@@ -230,6 +232,9 @@ class Bench:
     """Where the model runs."""
     steps: Steps = None
     """Sampling steps per frame; none is the world's own number."""
+    path: PassPath = "auto"
+    """How passes run: eager, compiled, or auto: eager on a processor, compiled on a GPU; there a Wan-size random world is
+    measured both ways."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
@@ -244,7 +249,8 @@ class Bench:
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
         if is_wan_size:
-            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device, track=track)
+            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
+                                              path=self.path, track=track)
             if self.json:
                 return figures
             print(throughput.table(figures))
@@ -253,6 +259,8 @@ class Bench:
         world = random_world(configs[0], device=self.device) if self.random else load_world(
             self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
+        if "compiled" in throughput.paths(self.path, world.device):
+            world.compile(wait=True)
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
@@ -339,6 +347,8 @@ def _report(figures, as_json):
 
 
 def _text(value):
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "".join(f"\n  {name:<22}{_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
         return "  ".join(f"{name} {_text(part)}" for name, part in value.items())
     return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """One frame of player input, and the table that makes it a vector and back."""
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,11 @@ class Action:
     def __post_init__(self):
         object.__setattr__(self, "keys", frozenset(self.keys))
         object.__setattr__(self, "look", (float(self.look[0]), float(self.look[1])))
+
+    def share(self, count):
+        """What it is in each of `count` frames that it holds for: a key is held, a turn is divided."""
+        yaw, pitch = self.look
+        return Action(self.keys, (yaw / count, pitch / count))
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class ActionSpace:
     def num_channels(self):
         """Length a of an encoded action."""
         return len(self.keys) + self.look_axes
+
+    def over(self, count):
+        """The ActionSpace of actions that hold for `count` frames: they turn so many times as far."""
+        return replace(self, look_limit=count * self.look_limit)
 
     def fit(self, action):
         """The nearest action this world can carry out: other keys and axes dropped, look cut to the limit."""

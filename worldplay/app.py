@@ -24,7 +24,7 @@ from worldplay.client.worker import Reset, begin
 from worldplay.clip import ClipWorld
 from worldplay.clip_parts import check_target, recover
 from worldplay.log import log_path, run_command
-from worldplay.options import Steps
+from worldplay.options import PassPath, Steps
 from worldplay.scene import image_scene
 from worldplay.world import WorldError
 
@@ -50,6 +50,9 @@ class PlayConfig:
     """Of all randomness: the same seed and actions give the same frames."""
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
+    path: PassPath = "auto"
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and in a window
+    on a GPU compiled code takes over while you play."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -72,20 +75,25 @@ class PlayConfig:
         """Whether the world is a recorded clip to watch."""
         return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
 
+    @property
+    def has_text_rows(self):
+        """Whether --prompt names a file of text rows, which needs no text encoder."""
+        return bool(self.prompt) and Path(self.prompt).suffix == ".safetensors"
+
     def check(self):
         """Raise ValueError naming a flag that is missing or would have no effect."""
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "record": None}
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto", "record": None}
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            idle = [flag for flag, default in {"image": None, "prompt": None, "steps": None, "device": "auto"}.items()
-                    if getattr(self, flag) != default]
+            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto"}
+            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
             if self.seed < 0:
@@ -139,7 +147,7 @@ def load(config, tell=lambda line: None):
         _check_before_fetch(config, published)
         from worldplay.fetch import fetch
         log.info("%s is not here yet; what it needs is fetched now", config.world)
-        fetch(config.world, tell=tell)
+        fetch(config.world, with_text=not config.has_text_rows, tell=tell)
         tell("")
     zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
@@ -147,10 +155,17 @@ def load(config, tell=lambda line: None):
     try:
         _load_torch_unlocked()
         from worldplay.opening import load_world
-        return load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
+        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+    if config.path == "compiled":
+        tell("compiling code for this world, which is kept for the next time")
+        world.compile(wait=True)
+        tell("")
+    elif config.path == "auto" and not config.headless and world.device.type != "cpu":
+        world.compile()
+    return world
 
 
 def _check_before_fetch(config, published):
@@ -160,7 +175,7 @@ def _check_before_fetch(config, published):
     runtime.pick_device(config.device)
     if config.image:
         image_scene(config.image, published.config["frame_size"])
-    if config.prompt and Path(config.prompt).suffix == ".safetensors":
+    if config.has_text_rows:
         sizes = published.config["transformer"]
         prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
     else:
@@ -240,10 +255,10 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not that of a whole chunk
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not a whole chunk's
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
-    recorder.branch(request, next(shown), is_rollout=is_rollout)
+    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
     recorder.start(config.out.with_suffix(""))
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()

@@ -11,9 +11,9 @@ STEP = 0.08  # units that the camera moves in one latent at full speed
 TURN = 3.0  # degrees that it turns then
 REACH = 4.0  # units from the anchor beyond which float32, and bfloat16 the more, begins to feel the way
 
-# (fx, fy) over (width, height) of the picture
-TRAINING_INTRINSICS = (0.5050505, 0.89786756)  # of the published training data
-REFERENCE_INTRINSICS = (0.5, 0.5)  # of the published sampling script
+# (fx, fy) over (width, height) of the picture in the published training data: square pixels at 16:9. The published
+# sampling script takes 0.5 for both.
+TRAINING_INTRINSICS = (0.5050505, 0.89786756)
 
 # what the training data holds; a rig also knows u and down, which lift and lower the camera
 CAMERA_SPACE = ActionSpace(("w", "s", "a", "d", "i", "j", "k", "l"), look_limit=TURN, look_axes=2)
@@ -40,9 +40,10 @@ class CameraRig:
     def step(self, action):
         """The rig one latent later: it turns first, then moves along its new axes.
 
-        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move at most STEP units in all.
+        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move STEP units along each, so a
+        diagonal one is longer.
 
-        Source: minWM, Wan21 camera trajectories; there a diagonal move has the full step along both axes.
+        Source: minWM, Wan21 camera trajectories.
         """
         return self._moved(*_motion(action))
 
@@ -79,7 +80,7 @@ def moves_camera(space):
 
 
 def is_trained(action):
-    """Whether a step is one of the training data's: one motion at full speed, neither none nor two, and not up or down."""
+    """Whether a step is one of the training data's: one motion at full speed, not none or two, not up or down."""
     move, turn = _motion(action)
     motions = np.abs([*move, *turn])
     return np.count_nonzero(motions) == 1 and not move[1] and np.isclose(motions.max(), STEP if move.any() else TURN)
@@ -113,9 +114,13 @@ def parse_poses(text):
 
 def _motion(action):
     """(units [3] along the camera's axes, degrees (yaw right, pitch down)) of one step."""
-    move = np.sum([_MOVES[key] for key in action.keys if key in _MOVES] or [(0, 0, 0)], axis=0, dtype=np.float64)
-    turn = TURN * np.sum([_TURNS[key] for key in action.keys if key in _TURNS] or [(0, 0)], axis=0) + action.look
-    return STEP * move / max(1.0, np.linalg.norm(move)), turn.clip(-TURN, TURN)
+    move = STEP * _sum(_MOVES, action.keys, 3)
+    turn = TURN * _sum(_TURNS, action.keys, 2) + action.look
+    return move, turn.clip(-TURN, TURN)
+
+
+def _sum(table, keys, length):
+    return np.sum([table[key] for key in keys if key in table] or [[0] * length], axis=0, dtype=np.float64)
 
 
 def _inverse(pose):

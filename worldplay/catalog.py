@@ -1,6 +1,8 @@
 """Worlds that others have published, and the parts they share: where the files lie and what is known of them."""
 from dataclasses import dataclass, field
 
+from worldplay.camera import TRAINING_INTRINSICS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -139,7 +141,7 @@ def _config(name, *, has_camera, frames_per_chunk, window, steps):
     """Fields of config.json; `parts` says which of PARTS plays which role, intrinsics are (fx / W, fy / H)."""
     space = {"keys": [*"wasd", *"ijkl"], "look_limit": 3.0, "look_axes": 2} if has_camera else {
         "keys": [], "look_limit": 1.0, "look_axes": 0}
-    camera = {"intrinsics": [0.5050505, 0.89786756]} if has_camera else {}
+    camera = {"intrinsics": list(TRAINING_INTRINSICS)} if has_camera else {}
     return {
         "format": 1, "name": name, "env": None, "action_space": space, "frame_size": [480, 832], "fps": 16.0,
         "transformer": {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_channels": 16,

@@ -15,8 +15,8 @@ from worldplay.models.attention import FrameRule
 from worldplay.models.codec import CodecConfig, ImageCodec
 from worldplay.models.kv_cache import KVCache
 from worldplay.models.transformer import TransformerConfig
-from worldplay.models.weights import check_shapes
-from worldplay.world import RESTORE, WorldError
+from worldplay.models.weights import check_shapes, fingerprint
+from worldplay.world import WorldError, remedy
 
 MAX_SHARD_BYTES = 15 * 2**20
 
@@ -30,7 +30,7 @@ class WorldConfig:
     fps                  frames of world time per second
     steps                sampling steps per frame by default; the first frame takes first_steps
     window, sink         frames attended to: sink + past + those being made
-    frames_per_chunk     frames made together, all under one action
+    frames_per_chunk     frames made together, in play under one action
     context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
     columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
     codec                sizes of its own image codec; None: it takes the part named "codec"
@@ -100,7 +100,7 @@ class WorldConfig:
             problem = f"{error} is missing"
         except (TypeError, ValueError) as error:
             problem = error
-        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {_remedy(where)}")
+        raise WorldError("bad_checkpoint", f"{where} does not describe a world ({problem}); {remedy(where)}")
 
     @property
     def latent_shape(self):
@@ -203,17 +203,10 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WorldError("bad_checkpoint", f"{path} is missing; the folder is not a complete checkpoint, "
-                         f"{_remedy(path)}") from None
+        raise WorldError("bad_checkpoint", f"{path} is missing, the folder is not a complete checkpoint; "
+                         f"{remedy(path)}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {_remedy(path)}") from None
-
-
-def _remedy(path):
-    """What to do about a damaged or missing file; what was fetched has a lock file beside it."""
-    if Path(path).with_name("lock.json").is_file():
-        return "once it is deleted, python -m worldplay fetch with the world's name makes it again"
-    return RESTORE
+        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {remedy(path)}") from None
 
 
 def save_weights(path, tensors, dtype=None):
@@ -247,7 +240,7 @@ def load_weights(path):
         try:
             files = sorted({path.with_name(name) for name in read_json(index)["weight_map"].values()})
         except (KeyError, TypeError, AttributeError, ValueError):
-            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {_remedy(index)}") from None
+            raise WorldError("bad_checkpoint", f"{index} is no table of weights; {remedy(index)}") from None
     else:
         files = [path]
     tensors = {}
@@ -255,10 +248,10 @@ def load_weights(path):
         try:
             tensors.update(load_file(file))
         except FileNotFoundError:
-            raise WorldError("bad_checkpoint", f"{file} is missing; {_remedy(file)}") from None
+            raise WorldError("bad_checkpoint", f"{file} is missing; {remedy(file)}") from None
         except (SafetensorError, OSError) as error:
-            raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}); it is truncated or no safetensors "
-                             f"file, {_remedy(file)}") from None
+            raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}): it is truncated or no "
+                             f"safetensors file; {remedy(file)}") from None
     return tensors
 
 
@@ -267,21 +260,49 @@ def load_into(module, tensors, where, *, assign=False):
 
     assign  the module takes the tensors themselves, with their number type, instead
     """
+    has_card = Path(where).with_name("config.json").is_file()
     check_shapes({name: x.shape for name, x in tensors.items()},
                  {name: x.shape for name, x in module.state_dict().items()}, where,
-                 "its config.json belongs to other weights")
+                 "its config.json belongs to other weights" if has_card else remedy(where))
     module.load_state_dict(tensors, assign=assign)
 
 
-def folder_hash(folder):
-    """Short hex digest of what decides the frames of a world: its files, or where fetched ones come from."""
+def world_hash(folder, config, codec):
+    """Short hex digest of what decides the frames of a world under given actions, text rows, steps and seed.
+
+    config  its WorldConfig; codec: file of the codec that decodes them
+
+    A world that was trained here is all of its files. One that was fetched has a card beside its weights, whose
+    words may change and grow: of that only what makes another frame counts (_deciding).
+    """
     folder = Path(folder)
-    names = ("config.json", "lock.json") if (folder / "lock.json").is_file() else ("config.json", "model", "codec")
+    if (folder / "lock.json").is_file():
+        told = [_deciding(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name.startswith(names):
+        if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+# fields of a WorldConfig that leave its frames as they are: words, what a clip says itself (steps, text), and names
+# of files whose content counts
+_NOT_DECIDING = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
+
+
+def _deciding(config):
+    """Fields of a WorldConfig that decide its frames.
+
+    Those at their defaults are left out: one that is added later, its default being what was before, changes nothing.
+    """
+    chosen = {name: value for name, value in _chosen(config).items() if name not in _NOT_DECIDING}
+    return chosen | {"transformer": _chosen(config.transformer)}
+
+
+def _chosen(sizes):
+    given = {each.name: (getattr(sizes, each.name), each.default) for each in fields(sizes)}
+    return {name: value for name, (value, default) in given.items() if value != default}
 
 
 def _shards(tensors):

@@ -50,7 +50,8 @@ class ClipWriter:
     def __init__(self, path, header, *, actions, first, prompts=None):
         """path without a suffix; header from `describe`.
 
-        actions  every Action of the branch so far; actions[0] is the null action of the start
+        actions  every Action of the branch so far, of a rollout those to come too; actions[0] is the null action of
+                 the start
         first    number on the branch of the first frame that `add` will get
         prompts  {step: text}, the texts given since the start, each with the first of those actions made under it
 
@@ -145,8 +146,9 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset; `prompts`, the texts given since then; `frames`,
-              one record per video frame, whose `step` is the index of the action that caused it
+              branch played; `actions`, all since the last reset, of a rollout all it was told; `prompts`, the texts
+              given since then; `frames`, one record per video frame, whose `step` is the index of the action that
+              caused it
     """
     path: Path
     sidecar: dict
@@ -157,13 +159,29 @@ class Clip:
 
     @property
     def actions(self):
-        """list of Action since the last reset; actions[0] is null, actions[i] was the i-th step's."""
+        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th step's."""
         return [_action_from_json(fields) for fields in self.sidecar["actions"]]
+
+    @property
+    def latents_per_action(self):
+        """Latents that share an action: several where a chunk-wise world was played step by step."""
+        return 1 if self.sidecar.get("is_rollout") else int(self.sidecar["info"].get("frames_per_chunk", 1))
 
     @property
     def prompts(self):
         """{step: text} since the last reset, by the first step made under a text; the start's own is in `info`."""
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
+
+    @property
+    def paths(self):
+        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"] says it."""
+        found = [*self.sidecar.get("paths", ()),
+                 *((record["step"], record["path"]) for record in self.sidecar["frames"] if record.get("path"))]
+        steps = {}
+        for step, path in found:
+            if not steps or path != list(steps.values())[-1]:
+                steps[int(step)] = str(path)
+        return steps
 
     @property
     def start(self):
@@ -239,9 +257,11 @@ def _check_sidecar(clip):
     for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
         if name not in sidecar:
             raise KeyError(name)
-    dict(sidecar["info"]), clip.action_space, clip.start  # each reads its part to the end
+    dict(sidecar["info"]), clip.action_space, clip.start, clip.paths  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
+    if clip.latents_per_action < 1:
+        raise ValueError("info: frames_per_chunk must be above 0")
     height, width = sidecar["frame_size"]
     if not min(height, width, sidecar["fps"]) > 0:
         raise ValueError("frame_size and fps must be above 0")
@@ -264,7 +284,7 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

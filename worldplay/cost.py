@@ -14,9 +14,13 @@ from worldplay.controls import controls_of
 from worldplay.models.codec import ImageCodec, to_uint8
 from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer, fuse_for_inference
+from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 
 META = torch.device("meta")
 PARTS = ("linear", "attention")  # of a pass: what multiplies; products by the matrices of cameras are among the first
+# In names of operators and kernels; of products of matrices: cuBLAS, CUTLASS, and code of torch's compiler.
+_ATTENTION = ("attention", "flash", "fmha", "sdpa")
+_PRODUCT = ("gemm", "gemv", "nvjet", "cutlass", "xmma", "splitk", "triton_tem")
 _TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")  # used when a prompt is set
 
 
@@ -89,6 +93,16 @@ def memory_of(config, dtype=torch.bfloat16):
             "decoder": _nbytes(state), "work": max(decoding.most, denoising.most)}
 
 
+@torch.inference_mode()
+def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
+    """Bytes that the full codec holds while it encodes a start of so many frames, its weights included."""
+    with META:
+        codec = WanVAE(WanVAEConfig()).to(dtype)
+    with Alive(META) as encoding:  # from the third latent on all are alike
+        codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))
+    return _nbytes(codec.state_dict().values()) + encoding.most
+
+
 def codec_of(config, dtype=torch.float32, device=META):
     """The codec that a world's frames are decoded with, its weights not those of any file."""
     with torch.device(device):
@@ -113,12 +127,12 @@ def flop_parts(counter):
     return parts
 
 
-def part_of(operator):
-    """Which of PARTS an operator, "aten.NAME" or "aten::NAME", belongs to, or "rest"."""
-    name = operator.replace("::", ".").split(".", 1)[-1]
-    if "attention" in name or "flash" in operator or "fmha" in name:
+def part_of(name):
+    """Which of PARTS an operator, "aten.NAME" or "aten::NAME", or a GPU's kernel belongs to, or "rest"."""
+    operator, name = name.replace("::", ".").split(".", 1)[-1], name.lower()
+    if any(word in name for word in _ATTENTION):
         return "attention"
-    return "linear" if name in ("addmm", "mm", "bmm", "baddbmm") else "rest"
+    return "linear" if operator in ("addmm", "mm", "bmm", "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
 
 
 class FusedAttention(TorchFunctionMode):
@@ -180,7 +194,8 @@ def _full_window(config, num_layers, dtype):
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
         conditions, told = controls.conditions(told, torch.zeros(1, size, config.action_space.num_channels), frame)
-        passes = [torch.inference_mode()(partial(run, x, 0.5, cache, frame=frame, text=text, **conditions))
+        chunk = transformer.place(cache, x.shape, frame=frame, **conditions)
+        passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]
         if frame < config.window:
             passes[1]()

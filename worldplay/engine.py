@@ -1,16 +1,21 @@
 """A World made of transformer, codec, KV cache and sampler: it dreams a frame or more for every action."""
+import logging
+
 import numpy as np
 import torch
 from einops import rearrange
 
 from worldplay import checkpoint, runtime
 from worldplay.action import Action
+from worldplay.compiled import CompiledCode, Passes, uninstall
 from worldplay.controls import controls_of
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.scene import Scene, load_scene
 from worldplay.world import RESTORE, WorldError
+
+log = logging.getLogger(__name__)
 
 TEXT = "text"  # the scene of a world that begins from its prompt alone
 CONTEXT_STEP = 1000  # the sampling step that names the noise of a committed context frame in frame_noise
@@ -48,8 +53,10 @@ class DreamWorld:
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
-                     "world_hash": checkpoint.folder_hash(folder) if folder else ""}
+                     "world_hash": checkpoint.world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.controls, self.text = controls_of(config, dtype, device), None
+        self._code, self._takes_over = None, False
+        uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self._begin()
 
     # The World contract
@@ -75,7 +82,8 @@ class DreamWorld:
         if not is_from_text:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
-        self.info["note"] = ""
+        self.info |= {"note": "", "start_codec": None}
+        self._take_over()
         self._begin()
         self.has_begun = True
         if is_from_text:
@@ -100,21 +108,53 @@ class DreamWorld:
 
     @torch.inference_mode()
     def step(self, action):
-        """See World.step: sample, decode, yield; then write the frames' clean context to the cache."""
-        self.info["note"] = self.controls.note(action)
-        for shown in self._make([action] * self.config.frames_per_chunk):
+        """See World.step: sample, decode, yield; then write the frames' clean context to the cache.
+
+        Each latent of a chunk has the action's share: what a hand turns while one is made is no more for being made
+        into several. So an action may turn by the look limit for every latent (ActionSpace.over).
+        """
+        size = self.config.frames_per_chunk
+        share = action.share(size)
+        self.info["note"] = self.controls.note(share)
+        for shown in self._make([share] * size):
             yield from shown
 
     def close(self):
-        """Nothing is held open."""
+        """Code that is still being compiled is given up; nothing else is held open."""
+        if self._code is not None:
+            self._code.close()
 
     # Beyond the contract
+
+    def compile(self, *, wait=False):
+        """Run passes by compiled code: from the chunk on before which it is there, or, with `wait`, from the next one.
+
+        info["path"] says which of the two ran, "eager" or "compiled": their frames differ by rounding.
+
+            Raises WorldError("device") where it cannot be had, with `wait`; otherwise the log says so, and play goes on.
+        """
+        h, w = self.config.latent_shape[1:]
+        self._code = CompiledCode(Passes(
+            config=self.config.transformer, num_frames=self.config.frames_per_chunk, window=self.config.window,
+            num_tokens=self.config.transformer.num_tokens(h, w), dtype=self.info["dtype"], device=self.device.type))
+        self._takes_over = not wait
+        if wait:
+            self._code.wait()
+            self.take_path("compiled")
+
+    def take_path(self, path):
+        """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`."""
+        if path == "compiled":
+            self._code.install(self.transformer)
+        else:
+            uninstall(self.transformer)
+        self.info["path"], self._takes_over = path, False
 
     @torch.inference_mode()
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for those who know them ahead, as an evaluation.
 
-        A frame of a chunk then has its own action, where `step` gives all of them the same. The last chunk is
+        A frame of a chunk then has its own action, where `step` divides one among them. The last chunk is
         filled up with the last action; frames beyond it are not shown.
         """
         for shown in self._walk(actions):
@@ -176,7 +216,8 @@ class DreamWorld:
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
                 each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
-                made = [self._sample(cache, conditions, b, i - skipped, self.sigmas) for conditions in each]
+                made = [self._sample(cache, self._place(cache, b, i - skipped, conditions), b, self.sigmas)
+                        for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
             vectors = actions[:, chunk]
@@ -185,7 +226,7 @@ class DreamWorld:
             conditions, told = self.controls.conditions(told, vectors, i - skipped)
             pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
             latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
-            self._write(cache, latents, conditions, i - skipped)
+            self._write(cache, latents, self._place(cache, b, i - skipped, conditions))
 
     @torch.inference_mode()
     def reconstruct(self, frames):
@@ -194,6 +235,19 @@ class DreamWorld:
         return self.codec.decode_uint8(latents).cpu().numpy()
 
     # Inside
+
+    def _take_over(self):
+        """Let compiled code that has become ready run from here on."""
+        if not self._takes_over:
+            return
+        try:
+            if self._code.is_ready():
+                self.take_path("compiled")
+            elif self._code.problem:
+                self._code.wait()
+        except WorldError as problem:
+            self._takes_over = False
+            log.warning("%s; it is played as it is", problem)
 
     def _walk(self, actions):
         """Yield the frames of every action, uint8 [n H W 3], each of a latent of its own."""
@@ -215,13 +269,15 @@ class DreamWorld:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if not self.has_begun:
             raise WorldError("ended", "reset the world before the first step")
+        self._take_over()
         conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
         self.is_mid_step = True
-        x0 = self._sample(self.cache, conditions, 1, self.frame,
+        placed = self._place(self.cache, 1, self.frame, conditions)
+        x0 = self._sample(self.cache, placed, 1,
                           self.first_sigmas if self.frame == self.first_made else self.sigmas)
         for latent in x0[0]:
             yield self._decode(latent)
-        self._commit(x0, conditions, told)
+        self._commit(x0, placed, told)
         self.is_mid_step = False
 
     def _remember(self, frames, actions):
@@ -230,39 +286,46 @@ class DreamWorld:
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:
-            encoder = self._parts and self._parts.encoder()
+            encoder = self._parts and self._parts.encoder(len(frames))
+            self.info["start_codec"] = "full" if encoder else "small"
             latents = (encoder or self.codec).encode(to_float(pixels)[None])
             for latent in latents[0]:
                 self._decode(latent)  # what a video codec remembers of them
         vectors = self._vectors(actions)
         for i in range(0, latents.shape[1], self.config.frames_per_chunk):
             chunk = slice(i, i + self.config.frames_per_chunk)
-            self._commit(latents[:, chunk], *self.controls.conditions(self.told, vectors[:, chunk], self.frame))
+            conditions, told = self.controls.conditions(self.told, vectors[:, chunk], self.frame)
+            self._commit(latents[:, chunk], self._place(self.cache, 1, self.frame, conditions), told)
 
     def _decode(self, latent):
         """uint8 [n H W 3]: the frames of the next latent [c h w]."""
         frames, self.decoded = self.codec.decode_next(latent[None], self.decoded)
         return to_uint8(frames)[0].cpu().numpy()
 
-    def _sample(self, cache, conditions, batch, frame, sigmas):
-        """x0 [b t c h w] of the chunk at `frame`."""
+    def _place(self, cache, batch, frame, conditions):
+        """The Chunk at `frame`, for all passes over it."""
+        shape = batch, self.config.frames_per_chunk, *self.config.latent_shape
+        return self.transformer.place(cache, shape, frame=frame, **conditions)
+
+    def _sample(self, cache, placed, batch, sigmas):
+        """x0 [b t c h w] of a Chunk."""
         def velocity(x, sigma):
-            return self.transformer.denoise(x.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
+            return self.transformer.denoise(x.to(self.dtype), sigma, cache, placed, self.text)
 
         def noise(step):
-            return self._noise(frame, step).expand(batch, -1, -1, -1, -1)
+            return self._noise(placed.frame, step).expand(batch, -1, -1, -1, -1)
         return sample_frame(velocity, noise, sigmas)
 
-    def _commit(self, x0, conditions, told):
+    def _commit(self, x0, placed, told):
         """Write the chunk at self.frame to the cache and move on to the next one."""
-        self._write(self.cache, x0, conditions, self.frame)
+        self._write(self.cache, x0, placed)
         self.told = self.controls.settle(told, self.cache)
         self.frame += self.config.frames_per_chunk
 
-    def _write(self, cache, x0, conditions, frame):
+    def _write(self, cache, x0, placed):
         sigma = self.config.context_sigma
-        context = add_noise(x0.float(), self._noise(frame, CONTEXT_STEP), sigma) if sigma else x0
-        self.transformer.commit(context.to(self.dtype), sigma, cache, frame=frame, text=self.text, **conditions)
+        context = add_noise(x0.float(), self._noise(placed.frame, CONTEXT_STEP), sigma) if sigma else x0
+        self.transformer.commit(context.to(self.dtype), sigma, cache, placed, self.text)
 
     def _noise(self, frame, step):
         """[1 t c h w] of the chunk at `frame`; every frame's is its own, whatever the chunk."""

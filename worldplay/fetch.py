@@ -35,27 +35,30 @@ class Job:
         return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
 
 
-def fetch(name, *, with_vae=False, tell=None):
-    """Load a world of catalog.WORLDS, and the parts it needs, into zoo.user_cache(), from where a call broke off.
+def fetch(name, *, with_text=True, with_vae=False, tell=None):
+    """Load a world of catalog.WORLDS and the parts it needs, or a part alone, from where a call broke off.
 
-    with_vae  also the parts that it can do without (`more_parts`)
-    tell      function of a line that says how far it is, called a few times a second at most
-    Returns   figures: world, folder, was_complete, files, loaded_mib, seconds
+    name       of a world or of catalog.PARTS
+    with_text  also the text encoder, which a world does without where files give it text rows
+    with_vae   also the parts that it can do without (`more_parts`)
+    tell       function of a line that says how far it is, called a few times a second at most
+    Returns    figures: world (the name), folder, was_complete, files, loaded_mib, seconds
 
-        Raises WorldError for a name that is unknown and a file that holds something else, OSError in one line for
-        all that can happen to a download (see `download.load`) and for a disk without room.
+        Raises WorldError for a name that is unknown and a file that holds something else, ValueError for a
+        part's name with a choice of parts, OSError in one line for all that can happen to a download (see
+        `download.load`) and for a disk without room.
 
-    The files stay in the hub's own cache; what is made of them goes to worlds/NAME and parts/NAME, each with a
-    lock.json: repository, revision, size and hash of every file. A later call goes by it. config.json comes last, so
-    that a world is found when it is whole.
+    The files stay in the hub's own cache; what is made of them goes to worlds/NAME and parts/NAME in
+    zoo.user_cache(), each with a lock.json: repository, revision, size and hash of every file. A later call goes
+    by it. A world's config.json comes last, so that it is found when it is whole.
     """
-    start, world = time.monotonic(), _world(name)
-    folder = _folder(world)
+    start, owner = time.monotonic(), _owner(name)
+    folder, config = _folder(owner), _config(owner)
     with _one_line(name), _alone(), _heard_by(tell):
-        jobs = [job for job in _jobs(world, with_vae) if not job.target.is_file()]
-        was_complete = not jobs and (folder / "config.json").is_file()
+        jobs = [job for job in _jobs(owner, with_text, with_vae) if not job.target.is_file()]
+        was_complete = not jobs and (config is None or (folder / "config.json").is_file())
         if jobs:
-            log.info("%s: %s; licence: %s", world.name, world.summary, world.licence)
+            log.info("%s: %s; licence: %s", owner.name, owner.summary, owner.licence)
         located = [download.locate(download.pinned(job.source, _pins(job.owner).get(job.target.name)), _downloads())
                    for job in jobs]
         loaded = sum(at.bytes_left for at in located)
@@ -64,28 +67,42 @@ def fetch(name, *, with_vae=False, tell=None):
             _pin(job, at.source)
         for job, at in zip(jobs, located):
             _make(job, at)
-        if not was_complete:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", world.config)
-    return {"world": world.name, "folder": str(folder), "was_complete": was_complete, "files": len(jobs),
+        if config is not None and not (folder / "config.json").is_file():
+            write_json(folder / "config.json", config)
+    return {"world": owner.name, "folder": str(folder), "was_complete": was_complete, "files": len(jobs),
             "loaded_mib": round(loaded / 2**20, 1),
             "seconds": round(time.monotonic() - start, 1)}
 
 
-def _world(name):
-    if name in catalog.WORLDS:
-        return catalog.WORLDS[name]
-    near = difflib.get_close_matches(str(name), catalog.WORLDS, 1)
+def _owner(name):
+    owners = catalog.WORLDS | catalog.PARTS
+    if name in owners:
+        return owners[name]
+    near = difflib.get_close_matches(str(name), owners, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     raise WorldError("not_found", f"{str(name)!r} is no published world; {meant}there are "
                      f"{', '.join(catalog.WORLDS)}")
 
 
-def _jobs(world, with_vae):
-    parts = [catalog.PARTS[name] for name in (*world.parts, *(world.more_parts if with_vae else ()))]
-    return [*(Job(owner=part, target=_folder(part) / file, source=source)
-              for part in parts for file, source in part.files.items()),
-            Job(owner=world, target=_folder(world) / "model.safetensors", source=world.source)]
+def _config(owner):
+    """Fields of its config.json; None for a part, which has none."""
+    return owner.config if isinstance(owner, PublishedWorld) else None
+
+
+def _jobs(owner, with_text, with_vae):
+    if isinstance(owner, Part):
+        if with_vae or not with_text:
+            raise ValueError(f"--vae and --no-text choose among the parts of a world, and {owner.name} is a "
+                             "part; leave them out")
+        return _jobs_of(owner, owner.files)
+    left_out = set() if with_text else {owner.config["parts"]["text"]}
+    parts = [name for name in (*owner.parts, *(owner.more_parts if with_vae else ())) if name not in left_out]
+    return [*(job for name in parts for job in _jobs_of(catalog.PARTS[name], catalog.PARTS[name].files)),
+            *_jobs_of(owner, {"model.safetensors": owner.source})]
+
+
+def _jobs_of(owner, files):
+    return [Job(owner=owner, target=_folder(owner) / file, source=source) for file, source in files.items()]
 
 
 def _folder(owner):

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 
-from worldplay import catalog, checkpoint, prompts, runtime, zoo
+from worldplay import attention_backend, catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
-from worldplay.cost import codec_of, memory_of
+from worldplay.cost import codec_of, encoding_memory_of, memory_of
 from worldplay.engine import DreamWorld
-from worldplay.models.attention import backend as attention_backend
+from worldplay.models.attention import AttentionShape
 from worldplay.models.codec import ImageCodec
 from worldplay.models.taehv import TAEHV
 from worldplay.models.transformer import Transformer
@@ -41,12 +41,13 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
     device, reason = runtime.pick_device(device)
     check_room(config, device)
     parts = Parts(config, device)
+    codec = parts.codec(folder)
     if config.transformer.text_dim:
         prompt = config.prompt if prompt is None else prompt
         rows = parts.text_rows(prompt)  # first: the encoder is larger than the world, and gone before it comes
     path = folder / "model.safetensors"
     transformer = _filled(lambda: Transformer(config.transformer), checkpoint.load_weights(path), path)
-    world = _open(config, transformer, parts.codec(folder), parts, device, reason, steps, seed, folder)
+    world = _open(config, transformer, codec, parts, device, reason, steps, seed, folder)
     if config.transformer.text_dim:
         world.set_prompt(prompt, rows)
     return world
@@ -86,9 +87,10 @@ def random_world(config, *, device="auto", seed=0):
 
 def same_networks(world, config):
     """The world of another WorldConfig, of the same sizes, on the networks and with the text of this one."""
+    attention = _attention(config, world.device, world.dtype)
     other = DreamWorld(config, world.transformer, world.codec, device=world.device, dtype=world.dtype,
                        dtype_reason=world.info["dtype_reason"], seed=world.seed)
-    other.text = world.text
+    other.text, other.info["attention"] = world.text, attention
     return other
 
 
@@ -118,33 +120,36 @@ class Parts:
     def __init__(self, config, device):
         self.config, self.device = config, device
 
+    def codec_file(self, folder):
+        """Where the weights of its codec lie."""
+        if self.config.codec is not None:
+            return folder / "codec.safetensors"
+        return self.part("codec") / "model.safetensors"
+
     def codec(self, folder):
         """The codec that its frames are decoded with, on the CPU."""
+        path = self.codec_file(folder)
         if self.config.codec is not None:
-            path = folder / "codec.safetensors"
             return _filled(lambda: ImageCodec(self.config.codec), checkpoint.load_weights(path), path)
-        path = self.part("codec") / "model.safetensors"
         codec = _empty(TAEHV)
         checkpoint.load_into(codec, codec.fit(checkpoint.load_weights(path)), path, assign=True)
         return codec
 
-    def encoder(self):
-        """The VideoCodec that a start is encoded with: the full one where it is here."""
+    def encoder(self, num_frames):
+        """The full VideoCodec, to encode a start of so many frames; None where it is not here or finds no room."""
         world = catalog.WORLDS.get(self.config.name)
         if world and not world.image_start:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            vae = self.vae()
+            self.part("vae")
         except WorldError as error:
-            if error.kind != "not_found":
-                raise
-            log.info("the start is encoded by the small codec; python -m worldplay fetch %s --vae loads the full one",
-                     self.config.name)
+            log.info("the start is encoded by the small codec: %s", error)
             return None
-        return vae.to(runtime.pick_dtype(self.device)[0])
+        dtype, _ = runtime.pick_dtype(self.device)
+        return self.vae(dtype) if self._has_room_to_encode(num_frames, dtype) else None
 
-    def vae(self):
-        """The full VideoCodec that its transformer has learnt the latents of, float32, on the device.
+    def vae(self, dtype):
+        """The full VideoCodec that its transformer has learnt the latents of, on the device.
 
             Raises WorldError("not_found") where it is not here.
         """
@@ -152,7 +157,7 @@ class Parts:
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
-        return vae.float().to(self.device).eval().requires_grad_(False)
+        return vae.to(self.device, dtype).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
         """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
@@ -162,17 +167,32 @@ class Parts:
         try:
             encoder = self.part("text")
         except WorldError as error:
-            raise WorldError(error.kind, f"{error}; play --prompt also takes a .safetensors file of text rows") from None
+            raise WorldError(error.kind,
+                             f"{error}, or play --prompt with a .safetensors file of text rows") from None
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
 
     def all_text_rows(self, texts):
         """Yield the text rows of many prompts; the encoder is opened once."""
         return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
 
+    def _has_room_to_encode(self, num_frames, dtype):
+        """Whether the full codec finds room beside the world; where it does not, one line says so."""
+        runtime.release_memory(self.device)  # what play has left over counts as free
+        found = runtime.memory(self.device)
+        if found is None:
+            return True
+        left, total = found
+        needed = encoding_memory_of(self.config, num_frames, dtype) + _KERNELS
+        if needed > left:
+            log.info("the start is encoded by the small codec: the full one needs %s of GPU memory, and %s of %s are "
+                     "free", _gib(needed), _gib(left), _gib(total))
+        return needed <= left
+
     def part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
         if role not in self.config.parts:
-            raise WorldError("not_found", f"{self.config.name} names no part for its {role}, in config.json")
+            raise WorldError("not_found", f"the config.json of {self.config.name} names no part for its {role}; "
+                             f'add "{role}" to "parts" there, with one of {", ".join(catalog.PARTS)}')
         return zoo.find_part(self.config.parts[role])
 
 
@@ -211,11 +231,22 @@ def _empty(make):
 
 def _open(config, transformer, codec, parts, device, device_reason, steps, seed, folder):
     dtype, dtype_reason = runtime.pick_dtype(device)
+    attention = _attention(config, device, dtype)
     log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
-             str(dtype).removeprefix("torch."), dtype_reason,
-             attention_backend(device, dtype, config.transformer.head_dim))
-    return DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
-                      seed=seed, folder=folder, parts=parts)
+             str(dtype).removeprefix("torch."), dtype_reason, attention)
+    world = DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
+                       seed=seed, folder=folder, parts=parts)
+    world.info["attention"] = attention
+    return world
+
+
+def _attention(config, device, dtype):
+    """Name of what attention runs by once the window is full."""
+    sizes = config.transformer
+    tokens = sizes.num_tokens(*config.latent_shape[1:])
+    shape = AttentionShape(device.type, dtype, sizes.num_heads, sizes.head_dim, config.frames_per_chunk * tokens,
+                           config.window * tokens)
+    return attention_backend.choose(shape, device)
 
 
 class _NothingDrawn(TorchFunctionMode):

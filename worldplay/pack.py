@@ -241,7 +241,7 @@ def _rollouts(clips, pieces):
 
 def _vectors(clip):
     """float32 [n a]: the encoded action that caused each frame of the video; ValueError for one that cannot be."""
-    space, actions = clip.action_space, clip.actions
+    space, actions = clip.action_space, [action.share(clip.latents_per_action) for action in clip.actions]
     vectors = np.stack([space.encode(actions[record["step"]]) for record in clip.sidecar["frames"]])
     if not np.isfinite(vectors).all():
         raise ValueError("an action in its .json turns by no number of degrees; restore it from a copy")

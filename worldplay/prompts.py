@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save
 
 from worldplay import runtime
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer, warn_if_cut
-from worldplay.world import WorldError
+from worldplay.models.weights import fingerprint
+from worldplay.world import WorldError, remedy
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ _WEIGHTS = ("model.safetensors", "models_t5_umt5-xxl-enc-bf16.pth")
 _TOKENIZER = ("tokenizer.json", "google/umt5-xxl/tokenizer.json")
 
 _FORMAT = 1  # of a cached file; another one is another key
+
+_AGAIN = "fetch it again"  # where it is not known how
 
 
 def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
@@ -45,7 +48,7 @@ def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
 def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu"):
     """Yield the text rows of many prompts, each as `prompt_embeds`; the encoder is opened once for all that are new."""
     weights, tokenizer = _find(encoder_folder, _WEIGHTS), _find(encoder_folder, _TOKENIZER)
-    key = [_fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
+    key = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
     encoder = _Encoder(weights, tokenizer, config, torch.device(device))
     try:
         for text in texts:
@@ -88,20 +91,6 @@ def _cache_file(text, encoder, config):
     told = json.dumps([_FORMAT, text, encoder, config.max_tokens])
     folder = platformdirs.user_cache_path("worldplay", appauthor=False) / "prompts"
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
-
-
-def _fingerprint(path, num_blocks=256, block_size=4096):
-    """Tells weights from other weights, wherever the file lies: its size and blocks all through it.
-
-    All of an 11 GB file would take half a minute to hash, at every start.
-    """
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        for i in range(num_blocks):
-            file.seek(i * max(0, size - block_size) // (num_blocks - 1))
-            digest.update(file.read(block_size))
-    return digest.hexdigest()
 
 
 def _cached(path, config):
@@ -192,9 +181,10 @@ def _weights(path):
         weights = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         problem = (str(error) or type(error).__name__).splitlines()[0]
-        raise WorldError("bad_checkpoint", f"{path} cannot be read ({problem}); fetch it again") from None
+        raise WorldError("bad_checkpoint",
+                         f"{path} cannot be read ({problem}); {remedy(path, _AGAIN)}") from None
     if not isinstance(weights, dict) or not all(isinstance(x, torch.Tensor) for x in weights.values()):
-        raise WorldError("bad_checkpoint", f"{path} holds no weights by name; fetch it again")
+        raise WorldError("bad_checkpoint", f"{path} holds no weights by name; {remedy(path, _AGAIN)}")
     return weights
 
 
@@ -203,4 +193,4 @@ def _find(folder, names):
         if (Path(folder) / name).is_file():
             return Path(folder) / name
     raise WorldError("bad_checkpoint", f"{folder} holds no text encoder: {' and '.join(names)} are both missing; "
-                     "fetch it again, or give a file of text rows")
+                     f"{remedy(Path(folder) / names[0], _AGAIN)}, or give a file of text rows")

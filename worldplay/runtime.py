@@ -67,13 +67,23 @@ def device_name(device):
     """What the hardware calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def instructions(device):
+    """What code compiled for the device is made for: the hardware, and which of its instructions are used."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_capability(device)}"
+    return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _processor():
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            model = next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
     except (OSError, StopIteration):
         import platform
-        model = platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} threads"
+        return platform.processor() or platform.machine()
 
 
 def synchronize(device):
@@ -122,15 +132,16 @@ def peak_memory_mib(device):
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def operator_ms(device, work):
-    """operator -> milliseconds of its own on the device, over all that work() runs."""
+def work_ms(device, work):
+    """name -> milliseconds of its own, over all that work() runs: of kernels on a GPU, of operators on a processor."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on stderr that it starts and stops
     is_gpu = device.type == "cuda"
     with torch.autograd.profiler.profile(use_device="cuda" if is_gpu else None, use_kineto=is_gpu) as profiler:
         work()
         synchronize(device)
+    kind = torch.autograd.DeviceType.CUDA if is_gpu else torch.autograd.DeviceType.CPU
     return {event.key: (event.self_device_time_total if is_gpu else event.self_cpu_time_total) / 1000
-            for event in profiler.key_averages() if event.device_type == torch.autograd.DeviceType.CPU}  # kernels count in those
+            for event in profiler.key_averages() if event.device_type == kind}
 
 
 @contextmanager

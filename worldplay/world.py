@@ -1,5 +1,6 @@
 """The contract that a dream, a real game and a recording all obey."""
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -8,6 +9,19 @@ from worldplay.action import Action, ActionSpace
 
 # the remedy for a missing or damaged file of a world
 RESTORE = "restore it from the repository, or train the world again"
+
+
+def remedy(path, otherwise=RESTORE):
+    """What to do about a file that is missing or damaged; one that was fetched has a lock file beside it."""
+    path = Path(path)
+    if not path.with_name("lock.json").is_file():
+        return otherwise
+    return f"{'delete it, then ' if path.exists() else ''}{fetch_command(path.parent.name)} loads it again"
+
+
+def fetch_command(name):
+    """What loads a world or a part (worldplay.catalog), as typed."""
+    return f"python -m worldplay fetch {name}"
 
 
 class WorldError(Exception):
@@ -54,7 +68,9 @@ class World(Protocol):
         """
 
     def step(self, action: Action) -> Iterator[np.ndarray]:
-        """Yield the frames, uint8 [H W 3] RGB, that this action causes: one, or the n of one latent.
+        """Yield the frames, uint8 [H W 3] RGB, that this action causes: one, or those of one latent or several.
+
+        Where info has "frames_per_chunk", so many latents share the action, and its look is their sum.
 
         The frame is yielded as soon as it exists; bookkeeping follows when the iterator is asked again. An
         iterator that was not run to its end is a WorldError("unfinished_step") on the next call.

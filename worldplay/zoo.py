@@ -10,7 +10,7 @@ import platformdirs
 
 from worldplay import catalog
 from worldplay.action import ActionSpace
-from worldplay.world import RESTORE, WorldError
+from worldplay.world import WorldError, fetch_command, remedy
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def find(name=None):
         return named[str(name)]
     if str(name) in catalog.WORLDS:
         raise WorldError("not_found", f"world {str(name)!r} is published, but not on this machine; "
-                         f"python -m worldplay fetch {name} loads it")
+                         f"{fetch_command(name)} loads it")
     if str(name) in catalog.SHAPES:
         raise WorldError("not_found", f"{name} is a shape without weights, to measure its speed alone; "
                          f"python -m worldplay bench {name} --random does")
@@ -137,9 +137,8 @@ def find_part(name):
     folder = user_cache() / "parts" / name
     missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
     if missing:
-        flag = "" if any(name in world.parts for world in catalog.WORLDS.values()) else " --vae"
         raise WorldError("not_found", f"{folder / missing[0]} is missing ({catalog.PARTS[name].summary}); "
-                         f"python -m worldplay fetch{flag} with the world's name loads it")
+                         f"{fetch_command(name)} loads it")
     return folder
 
 
@@ -182,10 +181,21 @@ def _configs():
 def _is_ours(config):
     """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
     try:
-        fields = json.loads(config.read_text(encoding="utf-8"))
+        fields = _fields(config)
     except (OSError, ValueError):
         return True
     return isinstance(fields, dict) and "action_space" in fields
+
+
+def _fields(config):
+    """What a config.json holds, read once while it is the same file; OSError or ValueError where it cannot be."""
+    facts = config.stat()
+    return _read(config, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+
+
+@cache
+def _read(path, *version):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cache
@@ -204,11 +214,12 @@ def _choice(name, named):
 def _card(name, folder, is_default):
     path = folder / "config.json"
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = _fields(path)
         height, width = fields["frame_size"]
         return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
                     fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
                     size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
                     is_default=is_default, is_playable=_is_playable(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} does not describe a world ({error}); {RESTORE}") from None
+        raise WorldError("bad_checkpoint",
+                         f"{path} does not describe a world ({error}); {remedy(path)}") from None

@@ -132,7 +132,8 @@ class Loop:
 
     def _open(self, world):
         self.world = self._screen.world = world
-        self._device = KeyboardMouse(world.action_space, self.settings.degrees_per_count)
+        space = world.action_space.over(world.info.get("frames_per_chunk", 1))
+        self._device = KeyboardMouse(space, self.settings.degrees_per_count)
         self._recorder = self._screen.recorder = Recorder(world)
         self._pace = Pace(world.fps)
         self.window.set_title(f"{world.name} - worldplay")

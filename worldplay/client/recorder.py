@@ -32,7 +32,7 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Knows all actions and texts since the last reset, so a clip begun at any frame can be replayed from the start.
+    """Knows all actions and texts since the last reset: a clip begun at any frame can be replayed from the start.
 
     Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
     reset ends the clip and, while recording, begins the next one.
@@ -41,8 +41,8 @@ class Recorder:
     def __init__(self, world):
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
-        self._actions, self._number, self._header = [], 0, None
-        self._prompts = {}  # {step: text}
+        self._actions, self._ahead, self._number, self._header = [], (), 0, None
+        self._prompts, self._paths = {}, {}  # {step: text}, {step: how passes ran from it on}
         self._shown = None  # (frame, its step, its times)
 
     @property
@@ -54,16 +54,24 @@ class Recorder:
         """Length of the clip being written, in world time."""
         return self._writer.num_frames / self.world.fps if self._writer else 0.0
 
-    def branch(self, request, frames, *, is_rollout=False):
-        """A Reset is done and showed `frames`, uint8 [n H W 3]; what follows is `rollout`'s or `step`'s."""
+    def branch(self, request, frames, *, ahead=None):
+        """A Reset is done and showed `frames`, uint8 [n H W 3].
+
+        ahead  the actions of a `rollout`, which the world knows from now on; None: they come step by step
+
+        The last ones that a clip shows may be in a chunk with later ones, which then had a part in its frames: a clip
+        of a rollout holds all of them, wherever it ends.
+        """
         was_recording = self.is_recording
         self.stop()
         if request.image is None:
             self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
         else:
             self._header = describe(self.world, start=frames)
-        self._header["is_rollout"] = is_rollout
+        self._header["is_rollout"] = ahead is not None
+        self._ahead = tuple(ahead or ())
         self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
+        self._paths = {0: self.world.info.get("path")}
         if was_recording:
             self.start(self._folder / self._new_name())
 
@@ -79,6 +87,9 @@ class Recorder:
         """The player saw a frame of the last step; `times` as in ClipWriter.add."""
         self._number += 1
         self._shown = (frame, len(self._actions) - 1, times)
+        path = times.get("path")
+        if path and path != list(self._paths.values())[-1]:
+            self._paths[len(self._actions) - 1] = path
         if self._writer:
             self._add_shown()
 
@@ -90,7 +101,9 @@ class Recorder:
     def start(self, path):
         """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
         shown = self._shown[1]
-        self._writer = ClipWriter(path, self._header, actions=self._actions[:shown + 1], first=self._number,
+        header = self._header | {"paths": list(self._paths.items())}
+        actions = [*self._actions[:shown + 1], *self._ahead[shown:]]
+        self._writer = ClipWriter(path, header, actions=actions, first=self._number,
                                   prompts={step: text for step, text in self._prompts.items() if step <= shown})
         self._add_shown()
 

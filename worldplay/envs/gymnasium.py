@@ -68,7 +68,7 @@ class WorldEnv(gymnasium.Env):
     """A World as a Gymnasium environment: pictures in, encoded actions out, no reward, no end of its own.
 
     observation  uint8 [H W 3], RGB: the newest frame
-    action       float32 [a] in [-1, 1], encoded: keys are down above 0.5, look in units of look_limit
+    action       float32 [a] in [-1, 1], encoded: keys are down above 0.5, look 1 is the most that a step can turn
     info         "frames" uint8 [n H W 3]: every frame since the last action
     """
 
@@ -77,6 +77,7 @@ class WorldEnv(gymnasium.Env):
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1, 1, (world.action_space.num_channels,), np.float32)
+        self._space = world.action_space.over(world.info.get("frames_per_chunk", 1))
         self._world, self._frame = world, None
 
     def reset(self, *, seed=None, options=None):
@@ -89,7 +90,7 @@ class WorldEnv(gymnasium.Env):
     def step(self, action):
         """One world step; a world that has ended truncates the episode and shows its last frame again."""
         try:
-            frames = np.stack(list(self._world.step(self._world.action_space.decode(action))))
+            frames = np.stack(list(self._world.step(self._space.decode(action))))
         except WorldError as error:
             if error.kind != "ended":
                 raise

@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from worldplay import runtime
+from worldplay.attention_backend import measure
 from worldplay.cost import flop_counter
 from worldplay.envs.players import PLAYERS
+from worldplay.models.attention import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
-_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path")
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
 _PROFILED = 50  # frames
 PASSES = ("denoise", "commit", "commit_and_denoise")
 
@@ -26,7 +28,8 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     track    wraps an iterable as tqdm does
 
     frame_ms_again is the median of the first 100 frames of a new start at the end: a machine that has become slower
-    meanwhile shows there, a world whose frames cost more and more does not.
+    meanwhile shows there, a world whose frames cost more and more does not. eager_pass_ms, for a world that runs by
+    compiled code, is pass_ms of the passes as written, in the same run.
 
         Raises ValueError for fewer than 10 frames.
     """
@@ -41,11 +44,14 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     first_frame_ms(world, actions[0])
     again = frame_seconds([ready for _, ready in played(world, actions[1:1 + MARKS[0]])], per_step)
     info = {name: world.info[name] for name in _INFO}
-    return {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
-            "first_frame_ms": first_ms, **frame_figures(frame_seconds(ready, per_step)),
-            "frame_ms_again": 1000 * float(np.median(again)),
-            "latency_ms": percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED]),
-            "peak_memory_mib": runtime.peak_memory_mib(world.device)}
+    figures = {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
+               "first_frame_ms": first_ms, **frame_figures(frame_seconds(ready, per_step)),
+               "frame_ms_again": 1000 * float(np.median(again)),
+               "latency_ms": percentiles(1000 * latency), **passes(world, actions[1:1 + _PROFILED])}
+    if info["path"] == "compiled":
+        with _as_written(world):
+            figures["eager_pass_ms"] = passes(world, actions[1:1 + _PROFILED])["pass_ms"]
+    return figures | {"peak_memory_mib": runtime.peak_memory_mib(world.device)}
 
 
 def check_frames(frames):
@@ -91,7 +97,7 @@ def passes(world, actions):
     with timed(world.transformer, PASSES, world.device, times, "pass"), \
             timed(world.codec, ("decode_next",), world.device, times, "decode"):
         num_frames = len(list(played(world, actions)))
-    with _counted(world.transformer, PASSES, flops):
+    with _as_written(world), _counted(world.transformer, PASSES, flops):  # operators inside code are not seen
         list(played(world, actions[:1]))
     return {"passes_per_frame": len(times["pass"]) / num_frames, "pass_ms": float(np.median(times["pass"])),
             "decode_ms": float(np.median(times["decode"])),
@@ -100,22 +106,35 @@ def passes(world, actions):
 
 
 def ceilings(device, dtype):
-    """{copy_gbs, matmul_tflops, attention_tflops} of this machine, medians on random data.
+    """{copy_gbs, matmul_tflops, attention_tflops, attention_tflops_at} of this machine, medians on random data.
 
-    copy_gbs          10^9 bytes read and written a second by a large copy
-    matmul_tflops     10^12 operations a second of a large square matrix product in dtype
-    attention_tflops  the same of full attention over many tokens in dtype
+    copy_gbs             10^9 bytes read and written a second by a large copy
+    matmul_tflops        10^12 operations a second of a large square matrix product in dtype
+    attention_tflops     the same of full attention over many tokens in dtype, by its fastest backend
+    attention_tflops_at  {"QUERIES x KEYS": {backend: the same, or why it is out}} in tokens: latents of Wan 2.1 1.3B at
+                         480 x 832, one or a chunk of 4, against windows of 7, 9 and 21; on a processor smaller ones
     """
-    tokens, heads = (2048, 4) if device.type == "cpu" else (16384, 12)
-    source = torch.randn(2**26 if device.type == "cpu" else 2**28, device=device)
+    is_cpu = device.type == "cpu"
+    tokens, heads = (2048, 4) if is_cpu else (16384, 12)
+    source = torch.randn(2**26 if is_cpu else 2**28, device=device)
     copy = torch.empty_like(source)
     copy_ms = _median_ms(lambda: copy.copy_(source), device)
     num_bytes = 2 * source.nbytes
     del source, copy
-    q, k, v = (torch.randn(1, heads, tokens, 128, device=device, dtype=dtype) for _ in range(3))
-    attention_ms = _median_ms(lambda: F.scaled_dot_product_attention(q, k, v), device)
+    large = attention_tflops(device, dtype, heads, tokens, tokens)
+    latent, heads = (60, 2) if is_cpu else (1560, 12)
     return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": matmul_tflops(device, dtype),
-            "attention_tflops": 4 * heads * tokens**2 * 128 / attention_ms / 1e9}
+            "attention_tflops": max(rate for rate in large.values() if isinstance(rate, float)),
+            "attention_tflops_at": {f"{chunk * latent} x {window * latent}": attention_tflops(
+                device, dtype, heads, chunk * latent, window * latent) for chunk in (1, 4) for window in (7, 9, 21)}}
+
+
+def attention_tflops(device, dtype, num_heads, num_queries, num_keys, head_dim=128):
+    """{backend: 10^12 operations a second of full attention of a size in dtype, or why it is out}."""
+    times = measure(AttentionShape(device.type, dtype, num_heads, head_dim, num_queries, num_keys), device)
+    runtime.release_memory(device)
+    flops = 4 * num_heads * num_queries * num_keys * head_dim
+    return {name: flops / ms / 1e9 if isinstance(ms, float) else ms for name, ms in times.items()}
 
 
 def matmul_tflops(device, dtype, repeats=20):
@@ -158,6 +177,17 @@ def timed(module, names, device, into, key):
         return timed
     with wrapped(module, names, wrap):
         yield
+
+
+@contextmanager
+def _as_written(world):
+    """Inside, passes run without compiled code."""
+    path = world.info["path"]
+    if path == "compiled":
+        world.take_path("eager")
+    yield
+    if path == "compiled":
+        world.take_path("compiled")
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """A recorded clip made again from its actions, and compared with what was recorded."""
+import logging
 import tempfile
 from collections import deque
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from worldplay.clip_parts import check_target
 from worldplay.envs import open_env
 from worldplay.eval.fidelity import psnr
 from worldplay.world import WorldError
+
+log = logging.getLogger(__name__)
 
 
 def run_replay(path, *, world=None, out=None, device="auto"):
@@ -62,38 +66,76 @@ def open_for(clip, name, device):
     if found != played:
         raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
                          f"here it is {found}; name the folder of the other with --world")
+    _compare_attention(clip, world)
     for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
         world.set_prompt(prompt)
     if clip.prompts:
         world.set_prompt(sidecar["info"]["prompt"])
+    if "compiled" in clip.paths.values():
+        try:
+            world.compile(wait=True)
+        except WorldError as problem:
+            log.warning("%s was played by compiled code: %s; what differs is told below", clip.path.name, problem)
     return world
+
+
+def _compare_attention(clip, world):
+    """Say so where this machine's attention rounds otherwise than the one that the clip was played on."""
+    played, found = clip.sidecar["info"].get("attention"), world.info["attention"]
+    if played not in (None, found):  # older clips do not say
+        log.warning("clip %s was played with attention by %s on %s, here it is by %s: frames may differ a little",
+                    clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
 def replay_frames(clip, world):
     """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
     shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world)
-    # frame 0 of a branch is the last one of its start
-    first, stop = clip.sidecar["recorded"]
-    return np.stack([frame for frames in shown for frame in frames][first:stop])
+    # frame 0 of a branch is the last one of its start; what a rollout was told beyond the clip's end is not made
+    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"])))
 
 
 def _steps(clip, world):
-    """The start's last frame and the frames of every step, a list of lists."""
+    """Yield the start's last frame, then the frames of every step."""
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
-    shown = [[world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1]]]
+    follow = _path_follower(clip, world)
+    follow(0)
+    yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
+    _warn_of_codec(clip, world)
     prompts = clip.prompts
     for step, action in enumerate(clip.actions[1:], 1):
         if step in prompts:
             world.set_prompt(prompts[step])
-        shown.append(list(world.step(action)))
-    return shown
+        follow(step)
+        yield world.step(action)
 
 
 def _rollout(clip, world):
     """The same of a clip whose world was told all actions ahead."""
-    start, *others = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
-    return [start[-1:], *others]
+    _path_follower(clip, world)(0)
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    yield next(shown)[-1:]
+    _warn_of_codec(clip, world)
+    yield from shown
+
+
+def _warn_of_codec(clip, world):
+    """Say why frames differ: which codec encodes a start depends on what was fetched and has room."""
+    then, now = (info.get("start_codec") for info in (clip.sidecar["info"], world.info))
+    if then and then != now:
+        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one did: frames differ",
+                    clip.path.name, then, now)
+
+
+def _path_follower(clip, world):
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can."""
+    can, paths = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
+
+    def follow(step):
+        path = paths.get(step)
+        if path in can and path != world.info["path"]:
+            world.take_path(path)
+    return follow
 
 
 def compare(recorded, replayed):
@@ -113,7 +155,8 @@ def _write(clip, frames, target):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
     actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
-    writer = ClipWriter(target, header, actions=actions[:first + 1], first=sidecar["recorded"][0],
+    known = actions if sidecar.get("is_rollout") else actions[:first + 1]
+    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],
                         prompts={step: text for step, text in prompts.items() if step <= first})
     for frame, record in zip(frames, sidecar["frames"]):
         step = record["step"]

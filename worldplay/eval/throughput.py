@@ -4,6 +4,7 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -28,12 +29,20 @@ _PROBED = 8  # latents of each run beside the timed one
 _WARM_UP = 2  # chunks with the window full, ahead of the timed ones
 
 
-def bench_random(name, configs, *, frames=FRAMES, device="auto", track=lambda iterable, **_: iterable):
+def paths(path, device):
+    """The paths of passes that are measured where "auto", "eager" or "compiled" was asked for."""
+    if path == "auto":
+        return ("eager",) if device.type == "cpu" else ("eager", "compiled")
+    return path,
+
+
+def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto", track=lambda iterable, **_: iterable):
     """Figures of WorldConfigs that differ in chunk, window and steps alone, played with one set of random weights.
 
     name     what they are reported as
     frames   timed of each configuration, once its window is full
     device   on a processor a scaled-down shape is played in their place (`scaled_down`)
+    path     how passes run: "eager", "compiled", or "auto" (`paths`)
     Returns  the JSON names of docs/eval.md; full_size holds what is counted, whatever was played
 
         Raises WorldError where the weights alone have no room on the GPU.
@@ -47,9 +56,10 @@ def bench_random(name, configs, *, frames=FRAMES, device="auto", track=lambda it
     rates = ceilings(device, weights.dtype)
     runtime.release_memory(device)  # or what was freed would seem to be taken
     costs = _by_window(shapes, lambda shape: cost_of(shape, weights.dtype))
-    made = [_configuration(shape, weights, cost, rates, frames)
-            for shape, cost in track(list(zip(shapes, costs)), desc=f"bench {name}", unit="configuration")]
-    info = {key: weights.info[key] for key in ("device", "device_name", "dtype", "seed", "path")}
+    runs = list(product(zip(shapes, costs), paths(path, device)))
+    made = [_configuration(shape, weights, each, cost, rates, frames)
+            for (shape, cost), each in track(runs, desc=f"bench {name}", unit="configuration")]
+    info = {key: weights.info[key] for key in ("device", "device_name", "dtype", "seed")}
     return {"world": name, **info, "is_random": True, "is_scaled_down": is_scaled_down, "shape": _sizes(shapes[0]),
             "world_fps": weights.fps, "load_ms": load_ms, **rates, "configs": made,
             "full_size": full_size(configs, None if is_scaled_down else rates),
@@ -96,17 +106,19 @@ def _counted(config, cost, memory, machines):
         "bound_fps": {name: cost.bound_fps(config.steps, **rates) for name, rates in machines.items()}}
 
 
-def _configuration(config, weights, cost, rates, frames):
+def _configuration(config, weights, path, cost, rates, frames):
     """One entry of configs: its figures, or why it cannot be played here."""
     held = sum(x.nbytes for part in (weights.transformer, weights.codec) for x in part.state_dict().values())
     try:
         check_room(config, weights.device, held=held)
+        world = same_networks(weights, config)
+        if path == "compiled":
+            world.compile(wait=True)
     except WorldError as problem:
         log.warning("%s", problem)
-        return _named(config) | {"problem": str(problem)}
+        return _named(config) | {"path": path, "problem": str(problem)}
     runtime.forget_peak_memory(weights.device)
-    world = same_networks(weights, config)
-    figures = _named(config) | _figures(world, cost, rates, frames)
+    figures = _named(config) | {"path": path} | _figures(world, cost, rates, frames)
     del world
     runtime.release_memory(weights.device)
     return figures
@@ -128,7 +140,8 @@ def _figures(world, cost, rates, frames):
         bare = frame_figures(frame_seconds(np.array(_play(world, 1 + probed))[:, 1], cost.frames))
     passes = _passes(world, cost, rates, probed)
     bound = cost.bound_fps(steps, **_bounds(rates))
-    return {"frames": len(ready) - cost.frames, **speed, "fps_without_decode": bare["fps"], "first_frame_ms": first_ms,
+    return {"attention": world.info["attention"], "frames": len(ready) - cost.frames, **speed,
+            "fps_without_decode": bare["fps"], "first_frame_ms": first_ms,
             "latency_ms": percentiles(1000 * latency[::cost.frames]), **passes, "bound_fps": bound,
             "bound_share": speed["fps"] / bound, "peak_memory_mib": runtime.peak_memory_mib(world.device)}
 
@@ -142,9 +155,11 @@ def _passes(world, cost, rates, num_chunks):
     pass_ms, num_passes = float(np.median(times["pass"])), len(times["pass"])
     split = dict.fromkeys((*PARTS, "rest"), 0.0)
     with _without_decoding(world):
-        for operator, ms in runtime.operator_ms(world.device, lambda: _play(world, num_chunks)).items():
-            split[part_of(operator)] += ms / num_passes
+        for name, ms in runtime.work_ms(world.device, lambda: _play(world, num_chunks)).items():
+            split[part_of(name)] += ms / num_passes
     split["rest"] = max(0.0, pass_ms - split["linear"] - split["attention"])  # gaps between kernels included
+    if world.info["path"] == "compiled" and world.device.type == "cpu":
+        split["linear"] = None  # the code calls its products by no operator: they are in the rest
     flops = {part: done / (steps + 1) for part, done in cost.passes(steps).items()}
     least_ms = (flops["linear"] / rates["matmul_tflops"] + flops["attention"] / rates["attention_tflops"]) / 1e9
     return {"passes_per_frame": num_passes / num_frames, "pass_ms": pass_ms, "pass_split_ms": split,
@@ -195,8 +210,11 @@ def table(figures):
     scaled = "SCALED DOWN for a processor, no figure of the full size: " if figures["is_scaled_down"] else ""
     lines += [f"{figures['world']} with random weights, {scaled}{sizes}",
               f"{figures['device_name']}, {figures['dtype']}; of this run: copy {figures['copy_gbs']:.3g} GB/s, matrices "
-              f"{figures['matmul_tflops']:.3g}, attention {figures['attention_tflops']:.3g} TFLOP/s", ""]
-    rows = [("", "window", "steps", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest", "decode ms",
+              f"{figures['matmul_tflops']:.3g}, attention {figures['attention_tflops']:.3g} TFLOP/s",
+              *(f"attention over {tokens} tokens: {_rates(rates)}"
+                for tokens, rates in figures["attention_tflops_at"].items()), ""]
+    rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest",
+             "decode ms",
              "TFLOP/s", "of", "bound fps", "share", "peak MiB")]
     rows += [_measured_row(entry) for entry in figures["configs"]]
     lines += [*_columns(rows), "", "Counted at full size in bfloat16, the window full; the bounds of named machines are "
@@ -211,13 +229,18 @@ def table(figures):
     return "\n".join([*lines, *_columns(rows)])
 
 
+def _rates(rates):
+    return ", ".join(f"{name} {rate:.3g}" if isinstance(rate, float) else f"{name} out ({rate})"
+                     for name, rate in rates.items())
+
+
 def _measured_row(entry):
-    start = entry["mode"], entry["window"], entry["steps"]
+    start = entry["mode"], entry["window"], entry["steps"], entry["path"]
     if "problem" in entry:
         return *start, entry["problem"]
     numbers = (entry["fps"], entry["fps_without_decode"], entry["first_frame_ms"], entry["pass_ms"],
                *entry["pass_split_ms"].values(), entry["decode_ms"])
-    return (*start, *(f"{x:.1f}" for x in numbers), f"{entry['gflops'] / 1000:.3g}", f"{entry['ceiling_gflops'] / 1000:.3g}",
+    return (*start, *("-" if x is None else f"{x:.1f}" for x in numbers), f"{entry['gflops'] / 1000:.3g}", f"{entry['ceiling_gflops'] / 1000:.3g}",
             f"{entry['bound_fps']:.1f}", f"{entry['bound_share']:.0%}", f"{entry['peak_memory_mib']:.0f}")
 
 

@@ -1,16 +1,13 @@
 """Attention between frames: who sees whom, and the dense pass that is the oracle."""
 import importlib.util
-import logging
 from dataclasses import dataclass
-from functools import cache
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch.nn import functional as F
 
 from worldplay.models.position import rotate, time_shift
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,58 +52,83 @@ class FrameRule:
         return max(0, start + self.frames_per_chunk - self.window)
 
 
+class AttentionShape(NamedTuple):
+    """Full attention of one sequence: all that its speed on a machine depends on.
+
+    device                 kind of device, torch.device.type
+    num_queries, num_keys  tokens
+    """
+    device: str
+    dtype: torch.dtype
+    num_heads: int
+    head_dim: int
+    num_queries: int
+    num_keys: int
+
+
+_preferred = {}  # AttentionShape -> name in BACKENDS
+
+
+def prefer(shape, name):
+    """Let `attend` run by BACKENDS[name] wherever a world is played at an AttentionShape, from now on in this process."""
+    _preferred[shape] = name
+
+
 def attend(q, k, v, mask=None):
-    """Softmax attention; by xformers where `backend` says so and there is no mask, by SDPA otherwise.
+    """Softmax attention; by what `prefer` was told in inference mode and without a mask, by PyTorch's own choice otherwise.
 
     q        [b t p k d] queries of t frames; k and v [b k l d]
     mask     bool [(t p) l], True where a query sees a key; None: it sees all
     Returns  [b t p k d]
+
+    Training, which is never in inference mode, does not depend on the worlds that its process has opened.
     """
-    if mask is None and backend(q.device, q.dtype, q.shape[-1]) == "xformers":
-        return _by_xformers(q, k, v)
-    return _by_sdpa(q, k, v, mask)
+    (t, p, heads, d), name = q.shape[1:], "sdpa"
+    q = rearrange(q, "b t p k d -> b k (t p) d")
+    if mask is not None:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    else:
+        if torch.is_inference_mode_enabled():
+            name = _preferred.get((q.device.type, q.dtype, heads, d, t * p, k.shape[2]), name)
+        out = BACKENDS[name](q, k, v)
+    return rearrange(out, "b k (t p) d -> b t p k d", p=p)
 
 
-def _by_sdpa(q, k, v, mask=None):
-    out = F.scaled_dot_product_attention(rearrange(q, "b t p k d -> b k (t p) d"), k, v, attn_mask=mask)
-    return rearrange(out, "b k (t p) d -> b t p k d", p=q.shape[2])
+def candidates(device):
+    """Names in BACKENDS that are worth a try on a device: on a GPU several, on others PyTorch's own choice."""
+    if device.type in ("cpu", "meta"):
+        return ("sdpa",)
+    return ("flash", "cudnn", "efficient", *(("xformers",) if importlib.util.find_spec("xformers") else ()))
+
+
+# SDPA's kernels are called themselves: torch.nn.attention.sdpa_kernel sets flags of the whole process, other threads
+# included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
+
+
+def _by_sdpa(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _by_flash(q, k, v):
+    return torch.ops.aten._scaled_dot_product_flash_attention.default(q, k, v)[0]
+
+
+def _by_cudnn(q, k, v):
+    return torch.ops.aten._scaled_dot_product_cudnn_attention.default(q, k, v, None, False)[0]
+
+
+def _by_efficient(q, k, v):
+    return torch.ops.aten._scaled_dot_product_efficient_attention.default(q, k, v, None, False)[0]
 
 
 def _by_xformers(q, k, v):
-    out = _xformers().memory_efficient_attention(rearrange(q, "b t p k d -> b (t p) k d"), *(
-        rearrange(x, "b k l d -> b l k d") for x in (k, v)))
-    return rearrange(out, "b (t p) k d -> b t p k d", p=q.shape[2])
+    from xformers.ops import memory_efficient_attention
+    out = memory_efficient_attention(*(rearrange(x, "b k l d -> b l k d") for x in (q, k, v)))
+    return rearrange(out, "b l k d -> b k l d")
 
 
-@cache
-def backend(device, dtype, head_dim):
-    """"xformers" on a GPU where it is installed and gives what SDPA gives, "sdpa" otherwise; never by a stopwatch.
-
-    The same machine answers the same every time, because the same seed and actions must give the same frames.
-    """
-    if device.type in ("cpu", "meta") or _xformers() is None:
-        return "sdpa"
-    values = torch.linspace(-1, 1, 3 * 2 * 400 * head_dim, device=device).mul(1e3).sin().to(dtype)
-    q, k, v = values.view(3, 1, 2, 400, head_dim)
-    q, k, v = rearrange(q[:, :, :50], "b k p d -> b 1 p k d"), k[:, :, :350], v[:, :, :350]  # as on a cache
-    try:
-        error = float((_by_xformers(q, k, v) - _by_sdpa(q, k, v)).abs().max())
-    except (NotImplementedError, RuntimeError, ValueError) as failure:  # no kernel for this GPU, dtype or head
-        log.warning("attention by SDPA: xformers does not run here (%s)", str(failure).splitlines()[0])
-        return "sdpa"
-    if error > max(4 * torch.finfo(dtype).eps, 1e-4):
-        log.warning("attention by SDPA: xformers is off by %.2g", error)
-        return "sdpa"
-    return "xformers"
-
-
-@cache
-def _xformers():
-    if importlib.util.find_spec("xformers") is None:
-        return None
-    import xformers.ops
-    return xformers.ops
-
+# name -> function of q [b k l d], k and v [b k m d] -> [b k l d], without gradients; "sdpa" is PyTorch's own choice
+BACKENDS = {"sdpa": _by_sdpa, "flash": _by_flash, "cudnn": _by_cudnn, "efficient": _by_efficient, "xformers": _by_xformers}
 
 CAUSAL_ATTENTION = ("plain", "chunks", "flex")  # the oracle, and two ways to the same that multiply only what is seen
 

@@ -48,8 +48,9 @@ class SelfAttention(nn.Module):
         q_k = q_k if rotary is None else rotate(q_k, rotary)
         return *q_k.chunk(2, dim=3), rearrange(v, "b t p (k d) -> b t p k d", k=self.num_heads)
 
-    def forward(self, x, rotary, attention):
-        out = rearrange(attention(*self.project(x, rotary)), "b t p k d -> b t p (k d)")
+    def merge(self, out):
+        """[b t p e] of what the heads of one branch, or of both, have found: [b t p k|2k d]."""
+        out = rearrange(out, "b t p k d -> b t p (k d)")
         if out.shape[-1] == self.width:
             return self.o(out)
         turned, seen = out.split(self.width, dim=-1)
@@ -70,9 +71,13 @@ class CrossAttention(nn.Module):
         return tuple(rearrange(x, "b l (k d) -> b k l d", k=self.num_heads)
                      for x in (self.norm_k(self.k(rows)), self.v(rows)))
 
-    def forward(self, x, keys, values):
-        q = rearrange(self.norm_q(self.q(x)), "b t p (k d) -> b t p k d", k=self.num_heads)
-        return self.o(rearrange(attend(q, keys, values), "b t p k d -> b t p (k d)"))
+    def queries(self, x):
+        """[b t p k d] of x [b t p e]."""
+        return rearrange(self.norm_q(self.q(x)), "b t p (k d) -> b t p k d", k=self.num_heads)
+
+    def merge(self, out):
+        """[b t p e] of what the heads have found, [b t p k d]."""
+        return self.o(rearrange(out, "b t p k d -> b t p (k d)"))
 
 
 class Block(nn.Module):
@@ -92,21 +97,40 @@ class Block(nn.Module):
         """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
 
         rotary is None where `attention` turns queries and keys itself, because it also needs them as they are.
+        Between the attentions are the three parts below: worldplay.compiled puts code of its own in their place.
         """
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.rows(modulation)
-        x = torch.addcmul(x, gate_a, self.self_attn(self.modulated(x, shift_a, scale_a), rotary, attention))
+        out = attention(*self.ask(x, modulation, rotary))
         if self.cross_attn is not None:
-            x = x + self.cross_attn(self.norm3(x), *text)
-        return torch.addcmul(x, gate_f, self.ffn(self.modulated(x, shift_f, scale_f)))
+            x, q = self.ask_text(x, out, modulation)
+            out = attend(q, *text)
+        return self.finish(x, out, modulation)
+
+    def ask(self, x, modulation, rotary):
+        """Queries, keys and values, [b t p k d] each, of the block's self-attention."""
+        shift, scale = self.rows(modulation)[:2]
+        return self.self_attn.project(self.modulated(x, shift, scale), rotary)
+
+    def ask_text(self, x, out, modulation):
+        """(x [b t p e] with what self-attention has found, the queries [b t p k d] that it puts to the text)."""
+        x = self._attended(x, out, modulation)
+        return x, self.cross_attn.queries(self.norm3(x))
+
+    def finish(self, x, out, modulation):
+        """x [b t p e] after the block, of what its last attention has found."""
+        x = self._attended(x, out, modulation) if self.cross_attn is None else x + self.cross_attn.merge(out)
+        shift, scale, gate = self.rows(modulation)[3:]
+        return torch.addcmul(x, gate, self.ffn(self.modulated(x, shift, scale)))
 
     def keys_values(self, x, modulation, rotary):
-        """Only the keys and values, [b t p k d] each, of the block's self-attention."""
-        shift, scale = self.rows(modulation)[:2]
-        return self.self_attn.project(self.modulated(x, shift, scale), rotary)[1:]
+        """Only the keys and values, for a pass that ends there; no part of `forward`, inside which none is gathered anew."""
+        return self.ask(x, modulation, rotary)[1:]
 
     def text_keys_values(self, rows):
         """Keys and values of embedded text rows for the block's cross-attention; see CrossAttention."""
         return self.cross_attn.keys_values(rows)
+
+    def _attended(self, x, out, modulation):
+        return torch.addcmul(x, self.rows(modulation)[2], self.self_attn.merge(out))
 
     def rows(self, modulation):
         """The six rows [b t 1 e] of the block's own plus the frames' modulation."""

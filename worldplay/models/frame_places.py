@@ -7,7 +7,7 @@ from einops import rearrange
 from worldplay import runtime
 from worldplay.models.attention import attend
 from worldplay.models.position import rotate, time_shift
-from worldplay.models.prope import Cameras, rigid_inverse, transform
+from worldplay.models.prope import Branches, Cameras, rigid_inverse
 
 
 class FramePlaces:
@@ -17,48 +17,33 @@ class FramePlaces:
     """
 
     def __init__(self, rule):
-        self.rule = rule
-        self._held, self._own, self._views = {}, {}, []
+        self.rule, self._held = rule, {}
 
-    def see(self, before, start, rotary, cameras):
-        """Take the places of the chunk beginning at frame `start`, or of more than one, ahead of `attend`.
+    def see(self, before, start, rotary, cameras, branches):
+        """The Sight of the chunk beginning at frame `start`, or of more than one.
 
-        before   numbers of the frames that each chunk finds in the cache, in order: a list per chunk
-        rotary   [b t p 1 d/2 2] of all their frames; cameras: Cameras of them, None leaves that branch away
+        before    numbers of the frames that each chunk finds in the cache, in order: a list per chunk
+        rotary    [b t p 1 d/2 2] of all their frames; cameras: Cameras of them, None leaves that branch away
+        branches  Branches by which both are made
 
             Raises ValueError where remembered frames have cameras and these have none, or the reverse.
         """
         if self._held and (cameras is None) != (next(iter(self._held.values())).inverse is None):
             raise ValueError("cameras must be given for all frames of a cache, or for none of them")
-        self._own = {start + i: _Place(turn, None if cameras is None else cameras.inverses[:, i].double())
-                     for i, turn in enumerate(rotary.unbind(dim=1))}
-        size, places = self.rule.frames_per_chunk, self._held | self._own
-        self._views = []
+        made = {start + i: _Place(turn, None if cameras is None else cameras.inverses[:, i].double())
+                for i, turn in enumerate(rotary.unbind(dim=1))}
+        size, places, views = self.rule.frames_per_chunk, self._held | made, []
         for i, remembered in enumerate(before):
             own = slice(i * size, (i + 1) * size)
             begin = start + own.start
             frames = [self._moved(places[frame], frame, begin) for frame in remembered]
             frames += [places[frame] for frame in range(begin, begin + size)]
-            self._views.append(_View(rotary=rotary[:, own], cameras=cameras and cameras.of_frames(own),
-                                     **_stacked(frames)))
+            views.append(_View(rotary=rotary[:, own], cameras=cameras and cameras.of_frames(own), **_stacked(frames)))
+        return Sight(made, views, branches)
 
-    def attend(self, q, keys, values, chunks_ahead=0):
-        """Attention by rotary position and, in as many heads behind those, by camera.
-
-        q             [b t p k d]  of the chunk; keys and values [b k l d] of all it sees, its own last
-        chunks_ahead  1 for the second chunk of `see`
-        Returns       [b t p k|2k d]
-        """
-        view = self._views[chunks_ahead]
-        turned = attend(rotate(q, view.rotary), rotate(keys, view.key_rotary), values)
-        if view.cameras is None:
-            return turned
-        past = (self._by_camera(x, view.inverses) for x in (keys, values))
-        return torch.cat([turned, view.cameras.received(attend(view.cameras.asking(q), *past))], dim=3)
-
-    def advance(self, remembered):
-        """Remember these frames, old ones and the first chunk of `see`, and no others."""
-        places = self._held | self._own
+    def advance(self, remembered, sight):
+        """Remember these frames, old ones and the first chunk of a Sight, and no others."""
+        places = self._held | sight.made
         self._held = {frame: places[frame] for frame in remembered}
 
     def reanchor(self, motion):
@@ -80,9 +65,31 @@ class FramePlaces:
         turn = time_shift(shift, 2 * place.turn.shape[-2], place.turn.device)
         return place._replace(turn=rotate(place.turn.flatten(-2), turn[0]).unflatten(-1, (-1, 2)))
 
-    def _by_camera(self, x, inverses):
-        frames = rearrange(x, "b k (t p) d -> b t p k d", t=inverses.shape[1])
-        return rearrange(transform(inverses, frames), "b t p k d -> b k (t p) d")
+
+class Sight(NamedTuple):
+    """What a chunk, or more than one, sees of a cache, the same in all layers and passes.
+
+    made      frame number -> _Place of the chunks' own frames
+    views     a _View per chunk; branches: Branches by which both branches are made
+    """
+    made: dict
+    views: list
+    branches: Branches
+
+    def attend(self, q, keys, values, chunks_ahead=0):
+        """Attention by rotary position and, in as many heads behind those, by camera.
+
+        q             [b t p k d]  of the chunk; keys and values [b k l d] of all it sees, its own last
+        chunks_ahead  1 for the second chunk
+        Returns       [b t p k|2k d]
+        """
+        view = self.views[chunks_ahead]
+        if view.cameras is None:
+            return attend(rotate(q, view.rotary), rotate(keys, view.key_rotary), values)
+        turned, asking = self.branches.queries(q, view.rotary, view.cameras.matrices)
+        turned_keys, *past = self.branches.pasts(keys, values, view.key_rotary, view.inverses)
+        seen = self.branches.found(view.cameras.matrices, attend(asking, *past))
+        return torch.cat([attend(turned, turned_keys, values), seen], dim=3)
 
 
 class _Place(NamedTuple):

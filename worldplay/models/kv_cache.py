@@ -57,23 +57,24 @@ class KVCache:
             raise ValueError(f"frame {frame} is not the next one: the cache holds the past of frame "
                              f"{self.first_frame + self.num_frames}")
 
-    def see(self, rotary, cameras):
-        """Tell where the chunk's frames are, and those of one more chunk if need be; for a transformer with a camera.
+    def see(self, rotary, cameras, branches):
+        """The Sight of the next chunk, or of the next two, by where their frames are; for a transformer with a camera.
 
-        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch away
+        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch away; branches: Branches
 
             Raises ValueError where some frames have cameras and others have none.
         """
         starts = range(self.num_frames, self.num_frames + rotary.shape[1], self.rule.frames_per_chunk)
-        self._places.see([self._frames(start) for start in starts], self.num_frames, rotary, cameras)
+        return self._places.see([self._frames(start) for start in starts], self.num_frames, rotary, cameras, branches)
 
-    def attend(self, layer, q, keys, values, chunks_ahead=0):
+    def attend(self, layer, q, keys, values, sight=None, chunks_ahead=0):
         """What queries q [b t p k d] of a chunk get from the past and from their own chunk; the rest as for `extend`.
 
+        sight    by `see`, for a transformer with a camera
         Returns  [b t p k d]; with cameras [b t p 2k d], the heads of that branch behind the others
         """
         seen = self.extend(layer, keys, values, chunks_ahead)
-        return attend(q, *seen) if self._places is None else self._places.attend(q, *seen, chunks_ahead)
+        return attend(q, *seen) if sight is None else sight.attend(q, *seen, chunks_ahead)
 
     def extend(self, layer, keys, values, chunks_ahead=0):
         """Keys and values, [b k l d] each, that a chunk sees: the past and its own, put into its room.
@@ -90,16 +91,16 @@ class KVCache:
             remembered[:, :, begin:end] = rearrange(x, "b t p k d -> b k (t p) d")
         return slots[0, :, :, :end], slots[1, :, :, :end]
 
-    def keep(self, layer):
-        """Move the chunk in the room of this layer among the remembered frames, over the oldest ones."""
+    def keep(self, layer=slice(None)):
+        """Move the chunk in the room of this layer, or of all, among the remembered frames, over the oldest ones."""
         chunk, window, sink = self.rule.frames_per_chunk, self.rule.window, self.rule.sink
-        start, ring = self.num_frames, window - sink - chunk
+        start, ring, slots = self.num_frames, window - sink - chunk, self._slots[layer]
+        keys = slots[..., 0, :, :, :, :]
         for frame in range(start, start + chunk):
             source = self._room(start) + frame - start
-            slots = self._slots[layer]
             if frame < sink:
                 if self._sink_keys is not None:
-                    self._frame(self._sink_keys[layer], frame).copy_(self._frame(slots[0], source))
+                    self._frame(self._sink_keys[layer], frame).copy_(self._frame(keys, source))
             elif frame >= start + chunk - ring:
                 target = sink + (frame - sink) % ring
                 if target != source:
@@ -107,15 +108,15 @@ class KVCache:
         shift = self.rule.sink_shift(start + chunk)
         if self._sink_keys is not None and shift:
             turn = time_shift(shift, self._slots.shape[-1], self._slots.device)
-            self._slots[layer, 0, :, :, :sink * self.tokens_per_frame] = rotate(self._sink_keys[layer], turn)
+            keys[..., :sink * self.tokens_per_frame, :] = rotate(self._sink_keys[layer], turn)
 
-    def advance(self, frame):
-        """Count the chunk at time position `frame` as committed, after `keep` in every layer."""
+    def advance(self, frame, sight=None):
+        """Count the chunk at time position `frame`, with its `sight`, as committed, after `keep` in every layer."""
         if self.first_frame is None:
             self.first_frame = frame
         self.num_frames += self.rule.frames_per_chunk
         if self._places is not None:
-            self._places.advance(self._frames(self.num_frames))
+            self._places.advance(self._frames(self.num_frames), sight)
 
     def reanchor(self, motion):
         """Go over to another world frame: cameras given from now on have viewmats T @ motion for what was T.

@@ -1,4 +1,5 @@
 """Projective positions: attention by where the cameras of two frames stand to each other."""
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -50,14 +51,6 @@ class Cameras(NamedTuple):
         """The same frames a second time behind the first."""
         return Cameras(*(torch.cat([x, x], dim=1) for x in self))
 
-    def asking(self, q):
-        """Queries [b t p k d] as they meet keys by `transform`ed inverses."""
-        return transform(self.matrices.mT, q)
-
-    def received(self, out):
-        """What comes out of attention, [b t p k d], from the world into each frame."""
-        return transform(self.matrices, out)
-
 
 def rigid_inverse(motion):
     """Inverse of rigid motions [... 4 4], in closed form."""
@@ -68,9 +61,36 @@ def rigid_inverse(motion):
 
 def transform(matrices, x):
     """x [b t p k d] with every 4 neighbouring channels multiplied by its frame's matrix [b t 4 4], in float32."""
+    if torch.compiler.is_compiling():  # sums are fused with what stands around, a product of matrices is not
+        groups = rearrange(x.float(), "b t p k (g c) -> b t p k g 1 c", c=4)
+        out = (groups * rearrange(matrices, "b t i j -> b t 1 1 1 i j")).sum(dim=-1)
+        return out.flatten(-2).to(x.dtype)
     groups = rearrange(x.float(), "b t p k (g c) -> b t (p k g) c", c=4)
     out = groups @ matrices.mT
     return rearrange(out, "b t (p k g) c -> b t p k (g c)", p=x.shape[2], k=x.shape[3]).to(x.dtype)
+
+
+def both_queries(q, rotary, matrices):
+    """Queries [b t p k d] by rotary position, and as they meet keys by camera; arguments as in Cameras and `rotate`."""
+    return rotate(q, rotary), transform(matrices.mT, q)
+
+
+def both_pasts(keys, values, rotary, inverses):
+    """Keys by rotary position, and keys and values by camera, [b k l d] each, of those a cache holds.
+
+    rotary [b 1 l d/2 2]; inverses [b t 4 4] of the t frames whose tokens the l are
+    """
+    def by_camera(x):
+        frames = rearrange(x, "b k (t p) d -> b t p k d", t=inverses.shape[1])
+        return rearrange(transform(inverses, frames), "b t p k d -> b k (t p) d")
+    return rotate(keys, rotary), by_camera(keys), by_camera(values)
+
+
+class Branches(NamedTuple):
+    """What makes two branches of the queries, keys and values of one; worldplay.compiled puts code of its own here."""
+    queries: Callable = both_queries
+    pasts: Callable = both_pasts
+    found: Callable = transform
 
 
 def causal_branches(causal, rule, halves, rotary, cameras):
@@ -87,6 +107,6 @@ def causal_branches(causal, rule, halves, rotary, cameras):
         if cameras is None:
             return turned
         keys, values = (transform(cameras.inverses, x) for x in (k, v))
-        seen = causal(cameras.asking(q), keys, values, still, halves)
-        return torch.cat([turned, cameras.received(seen)], dim=3)
+        seen = causal(transform(cameras.matrices.mT, q), keys, values, still, halves)
+        return torch.cat([turned, transform(cameras.matrices, seen)], dim=3)  # from the world into each frame
     return attention

@@ -9,9 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from worldplay.models.weights import check_shapes
-from worldplay.world import WorldError
+from worldplay.world import WorldError, remedy
 
 log = logging.getLogger(__name__)
+
+_AGAIN = "fetch it again"  # where it is not known how
 
 # layers of a block: the published name, that of transformers
 _BLOCK = {
@@ -119,13 +121,15 @@ def load_tokenizer(path):
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise WorldError("bad_checkpoint", f"{path} is missing; fetch it again") from None
+        raise WorldError("bad_checkpoint", f"{path} is missing; {remedy(path, _AGAIN)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} cannot be read ({error}); fetch it again") from None
+        raise WorldError("bad_checkpoint",
+                         f"{path} cannot be read ({error}); {remedy(path, _AGAIN)}") from None
     try:
         tokenizer = library.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing more precise
-        raise WorldError("bad_checkpoint", f"{path} is no tokenizer ({error}); fetch it again") from None
+        raise WorldError("bad_checkpoint",
+                         f"{path} is no tokenizer ({error}); {remedy(path, _AGAIN)}") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

@@ -1,6 +1,7 @@
 """The diffusion transformer in the Wan 2.1 layout, one class for the trainer and the player."""
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -12,8 +13,9 @@ from worldplay.diffusion import level
 from worldplay.models.attention import FrameRule, causal_attention
 from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
+from worldplay.models.frame_places import Sight
 from worldplay.models.position import frame_rotary
-from worldplay.models.prope import causal_branches
+from worldplay.models.prope import Branches, causal_branches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,20 @@ class TransformerConfig:
         return (h // self.patch_size[1]) * (w // self.patch_size[2])
 
 
+class Chunk(NamedTuple):
+    """Frames in their place, by Transformer.place: what is the same in all passes over them.
+
+    frame    time position of the first one
+    rotary   of their tokens, [b t p 1 d/2 2]; None with a camera
+    sight    what they see of the cache, with a camera; None without
+    actions  what these add to the time embedding, [b t e]; None without
+    """
+    frame: int
+    rotary: torch.Tensor | None
+    sight: Sight | None
+    actions: torch.Tensor | None
+
+
 class Transformer(nn.Module):
     """Velocity of noised latent frames; parameters carry the names of the published Wan 2.1 weights.
 
@@ -76,6 +92,7 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config, self.causal_attention, self.checkpoint_activations = config, "chunks", False
+        self.branches = Branches()
         self.patch_embedding = nn.Conv3d(config.in_channels, config.dim, config.patch_size, config.patch_size)
         self.text_embedding = None
         if config.text_dim:
@@ -115,16 +132,17 @@ class Transformer(nn.Module):
         causal = causal_attention(attention or self.causal_attention)
         if not is_causal and (clean is not None or window is not None or sink):
             raise ValueError("is_causal=False sees every frame: it takes no clean frames, window or sink")
-        t, grid = noisy.shape[1], self._grid(noisy)
+        t, grid = noisy.shape[1], self._grid(noisy.shape)
         rule = FrameRule(frames_per_chunk=frames_per_chunk if is_causal else t, window=window, sink=sink,
                          sink_position=sink_position)
         self._check_cameras(cameras, t)
         rotary = frame_rotary(torch.arange(t, device=noisy.device), grid, self.config.head_dim, columns)
-        time, x = self._time(noisy, sigma, actions, action_mask), self._tokens(noisy)
+        actions = self._actions(noisy.shape[:2], actions, action_mask)
+        time, x = self._time(noisy, sigma, actions), self._tokens(noisy)
         halves = 1
         if clean is not None:
             halves, rotary, cameras = 2, torch.cat([rotary, rotary], dim=1), cameras and cameras.twice()
-            clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions, action_mask)
+            clean_time = self._time(clean, 0.0 if clean_sigma is None else clean_sigma, actions)
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
 
         by_rule = partial(causal, rule=rule, halves=halves)
@@ -139,59 +157,67 @@ class Transformer(nn.Module):
         x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
-    def denoise(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None,
-                cameras=None):
+    def place(self, cache, shape, *, frame, actions=None, action_mask=None, columns=None, cameras=None):
+        """The next chunk of a cache, or the next two, as all passes over them need it.
+
+        shape    of their latents, (b, t, c, h, w)
+        frame    int, time position of the first frame
+        actions, action_mask, columns, cameras: as in `forward`, for these frames
+        Returns  Chunk, which holds until the next commit
+
+            Raises ValueError for what this transformer does not take.
+        """
+        b, t, *_ = shape
+        device = self.head.head.weight.device
+        self._check_cameras(cameras, t)
+        times = torch.arange(frame, frame + t, device=device)
+        rotary, sight = frame_rotary(times, self._grid(shape), self.config.head_dim, columns), None
+        if self.config.has_camera:  # keys are turned as they are read
+            rotary, sight = None, cache.see(rotary, cameras, self.branches)
+        return Chunk(frame, rotary, sight, self._actions((b, t), actions, action_mask))
+
+    def denoise(self, x, sigma, cache, chunk, text=None):
         """Velocity of the next chunk, seen from the past in `cache`, which is only read.
 
         x        [b t c h w]  the chunk at noise level sigma ([b t] or a number)
-        frame    int, time position of its first frame
+        chunk    by `place`
         text     keys and values by `encode_text`, for a transformer with text
-        actions, action_mask, columns, cameras: as in `forward`, for the frames of the chunk
         Returns  [b t c h w]  in the dtype of the weights
         """
-        cache.check(frame, x.shape[1])
-        chunk = self._chunk(x, sigma, cache, frame, actions, action_mask, columns, cameras)
-        tokens = self._blocks(*chunk, lambda layer: partial(cache.attend, layer), text)
-        return self._latents(self.head(tokens, chunk[1]), self._grid(x))
+        cache.check(chunk.frame, x.shape[1])
+        time = self._time(x, sigma, chunk.actions)
+        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._look(cache, chunk), text)
+        return self._latents(self.head(tokens, time), self._grid(x.shape))
 
-    def commit(self, x, sigma, cache, *, frame, actions=None, action_mask=None, columns=None, text=None,
-               cameras=None):
+    def commit(self, x, sigma, cache, chunk, text=None):
         """Write the finished chunk x, at noise level sigma, into `cache`; arguments as for `denoise`."""
-        cache.check(frame, x.shape[1])
-        tokens, time, rotary = self._chunk(x, sigma, cache, frame, actions, action_mask, columns, cameras)
-        last = len(self.blocks) - 1
+        cache.check(chunk.frame, x.shape[1])
+        time, last = self._time(x, sigma, chunk.actions), len(self.blocks) - 1
+        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._look(cache, chunk), text, last)
+        cache.extend(last, *self.blocks[last].keys_values(tokens, self._modulation(time), chunk.rotary))
+        cache.keep()
+        cache.advance(chunk.frame, chunk.sight)
 
-        def attention(layer, q, k, v):
-            out = cache.attend(layer, q, k, v)
-            cache.keep(layer)
-            return out
-        tokens = self._blocks(tokens, time, rotary, lambda layer: partial(attention, layer), text, last)
-        cache.extend(last, *self.blocks[last].keys_values(tokens, self._modulation(time), rotary))
-        cache.keep(last)
-        cache.advance(frame)
-
-    def commit_and_denoise(self, clean, clean_sigma, noisy, sigma, cache, *, frame, actions=None,
-                           action_mask=None, columns=None, text=None, cameras=None):
+    def commit_and_denoise(self, clean, clean_sigma, noisy, sigma, cache, both, text=None):
         """`commit` of a chunk and the first `denoise` of the one after it, in one pass over both.
 
-        clean, noisy  [b t c h w]   frame: time position of the first clean frame
-        actions, action_mask, columns, cameras: for the frames of both chunks, [b 2t ...]
+        clean, noisy  [b t c h w]   both: by `place`, for the frames of both
         Returns       [b t c h w]   velocity of the noisy chunk
         """
         t = clean.shape[1]
-        cache.check(frame, t)
+        cache.check(both.frame, t)
         sigmas = [level(x, clean.device).expand(clean.shape[:2]) for x in (clean_sigma, sigma)]
-        both, sigmas = torch.cat([clean, noisy], dim=1), torch.cat(sigmas, dim=1)
-        chunk = self._chunk(both, sigmas, cache, frame, actions, action_mask, columns, cameras)
+        x = torch.cat([clean, noisy], dim=1)
+        time = self._time(x, torch.cat(sigmas, dim=1), both.actions)
 
         def attention(layer, q, k, v):
-            first = cache.attend(layer, q[:, :t], k[:, :t], v[:, :t])
+            first = cache.attend(layer, q[:, :t], k[:, :t], v[:, :t], both.sight)
             cache.keep(layer)
-            second = cache.attend(layer, q[:, t:], k[:, t:], v[:, t:], chunks_ahead=1)
+            second = cache.attend(layer, q[:, t:], k[:, t:], v[:, t:], both.sight, chunks_ahead=1)
             return torch.cat([first, second], dim=1)
-        tokens = self._blocks(*chunk, lambda layer: partial(attention, layer), text)
-        cache.advance(frame)
-        return self._latents(self.head(tokens[:, t:], chunk[1][:, t:]), self._grid(noisy))
+        tokens = self._blocks(self._tokens(x), time, both.rotary, lambda layer: partial(attention, layer), text)
+        cache.advance(both.frame, both.sight)
+        return self._latents(self.head(tokens[:, t:], time[:, t:]), self._grid(noisy.shape))
 
     def encode_text(self, text):
         """Keys and values of every block for text [b l text_dim]: a list of (k, v), [b k text_len d] each.
@@ -212,18 +238,8 @@ class Transformer(nn.Module):
     def dtype(self):
         return self.head.head.weight.dtype
 
-    def _chunk(self, x, sigma, cache, frame, actions, known, columns, cameras):
-        """(tokens, time embedding, rotary) of frames x [b t c h w] from time position `frame` on.
-
-        With a camera the cache turns keys as it reads them: it is told how, and rotary is None.
-        """
-        self._check_cameras(cameras, x.shape[1])
-        times = torch.arange(frame, frame + x.shape[1], device=x.device)
-        rotary = frame_rotary(times, self._grid(x), self.config.head_dim, columns)
-        if self.config.has_camera:
-            cache.see(rotary, cameras)
-            rotary = None
-        return self._tokens(x), self._time(x, sigma, actions, known), rotary
+    def _look(self, cache, chunk):
+        return lambda layer: partial(cache.attend, layer, sight=chunk.sight)
 
     def _blocks(self, x, time, rotary, attention, text, num_layers=None, recompute=False):
         """x [b t p e] after the first num_layers blocks (None: all); attention(layer)(q, k, v) -> out."""
@@ -244,11 +260,10 @@ class Transformer(nn.Module):
     def _modulation(self, time):
         return rearrange(self.time_projection(time), "b t (m e) -> b t m e", m=6)
 
-    def _grid(self, latents):
-        _, rows, cols = self.config.patch_size
-        h, w = latents.shape[-2:]
-        if h % rows or w % cols or latents.shape[2] != self.config.in_channels:
-            raise ValueError(f"latents [c h w] = {list(latents.shape[2:])} do not fit "
+    def _grid(self, shape):
+        (_, rows, cols), (c, h, w) = self.config.patch_size, shape[2:]
+        if h % rows or w % cols or c != self.config.in_channels:
+            raise ValueError(f"latents [c h w] = {[c, h, w]} do not fit "
                              f"{self.config.in_channels} channels and patches of {rows} x {cols}")
         return h // rows, w // cols
 
@@ -264,16 +279,19 @@ class Transformer(nn.Module):
         _, rows, cols = self.config.patch_size
         return rearrange(patches, "b t (h w) (m n c) -> b t c (h m) (w n)", h=grid[0], m=rows, n=cols)
 
-    def _time(self, latents, sigma, actions, known):
-        """Time embedding [b t e] of frames at sigma, with their actions added."""
-        shape = latents.shape[:2]
-        sigma = level(sigma, latents.device).expand(shape)
+    def _time(self, latents, sigma, actions):
+        """Time embedding [b t e] of frames at sigma, with what their actions add, [b t e] or None."""
+        sigma = level(sigma, latents.device).expand(latents.shape[:2])
         time = self.time_embedding(timestep_sinusoid(sigma, self.config.freq_dim).to(self.dtype))
+        return time if actions is None else time + actions
+
+    def _actions(self, shape, actions, known):
+        """What the actions of (b, t) frames add to their time embedding, [b t e]; None for a transformer without."""
         if self.action_embedding is not None:
-            return time + action_vectors(self.action_embedding, self.null_action, actions, known, shape)
+            return action_vectors(self.action_embedding, self.null_action, actions, known, shape)
         if actions is not None:
             raise ValueError("this transformer takes no actions: its action_channels is 0")
-        return time
+        return None
 
     def _init_weights(self):
         """Source: the published initialisation, with a small last layer for actions."""

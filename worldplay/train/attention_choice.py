@@ -1,10 +1,9 @@
 """Which way of training's attention is fastest here: measured once for a run, at its own size."""
 import logging
 
-import numpy as np
 import torch
 
-from worldplay import runtime
+from worldplay.attention_backend import fastest, trial
 from worldplay.models.attention import causal_attention
 
 log = logging.getLogger(__name__)
@@ -27,22 +26,14 @@ def fastest_attention(device, dtype, *, rule, batch, num_frames, num_tokens, num
     times = {name: _time(causal_attention(name), inputs, rule, expected, device, repeats) for name in CANDIDATES}
     for name, result in times.items():
         log.info("attention by %s: %s", name, result if isinstance(result, str) else f"{result:.2f} ms a layer")
-    running = {name: ms for name, ms in times.items() if isinstance(ms, float)}
-    if not running:
+    if not fastest(times):
         log.warning("no way of attention is quick and right here; the plain one is taken, which holds every score")
-    return min(running, key=running.get, default="plain"), times
+    return fastest(times, "plain"), times
 
 
 def _time(attend, inputs, rule, expected, device, repeats):
-    times = {}
-    try:
-        for i in range(2 + repeats):
-            with runtime.measured(device, times, "warm up" if i < 2 else "work"):
-                out = attend(*inputs, rule, 2)
-                torch.autograd.grad(out, inputs, out.detach())
-    except (RuntimeError, NotImplementedError) as error:  # a kernel that this GPU or its compiler does not take
-        return str(error).splitlines()[0]
-    error = float((out[:1].detach() - expected).abs().max())
-    if error > max(4 * torch.finfo(inputs[0].dtype).eps, 1e-4):  # random values below 1 or so
-        return f"off by {error:.2g}"
-    return float(np.median(times["work"]))
+    def both_ways():
+        out = attend(*inputs, rule, 2)
+        torch.autograd.grad(out, inputs, out.detach())
+        return out
+    return trial(both_ways, expected, device, part=lambda out: out[:1], repeats=repeats)

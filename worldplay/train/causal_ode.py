@@ -52,11 +52,13 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, guidan
     latents, made = batch["latents"], []
     told, *untold = (_Told(teacher, batch, context, is_told) for is_told in (True, False)[:1 if guidance == 1 else 2])
     for chunk in context.chunks(noise.shape[1]):
+        placed = {each: each.place(chunk) for each in (told, *untold)}
+
         def velocity(x, sigma):
-            return guided(lambda each: each.velocity(x, sigma, chunk), told, *untold or (None,), guidance)
+            return guided(lambda each: each.velocity(x, sigma, placed[each]), told, *untold or (None,), guidance)
         made.append(_walk(velocity, noise[:, chunk], num_timesteps))
-        for each in (told, *untold):
-            each.commit(latents[:, chunk], chunk)
+        for each in placed:
+            each.commit(latents[:, chunk], placed[each])
     return torch.cat(made, dim=1)
 
 
@@ -70,17 +72,18 @@ class _Told:
         self.text = teacher.encode_text(batch[name]) if name in batch else None
         self.hides_actions = not is_told and "null_text" not in batch
 
-    def velocity(self, x, sigma, chunk):
-        return self.teacher.denoise(x.to(self.teacher.dtype), sigma, self.cache, **self._conditions(chunk))
-
-    def commit(self, latents, chunk):
-        self.teacher.commit(latents.to(self.teacher.dtype), 0.0, self.cache, **self._conditions(chunk))
-
-    def _conditions(self, chunk):
-        given = chunk_conditions(self.batch, chunk)
+    def place(self, chunk):
+        """What `velocity` and `commit` need of a chunk, once for all its noise levels."""
+        given, shape = chunk_conditions(self.batch, chunk), self.batch["latents"][:, chunk].shape
         if self.hides_actions:
             given["action_mask"] = torch.zeros(given["actions"].shape[:2], dtype=torch.bool, device=given["actions"].device)
-        return {"frame": chunk.start, "text": self.text, **given}
+        return self.teacher.place(self.cache, shape, frame=chunk.start, **given)
+
+    def velocity(self, x, sigma, placed):
+        return self.teacher.denoise(x.to(self.teacher.dtype), sigma, self.cache, placed, self.text)
+
+    def commit(self, latents, placed):
+        self.teacher.commit(latents.to(self.teacher.dtype), 0.0, self.cache, placed, self.text)
 
 
 @torch.no_grad()

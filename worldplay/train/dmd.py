@@ -90,7 +90,7 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     text = student.encode_text(batch["text"]) if "text" in batch else None
     frames, past, noisy, levels = [], [], latents.float().clone(), torch.zeros_like(sigma)
     for chunk in context.chunks(t):
-        conditions = {"frame": chunk.start, "text": text, **chunk_conditions(batch, chunk)}
+        placed = student.place(cache, latents[:, chunk].shape, frame=chunk.start, **chunk_conditions(batch, chunk))
         if chunk.start < num_real:
             frames.append(latents[:, chunk])
         else:
@@ -99,14 +99,14 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
 
             def velocity(x, level):
                 noisy[:, chunk], levels[:, chunk] = x, level
-                return student.denoise(x.to(student.dtype), level, cache, **conditions)
+                return student.denoise(x.to(student.dtype), level, cache, placed, text)
 
             def noise(step):
                 return torch.cat([draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:])
                                   for i in range(chunk.start, chunk.stop)], dim=1).to(latents.device)
             frames.append(sample_frame(velocity, noise, sigmas))
         past.append(add_noise(frames[-1], spoiling[:, chunk], sigma[:, chunk]))
-        student.commit(past[-1].to(student.dtype), sigma[:, chunk], cache, **conditions)
+        student.commit(past[-1].to(student.dtype), sigma[:, chunk], cache, placed, text)
     return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1), past_sigma=sigma)
 
 

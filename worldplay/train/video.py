@@ -1,5 +1,4 @@
 """The world that a run goes on from, one of the Wan latents: what clips are to it, what it gives and what it becomes."""
-import hashlib
 import logging
 from collections import Counter
 from dataclasses import asdict, replace
@@ -15,6 +14,7 @@ from worldplay.dataset import WindowStore, is_held_out
 from worldplay.lerobot import text_of
 from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.transformer import Transformer
+from worldplay.models.weights import fingerprint
 from worldplay.opening import Parts
 from worldplay.scene import fit
 from worldplay.train.base import begins_student, teacher_and_student
@@ -97,7 +97,7 @@ class VideoBase:
 
     def _store(self, folder, rows, processes):
         """The WindowStore of the latents of windows that begin at `rows`, a file each."""
-        made_by = {"codec": _hash(self.parts.part("vae") / "model.safetensors"), "fps": self.world.fps,
+        made_by = {"codec": fingerprint(self.parts.part("vae") / "model.safetensors"), "fps": self.world.fps,
                    "frame_size": list(self.world.frame_size), "latents": self.recipe.length}
         if processes.is_first:
             WindowStore(folder, rows, batch=1, made_by=made_by)
@@ -106,7 +106,7 @@ class VideoBase:
 
     def _encode(self, store, cache, cut, processes, stop_at):
         """Whether all latents are there: each window from its own first frame on, as those of the published videos."""
-        vae = self.parts.vae()
+        vae = self.parts.vae(torch.float32)
 
         def make(number, starts):
             frames = np.stack([fit(Image.fromarray(cache.frames[row]), self.world.frame_size) for row in cut.rows(starts[0])])
@@ -211,8 +211,3 @@ class Pictures:
         """latents [n c h w], taken for the beginning of a video -> the last frame of each, uint8 [n H W 3]."""
         frames = self.codec.decode(latents[None].to(self.codec.dtype))
         return to_uint8(frames[0, ::PER_LATENT])
-
-
-def _hash(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,292 @@
+"""Compiled passes: equal to the written ones, taken over between chunks, told and replayed, and what cannot be had."""
+import logging
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import test_camera_attention
+from passes import commit, denoise
+from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401 (a fixture)
+from worldplay import compiled, runtime
+from worldplay.app import main as play
+from worldplay.client.recorder import Recorder, frame_record
+from worldplay.client.worker import Reset
+from worldplay.clip import read_clip
+from worldplay.compiled import CompiledCode, Passes, compile_code, uninstall
+from worldplay.eval.replay import run_replay
+from worldplay.models.prope import Branches
+from worldplay.models.transformer import TransformerConfig, fuse_for_inference
+from worldplay.opening import load_world
+from worldplay.world import WorldError
+
+pytestmark = pytest.mark.skipif(not runtime.pick_compile(torch.device("cpu"))[0], reason="nothing compiles here")
+
+WIDE = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4, text_dim=24,
+                         text_len=8, has_camera=True)
+
+
+def passes(config=CONFIG.transformer, **others):
+    return Passes(**{"config": config, "num_frames": 1, "num_tokens": 2, "window": CONFIG.window, "dtype": "float32",
+                     "device": "cpu"} | others)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A user's cache folder with the code of the toy world, made by the other process."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        code = CompiledCode(passes())
+        code.wait()
+    return cache
+
+
+@pytest.fixture
+def made(cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("what is there is compiled again"))
+
+
+@pytest.fixture
+def nothing_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def begun(world):
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    return world
+
+
+def counted(world, monkeypatch):
+    """How often a part of a block ran by code, a list of one number."""
+    calls, run = [0], compiled._Compiled.__call__
+
+    def counting(self, *inputs):
+        calls[0] += 1
+        return run(self, *inputs)
+    monkeypatch.setattr(compiled._Compiled, "__call__", counting)
+    return calls
+
+
+def test_frames_are_those_of_the_written_passes(made, monkeypatch):
+    world = begun(float32_world())
+    expected = walk(world)
+    world.compile(wait=True)
+    calls = counted(world, monkeypatch)
+    again = walk(begun(world))
+    assert world.info["path"] == "compiled" and calls[0] >= 3 * 2 * len(WALK), "two parts of each block, every pass"
+    assert np.abs(again.astype(int) - expected).max() <= 1
+    assert np.array_equal(walk(begun(world)), again), "the same seed and actions give the same frames"
+    world.take_path("eager")
+    assert np.array_equal(walk(begun(world)), expected)
+
+
+def test_a_batch_runs_as_written(made):
+    world = begun(float32_world())
+    frames = np.stack([context()[0]] * 2)
+    actions = np.zeros((2, 3, 3), np.float32)
+    expected = list(world.follow(frames, actions, start=1))
+    world.compile(wait=True)
+    assert all(np.array_equal(a, b) for x, y in zip(world.follow(frames, actions, start=1), expected) for a, b in zip(x, y))
+
+
+@pytest.mark.parametrize("name", ["ask", "ask_text", "finish", "queries", "pasts", "found"])
+def test_every_part_with_text_and_camera_gives_what_it_was_made_of(name, tmp_path):
+    """The comparison is the one that every new code goes through; what it finds is the error."""
+    shape = passes(WIDE, num_frames=2, num_tokens=6, window=5)
+    parts = shape.block_parts() | shape.branch_parts()
+    compiled._compile_part(shape, name, parts[name], tmp_path / "part.pt2")
+
+
+def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
+    monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
+    with pytest.raises(ArithmeticError, match="compiled ask is off by"):
+        compile_code(passes())
+    assert not passes().folder().exists() and list(passes().folder().parent.iterdir()) == []
+
+
+def test_a_camera_and_a_text_have_their_parts():
+    names = {"ask", "ask_text", "finish", *Branches()._asdict()}
+    assert passes(WIDE, device="cuda").parts().keys() == names
+    assert passes(WIDE).parts().keys() == {"ask", "ask_text", "finish"}, "on a processor branches run as written"
+    assert passes(replace(WIDE, text_dim=None, has_camera=False)).parts().keys() == {"ask", "finish"}
+
+
+def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
+    """What is loaded is replaced by a stand-in that runs each part as written, on what it is given."""
+    torch.manual_seed(0)
+    model = fuse_for_inference(test_camera_attention.filled(WIDE).requires_grad_(False))
+    shape, ran = passes(WIDE, num_tokens=6, window=4), []
+
+    class Loaded:
+        def __init__(self, path):
+            self.part = compiled._Part(shape, path.stem)
+
+        def run(self, given):
+            ran.append(self.part.name)
+            number = len(self.part.weights)
+            out = self.part(given[:number], *given[number:])
+            return [out] if isinstance(out, torch.Tensor) else list(out)
+    monkeypatch.setattr(compiled, "_load", Loaded)
+    monkeypatch.setattr(Passes, "parts", lambda self: self.block_parts() | self.branch_parts())
+    inputs = test_camera_attention.with_cameras({
+        "noisy": torch.randn(1, 6, 4, 4, 6), "clean": torch.randn(1, 6, 4, 4, 6), "sigma": torch.rand(1, 6),
+        "clean_sigma": torch.zeros(1, 6)})
+
+    def played():
+        text = model.encode_text(torch.randn(1, 5, 24, generator=torch.Generator().manual_seed(1)))
+        cache = test_camera_attention.KVCache(WIDE, batch=1, num_frames=4, tokens_per_frame=6, sink=1)
+        out = []
+        for frame in range(6):
+            part = test_camera_attention.part_of(inputs, slice(frame, frame + 1))
+            told = {"cameras": part["cameras"], "text": text}
+            out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=frame, **told))
+            commit(model, part["clean"], part["clean_sigma"], cache, frame=frame, **told)
+        return torch.cat(out, dim=1)
+    with torch.inference_mode():
+        expected = played()
+        code = CompiledCode.__new__(CompiledCode)
+        code.passes = shape
+        code.install(model)
+        torch.testing.assert_close(played(), expected, atol=1e-5, rtol=1e-5)
+        assert set(ran) == shape.parts().keys() and ran.count("pasts") == 3 * 3, "once the window is full"
+        uninstall(model)
+        assert torch.equal(played(), expected) and ran.count("pasts") == 3 * 3
+
+
+# Taking over ------------------------------------------------------------------------------------------------
+
+
+def late(monkeypatch, chunks):
+    """Let the code be ready when it has been asked for so often."""
+    asked, is_ready = [0], CompiledCode.is_ready
+
+    def ready(self):
+        asked[0] += 1
+        return asked[0] > chunks and is_ready(self)
+    monkeypatch.setattr(CompiledCode, "is_ready", ready)
+
+
+def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkeypatch):
+    late(monkeypatch, 5)
+    eager = walk(begun(float32_world()))
+    world, frames, paths = float32_world(), [], []
+    world.compile()
+    begun(world)
+    for action in WALK:
+        for frame in world.step(action):
+            frames.append(frame)
+            paths.append(world.info["path"])
+    assert paths == ["eager"] * 4 + ["compiled"] * 6, "the first question was that of the reset"
+    assert np.array_equal(frames[:4], eager[:4]) and np.abs(np.stack(frames).astype(int) - eager).max() <= 2
+    assert (walk(begun(world)) is not None) and world.info["path"] == "compiled"
+
+
+def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
+    late(monkeypatch, 4)
+    world, request = load_world(folder, device="cpu"), Reset("a-first")
+    world.compile()
+    recorder = Recorder(world)
+    recorder.branch(request, world.reset("a-first"))
+    for step, action in enumerate(WALK):
+        if step == 7:  # long after the code took over
+            recorder.start(tmp_path / "late")
+        recorder.step(action)
+        for frame in world.step(action):
+            recorder.frame(frame, frame_record(world, 0.0, polled=0.0, ready=0.0))
+    recorder.close()
+    clip = read_clip(tmp_path / "late")
+    assert clip.paths == {0: "eager", 4: "compiled"} and clip.sidecar["info"]["path"] == "eager"
+
+    used, take = [], type(world).take_path
+    monkeypatch.setattr(type(world), "take_path", lambda self, path: (used.append((self.frame, path)), take(self, path))[1])
+    assert run_replay(tmp_path / "late", world=folder, device="cpu")["is_equal"]
+    assert used == [(0, "compiled"), (0, "eager"), (3 + 3, "compiled")]
+
+
+def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):  # noqa: F811
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
+    out = tmp_path / "clip.mp4"
+    assert play([str(folder), "--headless", "--script", "w*4", "--out", str(out), "--path", "compiled", "--device", "cpu"]) == 0
+    assert read_clip(out).paths == {0: "compiled"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"))
+    with caplog.at_level(logging.WARNING):
+        figures = run_replay(out, world=folder, device="cpu")
+    assert figures["largest_difference"] <= 8
+    assert "was played by compiled code" in caplog.text and "no C++ compiler on the path" in caplog.text
+
+
+# What cannot be had -----------------------------------------------------------------------------------------
+
+
+def without_compiler(monkeypatch):
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"))
+    return "no C++ compiler on the path"
+
+
+def failing(monkeypatch):
+    """The other process ends with an error."""
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
+        [sys.executable, "-c", "import sys; print('first', file=sys.stderr); sys.exit('no room for it')"], **options))
+    return "no room for it"
+
+
+@pytest.mark.parametrize("hinder", [without_compiler, failing])
+def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypatch, caplog):
+    expected = walk(begun(float32_world()))
+    says, world = hinder(monkeypatch), float32_world()
+    with pytest.raises(WorldError, match=f"no code can be compiled here .{re.escape(says)}.*--path eager"):
+        world.compile(wait=True)
+    world.compile()
+    if world._code._process:
+        world._code._process.wait()
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(walk(begun(world)), expected)
+    assert [record.getMessage().count(says) for record in caplog.records] == [1] and world.info["path"] == "eager"
+
+
+def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = passes().folder()
+    folder.mkdir(parents=True)
+    for name in passes().parts():
+        (folder / f"{name}.pt2").write_bytes(b"no code")
+    world = float32_world()
+    with pytest.raises(WorldError, match=f"{folder} cannot be read .*delete that folder"):
+        world.compile(wait=True)
+    world.compile()
+    with caplog.at_level(logging.WARNING):
+        walk(begun(world))
+    assert len(caplog.records) == 1 and world.info["path"] == "eager"
+
+
+def test_a_closed_world_compiles_no_more(nothing_made, monkeypatch):
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"], **options))
+    world = float32_world()
+    world.compile()
+    process = world._code._process
+    assert process.poll() is None
+    world.close()
+    assert process.poll() is not None
+    world.close()
+
+
+def test_the_same_code_serves_what_runs_it_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(runtime, "instructions", lambda device: device.type)
+    here = passes().folder()
+    assert passes(replace(CONFIG.transformer, num_layers=9), window=99).folder() == here
+    for other in (passes(num_tokens=5), passes(num_frames=2), passes(dtype="bfloat16"), passes(device="cuda"),
+                  passes(replace(CONFIG.transformer, eps=1e-5)), passes(WIDE)):
+        assert other.folder() != here
+    assert passes(WIDE, device="cuda", window=9).folder() != passes(WIDE, device="cuda", window=8).folder()
