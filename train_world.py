@@ -54,12 +54,13 @@ def doom_arena():
 
 
 def wan_frame():
-    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, as published; only --dry-run works so far."""
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, told by text: give --data DIR and --init-from WORLD."""
     # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
     # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
-    # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs)
-    loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, optim=optim)
+    # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs). A save writes 20 to 50 GB: seldom
+    loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, save_every=1800.0,
+                      sheet_every=1800.0, optim=optim)
     return Recipe(
         name="wan-frame", env="",
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
@@ -68,7 +69,7 @@ def wan_frame():
         # the whole sequence is seen, the past is real and clean, and every action is told
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
-        context_sigma=0.0, student_steps=2,
+        context_sigma=0.0, context_walk=0, student_steps=2,
         # the averages of stages 0 and 1 are switched off as published
         bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
@@ -85,7 +86,7 @@ def wan_frame():
 
 
 def wan_chunk():
-    """The chunk-wise chain of minWM at the size of Wan 2.1 1.3B: 4 latent frames at once, 4 steps; only --dry-run yet."""
+    """minWM at the size of Wan 2.1 1.3B: a camera moved by keys, 4 latents at once; give --data DIR and --init-from WORLD."""
     recipe = wan_frame()
     # minWM Wan21 Action2V: a camera; chunks of 4 among 20 latent frames; its students take 4 steps. A rollout begins
     # with a real chunk here, which is how a played world begins.
@@ -146,15 +147,16 @@ class Options:
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
-    """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages."""
+    """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages, which end no later for it."""
     stop_after: str | None = None
     """Time of this call: then it saves, says what is left and exits 0."""
     steps: int | None = None
-    """Steps of every stage, instead of a budget."""
+    """Steps of every stage, instead of a budget; wan-frame and wan-chunk have numbers of their own."""
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
     init_from: str | None = None
-    """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none is begun."""
+    """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none is begun;
+    of a published world its one network, for whatever begins from it."""
     seed: int = 0
     """Of all random numbers of the run."""
     dry_run: bool = False
@@ -178,7 +180,7 @@ def seconds(text, flag):
 
 
 def check_flags(options):
-    """Raise ValueError for flags that would do nothing, and for a recipe that cannot be trained."""
+    """Raise ValueError for flags that would do nothing, and for a recipe without what it learns from."""
     def given(names):
         return [f"--{f.name.replace('_', '-')}" for f in fields(options)
                 if f.name in names and getattr(options, f.name) != f.default]
@@ -192,9 +194,15 @@ def check_flags(options):
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
-    if getattr(options.recipe, "latents", None) is not None:
-        raise ValueError(f"{options.recipe.name} learns latents of the Wan VAE, which this version cannot make yet: "
-                         "add --dry-run to see what training it would take, or train doom-maze")
+    if getattr(options.recipe, "latents", None) is not None and not (options.data and options.init_from):
+        raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, --init-from WORLD "
+                         "(python -m worldplay worlds lists them) and --data DIR, a LeRobot folder; or add --dry-run to "
+                         "see what training would take")
+
+
+def ends_by_steps(recipe):
+    """Whether every stage of a recipe knows its steps."""
+    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in STAGES if recipe.loop(name).share)
 
 
 def dry_run(options):
@@ -216,7 +224,7 @@ def train(options):
     is_ablation = isinstance(options.recipe, AblationRecipe)
     if is_ablation and (options.budget or options.init_from):
         raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and --init-from")
-    if options.budget is None and options.steps is None and not is_ablation:
+    if options.budget is None and options.steps is None and not ends_by_steps(options.recipe):
         raise ValueError("say how long: --budget 3h (whole job) or --steps N (of every stage)")
     if options.budget is not None and options.steps is not None:
         raise ValueError("--budget and --steps exclude each other: the stages end by the clock or by steps")

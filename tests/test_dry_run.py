@@ -148,7 +148,7 @@ def test_the_published_shape_has_the_published_number_of_parameters_and_fits(mak
 
 
 @pytest.mark.parametrize("flags, words", [
-    (("wan-frame", "--steps", "1"), "Wan VAE, which this version cannot make yet: add --dry-run"),
+    (("wan-frame", "--steps", "1"), "give both, --init-from WORLD"),
     (("tiny-maze", "--dry-run", "--stop-after", "1m"), "--dry-run trains nothing: leave out --stop-after"),
     (("tiny-maze", "--steps", "1", "--gpus", "8"), "--gpus: only for --dry-run"),
     (("tiny-maze", "--dry-run", "--gpus", "0"), "--gpus 0"),

@@ -227,7 +227,7 @@ def test_processes_that_write_at_once_tear_nothing(tmp_path):
     path = tmp_path / "prompt.safetensors"
     program = ("import sys, torch; from pathlib import Path; from worldplay.prompts import _keep\n"
                "print('ready', flush=True); input()\n"
-               "for i in range(500): _keep(Path(sys.argv[1]), torch.full((64, 512), float(sys.argv[2])), {})\n")
+               "for i in range(500): _keep(Path(sys.argv[1]), torch.full((64, 512), float(sys.argv[2])), '', 1)\n")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path), value], **pipes) for value in "12"]
     assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2

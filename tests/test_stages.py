@@ -9,7 +9,7 @@ import torch
 from worldplay.action import Action
 from worldplay.camera import viewmats
 from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.dataset import TrajectoryStore
+from worldplay.dataset import WindowStore
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas
 from worldplay.train.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
@@ -169,6 +169,33 @@ def test_resume_is_bit_exact(make, tmp_path):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+class Published:
+    """The data as published worlds have it, two samples at once."""
+
+    def batch(self, draws, held_out=False):
+        return published(data().batch(draws, held_out))
+
+
+@pytest.mark.parametrize("make", [bidirectional, teacher_forcing, causal_cd, dmd])
+def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path, monkeypatch):
+    """With texts and cameras; the weights in the compute dtype are still there on the way back."""
+    monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
+
+    def run(folder, recompute):
+        stage = make()
+        stage.sheet = lambda batch, draws, call: np.zeros((4, 4, 3), np.uint8)
+        for model in stage.models.values():
+            model.checkpoint_activations = recompute
+        metrics = Metrics(folder)
+        Trainer(stage, Published(), LoopConfig(batch=2, steps=2), folder, metrics, Processes(torch.device("cpu")),
+                torch.bfloat16).run()
+        metrics.close()
+        assert all(p.dtype == torch.float32 for model in stage.models.values() for p in model.parameters())
+        return stage.models["student"].state_dict()
+    kept, again = run(tmp_path / "kept", False), run(tmp_path / "again", True)
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
 def test_teacher_forcing_learns_the_action():
     stage = teacher_forcing()
     optimizer = torch.optim.AdamW(stage.models["student"].parameters(), 3e-3)
@@ -294,18 +321,18 @@ def test_stored_points_are_those_of_the_walk_at_the_nodes(kind, monkeypatch):
 
 def test_a_store_keeps_every_window_and_makes_none_twice(tmp_path):
     windows, starts = data(), np.array([3, 0, 7])
-    store = TrajectoryStore(tmp_path, starts, batch=2)
+    store = WindowStore(tmp_path, starts, batch=2)
     assert [list(part) for _, part in store.missing()] == [[3, 0], [7]]
     made = np.arange(3 * 6 * 5 * 32, dtype=np.float16).reshape(3, 6, 5, 2, 4, 4) % 100
     store.write(0, made[:2])
-    store = TrajectoryStore(tmp_path, starts, batch=2)
+    store = WindowStore(tmp_path, starts, batch=2)
     assert [number for number, _ in store.missing()] == [1]
     store.write(1, made[2:])
     assert not store.missing() and np.array_equal(store.read([2, 0]), made[[2, 0]]) and store.num_bytes > made.nbytes
     batch = TrajectoryWindows(windows, store, store).batch(Draws(0, 0, range(4)))
     assert batch["trajectories"].shape == (4, 6, 5, 2, 4, 4) and batch["latents"].shape == (4, 6, 2, 4, 4)
     with pytest.raises(ValueError, match="other windows"):
-        TrajectoryStore(tmp_path, starts[:2], batch=2)
+        WindowStore(tmp_path, starts[:2], batch=2)
 
 
 def test_a_bidirectional_frame_sees_the_future_and_no_first_action():

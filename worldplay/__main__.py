@@ -267,7 +267,34 @@ class Bench:
         return _report(figures, self.json)
 
 
-COMMANDS = {"worlds": Worlds, "fetch": Fetch, "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval,
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write the transformer of a Wan-size world as one .pt file with the published names: generator_ema, model.NAME."""
+    world: Annotated[Positional[str], arg(metavar="WORLD")]
+    """Its name, or the folder of a training run."""
+    out: Annotated[Path, arg(metavar="FILE")]
+    """The file to write, NAME.pt."""
+
+    def run(self):
+        _find(self.world)
+        from worldplay import checkpoint
+        from worldplay.dataset import require_space
+        from worldplay.opening import read_config
+        from worldplay.published import export_transformer
+        folder, config = read_config(self.world)
+        if config.transformer.action_channels:
+            raise ValueError(f"{config.name} takes actions as vectors, which no published network has names for; its "
+                             f"weights are safetensors already, in {folder}")
+        if self.out.suffix != ".pt" or self.out.exists():
+            raise ValueError(f"--out {self.out}: expected a new file NAME.pt")
+        weights = checkpoint.load_weights(folder / "model.safetensors")
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        require_space(self.out.parent, sum(x.nbytes for x in weights.values()))
+        export_transformer(weights, self.out)
+        print(f"{self.out}: {self.out.stat().st_size / 2**20:.1f} MiB")
+
+
+COMMANDS = {"worlds": Worlds, "fetch": Fetch, "export": Export, "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval,
             "bench": Bench}
 
 _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is play.py: worldplay play --help.

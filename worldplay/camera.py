@@ -45,7 +45,20 @@ class CameraRig:
 
         Source: minWM, Wan21 camera trajectories.
         """
-        move, (yaw, pitch) = _motion(action)
+        return self._moved(*_motion(action))
+
+    def along(self, actions):
+        """The rig one latent later, when every frame of the latent had an action of its own.
+
+        A key counts by its share of the frames, the mouse by its degrees in all; then it turns and moves as in `step`,
+        which n equal parts of an action equal. Only that the turn has no limit: recorded pictures have turned so far.
+        """
+        moves, turns = zip(*(_motion(Action(action.keys)) for action in actions))
+        looked = np.sum([action.look for action in actions], axis=0)
+        return self._moved(np.mean(moves, axis=0), np.mean(turns, axis=0) + looked)
+
+    def _moved(self, move, turn):
+        yaw, pitch = turn
         pose = self.pose.copy()
         pose[:3, :3] = pose[:3, :3] @ _about_y(np.radians(yaw)) @ _about_x(np.radians(-pitch))
         pose[:3, 3] += pose[:3, :3] @ move
@@ -59,6 +72,11 @@ class CameraRig:
         if np.linalg.norm(self.pose[:3, 3]) <= REACH:
             return self, None
         return CameraRig(), self.pose
+
+
+def moves_camera(space):
+    """Whether any action of an ActionSpace moves or turns a camera."""
+    return bool(space.look_axes) or bool(set(space.keys) & {*_MOVES, *_TURNS})
 
 
 def is_trained(action):

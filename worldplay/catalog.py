@@ -53,6 +53,7 @@ class PublishedWorld:
     conditioning  "text" or "camera + text"
     image_start   whether it was trained to go on from a picture
     few_steps     whether it makes frames one after the other in `steps` steps; the others are where training starts
+    bidirectional whether it sees whole sequences, as a score does; the others that have few_steps False are AR teachers
     config        fields of config.json
     parts         names of PARTS it cannot do without
     more_parts    names of PARTS that are loaded when asked for
@@ -67,6 +68,7 @@ class PublishedWorld:
     prefer_ema: bool = True
     image_start: bool = False
     few_steps: bool = True
+    bidirectional: bool = False
     parts: tuple[str, ...] = ("umt5-xxl", "taew2_1")
     more_parts: tuple[str, ...] = ("wan-vae",)
 
@@ -122,6 +124,19 @@ _PROMPT = ("A first-person view from a gravel path through a quiet mountain vall
            "photorealistic, steady camera at eye level.")
 
 
+# The text that guidance is away from, in training and sampling alike; Wan-Video/Wan2.1, wan/configs/shared_config.py.
+NEGATIVE_PROMPT = (
+    "\u8272\u8c03\u8273\u4e3d\uff0c\u8fc7\u66dd\uff0c\u9759\u6001\uff0c\u7ec6\u8282\u6a21\u7cca\u4e0d\u6e05"
+    "\uff0c\u5b57\u5e55\uff0c\u98ce\u683c\uff0c\u4f5c\u54c1\uff0c\u753b\u4f5c\uff0c\u753b\u9762\uff0c\u9759"
+    "\u6b62\uff0c\u6574\u4f53\u53d1\u7070\uff0c\u6700\u5dee\u8d28\u91cf\uff0c\u4f4e\u8d28\u91cf\uff0cJ"
+    "PEG\u538b\u7f29\u6b8b\u7559\uff0c\u4e11\u964b\u7684\uff0c\u6b8b\u7f3a\u7684\uff0c\u591a"
+    "\u4f59\u7684\u624b\u6307\uff0c\u753b\u5f97\u4e0d\u597d\u7684\u624b\u90e8\uff0c\u753b\u5f97\u4e0d\u597d"
+    "\u7684\u8138\u90e8\uff0c\u7578\u5f62\u7684\uff0c\u6bc1\u5bb9\u7684\uff0c\u5f62\u6001\u7578\u5f62\u7684"
+    "\u80a2\u4f53\uff0c\u624b\u6307\u878d\u5408\uff0c\u9759\u6b62\u4e0d\u52a8\u7684\u753b\u9762\uff0c\u6742"
+    "\u4e71\u7684\u80cc\u666f\uff0c\u4e09\u6761\u817f\uff0c\u80cc\u666f\u4eba\u5f88\u591a\uff0c\u5012\u7740"
+    "\u8d70")
+
+
 def _config(name, *, has_camera, frames_per_chunk, window, steps):
     """Fields of config.json; `parts` says which of PARTS plays which role, intrinsics are (fx / W, fy / H)."""
     space = {"keys": [*"wasd", *"ijkl"], "look_limit": 3.0, "look_axes": 2} if has_camera else {
@@ -143,7 +158,7 @@ def _action(name, stage, summary, few_steps):
     return PublishedWorld(
         name=name, summary=f"minWM Wan21 Action2V, {summary}", licence=_MINWM_LICENCE, num_params=_CAMERA_PARAMS,
         source=Source(file=f"Wan21/Action2V/{stage}/model.pt", **_MINWM), few_steps=few_steps,
-        conditioning="camera + text",
+        conditioning="camera + text", bidirectional=stage == "bidirectional",
         config=_config(name, has_camera=True, frames_per_chunk=4, window=20, steps=4))
 
 
@@ -182,7 +197,7 @@ WORLDS = {world.name: world for world in (
                              ("ar_diffusion", "autoregressive diffusion, to train from"))),
     PublishedWorld(
         name="wan-base", summary="Wan 2.1 T2V 1.3B, bidirectional diffusion, to train from", licence="Apache-2.0",
-        num_params=_TEXT_PARAMS, few_steps=False,
+        num_params=_TEXT_PARAMS, few_steps=False, bidirectional=True,
         config=_config("wan-base", has_camera=False, frames_per_chunk=21, window=21, steps=4),
         source=Source(file="diffusion_pytorch_model.safetensors", size=5_676_070_424,
                       sha256="96b6b242ca1c2f24e9d02cd6596066fab6d310e2d7538f33ae267cb18d957e8f", **_WAN)),

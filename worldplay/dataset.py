@@ -30,11 +30,13 @@ class Rollout:
              clip, which does not tell them
     seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which side of
              the split it is
+    text     what is seen, in words; empty where nobody said
     """
     frames: np.ndarray
     actions: np.ndarray
     poses: np.ndarray | None
     seed: int
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ class FrameCache:
     action_space  its ActionSpace
     fps           frames of world time per second
     is_lossy      whether the frames come from lossy video
+    texts         what every episode shows, in words; empty where nobody said
     """
     frames: np.ndarray
     actions: np.ndarray
@@ -88,6 +91,7 @@ class FrameCache:
     action_space: ActionSpace
     fps: float
     is_lossy: bool = False
+    texts: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, folder):
@@ -110,7 +114,8 @@ class FrameCache:
                 raise ValueError(f"{folder / name}.npy: shape {array.shape}, index.json says "
                                  f"{expected[name]}; build the frame cache again")
         return cls(**{"poses": None} | arrays, episodes=episodes, env=index["env"], action_space=space,
-                   fps=index["fps"], is_lossy=index.get("is_lossy", False))
+                   fps=index["fps"], is_lossy=index.get("is_lossy", False),
+                   texts=tuple(index.get("texts", [""] * len(episodes))))
 
     @property
     def frame_size(self):
@@ -120,6 +125,10 @@ class FrameCache:
         """Episodes int64 [e 3] of "train" or "held_out" (see `is_held_out`)."""
         held_out = np.array([is_held_out(int(seed)) for seed in self.episodes[:, 2]], bool)
         return self.episodes[{"train": ~held_out, "held_out": held_out}[name]]
+
+    def text_at(self, row):
+        """What the episode of that row shows, in words."""
+        return self.texts[np.searchsorted(self.episodes[:, 0], row, side="right") - 1]
 
 
 def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, progress=None):
@@ -139,7 +148,7 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
     require_space(folder, int(np.prod(shapes["frames"])) + num_frames * 64)
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shapes[name])
               for name, dtype in _ARRAYS.items() if has_poses or name != "poses"}
-    episodes, start = [], 0
+    episodes, texts, start = [], [], 0
     for rollout in rollouts:
         length = len(rollout.frames)
         if start + length > num_frames:
@@ -147,6 +156,7 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
         for name, array in arrays.items():
             array[start:start + length] = getattr(rollout, name)
         episodes.append([start, length, rollout.seed])
+        texts.append(rollout.text)
         start += length
         if progress:
             progress(length)
@@ -155,29 +165,33 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
     for array in arrays.values():
         array.flush()
     write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy,
-                                       "episodes": episodes})
+                                       "episodes": episodes, "texts": texts})
     return FrameCache.open(folder)
 
 
-class TrajectoryStore:
-    """A teacher's trajectories of some windows of a frame cache, float16, one file a batch, each written in one step.
+class WindowStore:
+    """What a network made of some windows of a frame cache, float16, one file a batch, each written in one step.
 
     starts  int [w], first row in the cache of every window
     """
 
-    def __init__(self, folder, starts, batch):
-        """batch: windows a file.
+    def __init__(self, folder, starts, batch, made_by=None):
+        """batch: windows a file. made_by: what else decides the numbers, as JSON holds it.
 
-            Raises ValueError where the folder holds those of other windows.
+            Raises ValueError where the folder holds those of other windows, or made by something else.
         """
         self.folder, self.starts, self.batch = Path(folder), np.asarray(starts, np.int64), batch
         self.folder.mkdir(parents=True, exist_ok=True)
         index, wanted = self.folder / "index.json", {"starts": self.starts.tolist(), "batch": batch}
+        if made_by is not None:
+            wanted["made_by"] = made_by
         if not index.exists():
             write_json(index, wanted)
-        elif json.loads(index.read_text(encoding="utf-8")) != wanted:
-            raise ValueError(f"{self.folder}: holds trajectories of other windows; remove the folder, or go on with the "
-                             "same numbers")
+            return
+        found = json.loads(index.read_text(encoding="utf-8"))
+        if found != wanted:
+            what = "was made by something else" if found.get("made_by") != made_by else "is of other windows"
+            raise ValueError(f"{self.folder}: what it holds {what}; remove the folder, or go on with the same numbers")
 
     def missing(self):
         """[(number of the file, starts of its windows)] still to be made."""
@@ -185,20 +199,20 @@ class TrajectoryStore:
         return [(i, starts) for i, starts in enumerate(parts)
                 if not self._path(i).exists()]
 
-    def write(self, number, trajectories):
-        """Store trajectories [b t s c h w] of one batch of windows.
+    def write(self, number, values):
+        """Store values [b ...] of one batch of windows.
 
             Raises ValueError if the disk is too small for the rest.
         """
-        trajectories = np.asarray(trajectories, np.float16)
-        require_space(self.folder, trajectories.nbytes * len(self.missing()))
+        values = np.asarray(values, np.float16)
+        require_space(self.folder, values.nbytes * len(self.missing()))
         draft = self.folder / f"{number:05d}.draft"  # of its own, because several processes write at once
         with open(draft, "wb") as file:
-            np.save(file, trajectories)
+            np.save(file, values)
         os.replace(draft, self._path(number))
 
     def read(self, windows):
-        """float16 [b t s c h w] of the windows with these numbers."""
+        """float16 [b ...] of the windows with these numbers."""
         return np.stack([np.load(self._path(w // self.batch), mmap_mode="r")[w % self.batch] for w in windows])
 
     @property

@@ -219,7 +219,7 @@ class LeRobotFolder:
                 self._check_rows(data_path, episode, rows)
                 pixels = self._take(frames, video_path, episode)
                 actions = np.concatenate([np.zeros_like(rows["action"][:1]), rows["action"][:-1]])
-                yield Rollout(pixels, actions, rows.get(_STATE), episode["seed"])
+                yield Rollout(pixels, actions, rows.get(_STATE), episode["seed"], text_of(episode))
                 start = stop
             if len(table["index"]) != start or next(frames, None) is not None:
                 raise ValueError(f"{video_path}, {data_path}: more rows or frames than {start}; {_REMEDY}")
@@ -288,6 +288,11 @@ def decode_to_cache(folder, out, *, progress=None):
     opened = LeRobotFolder.open(folder)
     return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
                              has_poses=opened.has_poses, is_lossy=opened.is_lossy, progress=progress)
+
+
+def text_of(episode):
+    """The tasks of a row of the episode table, one after another; empty where it has none."""
+    return " ".join(task.strip() for task in episode.get("tasks") or () if task.strip())
 
 
 def _task(player, env):

@@ -124,7 +124,7 @@ class Parts:
         """Where the weights of its codec lie."""
         if self.config.codec is not None:
             return folder / "codec.safetensors"
-        return self._part("codec") / "model.safetensors"
+        return self.part("codec") / "model.safetensors"
 
     def codec(self, folder):
         """The codec that its frames are decoded with, on the CPU."""
@@ -141,13 +141,19 @@ class Parts:
         if world and not world.image_start:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
         try:
-            path = self._part("vae") / "model.safetensors"
+            self.part("vae")
         except WorldError as error:
             log.info("the start is encoded by the small codec: %s", error)
             return None
         dtype, _ = runtime.pick_dtype(self.device)
-        if not self._has_room_to_encode(num_frames, dtype):
-            return None
+        return self.vae(dtype) if self._has_room_to_encode(num_frames, dtype) else None
+
+    def vae(self, dtype):
+        """The full VideoCodec that its transformer has learnt the latents of, on the device.
+
+            Raises WorldError("not_found") where it is not here.
+        """
+        path = self.part("vae") / "model.safetensors"
         with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
@@ -159,11 +165,15 @@ class Parts:
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
         try:
-            encoder = self._part("text")
+            encoder = self.part("text")
         except WorldError as error:
             raise WorldError(error.kind,
                              f"{error}, or play --prompt with a .safetensors file of text rows") from None
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
+
+    def all_text_rows(self, texts):
+        """Yield the text rows of many prompts; the encoder is opened once."""
+        return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
 
     def _has_room_to_encode(self, num_frames, dtype):
         """Whether the full codec finds room beside the world; where it does not, one line says so."""
@@ -178,7 +188,7 @@ class Parts:
                      "free", _gib(needed), _gib(left), _gib(total))
         return needed <= left
 
-    def _part(self, role):
+    def part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
         if role not in self.config.parts:
             raise WorldError("not_found", f"the config.json of {self.config.name} names no part for its {role}; "

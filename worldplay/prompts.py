@@ -41,13 +41,25 @@ def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
         Raises WorldError("bad_checkpoint") for an encoder that is missing or damaged, "not_found" for a missing
         package.
     """
-    weights, tokenizer = _find(encoder_folder, _WEIGHTS), _find(encoder_folder, _TOKENIZER)
-    path = _cache_file(clean_prompt(text), weights, tokenizer, config)
-    rows = _cached(path, config)
-    if rows is None:
-        rows, num_tokens = _encode(text, weights, tokenizer, config, torch.device(device))
-        _keep(path, rows, {"prompt": clean_prompt(text), "num_tokens": str(num_tokens)})
+    rows, = all_prompt_embeds([text], encoder_folder, config=config, device=device)
     return rows
+
+
+def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu"):
+    """Yield the text rows of many prompts, each as `prompt_embeds`; the encoder is opened once for all that are new."""
+    weights, tokenizer = _find(encoder_folder, _WEIGHTS), _find(encoder_folder, _TOKENIZER)
+    key = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
+    encoder = _Encoder(weights, tokenizer, config, torch.device(device))
+    try:
+        for text in texts:
+            path = _cache_file(clean_prompt(text), key, config)
+            rows = _cached(path, config)
+            if rows is None:
+                rows, num_tokens = encoder.encode(text)
+                _keep(path, rows, clean_prompt(text), num_tokens)
+            yield rows
+    finally:
+        encoder.close()
 
 
 def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_tokens):
@@ -60,11 +72,22 @@ def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_t
     return _read(path, text_dim, text_len)[0]
 
 
+def save_prompt_file(path, rows, prompt, **header):
+    """Write text rows [l e] so that `load_prompt_file` finds all of them or no file; OSError where they have no room."""
+    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # other processes may be writing the same prompt
+    try:
+        draft.write_bytes(save({"prompt_embeds": rows}, {"prompt": prompt, **header}))
+        os.replace(draft, path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
 # The cache --------------------------------------------------------------------------------------------------
 
 
-def _cache_file(text, weights, tokenizer, config):
-    encoder = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
+def _cache_file(text, encoder, config):
     told = json.dumps([_FORMAT, text, encoder, config.max_tokens])
     folder = platformdirs.user_cache_path("worldplay", appauthor=False) / "prompts"
     return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
@@ -83,15 +106,11 @@ def _cached(path, config):
     return rows
 
 
-def _keep(path, rows, header):
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # other processes may be writing the same prompt
+def _keep(path, rows, prompt, num_tokens):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(save({"prompt_embeds": rows}, header))
-        os.replace(draft, path)
+        save_prompt_file(path, rows, prompt, num_tokens=str(num_tokens))
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         log.warning("the prompt cannot be kept in %s (%s); it will be encoded again", path.parent, error)
 
 
@@ -121,18 +140,29 @@ def _read(path, text_dim, text_len):
 # The encoder ------------------------------------------------------------------------------------------------
 
 
-def _encode(text, weights, tokenizer, config, device):
-    """(rows of the prompt, number of its tokens before it was cut); the encoder is gone afterwards."""
-    device = _roomy(device, weights.stat().st_size)
-    log.info("encoding a new prompt with UMT5 on %s", device.type)
-    try:
-        encoder = TextEncoder(_weights(weights), load_tokenizer(tokenizer), config, device=device, where=weights)
-        num_tokens = len(encoder.tokenize(text))
-        rows = encoder.embed([text])[0, :min(num_tokens, config.max_tokens)]
+class _Encoder:
+    """UMT5 from its files, opened when the first prompt wants it and gone after `close`."""
+
+    def __init__(self, weights, tokenizer, config, device):
+        self._files, self._config, self._device, self._opened = (weights, tokenizer), config, device, None
+
+    def encode(self, text):
+        """(rows of the prompt, number of its tokens before it was cut)."""
+        if self._opened is None:
+            weights, tokenizer = self._files
+            self._device = _roomy(self._device, weights.stat().st_size)
+            log.info("encoding a new prompt with UMT5 on %s", self._device.type)
+            self._opened = TextEncoder(_weights(weights), load_tokenizer(tokenizer), self._config, device=self._device,
+                                       where=weights)
+        num_tokens = len(self._opened.tokenize(text))
+        rows = self._opened.embed([text])[0, :min(num_tokens, self._config.max_tokens)]
         return rows.to("cpu", torch.bfloat16, copy=True), num_tokens
-    finally:
-        encoder = rows = None  # its last references, so that its memory is free to be given back
-        runtime.release_memory(device)
+
+    def close(self):
+        """Give its memory back."""
+        if self._opened is not None:
+            self._opened = None  # its last reference
+            runtime.release_memory(self._device)
 
 
 def _roomy(device, num_bytes):

@@ -85,14 +85,18 @@ def load_scene(path, frame_size):
 
 def image_scene(path, frame_size):
     """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is null."""
-    from PIL import Image, ImageOps
+    from PIL import Image
     try:
         picture = Image.open(path).convert("RGB")
     except FileNotFoundError:
         raise WorldError("bad_scene", f"image {path} does not exist") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow does
         raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
+    return Scene(name=Path(path).stem, frames=fit(picture, frame_size)[None], actions=[Action()], poses=None, origin={})
+
+
+def fit(picture, frame_size):
+    """uint8 [H W 3] of a Pillow picture: scaled to cover frame_size (H, W) and cropped to its middle."""
+    from PIL import Image, ImageOps
     height, width = frame_size
-    picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    return Scene(name=Path(path).stem, frames=np.asarray(picture, np.uint8)[None], actions=[Action()], poses=None,
-                 origin={})
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC), np.uint8)

@@ -1,5 +1,4 @@
 """From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
-import json
 import logging
 import math
 import os
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from worldplay import checkpoint, dataset, lerobot, runtime, zoo
 from worldplay.checkpoint import WorldConfig
-from worldplay.dataset import TrajectoryStore
+from worldplay.dataset import WindowStore
 from worldplay.opening import load_world
 from worldplay.envs import collect, open_env
 from worldplay.models.codec import ImageCodec
@@ -21,6 +20,7 @@ from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.scene import export_scenes
 from worldplay.train.attention_choice import fastest_attention
+from worldplay.train.base import ImageBase
 from worldplay.train.bidirectional import BidirectionalStage
 from worldplay.train.causal_cd import CausalCDStage
 from worldplay.train.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
@@ -28,13 +28,13 @@ from worldplay.train.codec import CodecStage, DecoderStage, encode_frames
 from worldplay.train.context_sigma import choose_context_sigma
 from worldplay.train.dmd import DMDStage
 from worldplay.train.draws import Draws
-from worldplay.train.finetune import base_world, check_sizes, log_match, matched_network
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
-from worldplay.train.recipe import STAGES, numbers
+from worldplay.train.run_log import RunLog
 from worldplay.train.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import Trainer
-from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows
+from worldplay.train.video import VideoBase
+from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows, write_missing
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Chain:
     """One run in a folder; `run` goes on where the last call stopped and leaves a playable world there.
 
     RUN/run.json           the recipe and the seconds each part took and may take
-    RUN/data, RUN/latents  the frame cache and the latents of its frames
+    RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show, in words
     RUN/STAGE/state        what a stage needs to go on
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
     """
@@ -64,15 +64,16 @@ class Chain:
         self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
-        self.has_lossy_codec = False
-        if self.init_from:
-            self.base = base_world(self.init_from)
-            check_sizes(recipe.network(self.base.action_space), self.base, self.init_from)
+        self.base = self._base()
+        self.has_lossy_codec = self.base is not None and self.base.world.lossy_codec
         self._check_data()
         self.compiled, reason = runtime.pick_compile(self.device)
+        if recipe.latents is not None and self.device.type == "cpu":
+            self.compiled, reason = False, "for blocks with text PyTorch 2.13 writes C++ that is none"
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = self._open_log()
+        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
+                          init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where = "collection"
 
@@ -85,7 +86,10 @@ class Chain:
                 if self.processes.agree(time.monotonic() > self.stop_at):
                     self.where = "the choice of the context sigma"
                     return False
-                self._timed("choose context sigma", self._choose_context_sigma)
+                self.log.timed("choose context sigma", self._choose_context_sigma)
+            if self.recipe.latents is not None:
+                log.info("there is no real game beside such clips to walk in or to measure against: held-out losses are in "
+                         "%s, pictures beside it", self.folder / "metrics.jsonl")
             return True
         finally:
             self.close()
@@ -97,8 +101,8 @@ class Chain:
 
     def run_stages(self):
         """All of `run` but the choice of the context sigma."""
-        cache = self._timed("collect", self._collect)
-        if cache.env != self.recipe.env:
+        cache = self.log.timed("collect", self._collect)
+        if self.recipe.latents is None and cache.env != self.recipe.env:
             raise ValueError(f"--data {self.data_from}: recorded in {cache.env!r}, this recipe is for {self.recipe.env!r}")
         for split in ("train", "held_out"):
             if not len(cache.split(split)):
@@ -107,10 +111,13 @@ class Chain:
         codec = self._codec(cache)
         if codec is None:
             return False
-        latents = self._timed("encode", lambda: self._encode(cache, codec))
-        windows = self._windows(cache, latents)
+        windows = self.log.timed("encode", lambda: self._windows(cache, codec))
+        if windows is None:
+            self.where = "encoding"
+            return False
         self._choose_attention(cache, windows)
-        networks = self._given(cache) if self.init_from else {}  # role -> what a stage, or the world before, has made
+        # role -> what a stage, or the world before, has made
+        networks = self.base.networks(cache.action_space) if self.base else {}
         parts = {"bidirectional": self._bidirectional, "teacher_forcing": self._teacher, "causal_ode": self._ode_student,
                  "causal_cd": self._cd_student, "dmd": self._dmd_student, "decoder": self._decoder}
         for stage, part in parts.items():
@@ -136,11 +143,21 @@ class Chain:
             dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                                       progress=bar.update)
 
+    def _base(self):
+        """The world to go on from, None where there is none."""
+        if self.recipe.latents is not None:
+            return VideoBase(self.init_from, self.recipe, self.device)
+        return ImageBase(self.init_from, self.recipe) if self.init_from else None
+
     def _check_data(self):
-        """Refuse lossy clips for a codec before anything is written, and say what the decoder makes of them."""
+        """Refuse what cannot be learnt before anything is written, and say what the decoder makes of lossy clips."""
         if self.data_from is None or (self._place("data") / "index.json").exists():
             return
-        if not lerobot.LeRobotFolder.open(self.data_from).is_lossy:
+        data = lerobot.LeRobotFolder.open(self.data_from)
+        if self.recipe.latents is not None:
+            self.base.check_data(data, self.data_from)
+            return
+        if not data.is_lossy:
             return
         if not self.init_from:
             raise ValueError(f"--data {self.data_from}: recorded clips are lossy, and no codec is trained on them: go on "
@@ -150,12 +167,9 @@ class Chain:
                         "and not to ship; a decoder share of 0 keeps the world's codec", self.data_from)
 
     def _codec(self, cache):
-        if self.init_from:
-            self.has_lossy_codec = self.base.lossy_codec
-            codec = ImageCodec(self.base.codec).to(memory_format=torch.channels_last)
-            path = self.init_from / "codec.safetensors"
-            checkpoint.load_into(codec, checkpoint.load_weights(path), path)
-            return codec.to(self.device).eval().requires_grad_(False)
+        """What makes latents of frames or, where that is shared with others, what shows them; None where time ended."""
+        if self.base:
+            return self.base.codec(self.device)
         torch.manual_seed(self.seed)
         stage = CodecStage(self.recipe.codec)
         done = self._train(stage, self._frames(cache))
@@ -165,38 +179,28 @@ class Chain:
         codec.load_state_dict(full_state(stage.models[stage.result]))
         return codec.eval().requires_grad_(False)
 
-    def _encode(self, cache, codec):
-        path = self._place("latents.npy")
+    def _windows(self, cache, codec):
+        """Windows of the frames' latents, which are made once; None where the call's time ended before."""
+        if self.recipe.latents is not None:
+            return self.base.windows(cache, self._place, self.processes, self.stop_at)
+        path, space = self._place("latents.npy"), cache.action_space
         self._first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, self.dtype))
-        return np.load(path, mmap_mode="r")
-
-    def _given(self, cache):
-        """AR teacher of the world to go on from, and its student where no stage begins one and it takes as many steps."""
-        def network(file):
-            return matched_network(self.init_from / file, self._transformer(cache), cache.action_space, self.base.action_space)
-        log_match(cache.action_space, self.base.action_space)
-        teacher = student = network("teacher.safetensors")
-        if not any(self.recipe.loop(stage).share for stage in ("teacher_forcing", "causal_ode", "causal_cd")):
-            if self.base.steps == self.recipe.student_steps:
-                student = network("model.safetensors")
-            else:
-                log.warning("%s plays in %d steps, not in %d: its AR teacher takes its student's place", self.init_from,
-                            self.base.steps, self.recipe.student_steps)
-        return {"teacher": teacher, "student": student}
+        return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"), cache.split("held_out"),
+                             self.recipe.length, yaw_channel=len(space.keys) if space.look_axes else 0,
+                             columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
 
     def _bidirectional(self, cache, windows, codec, networks):
         torch.manual_seed(self.seed + 2)
-        init = _whole_weights(networks["teacher"]) if self.init_from else None
+        init = _weights_of(networks, "bidirectional", "teacher", "student")
         stage = BidirectionalStage(self.recipe.bidirectional, self._transformer(cache), codec.decode_uint8, init)
         networks["bidirectional"] = stage.models[stage.result]
         return self._train(stage, windows)
 
     def _teacher(self, cache, windows, codec, networks):
         torch.manual_seed(self.seed + 1)
-        before = networks.get("teacher" if self.init_from else "bidirectional")
-        init = _whole_weights(before) if before else None
+        init = _weights_of(networks, "teacher", "bidirectional", "student")
         stage = TeacherForcingStage(self.recipe.teacher_forcing, self._transformer(cache), self.recipe.context,
                                     codec.decode_uint8, init)
         networks["teacher"] = networks["student"] = stage.models[stage.result]
@@ -241,27 +245,18 @@ class Chain:
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
             folder = self._place("trajectories") / name
-            self._first_makes(folder / "index.json", lambda: TrajectoryStore(folder, starts, batch=16))
-            stores[held_out] = store = TrajectoryStore(folder, starts, batch=16)
-            if not self._timed("trajectories", lambda: self._write_trajectories(store, name, network, windows)):
+            self._first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch=16))
+            stores[held_out] = store = WindowStore(folder, starts, batch=16)
+            def make(number, rows):
+                draws = Draws(self.seed, -3, range(number * store.batch, number * store.batch + len(rows)))
+                return self._walk(network, windows.at(rows), draws)
+            if not self.log.timed("trajectories", lambda: write_missing(
+                    store, make, self.processes, self.stop_at, f"trajectories, {name}")):
                 self.where = "trajectories"
                 return None
         log.info("trajectories of %d windows: %.1f MiB", len(stores[False].starts),
                  sum(store.num_bytes for store in stores.values()) / 2**20)
         return TrajectoryWindows(windows, stores[False], stores[True])
-
-    def _write_trajectories(self, store, name, teacher, windows):
-        """Whether all of them are there; each process makes its part of the batches that are missing."""
-        processes, missing = self.processes, store.missing()
-        processes.wait()  # until everybody has seen what is missing
-        for number, rows in tqdm(missing[processes.rank::processes.size], desc=f"trajectories, {name}", unit="batch",
-                                 disable=None if processes.is_first else True):
-            if time.monotonic() > self.stop_at:
-                break
-            indices = range(number * store.batch, number * store.batch + len(rows))
-            store.write(number, self._walk(teacher, windows.at(rows), Draws(self.seed, -3, indices)))
-        processes.wait()
-        return not processes.ranks(bool(store.missing()))
 
     def _walk(self, teacher, batch, draws):
         """float16 [b t 5 c h w]: the trajectories of one batch of windows."""
@@ -288,8 +283,8 @@ class Chain:
 
     def _train(self, stage, data, after_save=None):
         loop = self.recipe.loop(stage.name)
-        if loop.steps is None:
-            loop = replace(loop, seconds=self._seconds(stage.name))
+        if self.budget is not None:
+            loop = replace(loop, seconds=self.log.stage_seconds(stage.name))
         for role, model in stage.models.items():
             if isinstance(model, Transformer):
                 if self.recipe.lora_rank and role in {*stage.trained, stage.result}:
@@ -309,39 +304,12 @@ class Chain:
         """The fastest on this device, once for the run: another rounds differently, which a resume must not."""
         chosen, kind = self.log.setdefault("attention", {}), self.device.type
         if kind not in chosen:
-            config = self._transformer(cache)
-            chosen[kind] = dict(zip(("way", "milliseconds"), self._timed("choose attention", lambda: fastest_attention(
-                self.device, self.dtype, rule=self.recipe.context.rule, batch=self.recipe.teacher_forcing_loop.batch,
-                num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.latents.shape[-2:]),
+            config, loop = self._transformer(cache), self.recipe.teacher_forcing_loop
+            chosen[kind] = dict(zip(("way", "milliseconds"), self.log.timed("choose attention", lambda: fastest_attention(
+                self.device, self.dtype, rule=self.recipe.context.rule, batch=loop.micro_batch or loop.batch,
+                num_frames=self.recipe.length, num_tokens=config.num_tokens(*windows.size),
                 num_heads=config.num_heads, head_dim=config.head_dim))))
-            self._keep_log()
-
-    def _seconds(self, name):
-        """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
-
-        Making the trajectories counts against the share of causal_ode.
-        """
-        if name not in self.log["seconds"]:
-            spent = sum(seconds for part, seconds in self.log["spent"].items() if part != "trajectories")
-            left = self.budget - spent - sum(self.log["seconds"].values())
-            rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
-            self.log["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
-            self._keep_log()
-        made = self.log["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
-        return max(1.0, self.log["seconds"][name] - made)
-
-    def _timed(self, name, part):
-        start = time.monotonic()
-        result = part()
-        self.log["spent"][name] = self.log["spent"].get(name, 0.0) + time.monotonic() - start
-        self._keep_log()
-        return result
-
-    def _keep_log(self):
-        """Write run.json; what the first process has in it counts for all, because clocks differ."""
-        if self.processes.is_first:
-            checkpoint.write_json(self.folder / "run.json", self.log)
-        self.log = self.processes.agree(self.log)
+            self.log.keep()
 
     def _first_makes(self, path, make):
         """make() by the first process, unless `path` is there already; the others wait for it."""
@@ -352,49 +320,41 @@ class Chain:
     def _frames(self, cache):
         return FrameBatches(cache.frames, cache.split("train"), cache.split("held_out"))
 
-    def _windows(self, cache, latents):
-        space = cache.action_space
-        return LatentWindows(latents, cache.actions, cache.split("train"), cache.split("held_out"), self.recipe.length,
-                             yaw_channel=len(space.keys) if space.look_axes else 0,
-                             columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
-
     def _transformer(self, cache):
         return self.recipe.network(cache.action_space)
 
     def _export(self, cache, codec, networks):
-        recipe, is_distilled = self.recipe, networks["student"] is not networks["teacher"]
-        config = WorldConfig(
-            name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
-            transformer=self._transformer(cache), codec=codec.config,
-            steps=recipe.student_steps if is_distilled else 4, **asdict(recipe.context.rule),
-            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree,
-            lossy_codec=self.has_lossy_codec)
-        weights = {"codec": full_state(codec), "model": _whole_weights(networks["student"]),
-                   "teacher": _whole_weights(networks["teacher"])}
+        config = self._config(cache, codec, is_distilled=networks["student"] is not networks.get("teacher"))
+        weights = {"model": _whole_weights(networks["student"])}
+        if "teacher" in networks:
+            weights["teacher"] = _whole_weights(networks["teacher"])
+        if config.codec is not None:
+            weights["codec"] = full_state(codec)
         if not self.processes.is_first:
             return
         checkpoint.write_json(self.folder / "config.json", config.to_json())
         for name, tensors in weights.items():
             checkpoint.save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
-        if not (self.folder / "scenes").exists():
-            export_scenes(cache, self.folder / "scenes", recipe.env)
+        if config.codec is not None and not (self.folder / "scenes").exists():
+            export_scenes(cache, self.folder / "scenes", self.recipe.env)
 
-    def _open_log(self):
-        recipe = json.loads(json.dumps(asdict(self.recipe)))
-        given = {"seed": self.seed, "data": self.data_from and str(self.data_from),
-                 "init_from": self.init_from and str(self.init_from)}
-        path = self.folder / "run.json"
-        self._first_makes(path, lambda: checkpoint.write_json(
-            path, {"recipe": recipe, "budget": self.budget, **given, "spent": {}, "seconds": {}}))
-        record = checkpoint.read_json(path)
-        before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
-        for name, value in {**dict(numbers(recipe)), **given}.items():
-            if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
-                raise ValueError(f"{path} was started with {name} {before[name]}, now it is {value}; "
-                                 "go on with the same, or give another --out")
-        return self.processes.agree(record)
+    def _config(self, cache, codec, is_distilled):
+        """WorldConfig of the world so far."""
+        recipe, steps = self.recipe, self.recipe.student_steps if is_distilled else 4
+        if recipe.latents is not None:
+            return self.base.config(cache, steps)
+        return WorldConfig(
+            name=recipe.name, env=recipe.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
+            transformer=self._transformer(cache), codec=codec.config, steps=steps, **asdict(recipe.context.rule),
+            context_sigma=recipe.context_sigma, columns_per_degree=recipe.columns_per_degree,
+            lossy_codec=self.has_lossy_codec)
 
 
 def _whole_weights(network):
     """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask together."""
     return merged_weights(full_state(network))
+
+
+def _weights_of(networks, *roles):
+    """The whole weights of the first of these roles that there is; None where there is none."""
+    return next((_whole_weights(networks[role]) for role in roles if role in networks), None)

@@ -95,15 +95,21 @@ def base_world(folder):
         Raises ValueError where it has not what that takes, WorldError where it cannot be read.
     """
     world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
-    if not any((folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json")):
+    if world.codec is None:
+        raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; recipe "
+                         f"{'wan-chunk' if world.transformer.has_camera else 'wan-frame'} goes on from it, or take one "
+                         "that was trained here")
+    if not has_teacher(folder):
         raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that training "
                          "goes on from; take a world that ships them, or the run folder it was trained in")
-    if world.codec is None:
-        raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; take one "
-                         "that was trained here")
     if not world.transformer.action_channels:
         raise ValueError(f"--init-from {folder}: this world takes no actions; take one that does")
     return world
+
+
+def has_teacher(folder):
+    """Whether the world in `folder` has AR weights beside its student."""
+    return any((folder / f"teacher.safetensors{end}").is_file() for end in ("", ".index.json"))
 
 
 def check_sizes(network, world, folder):

@@ -29,6 +29,8 @@ class Recipe:
     """Frames of one episode of it; every twentieth episode is held out."""
     latents: tuple[int, int, int] | None = None
     """(channels, rows, columns) of latents that the recipe's own codec does not make; None: it makes them."""
+    text: str = ""
+    """What all clips show, for a transformer that reads text; without it the tasks of the data set's episodes."""
     length: int = 20
     """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
     columns_per_degree: float = 0.0
@@ -64,7 +66,9 @@ class Recipe:
         return getattr(self, f"{stage}_loop")
 
     def network(self, action_space):
-        """TransformerConfig between the recipe's own codec and the actions of `action_space`."""
+        """TransformerConfig between the recipe's own codec and the actions of `action_space`, or of latents as it is."""
+        if self.latents is not None:
+            return self.transformer
         channels = self.codec.model.channels
         return replace(self.transformer, in_channels=channels, out_channels=channels,
                        action_channels=action_space.num_channels)
@@ -87,6 +91,9 @@ class Recipe:
             refuse(self.latents and self.loop(name).share,
                    f"--{name}-loop.share {self.loop(name).share}: this recipe's latents come from another codec, "
                    "set it to 0")
+        refuse(self.latents and self.context_walk, f"--context-walk {self.context_walk}: there is no real game to walk in "
+               "beside such latents, set it to 0")
+        refuse(self.text and not self.transformer.text_dim, "--text: this recipe's network reads no text, leave it out")
         needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
             self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
         refuse(needs_score and not self.bidirectional_loop.share,

@@ -3,6 +3,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -57,7 +58,7 @@ class LoopConfig:
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None
-    """Ends after so much training time, over all calls together; one of the two is needed."""
+    """Ends after so much training time, over all calls together; one of the two is needed, of both the first ends it."""
     save_every: float = 120.0
     """Seconds between two saves of the training state."""
     sheet_every: float = 180.0
@@ -121,6 +122,7 @@ class Trainer:
     Of several processes each makes its part of every batch; networks, optimizers and saved states are spread over
     them (FSDP2), and only the first one writes metrics and pictures.
     """
+    _cast_role = None  # whose weights are in the compute dtype right now
 
     def __init__(self, stage, data, config, folder, metrics, processes, dtype, after_save=None):
         """processes: worldplay.train.processes.Processes. after_save: called by all processes after every save, for
@@ -189,9 +191,10 @@ class Trainer:
         for start in range(first, first + self.samples, self.micro):
             self._sum_gradients(role, start + self.micro == first + self.samples)
             draws = Draws(self.config.seed, self.step, range(start, start + self.micro))
-            loss, extra = self.stage.loss(role, self._to_device(self.data.batch(draws)), draws, self.call)
             share = self.micro / self.samples  # over processes gradients are averaged, within one they add up
-            (loss * share).backward()
+            with self._cast(role):
+                loss, extra = self.stage.loss(role, self._to_device(self.data.batch(draws)), draws, self.call)
+                (loss * share).backward()
             for name, x in {f"loss/{role}": loss, **extra}.items():
                 logs[name] = logs.get(name, 0.0) + share * float(torch.as_tensor(x).detach())
         own_loss = logs[f"loss/{role}"]
@@ -209,10 +212,30 @@ class Trainer:
     def call(self, role, function, *args, **kwargs):
         """function(network, *args, **kwargs) in the compute dtype; gradients reach the network's float32 weights."""
         applied = self._applied[role]
-        if self.processes.size > 1 or self.dtype == torch.float32:
+        if self.processes.size > 1 or self.dtype == torch.float32 or role == self._cast_role:
             return applied(function, *args, **kwargs)
         weights = {name: p.to(self.dtype) for name, p in applied.named_parameters()}
         return functional_call(applied, weights, (function, *args), kwargs)
+
+    @contextmanager
+    def _cast(self, role):
+        """Inside, the weights of `role` are in the compute dtype: blocks that are computed again on the way back, after
+        `call` has returned, must find them so.
+        """
+        if self.processes.size > 1 or self.dtype == torch.float32:
+            yield
+            return
+        held = [(module, name, p) for module in self.stage.models[role].modules()
+                for name, p in module.named_parameters(recurse=False)]
+        for module, name, p in held:
+            module._parameters[name] = p.to(self.dtype)
+        self._cast_role = role
+        try:
+            yield
+        finally:
+            self._cast_role = None
+            for module, name, p in held:
+                module._parameters[name] = p
 
     @torch.no_grad()
     def validate(self):

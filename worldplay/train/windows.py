@@ -1,6 +1,9 @@
 """Batches of frames, latent windows or trajectories, drawn as a function of the step's draws alone."""
+import time
+
 import numpy as np
 import torch
+from tqdm import tqdm
 
 
 def yaw_columns(actions, yaw_channel, columns_per_unit):
@@ -41,6 +44,11 @@ class LatentWindows:
                 raise ValueError(f"no {'held-out' if held else 'training'} episode is {length} frames long; "
                                  "record or collect longer ones")
 
+    @property
+    def size(self):
+        """(h, w) of a latent."""
+        return self.latents.shape[-2:]
+
     def batch(self, draws, held_out=False):
         starts = self.starts[held_out]
         return self.at(starts[draws.integers("window", len(starts)).numpy()])
@@ -57,13 +65,30 @@ class TrajectoryWindows:
     """Windows that have a teacher's trajectories beside their latents and actions."""
 
     def __init__(self, windows, train, held_out):
-        """windows: LatentWindows; train, held_out: worldplay.dataset.TrajectoryStore."""
+        """windows: LatentWindows; train, held_out: worldplay.dataset.WindowStore."""
         self.windows, self.stores = windows, {False: train, True: held_out}
 
     def batch(self, draws, held_out=False):
         store = self.stores[held_out]
         picks = draws.integers("window", len(store.starts)).numpy()
         return self.windows.at(store.starts[picks]) | {"trajectories": torch.from_numpy(store.read(picks))}
+
+
+def write_missing(store, make, processes, stop_at, what):
+    """Make what a WindowStore misses, each process its part; whether all is there before time.monotonic() is stop_at.
+
+    make  (number of a file, starts of its windows) -> its values [b ...]
+    what  is made, for the progress line
+    """
+    missing = store.missing()
+    processes.wait()  # until everybody has seen what is missing
+    for number, starts in tqdm(missing[processes.rank::processes.size], desc=what, unit="batch",
+                               disable=None if processes.is_first else True):
+        if time.monotonic() > stop_at:
+            break
+        store.write(number, make(number, starts))
+    processes.wait()
+    return not processes.ranks(bool(store.missing()))
 
 
 def _rows(episodes):

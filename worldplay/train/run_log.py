@@ -1,0 +1,63 @@
+"""run.json: the recipe that a run was started with, and the seconds that each part of it took and may take."""
+import json
+import time
+from dataclasses import asdict
+
+from worldplay import checkpoint
+from worldplay.train.recipe import STAGES, numbers
+
+
+class RunLog(dict):
+    """The content of RUN/run.json, the same in all processes; `keep` writes it.
+
+    recipe, budget  as given; whatever else the run was started with stands beside them
+    spent, seconds  part -> seconds it took over all calls, stage -> seconds it may take
+    """
+
+    def __init__(self, folder, recipe, processes, *, budget, **given):
+        """given: what must be the same when the run goes on, as JSON holds it.
+
+            Raises ValueError naming a number that was another one when the run was started.
+        """
+        self.path, self.recipe, self.processes, self.budget = folder / "run.json", recipe, processes, budget
+        fields = json.loads(json.dumps(asdict(recipe)))
+        if processes.is_first and not self.path.exists():
+            checkpoint.write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
+        processes.wait()
+        record = checkpoint.read_json(self.path)
+        before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
+        for name, value in {**dict(numbers(fields)), **given}.items():
+            if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
+                raise ValueError(f"{self.path} was started with {name} {before[name]}, now it is {value}; "
+                                 "go on with the same, or give another --out")
+        super().__init__(processes.agree(record))
+
+    def timed(self, name, part):
+        """part(), its time added to what `name` took."""
+        start = time.monotonic()
+        result = part()
+        self["spent"][name] = self["spent"].get(name, 0.0) + time.monotonic() - start
+        self.keep()
+        return result
+
+    def stage_seconds(self, name):
+        """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
+
+        Making the trajectories counts against the share of causal_ode.
+        """
+        if name not in self["seconds"]:
+            spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
+            left = self.budget - spent - sum(self["seconds"].values())
+            rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
+            self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
+            self.keep()
+        made = self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
+        return max(1.0, self["seconds"][name] - made)
+
+    def keep(self):
+        """Write run.json; what the first process has in it counts for all, because clocks differ."""
+        if self.processes.is_first:
+            checkpoint.write_json(self.path, self)
+        agreed = self.processes.agree(dict(self))
+        self.clear()
+        self.update(agreed)
