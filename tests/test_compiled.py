@@ -3,6 +3,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_every_part_with_text_and_camera_gives_what_it_was_made_of(name, tmp_pat
     """The comparison is the one that every new code goes through; what it finds is the error."""
     shape = passes(WIDE, num_frames=2, num_tokens=6, window=5)
     parts = shape.block_parts() | shape.branch_parts()
-    compiled._compile_part(shape, name, parts[name], tmp_path / "part.pt2")
+    compiled._compile_part(shape, name, parts[name], tmp_path / name)
 
 
 def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
@@ -119,21 +120,20 @@ def test_a_camera_and_a_text_have_their_parts():
 
 
 def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
-    """What is loaded is replaced by a stand-in that runs each part as written, on what it is given."""
+    """The code is replaced by a stand-in that runs each part as written, on what it is given."""
     torch.manual_seed(0)
     model = fuse_for_inference(test_camera_attention.filled(WIDE).requires_grad_(False))
     shape, ran = passes(WIDE, num_tokens=6, window=4), []
 
-    class Loaded:
-        def __init__(self, path):
-            self.part = compiled._Part(shape, path.stem)
+    def load(name):
+        part = compiled._Part(shape, name)
 
-        def run(self, given):
-            ran.append(self.part.name)
-            number = len(self.part.weights)
-            out = self.part(given[:number], *given[number:])
+        def run(*given):
+            ran.append(name)
+            number = len(part.weights)
+            out = part(given[:number], *given[number:])
             return [out] if isinstance(out, torch.Tensor) else list(out)
-    monkeypatch.setattr(compiled, "_load", Loaded)
+        return run
     monkeypatch.setattr(Passes, "parts", lambda self: self.block_parts() | self.branch_parts())
     inputs = test_camera_attention.with_cameras({
         "noisy": torch.randn(1, 6, 4, 4, 6), "clean": torch.randn(1, 6, 4, 4, 6), "sigma": torch.rand(1, 6),
@@ -152,7 +152,7 @@ def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
     with torch.inference_mode():
         expected = played()
         code = CompiledCode.__new__(CompiledCode)
-        code.passes = shape
+        code.passes, code._parts = shape, {name: load(name) for name in shape.parts()}
         code.install(model)
         torch.testing.assert_close(played(), expected, atol=1e-5, rtol=1e-5)
         assert set(ran) == shape.parts().keys() and ran.count("pasts") == 3 * 3, "once the window is full"
@@ -178,6 +178,7 @@ def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkey
     eager = walk(begun(float32_world()))
     world, frames, paths = float32_world(), [], []
     world.compile()
+    world._code._thread.join()
     begun(world)
     for action in WALK:
         for frame in world.step(action):
@@ -193,6 +194,7 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp
     late(monkeypatch, 4)
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     world.compile()
+    world._code._thread.join()
     recorder = Recorder(world)
     recorder.branch(request, world.reset("a-first"))
     for step, action in enumerate(WALK):
@@ -244,11 +246,10 @@ def failing(monkeypatch):
 def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypatch, caplog):
     expected = walk(begun(float32_world()))
     says, world = hinder(monkeypatch), float32_world()
-    with pytest.raises(WorldError, match=f"no code can be compiled here .{re.escape(says)}.*--path eager"):
+    with pytest.raises(WorldError, match=f"no compiled code: {re.escape(says)}; play without it .--path eager"):
         world.compile(wait=True)
     world.compile()
-    if world._code._process:
-        world._code._process.wait()
+    world._code._thread.join()
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(walk(begun(world)), expected)
     assert [record.getMessage().count(says) for record in caplog.records] == [1] and world.info["path"] == "eager"
@@ -259,11 +260,12 @@ def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
     folder = passes().folder()
     folder.mkdir(parents=True)
     for name in passes().parts():
-        (folder / f"{name}.pt2").write_bytes(b"no code")
+        (folder / name).write_bytes(b"no code")
     world = float32_world()
-    with pytest.raises(WorldError, match=f"{folder} cannot be read .*delete that folder"):
+    with pytest.raises(WorldError, match=f"what is in {folder} cannot be loaded .*delete that folder"):
         world.compile(wait=True)
     world.compile()
+    world._code._thread.join()
     with caplog.at_level(logging.WARNING):
         walk(begun(world))
     assert len(caplog.records) == 1 and world.info["path"] == "eager"
@@ -275,6 +277,8 @@ def test_a_closed_world_compiles_no_more(nothing_made, monkeypatch):
         [sys.executable, "-c", "import time; time.sleep(60)"], **options))
     world = float32_world()
     world.compile()
+    while world._code._process is None:
+        time.sleep(0.01)
     process = world._code._process
     assert process.poll() is None
     world.close()

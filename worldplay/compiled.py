@@ -1,4 +1,5 @@
 """Compiled code for the parts of a pass between its attentions: made by another process, kept, and taken over."""
+import gc
 import hashlib
 import json
 import logging
@@ -7,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +31,9 @@ _SOURCES = (__file__, block.__file__, position.__file__, prope.__file__)  # what
 _MERGE = "self_attn.o.", "self_attn.prope_o."
 _WEIGHTS = {"ask": ("self_attn.fused.",), "ask_text": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
             "finish": (*_MERGE, "cross_attn.o.", "ffn.")}  # of a block, beside its modulation
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+# The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a weight.
+_OPTIONS = {"config_patches": {"cpp.dynamic_threads": True, "size_asserts": False}}
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm of what a part gives
 
 
@@ -82,71 +88,82 @@ class Passes:
 
 
 class CompiledCode:
-    """The code for some Passes: it is there, being made, or not to be had."""
+    """The code for some Passes: it is loaded, on its way, or not to be had."""
 
     def __init__(self, passes):
-        """Has another process make the code where it is not there yet; `problem` says why that cannot be."""
-        self.passes, self.problem, self._process = passes, "", None
-        if passes.folder().is_dir():
-            return
-        can, reason = runtime.pick_compile(torch.device(passes.device))
-        if not can:
-            self.problem = reason
-            return
-        log.info("code for this world is being compiled, and kept for the next time")
-        self._said = tempfile.TemporaryFile()
-        self._process = subprocess.Popen([sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(passes))],
-                                         stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said)
+        """Begins to load the code, and has another process make it first where it is not there yet.
+
+        problem  why the code is not to be had; "" as long as it may be
+        """
+        self.passes, self.problem = passes, ""
+        self._parts, self._process, self._is_closed = {}, None, False
+        self._thread = threading.Thread(target=self._run, name="code", daemon=True)  # an import cannot be interrupted
+        self._thread.start()
 
     def is_ready(self):
-        """Whether the code is there; while it is not, `problem` says whether it ever will be."""
-        if self._process is not None and self._process.poll() is not None:
-            self._take_end()
-        return self._process is None and not self.problem
+        """Whether it can be installed; while it cannot, `problem` says whether it ever will."""
+        return not self._thread.is_alive() and not self.problem
 
     def wait(self):
-        """Wait until it is there.
+        """Wait until it can be installed.
 
             Raises WorldError("device") where it is not to be had.
         """
-        if self._process is not None:
-            self._process.wait()
-        if not self.is_ready():
-            raise WorldError("device", f"no code can be compiled here ({self.problem}); play without it (--path eager)")
+        self._thread.join()
+        if self.problem:
+            raise WorldError("device", f"no compiled code: {self.problem}; play without it (--path eager)")
 
     def install(self, transformer):
-        """Let a transformer that is fused for inference run by the code; inputs of other shapes run as written.
-
-            Raises WorldError("device") where the code cannot be read.
-        """
-        parts, folder = self.passes.parts(), self.passes.folder()
-        try:
-            loaded = {name: _load(folder / f"{name}.pt2") for name in parts}
-        except RuntimeError as error:
-            raise WorldError("device", f"the compiled code in {folder} cannot be read ({str(error).splitlines()[0]}); "
-                             "delete that folder") from None
+        """Let a transformer that is fused for inference run by the code; inputs of other shapes run as written."""
+        shapes = self.passes.parts()
         for each in transformer.blocks:
-            for name in _WEIGHTS.keys() & parts.keys():
-                setattr(each, name, _Compiled(loaded[name], [*_weights(each, name).values()], getattr(each, name),
-                                              parts[name]))
-        if loaded.keys() >= Branches()._asdict().keys():
-            transformer.branches = Branches(**{name: _Compiled(loaded[name], [], plain, parts[name])
-                                               for name, plain in Branches()._asdict().items()})
+            for name in _WEIGHTS.keys() & shapes.keys():
+                setattr(each, name, _Compiled(self._parts[name], [*_weights(each, name).values()], getattr(each, name),
+                                              shapes[name]))
+        plain = Branches()._asdict()
+        if shapes.keys() >= plain.keys():
+            transformer.branches = Branches(**{name: _Compiled(self._parts[name], [], plain[name], shapes[name])
+                                               for name in plain})
 
     def close(self):
         """Give up what is still being made."""
+        self._is_closed = True
         if self._process is not None:
             self._process.terminate()
-            self._process.wait()
-            self._take_end()
+            self._thread.join()
 
-    def _take_end(self):
-        self._process = None
+    def _run(self):
+        folder = self.passes.folder()
+        try:
+            if not folder.is_dir():
+                self._make()
+            self._parts = {name: _load(folder / name) for name in self.passes.parts()}
+        except ChildProcessError as error:
+            self.problem = str(error)
+        except Exception as error:  # whatever a torn or foreign file makes of torch's loader
+            log.debug("the code was not loaded", exc_info=error)
+            self.problem = f"what is in {folder} cannot be loaded ({_line(error)}), delete that folder"
+
+    def _make(self):
+        can, reason = runtime.pick_compile(torch.device(self.passes.device))
+        if not can:
+            raise ChildProcessError(reason)
+        log.info("code for this world is being compiled, and kept for the next time")
+        with tempfile.TemporaryFile() as said:
+            self._process = subprocess.Popen([sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(self.passes))],
+                                             stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            if self._is_closed:
+                self._process.terminate()
+            self._process.wait()
+            said.seek(0)
+            words = said.read().decode(errors="replace").strip()
         if not self.passes.folder().is_dir():
-            self._said.seek(0)
-            said = self._said.read().decode(errors="replace").strip()
-            log.debug("the code was not compiled:\n%s", said)
-            self.problem = said.splitlines()[-1] if said else "its process ended without a word"
+            log.debug("the code was not compiled:\n%s", words)
+            raise ChildProcessError(words.splitlines()[-1] if words else "its process ended without a word")
+
+
+def _line(error):
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def uninstall(transformer):
@@ -160,21 +177,42 @@ def uninstall(transformer):
 class _Compiled:
     """One part, with its weights, in the place of what it was compiled of."""
 
-    def __init__(self, loader, weights, plain, shapes):
-        self.loader, self.weights, self.plain, self.shapes = loader, weights, plain, shapes
+    def __init__(self, code, weights, plain, shapes):
+        self.code, self.weights, self.plain, self.shapes = code, weights, plain, shapes
 
     def __call__(self, *inputs):
         given = [x for x in inputs if x is not None]
         if any(x.shape != shape for x, shape in zip(given, self.shapes)):
             return self.plain(*inputs)
-        out = self.loader.run([*self.weights, *(x.contiguous() for x in given)])  # the code knows no strides
+        out = self.code(*self.weights, *(x.contiguous() for x in given))  # the code knows no strides
         return out[0] if len(out) == 1 else out
 
 
 def _load(path):
-    # What torch._inductor.aoti_load_package wraps: that imports the compiler, seconds during which no window answers,
-    # and reads the description of the inputs again at every call.
-    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", True, 1, -1)
+    """The function of weights and inputs that is kept in a file."""
+    # A collection amid all that the compiler's import brings would hold the interpreter's lock, and the window still.
+    gc.disable()
+    try:
+        import torch._inductor
+        with _cache_beside(path):
+            return torch._inductor.CompiledArtifact.load(path=str(path), format="binary")
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _cache_beside(path):
+    """Inside, torch's compiler keeps its own files, which a loaded part needs again, in the folder beside a part."""
+    before = os.environ.get(_CACHE)
+    os.environ[_CACHE] = str(path.parent / "files")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_CACHE]
+        else:
+            os.environ[_CACHE] = before
 
 
 def _weights(each, part):
@@ -195,7 +233,7 @@ def compile_code(passes):
     try:
         with torch.no_grad():
             for name, shapes in passes.parts().items():
-                _compile_part(passes, name, shapes, draft / f"{name}.pt2")
+                _compile_part(passes, name, shapes, draft / name)
         if not folder.is_dir():  # otherwise another process was quicker
             os.replace(draft, folder)
     finally:
@@ -210,13 +248,13 @@ def _compile_part(passes, name, shapes, path):
     # rotations and cameras are float32, whatever the weights are
     inputs = [torch.randn(shape, generator=numbers).to(device, torch.float32 if shape[-1] < 5 else dtype)
               for shape in shapes]
-    exported = torch.export.export(part, (weights, *inputs))
-    # the number of threads is that of whoever runs it
-    torch._inductor.aoti_compile_and_package(exported, package_path=str(path),
-                                             inductor_configs={"cpp.dynamic_threads": True})
+    graph = torch.export.export(part, (weights, *inputs)).graph_module
+    with _cache_beside(path):
+        code = torch._inductor.standalone_compile(graph, [*weights, *inputs], options=_OPTIONS)
+        code.save(path=str(path), format="binary")
     expected = part(weights, *inputs)
     expected = [expected] if isinstance(expected, torch.Tensor) else expected
-    for x, right in zip(_load(path).run([*weights, *inputs]), expected, strict=True):
+    for x, right in zip(code(*weights, *inputs), expected, strict=True):
         error = float((x.float() - right.float()).norm() / right.float().norm())
         if not error < _TOLERANCE[passes.dtype]:
             raise ArithmeticError(f"compiled {name} is off by {error:.2g}")
