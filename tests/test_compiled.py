@@ -246,7 +246,7 @@ def failing(monkeypatch):
 def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypatch, caplog):
     expected = walk(begun(float32_world()))
     says, world = hinder(monkeypatch), float32_world()
-    with pytest.raises(WorldError, match=f"no compiled code: {re.escape(says)}; play without it .--path eager"):
+    with pytest.raises(WorldError, match=f"not to be had here .{re.escape(says)}.; --path eager"):
         world.compile(wait=True)
     world.compile()
     world._code._thread.join()

@@ -111,7 +111,7 @@ class CompiledCode:
         """
         self._thread.join()
         if self.problem:
-            raise WorldError("device", f"no compiled code: {self.problem}; play without it (--path eager)")
+            raise WorldError("device", f"compiled code is not to be had here ({self.problem}); --path eager needs none")
 
     def install(self, transformer):
         """Let a transformer that is fused for inference run by the code; inputs of other shapes run as written."""

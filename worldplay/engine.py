@@ -240,14 +240,11 @@ class DreamWorld:
         """Let compiled code that has become ready run from here on."""
         if not self._takes_over:
             return
-        try:
-            if self._code.is_ready():
-                self.take_path("compiled")
-            elif self._code.problem:
-                self._code.wait()
-        except WorldError as problem:
+        if self._code.is_ready():
+            self.take_path("compiled")
+        elif self._code.problem:
             self._takes_over = False
-            log.warning("%s; it is played as it is", problem)
+            log.warning("play goes on without compiled code, which is not to be had here (%s)", self._code.problem)
 
     def _walk(self, actions):
         """Yield the frames of every action, uint8 [n H W 3], each of a latent of its own."""

@@ -75,7 +75,7 @@ def open_for(clip, name, device):
         try:
             world.compile(wait=True)
         except WorldError as problem:
-            log.warning("%s was played by compiled code: %s; what differs is told below", clip.path.name, problem)
+            log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s", clip.path.name, problem)
     return world
 
 
