@@ -180,12 +180,14 @@ class Replay:
     """New clip to write, NAME.mp4."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; frames are bit-equal only on the same device, number type and path."""
+    vae: bool = False
+    """Decode by the full codec of a Wan-size world (fetch --vae), for finer pictures: --out keeps them."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.eval.replay import run_replay
-        return _report(run_replay(self.clip, world=self.world, out=self.out, device=self.device), self.json)
+        return _report(run_replay(self.clip, world=self.world, out=self.out, device=self.device, vae=self.vae), self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

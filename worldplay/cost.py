@@ -103,6 +103,16 @@ def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
     return _nbytes(codec.state_dict().values()) + encoding.most
 
 
+def rendering_memory_of(config, dtype=torch.bfloat16):
+    """Bytes that the full codec holds while it decodes a video latent by latent, its weights included."""
+    with META:
+        codec = WanVAE(WanVAEConfig()).to(dtype).eval().requires_grad_(False)
+    decode, state = _decoding(codec, config)
+    with Alive(META) as decoding:
+        decode()
+    return _nbytes(codec.state_dict().values()) + _nbytes(state) + decoding.most
+
+
 def codec_of(config, dtype=torch.float32, device=META):
     """The codec that a world's frames are decoded with, its weights not those of any file."""
     with torch.device(device):

@@ -40,6 +40,7 @@ class DreamWorld:
         self.device, self.dtype, self.seed = device, dtype, seed
         self.transformer = fuse_for_inference(transformer.to(device, dtype).eval().requires_grad_(False))
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._decoder = self.codec
         self.folder = folder
         self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
         if config.transformer.text_dim:
@@ -141,6 +142,15 @@ class DreamWorld:
         if wait:
             self._code.wait()
             self.take_path("compiled")
+
+    def render_fully(self):
+        """Decode by the full codec from the next reset on: finer frames than play has the time for.
+
+            Raises WorldError("not_found") where this world has none or it is not here, "device" where it has no room.
+        """
+        if self._parts is None:
+            raise WorldError("not_found", f"{self.name} has no other codec than its own")
+        self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
 
     def take_path(self, path):
         """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`."""
@@ -296,7 +306,7 @@ class DreamWorld:
 
     def _decode(self, latent):
         """uint8 [n H W 3]: the frames of the next latent [c h w]."""
-        frames, self.decoded = self.codec.decode_next(latent[None], self.decoded)
+        frames, self.decoded = self._decoder.decode_next(latent[None], self.decoded)
         return to_uint8(frames)[0].cpu().numpy()
 
     def _place(self, cache, batch, frame, conditions):

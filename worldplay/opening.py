@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from worldplay import attention_backend, catalog, checkpoint, prompts, runtime, zoo
 from worldplay.checkpoint import WorldConfig
-from worldplay.cost import codec_of, encoding_memory_of, memory_of
+from worldplay.cost import codec_of, encoding_memory_of, memory_of, rendering_memory_of
 from worldplay.engine import DreamWorld
 from worldplay.models.attention import AttentionShape
 from worldplay.models.codec import ImageCodec
@@ -158,6 +158,19 @@ class Parts:
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
         return vae.to(self.device, dtype).eval().requires_grad_(False)
+
+    def renderer(self):
+        """The full VideoCodec to decode frames with, finer and far slower than the small one.
+
+            Raises WorldError("not_found") where it is not here, "device" where it has no room.
+        """
+        self.part("vae")
+        dtype, _ = runtime.pick_dtype(self.device)
+        needed = rendering_memory_of(self.config, dtype) + _KERNELS
+        if not runtime.has_room(self.device, needed):
+            raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and less is free; close other "
+                             "programs that use the GPU, or take --device cpu, far slower")
+        return self.vae(dtype)
 
     def text_rows(self, prompt):
         """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""

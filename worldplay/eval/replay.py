@@ -18,12 +18,13 @@ from worldplay.world import WorldError
 log = logging.getLogger(__name__)
 
 
-def run_replay(path, *, world=None, out=None, device="auto"):
+def run_replay(path, *, world=None, out=None, device="auto", vae=False):
     """Play a clip's actions again in its world and compare the frames.
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
     out     NAME.mp4 of a new clip; None keeps none
+    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -41,6 +42,9 @@ def run_replay(path, *, world=None, out=None, device="auto"):
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
     opened = open_for(clip, world, device)
     try:
+        if vae or clip.sidecar["info"].get("decoder") == "full":
+            opened.render_fully()
+            clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
         frames = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
             target = Path(out).with_suffix("") if out else Path(folder) / "replay"
