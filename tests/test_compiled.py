@@ -1,5 +1,6 @@
 """Compiled passes: equal to the written ones, taken over between chunks, told and replayed, and what cannot be had."""
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import test_camera_attention
+import worldplay
 from passes import commit, denoise
 from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
 from worldplay import compiled, runtime
@@ -109,7 +111,7 @@ def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
     monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
     with pytest.raises(ArithmeticError, match="compiled ask is off by"):
         compile_code(passes())
-    assert not passes().folder().exists() and list(passes().folder().parent.iterdir()) == []
+    assert not (passes().folder() / "ask").exists() and not passes().is_made()
 
 
 def test_a_camera_and_a_text_have_their_parts():
@@ -271,6 +273,57 @@ def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
     assert len(caplog.records) == 1 and world.info["path"] == "eager"
 
 
+def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(made, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    codes = [CompiledCode(passes()) for _ in range(6)]
+    for code in codes:
+        code.wait()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
+def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_from(nothing_made):
+    code = CompiledCode(passes())
+    while not (passes().folder() / "files").exists():
+        time.sleep(0.05)
+    code.close()
+    assert [path.name for path in passes().folder().parent.iterdir()] == [passes().folder().name]
+    assert not passes().is_made() and not code.is_ready()
+
+
+def test_the_other_process_takes_this_package_wherever_play_was_started(nothing_made, tmp_path, monkeypatch):
+    (tmp_path / "worldplay").mkdir()
+    (tmp_path / "worldplay/__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
+        [sys.executable, "-c", "import worldplay; print(worldplay.__file__)"], **options))
+    code = CompiledCode(passes())
+    code._thread.join()
+    assert code.problem == worldplay.__file__
+
+
+def test_what_hinders_is_said_and_no_code_is_taken_for_ready(made, monkeypatch):
+    def refuse(error):
+        def fail(*_):
+            raise error
+        return fail
+    for owner, name, error, says in (
+            (compiled, "_load", OSError(30, "Read-only file system"), f"{passes().folder()}: Read-only file system"),
+            (Passes, "folder", RuntimeError("no name"), "no name"),
+            (runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"), "no C++ compiler on the path")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, refuse(error) if isinstance(error, Exception) else error)
+            code = CompiledCode(passes())
+            code._thread.join()
+            assert code.problem == says and not code.is_ready()
+
+
+def test_a_cache_folder_with_a_blank_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two words"))
+    with pytest.raises(OSError, match="takes no blank in .*two words.*XDG_CACHE_HOME"):
+        compile_code(passes())
+
+
 def test_a_closed_world_compiles_no_more(nothing_made, monkeypatch):
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
@@ -293,4 +346,7 @@ def test_the_same_code_serves_what_runs_it_and_nothing_else(monkeypatch):
     for other in (passes(num_tokens=5), passes(num_frames=2), passes(dtype="bfloat16"), passes(device="cuda"),
                   passes(replace(CONFIG.transformer, eps=1e-5)), passes(WIDE)):
         assert other.folder() != here
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.implementation, "cache_tag", "cpython-399")
+        assert passes().folder() != here
     assert passes(WIDE, device="cuda", window=9).folder() != passes(WIDE, device="cuda", window=8).folder()
