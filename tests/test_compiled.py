@@ -16,11 +16,13 @@ import worldplay
 from passes import commit, denoise
 from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
 from worldplay import compiled, runtime
+from worldplay.action import Action
 from worldplay.app import main as play
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.worker import Reset
 from worldplay.clip import read_clip
 from worldplay.compiled import CompiledCode, Passes, compile_code, uninstall
+from worldplay.cost import flop_counter, part_of
 from worldplay.eval.replay import run_replay
 from worldplay.models.prope import Branches
 from worldplay.models.transformer import TransformerConfig, fuse_for_inference
@@ -88,6 +90,20 @@ def test_frames_are_those_of_the_written_passes(made, monkeypatch):
     assert np.array_equal(walk(begun(world)), again), "the same seed and actions give the same frames"
     world.take_path("eager")
     assert np.array_equal(walk(begun(world)), expected)
+
+
+def test_products_inside_code_are_seen_where_passes_are_measured(made):
+    """Otherwise a bench would count them among the rest."""
+    world = begun(float32_world())
+    with flop_counter() as written:
+        list(world.step(Action()))
+    world.compile(wait=True)
+    begun(world)
+    with flop_counter() as ran:
+        list(world.step(Action()))
+    assert ran.get_flop_counts()["Global"] == written.get_flop_counts()["Global"]
+    times = runtime.work_ms(torch.device("cpu"), lambda: list(world.step(Action())))
+    assert sum(ms for name, ms in times.items() if part_of(name) == "linear") > 0
 
 
 def test_a_batch_runs_as_written(made):
