@@ -207,7 +207,8 @@ def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkey
     assert (walk(begun(world)) is not None) and world.info["path"] == "compiled"
 
 
-def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("begin", [2, 7])  # before the code takes over, and long after
+def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, folder, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     late(monkeypatch, 4)
     world, request = load_world(folder, device="cpu"), Reset("a-first")
@@ -216,19 +217,20 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp
     recorder = Recorder(world)
     recorder.branch(request, world.reset("a-first"))
     for step, action in enumerate(WALK):
-        if step == 7:  # long after the code took over
-            recorder.start(tmp_path / "late")
+        if step == begin:
+            recorder.start(tmp_path / "clip")
         recorder.step(action)
         for frame in world.step(action):
             recorder.frame(frame, frame_record(world, 0.0, polled=0.0, ready=0.0))
     recorder.close()
-    clip = read_clip(tmp_path / "late")
+    clip = read_clip(tmp_path / "clip")
     assert clip.paths == {0: "eager", 4: "compiled"} and clip.sidecar["info"]["path"] == "eager"
 
     used, take = [], type(world).take_path
     monkeypatch.setattr(type(world), "take_path", lambda self, path: (used.append((self.frame, path)), take(self, path))[1])
-    assert run_replay(tmp_path / "late", world=folder, device="cpu")["is_equal"]
+    assert run_replay(tmp_path / "clip", world=folder, device="cpu", out=tmp_path / "again.mp4")["is_equal"]
     assert used == [(0, "compiled"), (0, "eager"), (3 + 3, "compiled")]
+    assert read_clip(tmp_path / "again").paths == clip.paths
 
 
 def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):  # noqa: F811
@@ -239,8 +241,8 @@ def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"))
     with caplog.at_level(logging.WARNING):
-        figures = run_replay(out, world=folder, device="cpu")
-    assert figures["largest_difference"] <= 8
+        figures = run_replay(out, world=folder, device="cpu", out=tmp_path / "again.mp4")
+    assert figures["largest_difference"] <= 8 and read_clip(tmp_path / "again").paths == {0: "eager"}
     assert "was played by compiled code" in caplog.text and "no C++ compiler on the path" in caplog.text
 
 
