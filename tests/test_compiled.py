@@ -191,6 +191,24 @@ def late(monkeypatch, chunks):
     monkeypatch.setattr(CompiledCode, "is_ready", ready)
 
 
+def test_no_chunk_is_made_by_the_one_path_and_committed_by_the_other(made, monkeypatch):
+    world = begun(float32_world())
+    expected = walk(world)
+    steps = begun(world).step(WALK[0])
+    frames = [next(steps)]
+    for change in (lambda: world.compile(wait=True), lambda: world.take_path("eager")):
+        with pytest.raises(WorldError, match="between steps"):
+            change()
+    frames += [*steps, *(frame for action in WALK[1:] for frame in world.step(action))]
+    assert np.array_equal(frames, expected) and world.info["path"] == "eager"
+    steps = world.step(WALK[0])
+    next(steps)
+    world.compile()
+    world._code._thread.join()
+    begun(world)  # a reset ends a step that was not run to its end
+    assert world.info["path"] == "compiled"
+
+
 def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkeypatch):
     late(monkeypatch, 5)
     eager = walk(begun(float32_world()))
