@@ -1,4 +1,5 @@
 """Compiled passes: equal to the written ones, taken over between chunks, told and replayed, and what cannot be had."""
+import gc
 import logging
 import os
 import re
@@ -314,7 +315,16 @@ def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(made,
     codes = [CompiledCode(passes()) for _ in range(6)]
     for code in codes:
         code.wait()
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ and gc.isenabled()
+
+
+def test_who_collects_no_garbage_is_left_at_that(made):
+    gc.disable()
+    try:
+        CompiledCode(passes()).wait()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_from(nothing_made):

@@ -165,9 +165,9 @@ class CompiledCode:
         log.info("code for this world is being compiled, and kept for the next time")
         with tempfile.TemporaryFile() as said:
             # Where this package lies comes first on its path: there may be another one installed, or a random.py here.
-            self._process = subprocess.Popen([sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(self.passes))],
-                                             stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                                             cwd=Path(__file__).parent.parent)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(self.passes))], stdin=subprocess.DEVNULL,
+                stdout=said, stderr=said, cwd=Path(__file__).parent.parent)
             if self._is_closed:
                 self._process.terminate()
             self._process.wait()
@@ -207,14 +207,16 @@ class _Compiled:
 def _load(path):
     """The function of weights and inputs that is kept in a file."""
     # A collection amid all that the compiler's import brings would hold the interpreter's lock, and the window still.
+    is_collecting = gc.isenabled()
     gc.disable()
     try:
         import torch._inductor
         with _cache_beside(path):
             return torch._inductor.CompiledArtifact.load(path=str(path), format="binary")
     finally:
-        gc.freeze()
-        gc.enable()
+        if is_collecting:
+            gc.freeze()
+            gc.enable()
 
 
 @contextmanager
@@ -259,7 +261,8 @@ def _compile_part(passes, name, shapes, path):
     part = _Part(passes, name)
     device, dtype = torch.device(passes.device), getattr(torch, passes.dtype)
     numbers = torch.Generator().manual_seed(0)
-    weights = [torch.randn(shape, generator=numbers).mul(shape[-1] ** -0.5).to(device, dtype) for shape in part.weights.values()]
+    weights = [torch.randn(shape, generator=numbers).mul(shape[-1] ** -0.5).to(device, dtype)
+               for shape in part.weights.values()]
     # rotations and cameras are float32, whatever the weights are
     inputs = [torch.randn(shape, generator=numbers).to(device, torch.float32 if shape[-1] < 5 else dtype)
               for shape in shapes]
