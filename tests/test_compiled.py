@@ -1,5 +1,7 @@
 """Compiled passes: equal to the written ones, taken over between chunks, told and replayed, and what cannot be had."""
+import gc
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +13,17 @@ import pytest
 import torch
 
 import test_camera_attention
+import worldplay
 from passes import commit, denoise
 from test_engine import CONFIG, WALK, context, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
 from worldplay import compiled, runtime
+from worldplay.action import Action
 from worldplay.app import main as play
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.worker import Reset
 from worldplay.clip import read_clip
 from worldplay.compiled import CompiledCode, Passes, compile_code, uninstall
+from worldplay.cost import flop_counter, part_of
 from worldplay.eval.replay import run_replay
 from worldplay.models.prope import Branches
 from worldplay.models.transformer import TransformerConfig, fuse_for_inference
@@ -88,6 +93,20 @@ def test_frames_are_those_of_the_written_passes(made, monkeypatch):
     assert np.array_equal(walk(begun(world)), expected)
 
 
+def test_products_inside_code_are_seen_where_passes_are_measured(made):
+    """Otherwise a bench would count them among the rest."""
+    world = begun(float32_world())
+    with flop_counter() as written:
+        list(world.step(Action()))
+    world.compile(wait=True)
+    begun(world)
+    with flop_counter() as ran:
+        list(world.step(Action()))
+    assert ran.get_flop_counts()["Global"] == written.get_flop_counts()["Global"]
+    times = runtime.work_ms(torch.device("cpu"), lambda: list(world.step(Action())))
+    assert sum(ms for name, ms in times.items() if part_of(name) == "linear") > 0
+
+
 def test_a_batch_runs_as_written(made):
     world = begun(float32_world())
     frames = np.stack([context()[0]] * 2)
@@ -109,7 +128,7 @@ def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
     monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
     with pytest.raises(ArithmeticError, match="compiled ask is off by"):
         compile_code(passes())
-    assert not passes().folder().exists() and list(passes().folder().parent.iterdir()) == []
+    assert not (passes().folder() / "ask").exists() and not passes().is_made()
 
 
 def test_a_camera_and_a_text_have_their_parts():
@@ -173,6 +192,24 @@ def late(monkeypatch, chunks):
     monkeypatch.setattr(CompiledCode, "is_ready", ready)
 
 
+def test_no_chunk_is_made_by_the_one_path_and_committed_by_the_other(made, monkeypatch):
+    world = begun(float32_world())
+    expected = walk(world)
+    steps = begun(world).step(WALK[0])
+    frames = [next(steps)]
+    for change in (lambda: world.compile(wait=True), lambda: world.take_path("eager")):
+        with pytest.raises(WorldError, match="between steps"):
+            change()
+    frames += [*steps, *(frame for action in WALK[1:] for frame in world.step(action))]
+    assert np.array_equal(frames, expected) and world.info["path"] == "eager"
+    steps = world.step(WALK[0])
+    next(steps)
+    world.compile()
+    world._code._thread.join()
+    begun(world)  # a reset ends a step that was not run to its end
+    assert world.info["path"] == "compiled"
+
+
 def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkeypatch):
     late(monkeypatch, 5)
     eager = walk(begun(float32_world()))
@@ -189,7 +226,8 @@ def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkey
     assert (walk(begun(world)) is not None) and world.info["path"] == "compiled"
 
 
-def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("begin", [2, 7])  # before the code takes over, and long after
+def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, folder, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     late(monkeypatch, 4)
     world, request = load_world(folder, device="cpu"), Reset("a-first")
@@ -198,19 +236,20 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(made, folder, tmp
     recorder = Recorder(world)
     recorder.branch(request, world.reset("a-first"))
     for step, action in enumerate(WALK):
-        if step == 7:  # long after the code took over
-            recorder.start(tmp_path / "late")
+        if step == begin:
+            recorder.start(tmp_path / "clip")
         recorder.step(action)
         for frame in world.step(action):
             recorder.frame(frame, frame_record(world, 0.0, polled=0.0, ready=0.0))
     recorder.close()
-    clip = read_clip(tmp_path / "late")
+    clip = read_clip(tmp_path / "clip")
     assert clip.paths == {0: "eager", 4: "compiled"} and clip.sidecar["info"]["path"] == "eager"
 
     used, take = [], type(world).take_path
     monkeypatch.setattr(type(world), "take_path", lambda self, path: (used.append((self.frame, path)), take(self, path))[1])
-    assert run_replay(tmp_path / "late", world=folder, device="cpu")["is_equal"]
+    assert run_replay(tmp_path / "clip", world=folder, device="cpu", out=tmp_path / "again.mp4")["is_equal"]
     assert used == [(0, "compiled"), (0, "eager"), (3 + 3, "compiled")]
+    assert read_clip(tmp_path / "again").paths == clip.paths
 
 
 def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):  # noqa: F811
@@ -221,8 +260,8 @@ def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path,
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"))
     with caplog.at_level(logging.WARNING):
-        figures = run_replay(out, world=folder, device="cpu")
-    assert figures["largest_difference"] <= 8
+        figures = run_replay(out, world=folder, device="cpu", out=tmp_path / "again.mp4")
+    assert figures["largest_difference"] <= 8 and read_clip(tmp_path / "again").paths == {0: "eager"}
     assert "was played by compiled code" in caplog.text and "no C++ compiler on the path" in caplog.text
 
 
@@ -271,6 +310,66 @@ def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
     assert len(caplog.records) == 1 and world.info["path"] == "eager"
 
 
+def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(made, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    codes = [CompiledCode(passes()) for _ in range(6)]
+    for code in codes:
+        code.wait()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ and gc.isenabled()
+
+
+def test_who_collects_no_garbage_is_left_at_that(made):
+    gc.disable()
+    try:
+        CompiledCode(passes()).wait()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_from(nothing_made):
+    code = CompiledCode(passes())
+    while not (passes().folder() / "files").exists():
+        time.sleep(0.05)
+    code.close()
+    assert [path.name for path in passes().folder().parent.iterdir()] == [passes().folder().name]
+    assert not passes().is_made() and not code.is_ready()
+
+
+def test_the_other_process_takes_this_package_wherever_play_was_started(nothing_made, tmp_path, monkeypatch):
+    (tmp_path / "worldplay").mkdir()
+    (tmp_path / "worldplay/__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
+        [sys.executable, "-c", "import worldplay; print(worldplay.__file__)"], **options))
+    code = CompiledCode(passes())
+    code._thread.join()
+    assert code.problem == worldplay.__file__
+
+
+def test_what_hinders_is_said_and_no_code_is_taken_for_ready(made, monkeypatch):
+    def refuse(error):
+        def fail(*_):
+            raise error
+        return fail
+    for owner, name, error, says in (
+            (compiled, "_load", OSError(30, "Read-only file system"), f"{passes().folder()}: Read-only file system"),
+            (Passes, "folder", RuntimeError("no name"), "no name"),
+            (runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"), "no C++ compiler on the path")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, refuse(error) if isinstance(error, Exception) else error)
+            code = CompiledCode(passes())
+            code._thread.join()
+            assert code.problem == says and not code.is_ready()
+
+
+def test_a_cache_folder_with_a_blank_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two words"))
+    with pytest.raises(OSError, match="takes no blank in .*two words.*XDG_CACHE_HOME"):
+        compile_code(passes())
+
+
 def test_a_closed_world_compiles_no_more(nothing_made, monkeypatch):
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
@@ -293,4 +392,7 @@ def test_the_same_code_serves_what_runs_it_and_nothing_else(monkeypatch):
     for other in (passes(num_tokens=5), passes(num_frames=2), passes(dtype="bfloat16"), passes(device="cuda"),
                   passes(replace(CONFIG.transformer, eps=1e-5)), passes(WIDE)):
         assert other.folder() != here
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.implementation, "cache_tag", "cpython-399")
+        assert passes().folder() != here
     assert passes(WIDE, device="cuda", window=9).folder() != passes(WIDE, device="cuda", window=8).folder()

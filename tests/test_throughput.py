@@ -141,6 +141,5 @@ def test_both_paths_are_measured_on_a_gpu_and_one_is_on_request(small, monkeypat
     monkeypatch.setattr(throughput, "paths", lambda path, device: ("eager", "compiled"))
     figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:1], frames=24, device="cpu")
     assert [entry["path"] for entry in figures["configs"]] == ["eager", "compiled"] and waited == [True]
-    eager, code = (entry["pass_split_ms"] for entry in figures["configs"])
-    assert eager["linear"] > 0 and code["linear"] is None, "what its products take cannot be told on a processor"
+    assert all(entry["pass_split_ms"]["linear"] > 0 for entry in figures["configs"])
     assert "compiled" in throughput.table(figures)

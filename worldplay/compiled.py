@@ -4,11 +4,11 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ _MERGE = "self_attn.o.", "self_attn.prope_o."
 _WEIGHTS = {"ask": ("self_attn.fused.",), "ask_text": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
             "finish": (*_MERGE, "cross_attn.o.", "ffn.")}  # of a block, beside its modulation
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
+_loading = threading.Lock()  # that variable is the whole process's
 # The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a weight.
 _OPTIONS = {"config_patches": {"cpp.dynamic_threads": True, "size_asserts": False}}
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm of what a part gives
@@ -55,10 +56,16 @@ class Passes:
     def folder(self):
         """Where the code is kept in the user's cache, under a name for all that it depends on."""
         sizes = asdict(self.config) | {"num_layers": 1}  # all blocks run the same code
-        facts = [sizes, self.parts(), self.dtype, torch.__version__, runtime.instructions(torch.device(self.device)),
+        facts = [sizes, self.parts(), self.dtype, torch.__version__, sys.implementation.cache_tag,
+                 runtime.instructions(torch.device(self.device)),
                  [Path(file).read_text(encoding="utf-8") for file in _SOURCES]]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         return platformdirs.user_cache_path("worldplay", appauthor=False) / "compiled" / name
+
+    def is_made(self):
+        """Whether every part is there; each is kept once it is whole and has been compared."""
+        folder = self.folder()
+        return all((folder / name).is_file() for name in self.parts())
 
     def parts(self):
         """name -> shapes of what a part is given beside weights, of a Block and, with a camera, of Branches.
@@ -133,31 +140,40 @@ class CompiledCode:
             self._thread.join()
 
     def _run(self):
+        try:
+            can, reason = runtime.pick_compile(torch.device(self.passes.device))  # what it takes to load code, too
+            if not can:
+                raise ChildProcessError(reason)
+            if not self.passes.is_made():
+                self._make()
+            self._parts = self._loaded()
+        except Exception as error:
+            log.debug("there is no code", exc_info=error)
+            self.problem = _line(error)
+
+    def _loaded(self):
         folder = self.passes.folder()
         try:
-            if not folder.is_dir():
-                self._make()
-            self._parts = {name: _load(folder / name) for name in self.passes.parts()}
-        except ChildProcessError as error:
-            self.problem = str(error)
+            with _loading:
+                return {name: _load(folder / name) for name in self.passes.parts()}
+        except OSError as error:  # of a folder that cannot be written, as torch's loader does
+            raise OSError(f"{folder}: {error.strerror or error}") from error
         except Exception as error:  # whatever a torn or foreign file makes of torch's loader
-            log.debug("the code was not loaded", exc_info=error)
-            self.problem = f"what is in {folder} cannot be loaded ({_line(error)}), delete that folder"
+            raise ValueError(f"what is in {folder} cannot be loaded ({_line(error)}), delete that folder") from error
 
     def _make(self):
-        can, reason = runtime.pick_compile(torch.device(self.passes.device))
-        if not can:
-            raise ChildProcessError(reason)
         log.info("code for this world is being compiled, and kept for the next time")
         with tempfile.TemporaryFile() as said:
-            self._process = subprocess.Popen([sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(self.passes))],
-                                             stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            # Where this package lies comes first on its path: there may be another one installed, or a random.py here.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worldplay.compiled", json.dumps(asdict(self.passes))], stdin=subprocess.DEVNULL,
+                stdout=said, stderr=said, cwd=Path(__file__).parent.parent)
             if self._is_closed:
                 self._process.terminate()
             self._process.wait()
             said.seek(0)
             words = said.read().decode(errors="replace").strip()
-        if not self.passes.folder().is_dir():
+        if not self.passes.is_made():
             log.debug("the code was not compiled:\n%s", words)
             raise ChildProcessError(words.splitlines()[-1] if words else "its process ended without a word")
 
@@ -191,14 +207,16 @@ class _Compiled:
 def _load(path):
     """The function of weights and inputs that is kept in a file."""
     # A collection amid all that the compiler's import brings would hold the interpreter's lock, and the window still.
+    is_collecting = gc.isenabled()
     gc.disable()
     try:
         import torch._inductor
         with _cache_beside(path):
             return torch._inductor.CompiledArtifact.load(path=str(path), format="binary")
     finally:
-        gc.freeze()
-        gc.enable()
+        if is_collecting:
+            gc.freeze()
+            gc.enable()
 
 
 @contextmanager
@@ -223,41 +241,41 @@ def _weights(each, part):
 
 
 def compile_code(passes):
-    """Compile every part, compare it with what it was compiled of on random numbers, and keep them all.
+    """Compile every part, compare it with what it was compiled of on random numbers, and keep it.
 
-        Raises ArithmeticError where a part gives something else.
+    A process that is ended meanwhile leaves whole parts and what torch's compiler goes on from; two at once agree.
+
+        Raises ArithmeticError where a part gives something else, OSError where it cannot be kept.
     """
     folder = passes.folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        with torch.no_grad():
-            for name, shapes in passes.parts().items():
-                _compile_part(passes, name, shapes, draft / name)
-        if not folder.is_dir():  # otherwise another process was quicker
-            os.replace(draft, folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    if passes.device == "cpu" and " " in str(folder):
+        raise OSError(f"torch's compiler takes no blank in {folder}; let XDG_CACHE_HOME name another place")
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad():
+        for name, shapes in passes.parts().items():
+            if not (folder / name).is_file():
+                _compile_part(passes, name, shapes, folder / name)
 
 
 def _compile_part(passes, name, shapes, path):
     part = _Part(passes, name)
     device, dtype = torch.device(passes.device), getattr(torch, passes.dtype)
     numbers = torch.Generator().manual_seed(0)
-    weights = [torch.randn(shape, generator=numbers).mul(shape[-1] ** -0.5).to(device, dtype) for shape in part.weights.values()]
+    weights = [torch.randn(shape, generator=numbers).mul(shape[-1] ** -0.5).to(device, dtype)
+               for shape in part.weights.values()]
     # rotations and cameras are float32, whatever the weights are
     inputs = [torch.randn(shape, generator=numbers).to(device, torch.float32 if shape[-1] < 5 else dtype)
               for shape in shapes]
     graph = torch.export.export(part, (weights, *inputs)).graph_module
-    with _cache_beside(path):
-        code = torch._inductor.standalone_compile(graph, [*weights, *inputs], options=_OPTIONS)
-        code.save(path=str(path), format="binary")
     expected = part(weights, *inputs)
     expected = [expected] if isinstance(expected, torch.Tensor) else expected
-    for x, right in zip(code(*weights, *inputs), expected, strict=True):
-        error = float((x.float() - right.float()).norm() / right.float().norm())
-        if not error < _TOLERANCE[passes.dtype]:
-            raise ArithmeticError(f"compiled {name} is off by {error:.2g}")
+    with _cache_beside(path):
+        code = torch._inductor.standalone_compile(graph, [*weights, *inputs], options=_OPTIONS)
+        for x, right in zip(code(*weights, *inputs), expected, strict=True):
+            error = float((x.float() - right.float()).norm() / right.float().norm())
+            if not error < _TOLERANCE[passes.dtype]:
+                raise ArithmeticError(f"compiled {name} is off by {error:.2g}")
+        code.save(path=str(path), format="binary")
 
 
 class _Part(nn.Module):
@@ -297,4 +315,8 @@ if __name__ == "__main__":
     if hasattr(os, "nice"):
         os.nice(10)  # somebody plays meanwhile
     fields = json.loads(sys.argv[1])
-    compile_code(Passes(**fields | {"config": TransformerConfig(**fields["config"])}))
+    try:
+        compile_code(Passes(**fields | {"config": TransformerConfig(**fields["config"])}))
+    except Exception as error:
+        traceback.print_exc()
+        sys.exit(f"{type(error).__name__}: {_line(error)}")  # the last line is what its parent passes on

@@ -84,8 +84,8 @@ class DreamWorld:
             frames = self._check_context(frames, actions)
         self.seed = self.info["seed"] = seed
         self.info |= {"note": "", "start_codec": None}
-        self._take_over()
         self._begin()
+        self._take_over()
         self.has_begun = True
         if is_from_text:
             first = [Action(), *(actions or ()), *[Action()] * self.config.frames_per_chunk]
@@ -153,7 +153,12 @@ class DreamWorld:
         self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
 
     def take_path(self, path):
-        """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`."""
+        """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`.
+
+            Raises WorldError("unfinished_step") amid a chunk, which would be made by the one and committed by the other.
+        """
+        if self.is_mid_step:
+            raise WorldError("unfinished_step", "passes go over to another path between steps")
         if path == "compiled":
             self._code.install(self.transformer)
         else:

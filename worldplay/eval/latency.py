@@ -97,7 +97,7 @@ def passes(world, actions):
     with timed(world.transformer, PASSES, world.device, times, "pass"), \
             timed(world.codec, ("decode_next",), world.device, times, "decode"):
         num_frames = len(list(played(world, actions)))
-    with _as_written(world), _counted(world.transformer, PASSES, flops):  # operators inside code are not seen
+    with _as_written(world), _counted(world.transformer, PASSES, flops):  # code may take a product apart
         list(played(world, actions[:1]))
     return {"passes_per_frame": len(times["pass"]) / num_frames, "pass_ms": float(np.median(times["pass"])),
             "decode_ms": float(np.median(times["decode"])),
@@ -185,9 +185,11 @@ def _as_written(world):
     path = world.info["path"]
     if path == "compiled":
         world.take_path("eager")
-    yield
-    if path == "compiled":
-        world.take_path("compiled")
+    try:
+        yield
+    finally:
+        if path == "compiled":
+            world.take_path("compiled")
 
 
 @contextmanager

@@ -45,10 +45,10 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         if vae or clip.sidecar["info"].get("decoder") == "full":
             opened.render_fully()
             clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
-        frames = replay_frames(clip, opened)
+        frames, paths = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
             target = Path(out).with_suffix("") if out else Path(folder) / "replay"
-            _write(clip, frames, target)
+            _write(clip, frames, paths, target)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:
         opened.close()
@@ -92,17 +92,17 @@ def _compare_attention(clip, world):
 
 
 def replay_frames(clip, world):
-    """uint8 [n H W 3]: the frames of the clip's video, made again in an open World."""
-    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world)
+    """(uint8 [n H W 3], {step: path}): the frames of the clip's video, made again in an open World, and Clip.paths of them."""
+    paths = {}
+    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world, _path_follower(clip, world, paths))
     # frame 0 of a branch is the last one of its start; what a rollout was told beyond the clip's end is not made
-    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"])))
+    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"]))), paths
 
 
-def _steps(clip, world):
+def _steps(clip, world, follow):
     """Yield the start's last frame, then the frames of every step."""
     sidecar, start = clip.sidecar, clip.start
     context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
-    follow = _path_follower(clip, world)
     follow(0)
     yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
     _warn_of_codec(clip, world)
@@ -114,9 +114,9 @@ def _steps(clip, world):
         yield world.step(action)
 
 
-def _rollout(clip, world):
+def _rollout(clip, world, follow):
     """The same of a clip whose world was told all actions ahead."""
-    _path_follower(clip, world)(0)
+    follow(0)
     shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
     _warn_of_codec(clip, world)
@@ -131,14 +131,18 @@ def _warn_of_codec(clip, world):
                     clip.path.name, then, now)
 
 
-def _path_follower(clip, world):
-    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can."""
+def _path_follower(clip, world, into):
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
+
+    into  gets, by step, how they run
+    """
     can, paths = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
 
     def follow(step):
         path = paths.get(step)
         if path in can and path != world.info["path"]:
             world.take_path(path)
+        into[step] = world.info["path"]
     return follow
 
 
@@ -155,9 +159,10 @@ def compare(recorded, replayed):
             "psnr": {"mean": float(np.mean(scores)), "min": min(scores)}}
 
 
-def _write(clip, frames, target):
+def _write(clip, frames, paths, target):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
+    header["paths"] = list(paths.items())
     actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
     writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],

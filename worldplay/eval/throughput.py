@@ -158,8 +158,6 @@ def _passes(world, cost, rates, num_chunks):
         for name, ms in runtime.work_ms(world.device, lambda: _play(world, num_chunks)).items():
             split[part_of(name)] += ms / num_passes
     split["rest"] = max(0.0, pass_ms - split["linear"] - split["attention"])  # gaps between kernels included
-    if world.info["path"] == "compiled" and world.device.type == "cpu":
-        split["linear"] = None  # the code calls its products by no operator: they are in the rest
     flops = {part: done / (steps + 1) for part, done in cost.passes(steps).items()}
     least_ms = (flops["linear"] / rates["matmul_tflops"] + flops["attention"] / rates["attention_tflops"]) / 1e9
     return {"passes_per_frame": num_passes / num_frames, "pass_ms": pass_ms, "pass_split_ms": split,
@@ -214,8 +212,7 @@ def table(figures):
               *(f"attention over {tokens} tokens: {_rates(rates)}"
                 for tokens, rates in figures["attention_tflops_at"].items()), ""]
     rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest",
-             "decode ms",
-             "TFLOP/s", "of", "bound fps", "share", "peak MiB")]
+             "decode ms", "TFLOP/s", "of", "bound fps", "share", "peak MiB")]
     rows += [_measured_row(entry) for entry in figures["configs"]]
     lines += [*_columns(rows), "", "Counted at full size in bfloat16, the window full; the bounds of named machines are "
               "assumptions from their", "data sheets, and no measurement:", ""]
@@ -240,8 +237,8 @@ def _measured_row(entry):
         return *start, entry["problem"]
     numbers = (entry["fps"], entry["fps_without_decode"], entry["first_frame_ms"], entry["pass_ms"],
                *entry["pass_split_ms"].values(), entry["decode_ms"])
-    return (*start, *("-" if x is None else f"{x:.1f}" for x in numbers), f"{entry['gflops'] / 1000:.3g}", f"{entry['ceiling_gflops'] / 1000:.3g}",
-            f"{entry['bound_fps']:.1f}", f"{entry['bound_share']:.0%}", f"{entry['peak_memory_mib']:.0f}")
+    return (*start, *(f"{x:.1f}" for x in numbers), f"{entry['gflops'] / 1000:.3g}",
+            f"{entry['ceiling_gflops'] / 1000:.3g}", f"{entry['bound_fps']:.1f}", f"{entry['bound_share']:.0%}", f"{entry['peak_memory_mib']:.0f}")
 
 
 def _columns(rows):
