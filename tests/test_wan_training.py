@@ -190,6 +190,24 @@ def test_a_run_in_pieces_equals_one_and_encodes_nothing_twice(tmp_path, monkeypa
         assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_a_run_that_ends_while_it_writes_its_last_world_is_not_finished_without_it(tmp_path, monkeypatch):
+    world, data = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips")
+    written, save_weights = [], checkpoint.save_weights
+
+    def save_until_the_student(path, *args):
+        written.append(path)
+        if len(written) > 2:
+            raise InterruptedError
+        save_weights(path, *args)
+    monkeypatch.setattr(checkpoint, "save_weights", save_until_the_student)
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "run", world, data).run()
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    assert run(tmp_path / "run", world, data).run()
+    student, teacher = (checkpoint.load_weights(tmp_path / "run" / f"{name}.safetensors") for name in ("model", "teacher"))
+    assert any(not torch.equal(student[name], teacher[name]) for name in student)
+
+
 def test_a_window_is_its_own_video_at_the_worlds_rate_with_its_text_and_its_camera(tmp_path):
     world, data = published(tmp_path / "base", "wan-action", True), clips(tmp_path / "clips")
     job = run(tmp_path / "run", world, data, recipe=small_chunks())
