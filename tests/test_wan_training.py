@@ -1,4 +1,5 @@
 """wan-frame and wan-chunk at toy size: from a published world and clips with tasks to a world that plays and goes back."""
+import importlib.util
 import itertools
 import json
 import os
@@ -305,6 +306,14 @@ def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, wo
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert words in last and len(last) < 400
     assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+def test_a_package_that_texts_need_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "ftfy" and find_spec(name, *more) or None)
+    assert train(tmp_path / "run", world, data) == 1
+    assert "a prompt needs ftfy" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_one_text_for_all_clips_takes_the_place_of_tasks(tmp_path):

@@ -13,6 +13,7 @@ from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import WindowStore, is_held_out
 from worldplay.lerobot import text_of
 from worldplay.models.codec import to_float, to_uint8
+from worldplay.models.text import check_packages
 from worldplay.models.transformer import Transformer
 from worldplay.models.weights import fingerprint
 from worldplay.opening import Parts
@@ -60,7 +61,11 @@ class VideoBase:
     # What clips are to it
 
     def check_data(self, data, where):
-        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is written."""
+        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is written.
+
+            Raises WorldError where a package is missing that their texts need.
+        """
+        check_packages()
         source, cut = data.source, self._cut(data.source.fps)
         if cut.ratio < 1:
             raise ValueError(f"--data {where}: {source.fps:g} frames/s, but {self.world.name} plays {self.world.fps:g}; "
