@@ -32,7 +32,7 @@ from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 from worldplay.opening import load_world
 from worldplay.published import convert_transformer
 from worldplay.scene import fit
-from worldplay.train import trainer
+from worldplay.train import chain, trainer
 from worldplay.train import windows as train_windows
 from worldplay.train.chain import Chain
 from worldplay.train.processes import Processes
@@ -249,6 +249,18 @@ def test_the_parts_of_an_action_lead_where_it_leads_in_play(action):
     assert np.linalg.norm(half.pose[:3, 3] - start.pose[:3, 3]) == pytest.approx(0.04)
     turned = CameraRig().along([Action(look=(12.0, 0.0))] * 4).pose
     assert np.degrees(np.arctan2(turned[0, 2], turned[2, 2])) == pytest.approx(48), "as far as the picture has turned"
+
+
+def test_trajectories_are_walked_no_more_at_once_than_training_takes(tmp_path, monkeypatch):
+    """At full size the cache of one window, with its text and with the negative one, is 11 GiB."""
+    world, data, walked = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips"), []
+    recipe = small(train_world.wan_frame())
+    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode")) for name in STAGES}
+    recipe = replace(recipe, **shares, num_trajectories=3, causal_ode=replace(recipe.causal_ode, num_timesteps=4))
+    make = chain.causal_trajectories
+    monkeypatch.setattr(chain, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
+    assert run(tmp_path / "run", world, data, recipe=recipe).run()
+    assert walked == [1] * 4, "three to train on and one held out"
 
 
 # Who begins what --------------------------------------------------------------------------------------------

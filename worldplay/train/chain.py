@@ -239,14 +239,14 @@ class Chain:
         network = Transformer(teacher.config)
         network.load_state_dict(_whole_weights(teacher))
         network = network.to(self.device, self.dtype).eval()
-        stores = {}
+        stores, batch = {}, self.recipe.causal_ode_loop.micro_batch or 16  # at once, no more than in training
         for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
             folder = self._place("trajectories") / name
-            self._first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch=16))
-            stores[held_out] = store = WindowStore(folder, starts, batch=16)
+            self._first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch))
+            stores[held_out] = store = WindowStore(folder, starts, batch)
             def make(number, rows):
                 draws = Draws(self.seed, -3, range(number * store.batch, number * store.batch + len(rows)))
                 return self._walk(network, windows.at(rows), draws)
