@@ -274,8 +274,9 @@ def world_hash(folder, config, codec):
 
     config  its WorldConfig; codec: file of the codec that decodes them
 
-    A world that was trained here is all of its files. One that was fetched has a card beside its weights, whose
-    words may change and grow: of that only what makes another frame counts (_deciding).
+    A world that was trained here is all of its files, and the codec that it shares with others. One that was fetched
+    has a card beside its weights, whose words may change and grow: of that only what makes another frame counts
+    (_deciding).
     """
     folder = Path(folder)
     if (folder / "lock.json").is_file():
@@ -285,6 +286,8 @@ def world_hash(folder, config, codec):
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    if config.codec is None:
+        digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]
 
 
