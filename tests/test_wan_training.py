@@ -304,6 +304,7 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", FRAME, {}, off("teacher-forcing"), "a few-step student, and a student is distilled from an AR teacher"),
     ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"), "--student-steps 2"),
     ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
+    ("wan-frame", FRAME, {}, off("bidirectional"), "it has no bidirectional network, and stage dmd needs one"),
     ("wan-frame", FRAME, {}, ("--context-walk=100",), "no real game to walk in"),
     ("wan-frame", None, {}, (), "the Wan 2.1 video codec, 126.9 M parameters); python -m worldplay fetch"),
     ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
@@ -357,6 +358,12 @@ def test_a_run_goes_on_from_a_run(tmp_path):
     teacher, student = (second.base.networks(SPACE)[role].state_dict() for role in ("teacher", "student"))
     assert any(not torch.equal(teacher[name], student[name]) for name in teacher)
     second.close()
+
+
+def test_a_bidirectional_world_is_the_score_of_dmd_as_it_is(tmp_path):
+    world = published(tmp_path / "base", "wan-base")
+    assert train(tmp_path / "run", world, clips(tmp_path / "clips"), *off("bidirectional")) == 0
+    assert (tmp_path / "run" / "dmd" / "state").exists() and not (tmp_path / "run" / "bidirectional").exists()
 
 
 def test_an_embedded_world_is_written_in_no_published_layout(tmp_path, capsys):

@@ -73,10 +73,17 @@ class Recipe:
         return replace(self.transformer, in_channels=channels, out_channels=channels,
                        action_channels=action_space.num_channels)
 
+    @property
+    def lacks_bidirectional(self):
+        """Name of a stage that wants a bidirectional network, where no stage trains one; None where all is well."""
+        wants = "dmd" if self.dmd_loop.share else "causal_ode" if (
+            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
+        return None if self.bidirectional_loop.share else wants
+
     def check(self, goes_on=False):
         """Raise ValueError, naming the flag, for numbers that would end the run hours later.
 
-        goes_on: from a world, which has a codec, an AR teacher and a student.
+        goes_on: from a world, whose codec and networks take the place of stages.
         """
         def refuse(is_wrong, message):
             if is_wrong:
@@ -94,10 +101,9 @@ class Recipe:
         refuse(self.latents and self.context_walk, f"--context-walk {self.context_walk}: there is no real game to walk in "
                "beside such latents, set it to 0")
         refuse(self.text and not self.transformer.text_dim, "--text: this recipe's network reads no text, leave it out")
-        needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
-            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
-        refuse(needs_score and not self.bidirectional_loop.share,
-               f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
+        lacks = self.lacks_bidirectional
+        refuse(lacks and self.latents is None,  # a published world may be one
+               f"stage {lacks} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
         refuse(self.lora_rank is not None and not 1 <= self.lora_rank <= self.transformer.dim,

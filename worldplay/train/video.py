@@ -57,6 +57,8 @@ class VideoBase:
         self.parts, self.device = Parts(self.world, device), device
         for role in ("codec", "vae", "text"):
             self.parts.part(role)  # which says what is missing before anything is written
+        if self.role is not None:
+            log.info("%s has one network, %s: stages begin from it", folder.name, _ROLES[self.role])
 
     # What clips are to it
 
@@ -146,7 +148,6 @@ class VideoBase:
         """{role: Transformer}: what the stages that have a share begin from, and what stands for those that have none."""
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
-        log.info("%s has one network, %s: stages begin from it", self.folder.name, _ROLES[self.role])
         network = self._network("model.safetensors")
         return {self.role: network} | ({"student": network} if self.role == "teacher" else {})
 
@@ -171,6 +172,11 @@ class VideoBase:
     def _check_role(self):
         """Raise ValueError where a stage without a share leaves a role to a network that cannot play it."""
         recipe, has = self.recipe, f"--init-from {self.folder}: its one network is {_ROLES.get(self.role)}"
+        lacks = recipe.lacks_bidirectional
+        if lacks and self.role != "bidirectional":
+            raise ValueError(f"--init-from {self.folder}: it has no bidirectional network, and stage {lacks} needs one: give "
+                             "stage bidirectional a share (--bidirectional-loop.share), or go on from wan-base or a world "
+                             "whose name ends in -bidirectional")
         if self.role in (None, "teacher") or recipe.teacher_forcing_loop.share:
             return
         if recipe.causal_cd_loop.share or recipe.causal_ode_loop.share and recipe.causal_ode.teacher == "causal":
