@@ -248,13 +248,14 @@ def train(options):
     folder = options.out or Path("runs") / recipe.name
     given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "data": options.data, "seed": options.seed}
     if is_ablation:
-        job, then = Ablation(recipe, folder, **given), f"read it: {folder / 'RESULTS.md'}"
+        job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
         job = Chain(recipe, folder, budget=budget, init_from=options.init_from, **given)
-        then = f"play it: python play.py {folder}"
+        made, then = "config.json", f"play it: python play.py {folder}"
     done = job.run()
     processes.close()
-    log.info("%s; %s", "finished" if done else f"stopped with work left in {job.where}, the same command goes on", then)
+    log.info("%s%s", "finished" if done else f"stopped with work left in {job.where}, the same command goes on",
+             f"; {then}" if (folder / made).exists() else "")
 
 
 def main(args=None):

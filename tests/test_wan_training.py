@@ -329,6 +329,12 @@ def test_a_package_that_texts_need_is_asked_for_before_anything_is_written(tmp_p
     assert "a prompt needs ftfy" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+def test_what_has_made_no_world_yet_is_not_to_be_played(tmp_path, capsys):
+    world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
+    assert train(tmp_path / "run", world, data, "--stop-after", "0.01s") == 0
+    assert capsys.readouterr().err.strip().endswith("stopped with work left in encoding, the same command goes on")
+
+
 def test_one_text_for_all_clips_takes_the_place_of_tasks(tmp_path):
     world, data = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips", tasks=[""], fps=16.0)
     recipe = small(train_world.wan_frame(), text="the red castle", lora_rank=2)
