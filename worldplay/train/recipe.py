@@ -114,10 +114,13 @@ class Recipe:
         refuse(self.lora_rank and self.bidirectional_loop.share,
                "--lora-rank: stage bidirectional learns more than adapters hold; leave out one of the two")
         refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
-        # published latents end where the window does: 21 frames, which nobody has trained beyond
-        least = (2 if self.latents is None else 1) * self.context.window
-        refuse(self.length < least, f"--length {self.length}: rolled state is met in sequences of at "
-               f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
+        window = self.context.window
+        if self.latents is None:
+            refuse(self.length < 2 * window, f"--length {self.length}: rolled state is met in sequences of at least two "
+                   f"windows, {2 * window} frames (--context.window {window})")
+        else:  # which end where the window does as published: nobody has trained beyond
+            refuse(self.length < window, f"--length {self.length}: expected at least a window, {window} latents "
+                   f"(--context.window {window})")
         self.context.rule  # which refuses a window without room
         chunk = self.context.frames_per_chunk
         refuse(self.length % chunk, f"--length {self.length}: expected whole chunks of {chunk} frames "
