@@ -11,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from parity import weights
+from parity import video_codec, weights
 from PIL import Image
 from safetensors.torch import save_file
+from test_chunks import PlayDraws
 from test_prompts import CONFIG as TEXT
 from test_prompts import tokenizer
 from test_prompts import weights as text_weights
-from test_wan_worlds import CONFIG, MODEL, SIZE, TEXT_SPACE, spread
+from test_wan_worlds import CONFIG, MODEL, ROWS, SIZE, TEXT_SPACE, WALK, spread, world_of
 
 import train_world
 from worldplay import app, catalog, checkpoint, opening, prompts, runtime
@@ -27,7 +28,7 @@ from worldplay.camera import CAMERA_SPACE, CameraRig
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import Rollout, Source
 from worldplay.lerobot import ShardWriter, finish
-from worldplay.models.codec import to_float
+from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 from worldplay.opening import load_world
 from worldplay.published import convert_transformer
@@ -35,9 +36,11 @@ from worldplay.scene import fit
 from worldplay.train import chain, trainer
 from worldplay.train import windows as train_windows
 from worldplay.train.chain import Chain
+from worldplay.train.dmd import self_rollout
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES
 from worldplay.train.video import VideoBase
+from worldplay.train.video_windows import Cut, latent_viewmats
 
 SPACE = ActionSpace(("w", "a", "space"), 12.0, look_axes=1)
 TOY = {"dim": MODEL.dim, "ffn-dim": MODEL.ffn_dim, "num-heads": 2, "num-layers": 2, "freq-dim": 32, "text-dim": TEXT.dim,
@@ -115,7 +118,7 @@ def train(out, world, data, *more, recipe="wan-frame", steps=1):
     return train_world.main(flags(recipe, "--init-from", world, "--data", data, "--out", out, *more, steps=steps))
 
 
-CHUNKS = ("--context.frames-per-chunk=2", "--dmd.num-real=2", "--student-steps=2")
+CHUNKS = ("--context.frames-per-chunk=2", "--student-steps=2")
 
 
 @pytest.mark.parametrize("recipe, more", [("wan-frame", ()), ("wan-chunk", CHUNKS)], ids=["frame", "chunk"])
@@ -163,7 +166,7 @@ def small(recipe, **changes):
 def small_chunks(**changes):
     """wan-chunk at toy size, chunks of 2."""
     recipe = train_world.wan_chunk()
-    recipe = replace(recipe, context=replace(recipe.context, frames_per_chunk=2), dmd=replace(recipe.dmd, num_real=2))
+    recipe = replace(recipe, context=replace(recipe.context, frames_per_chunk=2))
     return small(recipe, student_steps=2, **changes)
 
 
@@ -261,6 +264,30 @@ def test_trajectories_are_walked_no_more_at_once_than_training_takes(tmp_path, m
     monkeypatch.setattr(chain, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
     assert run(tmp_path / "run", world, data, recipe=recipe).run()
     assert walked == [1] * 4, "three to train on and one held out"
+
+
+def test_a_rollout_from_nothing_is_what_a_world_plays_from_its_text():
+    """Keys, text and camera of training against those of play, over whole chunks; the first one has 4 steps."""
+    world = world_of(frames_per_chunk=2, window=8)
+    shown = np.concatenate([world.reset(seed=0), *(np.stack(list(world.step(action))) for action in WALK[:3])])
+    led = [Action()] * 2 + [action.share(2) for action in WALK[:3] for _ in range(2)]
+    rows = np.stack([CAMERA_SPACE.encode(action.share(4)) for action in led for _ in range(4)])[3:]  # latent 0: a frame
+    cut = Cut(1.0, 8)
+    viewmats = latent_viewmats(SimpleNamespace(action_space=CAMERA_SPACE, actions=rows), cut, 0)
+    batch = {"latents": torch.zeros(1, 8, 16, SIZE[0] // 8, SIZE[1] // 8), "text": ROWS[None],
+             "viewmats": torch.from_numpy(viewmats)[None], "focal": torch.tensor(CONFIG.intrinsics).expand(1, 8, 2)}
+    context = replace(train_world.wan_chunk().context, window=8, frames_per_chunk=2)
+    made = self_rollout(spread(MODEL), batch, PlayDraws(), context, num_steps=2, first_steps=4, num_real=0).frames
+    with torch.no_grad():
+        expected = to_uint8(video_codec("taehv").decode(made))[0].numpy()
+    assert cut.num_rows == len(rows) == len(shown) == 29 and np.abs(shown.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("recipe", [train_world.wan_frame, train_world.wan_chunk])
+def test_rollouts_of_published_recipes_begin_where_their_worlds_do_in_play(recipe):
+    """With a text alone, as published; no real frame."""
+    recipe().check(goes_on=True)
+    assert recipe().dmd.num_real == 0
 
 
 # Who begins what --------------------------------------------------------------------------------------------

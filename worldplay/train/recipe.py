@@ -133,7 +133,8 @@ class Recipe:
         made = self.length - self.dmd.num_real
         refuse(self.dmd.num_trained is not None and not 1 <= self.dmd.num_trained <= made, "--dmd.num-trained "
                f"{self.dmd.num_trained}: expected 1 to {made}, the frames that are made; leave it out to train all")
-        refuse(not 1 <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected 1 to "
+        least = 1 if self.latents is None else 0  # the others begin with a text alone, in play too
+        refuse(not least <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected {least} to "
                f"{self.length - 1}, the frames of a sequence less one")
 
 
