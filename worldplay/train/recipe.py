@@ -32,7 +32,7 @@ class Recipe:
     text: str = ""
     """What all clips show, for a transformer that reads text; without it the tasks of the data set's episodes."""
     length: int = 20
-    """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
+    """Frames of a training sequence; at least 2 windows, so that rolled state is met; of published latents one."""
     columns_per_degree: float = 0.0
     """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
     context: ContextConfig = ContextConfig()
