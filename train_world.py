@@ -74,8 +74,9 @@ def wan_frame():
         bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
         causal_cd=CausalCDConfig(num_timesteps=48, guidance=3.0, ema=0.99),
-        # guidance on the text: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
-        dmd=DMDConfig(first_steps=4, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
+        # every frame is rolled out, from the text alone, which is how it is played and published; guidance on the text:
+        # conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
+        dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
                       ema=0.99),
         codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
@@ -88,12 +89,10 @@ def wan_frame():
 def wan_chunk():
     """minWM at the size of Wan 2.1 1.3B: a camera moved by keys, 4 latents at once; give --data DIR and --init-from WORLD."""
     recipe = wan_frame()
-    # minWM Wan21 Action2V: a camera; chunks of 4 among 20 latent frames; its students take 4 steps. A rollout begins
-    # with a real chunk here, which is how a played world begins.
+    # minWM Wan21 Action2V: a camera; chunks of 4 among 20 latent frames; its students take 4 steps
     return replace(recipe, name="wan-chunk", length=20, student_steps=4,
                    transformer=replace(recipe.transformer, has_camera=True),
-                   context=replace(recipe.context, window=20, frames_per_chunk=4),
-                   dmd=replace(recipe.dmd, num_real=4))
+                   context=replace(recipe.context, window=20, frames_per_chunk=4))
 
 
 def tiny_maze():
@@ -248,13 +247,14 @@ def train(options):
     folder = options.out or Path("runs") / recipe.name
     given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "data": options.data, "seed": options.seed}
     if is_ablation:
-        job, then = Ablation(recipe, folder, **given), f"read it: {folder / 'RESULTS.md'}"
+        job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
         job = Chain(recipe, folder, budget=budget, init_from=options.init_from, **given)
-        then = f"play it: python play.py {folder}"
+        made, then = "config.json", f"play it: python play.py {folder}"
     done = job.run()
     processes.close()
-    log.info("%s; %s", "finished" if done else f"stopped with work left in {job.where}, the same command goes on", then)
+    log.info("%s%s", "finished" if done else f"stopped with work left in {job.where}, the same command goes on",
+             f"; {then}" if (folder / made).exists() else "")
 
 
 def main(args=None):

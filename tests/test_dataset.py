@@ -157,6 +157,7 @@ def write_folder_of(rollouts, folder):
 
 @pytest.mark.parametrize("damage, said", [
     (lambda folder: (folder / "meta/info.json").unlink(), "no finished data set"),
+    (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: no valid JSON"),
     (change_info("codebase_version", "v2.1"), "format v2.1, expected v3.0"),
     (change_info("total_frames", 66), "says 3 episodes, 66 frames"),
     (lambda folder: (folder / "data/chunk-000/file-001.parquet").unlink(), "file-001.parquet: missing"),

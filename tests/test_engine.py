@@ -299,3 +299,19 @@ def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):
     sharded = checkpoint.load_weights(tmp_path / "model.safetensors")
     assert whole.keys() == sharded.keys() and all(torch.equal(whole[k], sharded[k]) for k in whole)
     shutil.rmtree(tmp_path)
+
+
+def test_weights_that_are_being_replaced_can_be_read_all_the_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MAX_SHARD_BYTES", 9_000)
+    path, replace_file = tmp_path / "model.safetensors", checkpoint._replace
+    before, after = ({f"w{i}": torch.full((100, 10), float(value)) for i in range(num)} for value, num in ((1, 5), (2, 7)))
+    checkpoint.save_weights(path, before)
+    found = []
+
+    def replace_and_read(file, tensors):
+        found.append(checkpoint.load_weights(path).keys())
+        replace_file(file, tensors)
+    monkeypatch.setattr(checkpoint, "_replace", replace_and_read)
+    checkpoint.save_weights(path, after)
+    assert len(found) == 4 and all(names == before.keys() for names in found)
+    assert checkpoint.load_weights(path).keys() == after.keys() and len(list(tmp_path.glob("*.safetensors"))) == 4

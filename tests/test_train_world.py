@@ -34,7 +34,7 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     assert "stopped with work left in codec" in stopped.stderr
     finished = command(*flags, is_compiled=True)
     assert finished.returncode == 0, finished.stderr
-    assert "finished" in finished.stderr
+    assert f"finished; play it: python play.py {out}" in finished.stderr
     world = load_world(out, device="cpu")
     frames = world.reset()
     step, = world.step(Action({"w"}, (3, 0)))

@@ -1,4 +1,5 @@
 """wan-frame and wan-chunk at toy size: from a published world and clips with tasks to a world that plays and goes back."""
+import importlib.util
 import itertools
 import json
 import os
@@ -10,13 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from parity import weights
+from parity import video_codec, weights
 from PIL import Image
 from safetensors.torch import save_file
+from test_chunks import PlayDraws
 from test_prompts import CONFIG as TEXT
 from test_prompts import tokenizer
 from test_prompts import weights as text_weights
-from test_wan_worlds import CONFIG, MODEL, SIZE, TEXT_SPACE, spread
+from test_wan_worlds import CONFIG, MODEL, ROWS, SIZE, TEXT_SPACE, WALK, spread, world_of
 
 import train_world
 from worldplay import app, catalog, checkpoint, opening, prompts, runtime
@@ -26,17 +28,19 @@ from worldplay.camera import CAMERA_SPACE, CameraRig
 from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import Rollout, Source
 from worldplay.lerobot import ShardWriter, finish
-from worldplay.models.codec import to_float
+from worldplay.models.codec import to_float, to_uint8
 from worldplay.models.wan_vae import WanVAE, WanVAEConfig
 from worldplay.opening import load_world
 from worldplay.published import convert_transformer
 from worldplay.scene import fit
-from worldplay.train import trainer
+from worldplay.train import chain, trainer
 from worldplay.train import windows as train_windows
 from worldplay.train.chain import Chain
+from worldplay.train.dmd import self_rollout
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES
 from worldplay.train.video import VideoBase
+from worldplay.train.video_windows import Cut, latent_viewmats
 
 SPACE = ActionSpace(("w", "a", "space"), 12.0, look_axes=1)
 TOY = {"dim": MODEL.dim, "ffn-dim": MODEL.ffn_dim, "num-heads": 2, "num-layers": 2, "freq-dim": 32, "text-dim": TEXT.dim,
@@ -114,7 +118,7 @@ def train(out, world, data, *more, recipe="wan-frame", steps=1):
     return train_world.main(flags(recipe, "--init-from", world, "--data", data, "--out", out, *more, steps=steps))
 
 
-CHUNKS = ("--context.frames-per-chunk=2", "--dmd.num-real=2", "--student-steps=2")
+CHUNKS = ("--context.frames-per-chunk=2", "--student-steps=2")
 
 
 @pytest.mark.parametrize("recipe, more", [("wan-frame", ()), ("wan-chunk", CHUNKS)], ids=["frame", "chunk"])
@@ -162,7 +166,7 @@ def small(recipe, **changes):
 def small_chunks(**changes):
     """wan-chunk at toy size, chunks of 2."""
     recipe = train_world.wan_chunk()
-    recipe = replace(recipe, context=replace(recipe.context, frames_per_chunk=2), dmd=replace(recipe.dmd, num_real=2))
+    recipe = replace(recipe, context=replace(recipe.context, frames_per_chunk=2))
     return small(recipe, student_steps=2, **changes)
 
 
@@ -188,6 +192,24 @@ def test_a_run_in_pieces_equals_one_and_encodes_nothing_twice(tmp_path, monkeypa
     for name in ("model", "teacher"):
         whole, cut = (checkpoint.load_weights(tmp_path / each / f"{name}.safetensors") for each in ("whole", "cut"))
         assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_a_run_that_ends_while_it_writes_its_last_world_is_not_finished_without_it(tmp_path, monkeypatch):
+    world, data = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips")
+    written, save_weights = [], checkpoint.save_weights
+
+    def save_until_the_student(path, *args):
+        written.append(path)
+        if len(written) > 2:
+            raise InterruptedError
+        save_weights(path, *args)
+    monkeypatch.setattr(checkpoint, "save_weights", save_until_the_student)
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "run", world, data).run()
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    assert run(tmp_path / "run", world, data).run()
+    student, teacher = (checkpoint.load_weights(tmp_path / "run" / f"{name}.safetensors") for name in ("model", "teacher"))
+    assert any(not torch.equal(student[name], teacher[name]) for name in student)
 
 
 def test_a_window_is_its_own_video_at_the_worlds_rate_with_its_text_and_its_camera(tmp_path):
@@ -232,6 +254,42 @@ def test_the_parts_of_an_action_lead_where_it_leads_in_play(action):
     assert np.degrees(np.arctan2(turned[0, 2], turned[2, 2])) == pytest.approx(48), "as far as the picture has turned"
 
 
+def test_trajectories_are_walked_no_more_at_once_than_training_takes(tmp_path, monkeypatch):
+    """At full size the cache of one window, with its text and with the negative one, is 11 GiB."""
+    world, data, walked = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips"), []
+    recipe = small(train_world.wan_frame())
+    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode")) for name in STAGES}
+    recipe = replace(recipe, **shares, num_trajectories=3, causal_ode=replace(recipe.causal_ode, num_timesteps=4))
+    make = chain.causal_trajectories
+    monkeypatch.setattr(chain, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
+    assert run(tmp_path / "run", world, data, recipe=recipe).run()
+    assert walked == [1] * 4, "three to train on and one held out"
+
+
+def test_a_rollout_from_nothing_is_what_a_world_plays_from_its_text():
+    """Keys, text and camera of training against those of play, over whole chunks; the first one has 4 steps."""
+    world = world_of(frames_per_chunk=2, window=8)
+    shown = np.concatenate([world.reset(seed=0), *(np.stack(list(world.step(action))) for action in WALK[:3])])
+    led = [Action()] * 2 + [action.share(2) for action in WALK[:3] for _ in range(2)]
+    rows = np.stack([CAMERA_SPACE.encode(action.share(4)) for action in led for _ in range(4)])[3:]  # latent 0: a frame
+    cut = Cut(1.0, 8)
+    viewmats = latent_viewmats(SimpleNamespace(action_space=CAMERA_SPACE, actions=rows), cut, 0)
+    batch = {"latents": torch.zeros(1, 8, 16, SIZE[0] // 8, SIZE[1] // 8), "text": ROWS[None],
+             "viewmats": torch.from_numpy(viewmats)[None], "focal": torch.tensor(CONFIG.intrinsics).expand(1, 8, 2)}
+    context = replace(train_world.wan_chunk().context, window=8, frames_per_chunk=2)
+    made = self_rollout(spread(MODEL), batch, PlayDraws(), context, num_steps=2, first_steps=4, num_real=0).frames
+    with torch.no_grad():
+        expected = to_uint8(video_codec("taehv").decode(made))[0].numpy()
+    assert cut.num_rows == len(rows) == len(shown) == 29 and np.abs(shown.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("recipe", [train_world.wan_frame, train_world.wan_chunk])
+def test_rollouts_of_published_recipes_begin_where_their_worlds_do_in_play(recipe):
+    """With a text alone, as published; no real frame."""
+    recipe().check(goes_on=True)
+    assert recipe().dmd.num_real == 0
+
+
 # Who begins what --------------------------------------------------------------------------------------------
 
 
@@ -268,11 +326,13 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", FRAME, {"length": 16}, (), "no training episode has 16 frames, 0.8 s, for the 4 latents"),
     ("wan-chunk", CAMERA, {"space": ActionSpace(("space",), 1.0, look_axes=0)}, CHUNKS, "moves a camera"),
     ("wan-frame", CAMERA, {}, (), "it moves a camera, wan-frame does not; take wan-chunk"),
-    ("wan-frame", FRAME, {}, ("--transformer.num-layers=3",), "num_layers 2, this recipe's num_layers 3"),
+    ("wan-frame", FRAME, {}, ("--transformer.num-layers=3",), "this recipe's num_layers 3; take the recipe that made it (log"),
+    ("wan-frame", FRAME, {}, ("--context.window=6",), "--length 4: expected at least a window, 6 latents"),
     ("wan-frame", FRAME, {}, ("--latents", "16", "4", "8"), "its latents are (16, 4, 6)"),
     ("wan-frame", FRAME, {}, off("teacher-forcing"), "a few-step student, and a student is distilled from an AR teacher"),
     ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"), "--student-steps 2"),
     ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
+    ("wan-frame", FRAME, {}, off("bidirectional"), "it has no bidirectional network, and stage dmd needs one"),
     ("wan-frame", FRAME, {}, ("--context-walk=100",), "no real game to walk in"),
     ("wan-frame", None, {}, (), "the Wan 2.1 video codec, 126.9 M parameters); python -m worldplay fetch"),
     ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
@@ -287,6 +347,20 @@ def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, wo
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert words in last and len(last) < 400
     assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+def test_a_package_that_texts_need_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "ftfy" and find_spec(name, *more) or None)
+    assert train(tmp_path / "run", world, data) == 1
+    assert "a prompt needs ftfy" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_what_has_made_no_world_yet_is_not_to_be_played(tmp_path, capsys):
+    world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
+    assert train(tmp_path / "run", world, data, "--stop-after", "0.01s") == 0
+    assert capsys.readouterr().err.strip().endswith("stopped with work left in encoding, the same command goes on")
 
 
 def test_one_text_for_all_clips_takes_the_place_of_tasks(tmp_path):
@@ -318,6 +392,12 @@ def test_a_run_goes_on_from_a_run(tmp_path):
     teacher, student = (second.base.networks(SPACE)[role].state_dict() for role in ("teacher", "student"))
     assert any(not torch.equal(teacher[name], student[name]) for name in teacher)
     second.close()
+
+
+def test_a_bidirectional_world_is_the_score_of_dmd_as_it_is(tmp_path):
+    world = published(tmp_path / "base", "wan-base")
+    assert train(tmp_path / "run", world, clips(tmp_path / "clips"), *off("bidirectional")) == 0
+    assert (tmp_path / "run" / "dmd" / "state").exists() and not (tmp_path / "run" / "bidirectional").exists()
 
 
 def test_an_embedded_world_is_written_in_no_published_layout(tmp_path, capsys):

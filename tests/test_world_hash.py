@@ -81,9 +81,18 @@ def test_a_clip_replays_after_its_worlds_card_was_written_anew_and_not_in_other_
         run_replay(clip, device="cpu")
 
 
-def test_a_world_that_was_trained_is_every_byte_of_its_files_as_ever(folder, tmp_path):
+def test_a_world_with_a_codec_of_its_own_is_every_byte_of_its_files_as_ever():
+    folder, config = read_config("doom-maze")
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
+    for name in sorted(path.name for path in folder.iterdir() if path.name.startswith(("config.json", "model", "codec"))):
         digest.update(name.encode() + hashlib.sha256((folder / name).read_bytes()).digest())
-    world = load_world(folder, device="cpu", prompt=str(tmp_path / "rows.safetensors"))
-    assert world.info["world_hash"] == digest.hexdigest()[:16]
+    assert world_hash(folder, config, folder / "codec.safetensors") == digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("which", ["toy-wan", "cache/worldplay/parts/taew2_1"])
+def test_a_world_that_was_trained_on_a_shared_codec_is_its_files_and_that_codec(which, folder, tmp_path):
+    assert not (folder / "lock.json").exists()
+    before, path = hash_of(folder), tmp_path / which / "model.safetensors"
+    assert load_world(folder, device="cpu", prompt=str(tmp_path / "rows.safetensors")).info["world_hash"] == before
+    save_file({name: x + 1 for name, x in load_file(path).items()}, path)
+    assert hash_of(folder) != before

@@ -218,18 +218,20 @@ def save_weights(path, tensors, dtype=None):
     tensors = {name: x.detach().to("cpu", dtype if dtype and x.is_floating_point() else x.dtype).contiguous()
                for name, x in tensors.items()}
     shards = _shards(tensors)
-    for old in path.parent.glob(f"{path.stem}-*-of-*.safetensors"):
-        old.unlink()
     if len(shards) == 1:
+        names = []
         _replace(path, shards[0])
         path.with_suffix(".safetensors.index.json").unlink(missing_ok=True)
-        return
-    names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards):
-        _replace(path.with_name(name), shard)
-    weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
-    write_json(path.with_suffix(".safetensors.index.json"), {"weight_map": weight_map})
-    path.unlink(missing_ok=True)
+    else:
+        names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+        for name, shard in zip(names, shards):
+            _replace(path.with_name(name), shard)
+        weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
+        write_json(path.with_suffix(".safetensors.index.json"), {"weight_map": weight_map})
+        path.unlink(missing_ok=True)
+    for old in path.parent.glob(f"{path.stem}-*-of-*.safetensors"):
+        if old.name not in names:  # those of before, which whoever broke off here could still read
+            old.unlink()
 
 
 def load_weights(path):
@@ -272,8 +274,9 @@ def world_hash(folder, config, codec):
 
     config  its WorldConfig; codec: file of the codec that decodes them
 
-    A world that was trained here is all of its files. One that was fetched has a card beside its weights, whose
-    words may change and grow: of that only what makes another frame counts (_deciding).
+    A world that was trained here is all of its files, and the codec that it shares with others. One that was fetched
+    has a card beside its weights, whose words may change and grow: of that only what makes another frame counts
+    (_deciding).
     """
     folder = Path(folder)
     if (folder / "lock.json").is_file():
@@ -283,6 +286,8 @@ def world_hash(folder, config, codec):
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    if config.codec is None:
+        digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]
 
 

@@ -158,7 +158,10 @@ class LeRobotFolder:
         _, _, pq = _libraries()
         if not (folder / _INFO).is_file():
             raise ValueError(f"{folder}: no finished data set ({_INFO} is missing); {_REMEDY}")
-        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        try:
+            info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{folder / _INFO}: no valid JSON ({error}); {_REMEDY}") from None
         if info.get("codebase_version") != VERSION or "worldplay" not in info:
             raise ValueError(f"{folder}: format {info.get('codebase_version')}, expected {VERSION} "
                              f"written by worldplay; {_REMEDY}")

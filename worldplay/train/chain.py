@@ -45,7 +45,7 @@ class Chain:
     RUN/run.json           the recipe and the seconds each part took and may take
     RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show, in words
     RUN/STAGE/state        what a stage needs to go on
-    RUN/{config.json, model.safetensors, ...}   the world so far, renewed after every save
+    RUN/{config.json, model.safetensors, ...}   the world so far, renewed with every save
     """
 
     def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None,
@@ -239,14 +239,14 @@ class Chain:
         network = Transformer(teacher.config)
         network.load_state_dict(_whole_weights(teacher))
         network = network.to(self.device, self.dtype).eval()
-        stores = {}
+        stores, batch = {}, self.recipe.causal_ode_loop.micro_batch or 16  # at once, no more than in training
         for held_out, num in ((False, self.recipe.num_trajectories), (True, -(-self.recipe.num_trajectories // 16))):
             starts = windows.starts[held_out]
             starts = starts[Draws(self.seed, -2, range(num)).integers("window", len(starts)).numpy()]
             name = "held_out" if held_out else "train"
             folder = self._place("trajectories") / name
-            self._first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch=16))
-            stores[held_out] = store = WindowStore(folder, starts, batch=16)
+            self._first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch))
+            stores[held_out] = store = WindowStore(folder, starts, batch)
             def make(number, rows):
                 draws = Draws(self.seed, -3, range(number * store.batch, number * store.batch + len(rows)))
                 return self._walk(network, windows.at(rows), draws)
@@ -281,7 +281,7 @@ class Chain:
     def _place(self, part):
         return self.shared.get(part, self.folder) / part
 
-    def _train(self, stage, data, after_save=None):
+    def _train(self, stage, data, before_save=None):
         loop = self.recipe.loop(stage.name)
         if self.budget is not None:
             loop = replace(loop, seconds=self.log.stage_seconds(stage.name))
@@ -294,7 +294,7 @@ class Chain:
                 for block in model.blocks if self.compiled else ():
                     block.compile()
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self._place(stage.name), self.metrics,
-                          self.processes, self.dtype, after_save)
+                          self.processes, self.dtype, before_save)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
             self.where = f"{stage.name}, {100 * trainer.progress:.0f} % of it done"

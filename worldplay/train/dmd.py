@@ -136,7 +136,7 @@ class DMDConfig:
     first_steps: int = 4
     """Sampling steps of the first frame made."""
     num_real: int = 1
-    """Real frames that a rollout starts from; whole chunks."""
+    """Real frames that a rollout starts from; whole chunks. 0, a text alone: for published worlds, which start so."""
     num_trained: int | None = None
     """Last frames of it that carry a gradient; None is all."""
     trains_past: bool = False

@@ -118,7 +118,7 @@ def check_sizes(network, world, folder):
     if other:
         theirs, ours = (" ".join(f"{name} {getattr(sizes, name)}" for name in other) for sizes in (world.transformer, network))
         raise ValueError(f"--init-from {folder}: its network has {theirs}, this recipe's {ours}; take the recipe that made "
-                         "it, or finetune")
+                         f"it{', or finetune' if world.codec else ''}")
 
 
 def match_actions(weights, space, world_space):

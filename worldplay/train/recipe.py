@@ -32,7 +32,7 @@ class Recipe:
     text: str = ""
     """What all clips show, for a transformer that reads text; without it the tasks of the data set's episodes."""
     length: int = 20
-    """Frames of a training sequence; at least 2 windows, so that rolled state is met."""
+    """Frames of a training sequence; at least 2 windows, so that rolled state is met; of published latents one."""
     columns_per_degree: float = 0.0
     """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
     context: ContextConfig = ContextConfig()
@@ -73,10 +73,17 @@ class Recipe:
         return replace(self.transformer, in_channels=channels, out_channels=channels,
                        action_channels=action_space.num_channels)
 
+    @property
+    def lacks_bidirectional(self):
+        """Name of a stage that wants a bidirectional network, where no stage trains one; None where all is well."""
+        wants = "dmd" if self.dmd_loop.share else "causal_ode" if (
+            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
+        return None if self.bidirectional_loop.share else wants
+
     def check(self, goes_on=False):
         """Raise ValueError, naming the flag, for numbers that would end the run hours later.
 
-        goes_on: from a world, which has a codec, an AR teacher and a student.
+        goes_on: from a world, whose codec and networks take the place of stages.
         """
         def refuse(is_wrong, message):
             if is_wrong:
@@ -94,10 +101,9 @@ class Recipe:
         refuse(self.latents and self.context_walk, f"--context-walk {self.context_walk}: there is no real game to walk in "
                "beside such latents, set it to 0")
         refuse(self.text and not self.transformer.text_dim, "--text: this recipe's network reads no text, leave it out")
-        needs_score = "dmd" if self.dmd_loop.share else "causal_ode" if (
-            self.causal_ode_loop.share and self.causal_ode.teacher == "bidirectional") else None
-        refuse(needs_score and not self.bidirectional_loop.share,
-               f"stage {needs_score} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
+        lacks = self.lacks_bidirectional
+        refuse(lacks and self.latents is None,  # a published world may be one
+               f"stage {lacks} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
         refuse(self.lora_rank is not None and not 1 <= self.lora_rank <= self.transformer.dim,
@@ -108,10 +114,13 @@ class Recipe:
         refuse(self.lora_rank and self.bidirectional_loop.share,
                "--lora-rank: stage bidirectional learns more than adapters hold; leave out one of the two")
         refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
-        # published latents end where the window does: 21 frames, which nobody has trained beyond
-        least = (2 if self.latents is None else 1) * self.context.window
-        refuse(self.length < least, f"--length {self.length}: rolled state is met in sequences of at "
-               f"least two windows, {2 * self.context.window} frames (--context.window {self.context.window})")
+        window = self.context.window
+        if self.latents is None:
+            refuse(self.length < 2 * window, f"--length {self.length}: rolled state is met in sequences of at least two "
+                   f"windows, {2 * window} frames (--context.window {window})")
+        else:  # which end where the window does as published: nobody has trained beyond
+            refuse(self.length < window, f"--length {self.length}: expected at least a window, {window} latents "
+                   f"(--context.window {window})")
         self.context.rule  # which refuses a window without room
         chunk = self.context.frames_per_chunk
         refuse(self.length % chunk, f"--length {self.length}: expected whole chunks of {chunk} frames "
@@ -124,7 +133,8 @@ class Recipe:
         made = self.length - self.dmd.num_real
         refuse(self.dmd.num_trained is not None and not 1 <= self.dmd.num_trained <= made, "--dmd.num-trained "
                f"{self.dmd.num_trained}: expected 1 to {made}, the frames that are made; leave it out to train all")
-        refuse(not 1 <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected 1 to "
+        least = 1 if self.latents is None else 0  # the others begin with a text alone, in play too
+        refuse(not least <= self.dmd.num_real < self.length, f"--dmd.num-real {self.dmd.num_real}: expected {least} to "
                f"{self.length - 1}, the frames of a sequence less one")
 
 

@@ -124,15 +124,15 @@ class Trainer:
     """
     _cast_role = None  # whose weights are in the compute dtype right now
 
-    def __init__(self, stage, data, config, folder, metrics, processes, dtype, after_save=None):
-        """processes: worldplay.train.processes.Processes. after_save: called by all processes after every save, for
-        example to renew the world people can play.
+    def __init__(self, stage, data, config, folder, metrics, processes, dtype, before_save=None):
+        """processes: worldplay.train.processes.Processes. before_save: called by all processes before every save, to
+        renew the world people can play: a state that says the stage is done is never without the world it made.
 
             Raises ValueError where the batch cannot be divided, WorldError where a saved state does not fit.
         """
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
-        self.processes, self.device, self.dtype, self.after_save = processes, processes.device, dtype, after_save
+        self.processes, self.device, self.dtype, self.before_save = processes, processes.device, dtype, before_save
         self.step, self.spent = 0, 0.0
         assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
         self.samples = processes.share(config.batch, f"stage {stage.name}: batch")
@@ -261,10 +261,10 @@ class Trainer:
 
     def save(self):
         """Write everything the run needs to go on, atomically."""
+        if self.before_save:
+            self.before_save()
         save_state(self.folder / "state", {"step": self.step, "spent": self.spent}, self.stage.models, self.optimizers,
                    self.processes)
-        if self.after_save:
-            self.after_save()
 
     def _sum_gradients(self, role, is_last):
         """Whether the next backward pass sums its gradients over the processes; only the last one of a step does."""

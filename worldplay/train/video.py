@@ -13,6 +13,7 @@ from worldplay.checkpoint import WorldConfig
 from worldplay.dataset import WindowStore, is_held_out
 from worldplay.lerobot import text_of
 from worldplay.models.codec import to_float, to_uint8
+from worldplay.models.text import check_packages
 from worldplay.models.transformer import Transformer
 from worldplay.models.weights import fingerprint
 from worldplay.opening import Parts
@@ -56,11 +57,17 @@ class VideoBase:
         self.parts, self.device = Parts(self.world, device), device
         for role in ("codec", "vae", "text"):
             self.parts.part(role)  # which says what is missing before anything is written
+        if self.role is not None:
+            log.info("%s has one network, %s: stages begin from it", folder.name, _ROLES[self.role])
 
     # What clips are to it
 
     def check_data(self, data, where):
-        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is written."""
+        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is written.
+
+            Raises WorldError where a package is missing that their texts need.
+        """
+        check_packages()
         source, cut = data.source, self._cut(data.source.fps)
         if cut.ratio < 1:
             raise ValueError(f"--data {where}: {source.fps:g} frames/s, but {self.world.name} plays {self.world.fps:g}; "
@@ -141,7 +148,6 @@ class VideoBase:
         """{role: Transformer}: what the stages that have a share begin from, and what stands for those that have none."""
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
-        log.info("%s has one network, %s: stages begin from it", self.folder.name, _ROLES[self.role])
         network = self._network("model.safetensors")
         return {self.role: network} | ({"student": network} if self.role == "teacher" else {})
 
@@ -166,6 +172,11 @@ class VideoBase:
     def _check_role(self):
         """Raise ValueError where a stage without a share leaves a role to a network that cannot play it."""
         recipe, has = self.recipe, f"--init-from {self.folder}: its one network is {_ROLES.get(self.role)}"
+        lacks = recipe.lacks_bidirectional
+        if lacks and self.role != "bidirectional":
+            raise ValueError(f"--init-from {self.folder}: it has no bidirectional network, and stage {lacks} needs one: give "
+                             "stage bidirectional a share (--bidirectional-loop.share), or go on from wan-base or a world "
+                             "whose name ends in -bidirectional")
         if self.role in (None, "teacher") or recipe.teacher_forcing_loop.share:
             return
         if recipe.causal_cd_loop.share or recipe.causal_ode_loop.share and recipe.causal_ode.teacher == "causal":
