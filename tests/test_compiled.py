@@ -273,6 +273,11 @@ def without_compiler(monkeypatch):
     return "no C++ compiler on the path"
 
 
+def without_room(monkeypatch):
+    monkeypatch.setattr(runtime, "memory", lambda device: (2**30, 2**34))
+    return "compiling takes 2 GiB of GPU memory, and less is free"
+
+
 def failing(monkeypatch):
     """The other process ends with an error."""
     popen = subprocess.Popen
@@ -281,7 +286,7 @@ def failing(monkeypatch):
     return "no room for it"
 
 
-@pytest.mark.parametrize("hinder", [without_compiler, failing])
+@pytest.mark.parametrize("hinder", [without_compiler, without_room, failing])
 def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypatch, caplog):
     expected = walk(begun(float32_world()))
     says, world = hinder(monkeypatch), float32_world()

@@ -160,7 +160,7 @@ def load(config, tell=lambda line: None):
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
     if config.path == "compiled":
-        tell("compiling code for this world, which is kept for the next time")
+        tell("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
         tell("")
     elif config.path == "auto" and not config.headless and world.device.type != "cpu":

@@ -35,6 +35,7 @@ _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _loading = threading.Lock()  # that variable is the whole process's
 # The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a weight.
 _OPTIONS = {"config_patches": {"cpp.dynamic_threads": True, "size_asserts": False}}
+_ROOM = 2**31  # bytes of the GPU's memory that the other process takes beside play: estimated, not measured
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm of what a part gives
 
 
@@ -162,6 +163,8 @@ class CompiledCode:
             raise ValueError(f"what is in {folder} cannot be loaded ({_line(error)}), delete that folder") from error
 
     def _make(self):
+        if not runtime.has_room(torch.device(self.passes.device), _ROOM):
+            raise ChildProcessError(f"compiling takes {_ROOM / 2**30:.0f} GiB of GPU memory, and less is free")
         log.info("code for this world is being compiled, and kept for the next time")
         with tempfile.TemporaryFile() as said:
             # Where this package lies comes first on its path: there may be another one installed, or a random.py here.

@@ -196,7 +196,10 @@ class DreamWorld:
         yield from self._walk(actions[len(first):])
 
     def snapshot(self):
-        """Everything that decides the frames to come; the same actions after `restore` give the same frames."""
+        """Everything that decides the frames to come; the same actions after `restore` give the same frames.
+
+        Whether passes run eager or compiled is no part of it: the two round differently.
+        """
         if self.is_mid_step:
             raise WorldError("unfinished_step", "a snapshot is taken between steps")
         return {"cache": self.cache.clone(), "frame": self.frame, "first_made": self.first_made,

@@ -15,7 +15,7 @@ def figures(timing, info, frame_number, now):
     return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
             ("key to screen, p50 / p95", pair(timing.key_flip)),
             ("sampling steps", str(info.get("steps", "-"))),
-            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"), ("passes", info.get("path", "-")),
+            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"), ("path", info.get("path", "-")),
             ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
 
 

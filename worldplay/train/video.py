@@ -98,7 +98,7 @@ class VideoBase:
             texts.make(self.parts)
         processes.wait()
         store = self._store(place("latents"), np.concatenate(list(starts.values())), processes)
-        if store.missing() and not self._encode(store, cache, cut, processes, stop_at):
+        if processes.agree(bool(store.missing())) and not self._encode(store, cache, cut, processes, stop_at):
             return None
         return VideoWindows(store, starts, cache, cut, texts, self._text(cache), self._intrinsics())
 
