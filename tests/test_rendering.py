@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from parity import video_codec
-from test_wan_worlds import CONFIG, folder  # noqa: F401  (folder: a fixture)
+from test_wan_folders import folder  # noqa: F401  (a fixture)
+from test_wan_worlds import CONFIG
 from worldplay import app, opening, runtime
 from worldplay.__main__ import main
 from worldplay.action import parse_script
@@ -70,7 +71,7 @@ def test_no_room_for_it_is_one_line(full, folder, tmp_path, monkeypatch):  # noq
 
 
 def test_the_shipped_world_has_no_other_codec():
-    with pytest.raises(WorldError, match="doom-maze names no part for its vae"):
+    with pytest.raises(WorldError, match="doom-maze has no other codec than its own"):
         load_world(device="cpu").render_fully()
 
 

@@ -143,3 +143,14 @@ def test_both_paths_are_measured_on_a_gpu_and_one_is_on_request(small, monkeypat
     assert [entry["path"] for entry in figures["configs"]] == ["eager", "compiled"] and waited == [True]
     assert all(entry["pass_split_ms"]["linear"] > 0 for entry in figures["configs"])
     assert "compiled" in throughput.table(figures)
+
+
+def test_a_gpu_without_a_compiler_is_measured_eager_unless_code_was_asked_for(monkeypatch, capsys):
+    def refuse(self, wait):
+        raise WorldError("device", "compiled code is not to be had here (no compiler)")
+    monkeypatch.setattr(DreamWorld, "compile", refuse)
+    monkeypatch.setattr(throughput, "paths", lambda path, device: ("eager", "compiled"))
+    assert main(["bench", "--frames", "10", "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["path"] == "eager" and "(no compiler); measured eager" in said.err
+    assert main(["bench", "--frames", "10", "--device", "cpu", "--path", "compiled"]) == 1

@@ -5,7 +5,8 @@ from dataclasses import fields, replace
 
 import pytest
 from safetensors.torch import load_file, save_file
-from test_wan_worlds import CONFIG, MODEL, fetched, folder  # noqa: F401  (fixtures)
+from test_wan_folders import fetched, folder  # noqa: F401  (fixtures)
+from test_wan_worlds import CONFIG, MODEL
 
 from worldplay import app, checkpoint, zoo
 from worldplay.checkpoint import WorldConfig, world_hash

@@ -165,16 +165,21 @@ class Alive(TorchDispatchMode):
         self.device, self.now, self.most, self._known = device, 0, 0, set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self._known |= {x.untyped_storage()._cdata for x in self._tensors((args, kwargs))}  # those were there before
+        for x in self._tensors((args, kwargs)):  # those were there before
+            self._follow(x, 0)
         out = function(*args, **(kwargs or {}))
         for x in self._tensors(out):
-            storage = x.untyped_storage()
-            if storage._cdata not in self._known:
-                self._known.add(storage._cdata)
-                self.now += storage.nbytes()
-                self.most = max(self.most, self.now)
-                weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+            self._follow(x, x.untyped_storage().nbytes())
         return out
+
+    def _follow(self, x, num_bytes):
+        """Count a storage that is not known yet as so many bytes until it ends; then another may have its address."""
+        storage = x.untyped_storage()
+        if storage._cdata not in self._known:
+            self._known.add(storage._cdata)
+            self.now += num_bytes
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._remove, storage._cdata, num_bytes)
 
     def _tensors(self, tree):
         return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor) and x.device == self.device]

@@ -148,7 +148,7 @@ class DreamWorld:
 
             Raises WorldError("not_found") where this world has none or it is not here, "device" where it has no room.
         """
-        if self._parts is None:
+        if self._parts is None or self.config.codec is not None:
             raise WorldError("not_found", f"{self.name} has no other codec than its own")
         self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
 
@@ -297,7 +297,7 @@ class DreamWorld:
 
     def _remember(self, frames, actions):
         """Write frames uint8 [n H W 3] that make whole chunks to the cache; one action for each of their latents."""
-        pixels, latents = runtime.upload(torch.from_numpy(frames), self.device), None
+        pixels = runtime.upload(torch.from_numpy(frames), self.device)
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
         else:

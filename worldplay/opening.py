@@ -140,13 +140,22 @@ class Parts:
         world = catalog.WORLDS.get(self.config.name)
         if world and not world.image_start:
             log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
+        dtype, _ = runtime.pick_dtype(self.device)
         try:
-            self.part("vae")
+            self._check_full_codec(lambda: encoding_memory_of(self.config, num_frames, dtype))
         except WorldError as error:
             log.info("the start is encoded by the small codec: %s", error)
             return None
+        return self.vae(dtype)
+
+    def renderer(self):
+        """The full VideoCodec to decode frames with, finer and far slower than the small one.
+
+            Raises WorldError("not_found") where it is not here, "device" where it has no room.
+        """
         dtype, _ = runtime.pick_dtype(self.device)
-        return self.vae(dtype) if self._has_room_to_encode(num_frames, dtype) else None
+        self._check_full_codec(lambda: rendering_memory_of(self.config, dtype))
+        return self.vae(dtype)
 
     def vae(self, dtype):
         """The full VideoCodec that its transformer has learnt the latents of, on the device.
@@ -158,19 +167,6 @@ class Parts:
             vae = WanVAE(WanVAEConfig())
         checkpoint.load_into(vae, checkpoint.load_weights(path), path, assign=True)
         return vae.to(self.device, dtype).eval().requires_grad_(False)
-
-    def renderer(self):
-        """The full VideoCodec to decode frames with, finer and far slower than the small one.
-
-            Raises WorldError("not_found") where it is not here, "device" where it has no room.
-        """
-        self.part("vae")
-        dtype, _ = runtime.pick_dtype(self.device)
-        needed = rendering_memory_of(self.config, dtype) + _KERNELS
-        if not runtime.has_room(self.device, needed):
-            raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and less is free; close other "
-                             "programs that use the GPU, or take --device cpu, far slower")
-        return self.vae(dtype)
 
     def text_rows(self, prompt):
         """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
@@ -188,18 +184,17 @@ class Parts:
         """Yield the text rows of many prompts; the encoder is opened once."""
         return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
 
-    def _has_room_to_encode(self, num_frames, dtype):
-        """Whether the full codec finds room beside the world; where it does not, one line says so."""
+    def _check_full_codec(self, count):
+        """Raise WorldError where the full codec is not here, or a GPU has less left than the bytes that count() says."""
+        self.part("vae")
         runtime.release_memory(self.device)  # what play has left over counts as free
         found = runtime.memory(self.device)
         if found is None:
-            return True
-        left, total = found
-        needed = encoding_memory_of(self.config, num_frames, dtype) + _KERNELS
+            return
+        (left, total), needed = found, count() + _KERNELS
         if needed > left:
-            log.info("the start is encoded by the small codec: the full one needs %s of GPU memory, and %s of %s are "
-                     "free", _gib(needed), _gib(left), _gib(total))
-        return needed <= left
+            raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and {_gib(left)} of "
+                             f"{_gib(total)} are free; close other programs that use the GPU")
 
     def part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""

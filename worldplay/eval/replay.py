@@ -39,6 +39,8 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         check_target(Path(out).with_suffix(""))
         if Path(out).with_suffix("").resolve() == clip.path.with_suffix("").resolve():
             raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    if vae and clip.sidecar["world_hash"] is None:
+        raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
     opened = open_for(clip, world, device)
     try:
