@@ -72,7 +72,7 @@ class Passes:
         """name -> shapes of what a part is given beside weights, of a Block and, with a camera, of Branches.
 
         On a processor Branches stay as they are: channels that lie two by two and four by four are no vectors to its
-        compiler, and the code takes more than twice as long (1390 us, 560 as written, of a past of 480 tokens).
+        compiler, and the code takes more than twice as long (1.41 ms, 0.56 as written; 480 tokens, 2 heads, one thread).
         """
         return self.block_parts() | (self.branch_parts() if self.config.has_camera and self.device != "cpu" else {})
 
