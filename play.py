@@ -1,5 +1,5 @@
 """Play a learned world: python play.py [WORLD]; see --help."""
-from worldplay.app import main
+from worldplay.cli.play import main
 from worldplay.log import leave
 
 if __name__ == "__main__":

@@ -11,21 +11,21 @@ from typing import Annotated
 import tyro
 
 from worldplay import runtime
+from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import leave, run_command
-from worldplay.models.codec import CodecConfig
+from worldplay.models.codecs.image import CodecConfig
 from worldplay.models.transformer import TransformerConfig
-from worldplay.train.ablation import Ablation, AblationRecipe
-from worldplay.train.bidirectional import BidirectionalConfig
-from worldplay.train.causal_cd import CausalCDConfig
-from worldplay.train.causal_ode import CausalODEConfig
 from worldplay.train.chain import Chain
-from worldplay.train.codec import CodecStageConfig
-from worldplay.train.context import ContextConfig
-from worldplay.train.dmd import DMDConfig
 from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import STAGES, Recipe
-from worldplay.train.teacher_forcing import TeacherForcingConfig
+from worldplay.train.stages.bidirectional import BidirectionalConfig
+from worldplay.train.stages.causal_cd import CausalCDConfig
+from worldplay.train.stages.causal_ode import CausalODEConfig
+from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.stages.context import ContextConfig
+from worldplay.train.stages.dmd import DMDConfig
+from worldplay.train.stages.teacher_forcing import TeacherForcingConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
 

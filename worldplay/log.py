@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import platformdirs
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,20 @@ from worldplay.client.pace import Pace
 from worldplay.client.recorder import Recorder, frame_record, log_clip
 from worldplay.client.screen import Mode, Screen
 from worldplay.client.timing import Timing
-from worldplay.client.worker import (Ended, Failed, FrameReady, Opened, Prompt, Prompted, Reset, Started, Step,
-                                     StepDone, Worker)
-from worldplay.clip import ClipWorld
+from worldplay.client.worker import (
+    Ended,
+    Failed,
+    FrameReady,
+    Opened,
+    Prompt,
+    Prompted,
+    Reset,
+    Started,
+    Step,
+    StepDone,
+    Worker,
+)
+from worldplay.data.clip import ClipWorld
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from worldplay.action import Action
-from worldplay.clip import ClipWriter, describe
+from worldplay.data.clip import ClipWriter, describe
 
 log = logging.getLogger(__name__)
 

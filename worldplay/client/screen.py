@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from worldplay.client import entry, hud, menu
 from worldplay.client.devices import help_rows
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 LOADING_FPS = 30
 HUD_EVERY = 0.25  # figures that change faster cannot be read

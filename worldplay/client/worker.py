@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.action import Action
-from worldplay.scene import image_scene
-from worldplay.world import World, WorldError
+from worldplay.errors import WorldError
+from worldplay.world import World
+from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from worldplay.dataset import Rollout, Source, require_space
+from worldplay.data.frame_cache import Rollout, Source
+from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish, make_folder
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
-from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish, make_folder
+from worldplay.files import require_space
 
 ROLLOUT_FRAMES = 512
 

@@ -9,11 +9,11 @@ import numpy as np
 
 import worldplay
 from worldplay.action import Action
-from worldplay.clip import ClipWriter, read_clip
-from worldplay.clip_parts import check_target
+from worldplay.data.clip import ClipWriter, read_clip
+from worldplay.data.clip_recovery import check_target
 from worldplay.envs import open_env
+from worldplay.errors import WorldError
 from worldplay.eval.fidelity import psnr
-from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 import worldplay
+from worldplay.engine.loading import read_config
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
 from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
-from worldplay.opening import read_config
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from worldplay.dataset import HELD_OUT_EVERY, is_held_out
+from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
 from worldplay.envs.collect import in_processes, own_world, play_rollout
 from worldplay.world import World
 
@@ -70,7 +70,7 @@ class Material:
 
 
 def held_out_seeds(num, skip=0):
-    """`num` seeds of play that no trainer sees (worldplay.dataset.is_held_out), after the first `skip` ones.
+    """`num` seeds of play that no trainer sees (worldplay.data.frame_cache.is_held_out), after the first `skip` ones.
 
     Evaluation takes the first ones, so whoever tunes a world skips them.
     """

@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from worldplay.diffusion import level
-from worldplay.models.attention import FrameRule, causal_attention
+from worldplay.models.attention.causal import causal_attention
+from worldplay.models.attention.frame_rule import FrameRule
+from worldplay.models.attention.positions import Sight
+from worldplay.models.attention.prope import Branches, causal_branches
+from worldplay.models.attention.rope import frame_rotary
 from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
-from worldplay.models.frame_places import Sight
-from worldplay.models.position import frame_rotary
-from worldplay.models.prope import Branches, causal_branches
 
 
 @dataclass(frozen=True, kw_only=True)

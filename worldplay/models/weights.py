@@ -1,7 +1,7 @@
 """Whether weights are those of a network, by their names and shapes; which ones they are, by their content."""
 import hashlib
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 
 def check_shapes(given, wanted, where, remedy):

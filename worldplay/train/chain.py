@@ -10,31 +10,36 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from worldplay import checkpoint, dataset, lerobot, runtime, zoo
-from worldplay.checkpoint import WorldConfig
-from worldplay.dataset import WindowStore
-from worldplay.opening import load_world
+from worldplay import runtime
+from worldplay.data import lerobot
+from worldplay.data.frame_cache import FrameCache, write_frame_cache
+from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
-from worldplay.models.codec import ImageCodec
+from worldplay.files import write_json
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
-from worldplay.scene import export_scenes
 from worldplay.train.attention_choice import fastest_attention
-from worldplay.train.base import ImageBase
-from worldplay.train.bidirectional import BidirectionalStage
-from worldplay.train.causal_cd import CausalCDStage
-from worldplay.train.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
-from worldplay.train.codec import CodecStage, DecoderStage, encode_frames
 from worldplay.train.context_sigma import choose_context_sigma
-from worldplay.train.dmd import DMDStage
-from worldplay.train.draws import Draws
+from worldplay.train.image_base import ImageBase
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
 from worldplay.train.run_log import RunLog
-from worldplay.train.teacher_forcing import TeacherForcingStage
+from worldplay.train.stages.bidirectional import BidirectionalStage
+from worldplay.train.stages.causal_cd import CausalCDStage
+from worldplay.train.stages.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
+from worldplay.train.stages.codec import CodecStage, DecoderStage, encode_frames
+from worldplay.train.stages.dmd import DMDStage
+from worldplay.train.stages.draws import Draws
+from worldplay.train.stages.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import Trainer
-from worldplay.train.video import VideoBase
+from worldplay.train.video_base import VideoBase
+from worldplay.train.window_store import WindowStore
 from worldplay.train.windows import FrameBatches, LatentWindows, TrajectoryWindows, write_missing
+from worldplay.worlds import zoo
+from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.scene import export_scenes
+from worldplay.worlds.weights import save_weights
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +135,7 @@ class Chain:
     def _collect(self):
         folder = self._place("data")
         self._first_makes(folder / "index.json", lambda: self._write_cache(folder))
-        return dataset.FrameCache.open(folder)
+        return FrameCache.open(folder)
 
     def _write_cache(self, folder):
         recipe = self.recipe
@@ -140,7 +145,7 @@ class Chain:
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
         with tqdm(total=recipe.num_frames, desc="collect", unit="frame", disable=None) as bar:
-            dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
+            write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                                       progress=bar.update)
 
     def _base(self):
@@ -273,7 +278,7 @@ class Chain:
             return
         world = load_world(self.folder, device=self.device.type)
         best, scores = choose_context_sigma(world, num_frames=self.recipe.context_walk)
-        checkpoint.write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
+        write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 
     # What they share
@@ -332,9 +337,9 @@ class Chain:
             weights["codec"] = full_state(codec)
         if not self.processes.is_first:
             return
-        checkpoint.write_json(self.folder / "config.json", config.to_json())
+        write_json(self.folder / "config.json", config.to_json())
         for name, tensors in weights.items():
-            checkpoint.save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
+            save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
         if config.codec is not None and not (self.folder / "scenes").exists():
             export_scenes(cache, self.folder / "scenes", self.recipe.env)
 

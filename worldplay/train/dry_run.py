@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import torch
 
 from worldplay.envs import open_env
-from worldplay.models.codec import ImageCodec
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
-from worldplay.train.bidirectional import BidirectionalStage
-from worldplay.train.causal_cd import CausalCDStage
-from worldplay.train.causal_ode import NODES, CausalODEStage
-from worldplay.train.codec import CodecStage, DecoderStage
-from worldplay.train.dmd import DMDStage
 from worldplay.train.recipe import STAGES
-from worldplay.train.teacher_forcing import TeacherForcingStage
+from worldplay.train.stages.bidirectional import BidirectionalStage
+from worldplay.train.stages.causal_cd import CausalCDStage
+from worldplay.train.stages.causal_ode import NODES, CausalODEStage
+from worldplay.train.stages.codec import CodecStage, DecoderStage
+from worldplay.train.stages.dmd import DMDStage
+from worldplay.train.stages.teacher_forcing import TeacherForcingStage
 from worldplay.train.trainer import build_optimizers
 from worldplay.train.work import META, PlacedDraws, on_meta, over_shared_draws, step_flops, step_memory
 

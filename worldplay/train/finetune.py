@@ -2,14 +2,15 @@
 import logging
 from dataclasses import dataclass, fields, replace
 
-from worldplay import checkpoint, zoo
-from worldplay.checkpoint import WorldConfig
-from worldplay.lerobot import LeRobotFolder
+from worldplay.data.lerobot import LeRobotFolder
 from worldplay.models.transformer import Transformer
-from worldplay.train.codec import CodecStageConfig
-from worldplay.train.context import ContextConfig
 from worldplay.train.recipe import Recipe
+from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.stages.context import ContextConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
+from worldplay.worlds import zoo
+from worldplay.worlds.config import WorldConfig, read_json
+from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def base_world(folder):
 
         Raises ValueError where it has not what that takes, WorldError where it cannot be read.
     """
-    world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+    world = WorldConfig.from_json(read_json(folder / "config.json"), folder / "config.json")
     if world.codec is None:
         raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; recipe "
                          f"{'wan-chunk' if world.transformer.has_camera else 'wan-frame'} goes on from it, or take one "
@@ -143,7 +144,7 @@ def match_actions(weights, space, world_space):
 def matched_network(path, network, space, world_space):
     """A Transformer of sizes `network` for clips that use `space`, from the weights in `path`, as match_actions has them."""
     model = Transformer(network)
-    checkpoint.load_into(model, match_actions(checkpoint.load_weights(path), space, world_space), path)
+    load_into(model, match_actions(load_weights(path), space, world_space), path)
     return model
 
 

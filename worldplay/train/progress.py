@@ -5,7 +5,7 @@ from collections import Counter
 
 from worldplay import runtime
 from worldplay.eval.latency import matmul_tflops
-from worldplay.train.draws import Draws
+from worldplay.train.stages.draws import Draws
 from worldplay.train.work import on_meta, over_shared_draws, step_flops
 
 log = logging.getLogger(__name__)

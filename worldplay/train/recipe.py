@@ -4,13 +4,13 @@ from typing import Literal
 
 from worldplay.eval.drift import CURVE
 from worldplay.models.transformer import TransformerConfig
-from worldplay.train.bidirectional import BidirectionalConfig
-from worldplay.train.causal_cd import CausalCDConfig
-from worldplay.train.causal_ode import CausalODEConfig
-from worldplay.train.codec import CodecStageConfig
-from worldplay.train.context import ContextConfig
-from worldplay.train.dmd import DMDConfig
-from worldplay.train.teacher_forcing import TeacherForcingConfig
+from worldplay.train.stages.bidirectional import BidirectionalConfig
+from worldplay.train.stages.causal_cd import CausalCDConfig
+from worldplay.train.stages.causal_ode import CausalODEConfig
+from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.stages.context import ContextConfig
+from worldplay.train.stages.dmd import DMDConfig
+from worldplay.train.stages.teacher_forcing import TeacherForcingConfig
 from worldplay.train.trainer import LoopConfig
 
 STAGES = ("codec", "bidirectional", "teacher_forcing", "causal_ode", "causal_cd", "dmd", "decoder")

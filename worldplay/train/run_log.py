@@ -3,8 +3,9 @@ import json
 import time
 from dataclasses import asdict
 
-from worldplay import checkpoint
+from worldplay.files import write_json
 from worldplay.train.recipe import STAGES, numbers
+from worldplay.worlds.config import read_json
 
 
 class RunLog(dict):
@@ -22,9 +23,9 @@ class RunLog(dict):
         self.path, self.recipe, self.processes, self.budget = folder / "run.json", recipe, processes, budget
         fields = json.loads(json.dumps(asdict(recipe)))
         if processes.is_first and not self.path.exists():
-            checkpoint.write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
+            write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
         processes.wait()
-        record = checkpoint.read_json(self.path)
+        record = read_json(self.path)
         before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
         for name, value in {**dict(numbers(fields)), **given}.items():
             if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
@@ -57,7 +58,7 @@ class RunLog(dict):
     def keep(self):
         """Write run.json; what the first process has in it counts for all, because clocks differ."""
         if self.processes.is_first:
-            checkpoint.write_json(self.path, self)
+            write_json(self.path, self)
         agreed = self.processes.agree(dict(self))
         self.clear()
         self.update(agreed)

@@ -9,7 +9,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor, Replicate
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 
 def save_state(folder, counters, models, optimizers, processes):

@@ -13,11 +13,11 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-from worldplay.train.draws import Draws
+from worldplay.errors import WorldError
 from worldplay.train.processes import Applied
 from worldplay.train.progress import Progress
+from worldplay.train.stages.draws import Draws
 from worldplay.train.state import load_state, replicated, save_state
-from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 

@@ -65,7 +65,7 @@ class TrajectoryWindows:
     """Windows that have a teacher's trajectories beside their latents and actions."""
 
     def __init__(self, windows, train, held_out):
-        """windows: LatentWindows; train, held_out: worldplay.dataset.WindowStore."""
+        """windows: LatentWindows; train, held_out: worldplay.train.window_store.WindowStore."""
         self.windows, self.stores = windows, {False: train, True: held_out}
 
     def batch(self, draws, held_out=False):

@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from worldplay.cost import META, FusedAttention, flop_counter
+from worldplay.engine.cost import FusedAttention, flop_counter
+from worldplay.models.codecs.random import META
 from worldplay.models.transformer import Transformer
-from worldplay.train.draws import Draws
+from worldplay.train.stages.draws import Draws
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,102 @@
+"""A scene on disk: real frames to start from, how the real game gets there, and a thumbnail."""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from worldplay.action import Action, ActionSpace
+from worldplay.errors import RESTORE, WorldError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """frames uint8 [n H W 3]; actions: n Actions, actions[i] caused frames[i]; poses float32 [n 4] or None;
+    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there;
+    empty where nobody knows.
+    """
+    name: str
+    frames: np.ndarray
+    actions: list[Action]
+    poses: np.ndarray | None
+    origin: dict
+
+
+def save_scene(folder, scene, action_space):
+    """Write folder/NAME.safetensors and folder/NAME.png (the last frame)."""
+    from PIL import Image
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"frames": np.ascontiguousarray(scene.frames),
+               "actions": np.stack([action_space.encode(action) for action in scene.actions])}
+    if scene.poses is not None:
+        tensors["poses"] = np.ascontiguousarray(scene.poses, np.float32)
+    header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
+    save_file(tensors, folder / f"{scene.name}.safetensors", metadata=header)
+    Image.fromarray(scene.frames[-1]).save(folder / f"{scene.name}.png")
+
+
+def export_scenes(cache, folder, env, num=6, num_frames=4):
+    """The first frames of held-out episodes spread over a FrameCache, as scenes, those with most to see first.
+
+    A few frames tell how the player moves; the rest of a window would only make the folder heavier. Recorded clips
+    have no seed that brings the game back to them, and few episodes: these begin anywhere in them.
+    """
+    starts = cache.split("held_out")[:, [0, 2]]
+    if cache.poses is None:
+        starts = np.array([[i, -1] for start, length, _ in cache.split("held_out")
+                           for i in range(start, start + length - num_frames + 1)])
+    picks = starts[np.unique(np.linspace(0, len(starts) - 1, num).astype(int))].tolist()
+    picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
+    draft = folder.with_name(folder.name + ".tmp")
+    for i, (start, seed) in enumerate(picks, 1):
+        rows = slice(start, start + num_frames)
+        actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]
+        has_poses = cache.poses is not None
+        save_scene(draft, Scene(
+            name=f"start-{i}", frames=np.asarray(cache.frames[rows]), actions=actions,
+            poses=np.asarray(cache.poses[rows]) if has_poses else None,
+            origin={"environment": env, "seed": seed} if has_poses else {}), cache.action_space)
+    draft.rename(folder)
+
+
+def load_scene(path, frame_size):
+    """The Scene in NAME.safetensors; WorldError("bad_scene") when unreadable or of another frame size."""
+    path = Path(path)
+    try:
+        with safe_open(path, "np") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        frames, vectors = tensors["frames"], tensors["actions"]
+        space = ActionSpace.from_json(json.loads(header["action_space"]))
+        actions = [space.decode(vector) for vector in vectors]
+        origin = json.loads(header["origin"])
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"scene {path} is missing; {RESTORE}") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); {RESTORE}") from None
+    if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
+        raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, this world shows "
+                         f"uint8 {(*frame_size, 3)}")
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=tensors.get("poses"), origin=origin)
+
+
+def image_scene(path, frame_size):
+    """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is null."""
+    from PIL import Image
+    try:
+        picture = Image.open(path).convert("RGB")
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"image {path} does not exist") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow does
+        raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
+    return Scene(name=Path(path).stem, frames=fit(picture, frame_size)[None], actions=[Action()], poses=None, origin={})
+
+
+def fit(picture, frame_size):
+    """uint8 [H W 3] of a Pillow picture: scaled to cover frame_size (H, W) and cropped to its middle."""
+    from PIL import Image, ImageOps
+    height, width = frame_size
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC), np.uint8)
