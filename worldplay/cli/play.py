@@ -24,7 +24,7 @@ from worldplay.client.worker import Reset, begin
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered, target_of
 from worldplay.errors import WorldError
-from worldplay.files import writable_folder
+from worldplay.files import writable_folder, write_json
 from worldplay.log import log_path, run_command, track
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
@@ -229,7 +229,7 @@ def _play_window(config, open_world, progress):
         if loop.settings != settings:
             save_settings(loop.settings)
     if config.stats and loop.world:
-        _write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
+        write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
 
 
 # Without one ------------------------------------------------------------------------------------------------
@@ -300,8 +300,3 @@ def _check_file(path):
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}); name another file") from None
 
-
-def _write_json(path, fields):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -4,6 +4,7 @@ from PIL import Image, ImageDraw
 
 from worldplay.data.video import H264Writer
 from worldplay.eval.fidelity import HORIZONS
+from worldplay.files import replacing
 
 _GAP, _MARGIN, _LABEL = 2, 14, 64  # pixels
 _GROUND, _INK = (24, 24, 24), (220, 220, 220)
@@ -53,7 +54,8 @@ def write_side_by_side(path, pairs, fps):
         Raises OSError where the file cannot be written.
     """
     height, width = pairs[0][0].shape[1:3]
-    with H264Writer(path, (_SCALE * height, _SCALE * (2 * width + _GAP)), fps, crf=str(_CRF)) as video:
+    size = _SCALE * height, _SCALE * (2 * width + _GAP)
+    with replacing(path) as temporary, H264Writer(temporary, size, fps, crf=str(_CRF)) as video:
         for real, dreamed in pairs:
             for left, right in zip(real, dreamed):
                 bar = np.full((len(left), _GAP, 3), _GROUND, np.uint8)
