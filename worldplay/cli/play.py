@@ -25,6 +25,7 @@ from worldplay.client.worker import Reset, begin
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import check_target, recover
 from worldplay.errors import WorldError
+from worldplay.files import write_json
 from worldplay.log import log_path, run_command
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
@@ -231,7 +232,7 @@ def _play_window(config, open_world, progress):
         if loop.settings != settings:
             save_settings(loop.settings)
     if config.stats and loop.world:
-        _write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
+        write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
 
 
 def _recover(folder):
@@ -315,8 +316,3 @@ def _check_file(path):
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}); name another file") from None
 
-
-def _write_json(path, fields):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -10,7 +10,7 @@ import numpy as np
 
 from worldplay.data.frame_cache import Rollout, Source, is_held_out, write_frame_cache
 from worldplay.errors import WorldError
-from worldplay.files import write_json
+from worldplay.files import replacing, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
@@ -125,7 +125,8 @@ def finish(folder, source, episodes, *, player, clips=()):
     _, pa, pq = _libraries()
     folder = Path(folder)
     (folder / _EPISODES).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(episodes), folder / _EPISODES)
+    with replacing(folder / _EPISODES) as temporary:
+        pq.write_table(pa.Table.from_pylist(episodes), temporary)
     _write_tasks(folder / _TASKS, _task(player, source.name))
     num_rows = episodes[-1]["dataset_to_index"]
     write_json(folder / _INFO, {
@@ -332,8 +333,8 @@ def _write_table(columns, path):
     arrays = {name: pa.array(values) if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values, np.float32).reshape(-1)), values.shape[1])
         for name, values in columns.items()}
-    pq.write_table(pa.table(arrays), _part(path))
-    os.replace(_part(path), path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(arrays), temporary)
 
 
 def _write_tasks(path, task):
@@ -343,7 +344,8 @@ def _write_tasks(path, task):
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
         for name, kind, numpy_type in (("task_index", "int64", "int64"), ("task", "unicode", "object"))]}
     table = pa.table({"task_index": [0], "task": [task]})
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), temporary)
 
 
 def _read_table(path):

@@ -5,6 +5,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from worldplay.eval.fidelity import HORIZONS
+from worldplay.files import replacing
 
 _GAP, _MARGIN, _LABEL = 2, 14, 64  # pixels
 _GROUND, _INK = (24, 24, 24), (220, 220, 220)
@@ -54,7 +55,7 @@ def write_side_by_side(path, pairs, fps):
         Raises OSError where the file cannot be written.
     """
     import av
-    with av.open(str(path), "w") as video:
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as video:
         stream = None
         for real, dreamed in pairs:
             for left, right in zip(real, dreamed):

@@ -18,6 +18,7 @@ from worldplay.engine.loading import read_config
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
 from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
+from worldplay.files import replacing, write_text
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,8 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1]
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / "report.md", markdown(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
     return report
 
@@ -207,7 +208,8 @@ def _folder(path):
 
 
 def _write_pictures(material, out):
-    Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(out / "contact_sheet.png")
+    with replacing(out / "contact_sheet.png") as temporary:
+        Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(temporary, format="png")
     if importlib.util.find_spec("av") is None:
         log.warning("side_by_side.mp4 is left out: PyAV is not installed (pip install av)")
         return
