@@ -82,7 +82,7 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     assert len(session.frames) >= 2 * read_clip(video).num_frames - 1 and not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("place", ["describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "check_folder"])
+@pytest.mark.parametrize("place", ["describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
 @pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), RuntimeError("two\nlines")])
 def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tmp_path, monkeypatch, caplog, place, error):
     def fail(*_, **__):

@@ -267,7 +267,7 @@ PROGRAM = """
 import resource, sys
 from worldplay.worlds import catalog
 from worldplay.models.transformer import TransformerConfig
-from worldplay.published import convert_transformer
+from worldplay.hub.convert import convert_transformer
 source, target, layers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sizes = catalog.WORLDS["wan-action"].config["transformer"] | {"num_layers": layers}
 def peak():

@@ -58,7 +58,7 @@ class Loop:
         self._screen = Screen(window, settings, self.timing, title=options.title, progress=options.progress,
                               log_hint=options.log_hint, clock=clock)
         self._recording = self._screen.recording = Recording(
-            self._screen, options.record_in or Path(settings.record_folder), bool(options.record_in))
+            self._screen, options.record_in or settings.clip_folder, bool(options.record_in))
         self._device = KeyboardMouse(None, settings.degrees_per_count)
         self._commands = Commands(window, self._device, self._screen, self._recording, options.start)
         self._is_idle, self._frames = False, deque()  # FrameReady of the latest step that are yet to be shown

@@ -1,8 +1,6 @@
 """config.json of a world's folder: all that is needed to play its weights."""
-import json
 import math
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 
 from worldplay.action import ActionSpace
 from worldplay.diffusion import WARPED_STEPS
@@ -180,14 +178,3 @@ def _is_like(value, default):
     if default is None and value is None:
         return True
     return _is_whole(value, 0 if default == 0 else 1)
-
-
-def read_json(path):
-    """The object in `path`; WorldError("bad_checkpoint") when it is missing or no JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorldError("bad_checkpoint", f"{path} is missing, the folder is not a complete checkpoint; "
-                         f"{remedy(path)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {remedy(path)}") from None
