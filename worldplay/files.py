@@ -1,4 +1,4 @@
-"""Reading JSON, writing files so that readers never see half of one, and the room that they need on disk."""
+"""Reading JSON, writing files so that readers never see half of one, room on disk, and folders that can be written."""
 import json
 import os
 import secrets
@@ -63,7 +63,36 @@ def read_json(path):
 
 def require_space(folder, num_bytes):
     """Raise ValueError unless the disk of `folder` can take `num_bytes` more."""
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
+    if missing_space(folder, num_bytes):
+        free = shutil.disk_usage(folder).free
         raise ValueError(f"{folder}: needs {num_bytes / _GIB:.1f} GiB, the disk has {free / _GIB:.1f} GiB "
                          "left; free some or choose another folder")
+
+
+def missing_space(folder, num_bytes):
+    """Bytes that the disk of `folder` lacks for `num_bytes` more; 0 where they fit."""
+    return max(0, num_bytes - shutil.disk_usage(folder).free)
+
+
+def writable_folder(folder, what):
+    """The folder, made if need be, where files can be written.
+
+        Raises OSError in one line that names `what` cannot be written there.
+    """
+    folder = Path(folder)
+    probe = folder / ".worldplay.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
+        raise OSError(f"{what} cannot be written to {folder} ({getattr(error, 'strerror', None) or error}); name "
+                      "another folder") from None
+    return folder
+
+
+def visible(folder, pattern):
+    """Paths in `folder` that fit the pattern, sorted; without names that begin with a dot, which other programs leave
+    there (`._clip.mp4`); none where there is no folder.
+    """
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))

@@ -12,11 +12,11 @@ import torch
 from worldplay.engine.cost import flop_counter
 from worldplay.engine.loading import load_world
 from worldplay.envs import open_env
-from worldplay.eval.report import track
 from worldplay.eval.streams import Material, held_out_seeds, real_streams
 from worldplay.experiments.ablation_report import write_report
 from worldplay.experiments.paired import measure
 from worldplay.files import read_json, replacing
+from worldplay.log import track
 from worldplay.models.transformer import Transformer
 from worldplay.train.chain import Chain
 from worldplay.train.recipe import Recipe
