@@ -14,8 +14,9 @@ from worldplay.action import Action
 from worldplay.camera import TRAINING_INTRINSICS, CameraRig
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.attention.prope import Cameras, rigid_inverse
+from worldplay.models.configs import TransformerConfig
 from worldplay.models.lora import add_adapters, merged_weights
-from worldplay.models.transformer import Transformer, TransformerConfig, fuse_for_inference
+from worldplay.models.transformer import Transformer, fuse_for_inference
 
 CAMERA = replace(TINY, has_camera=True)
 

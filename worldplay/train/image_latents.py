@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from worldplay.files import replacing
+from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
 from worldplay.train.finetune import base_world, check_sizes, log_match, match_actions
@@ -119,18 +120,16 @@ class ImageLatents:
 
 
 def encode_frames(codec, frames, path, device, dtype, batch=64):
-    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`; aside, then renamed."""
+    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`."""
     codec = copy.deepcopy(codec).to(device, dtype)
     height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
     shape = (len(frames), codec.config.channels, height, width)
-    draft = path.with_name(path.name + ".tmp")
-    latents = np.lib.format.open_memmap(draft, "w+", np.float16, shape)
-    with torch.inference_mode():
-        for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
+    with replacing(path) as temporary, torch.inference_mode():
+        latents = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        for i in track(range(0, len(frames), batch), desc="encode", unit="batch"):
             part = torch.from_numpy(np.array(frames[i:i + batch]))
             latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
-    latents.flush()
-    draft.rename(path)
+        latents.flush()
 
 
 def teacher_and_student(recipe, folder, world, network):

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 from worldplay.train.stages.bidirectional import BidirectionalStage
 from worldplay.train.stages.causal_cd import CausalCDStage
 from worldplay.train.stages.causal_ode import CausalODEStage

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from worldplay.models.codecs.image import CodecConfig, ImageCodec, to_float, to_uint8
+from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
+from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import contact_sheet
 from worldplay.train.trainer import move_average
 
