@@ -1,4 +1,4 @@
-"""Whether walls hold the player: does the picture stand still where the real player cannot go on?"""
+"""Whether walls hold the player: the picture must stand still where the real player cannot go on."""
 import math
 
 import numpy as np
