@@ -8,7 +8,8 @@ from tests.models.passes import commit, commit_and_denoise, denoise
 from worldplay.models.attention import chunks
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.attention.rope import frame_rotary, rotate
-from worldplay.models.transformer import Transformer, TransformerConfig, fuse_for_inference
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer, fuse_for_inference
 
 TINY = TransformerConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4,
                          patch_size=(1, 3, 2), freq_dim=32, action_channels=3)

@@ -12,7 +12,7 @@ from worldplay.errors import WorldError
 from worldplay.files import read_json, replacing, write_json
 from worldplay.hub import download
 from worldplay.hub.convert import convert_part, convert_transformer
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.catalog import Part, PublishedWorld, Source
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from worldplay.errors import WorldError, remedy
 from worldplay.files import read_json, replacing, write_json
@@ -41,6 +40,7 @@ def save_weights(path, tensors, dtype=None):
 
 def load_weights(path):
     """name -> tensor of a file or sharded set that `save_weights` wrote; WorldError("bad_checkpoint") if it is torn."""
+    from safetensors.torch import load_file
     path = Path(path)
     index = path.with_suffix(".safetensors.index.json")
     if index.exists():
@@ -127,5 +127,6 @@ def _shards(tensors):
 
 
 def _write(path, tensors):
+    from safetensors.torch import save_file
     with replacing(path) as temporary:
         save_file(tensors, temporary)
