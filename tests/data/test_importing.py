@@ -1,9 +1,12 @@
 """Data sets of other programs: read by the columns and the camera that are named, frames made to fit."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+import train_world
 from tests.data.foreign_folders import (
     FPS,
     FRONT,
@@ -21,6 +24,8 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, is_held_out
 from worldplay.data.importing import ActionColumns, Column, FrameFit, action_columns
 from worldplay.data.lerobot import LeRobotFolder
+from worldplay.train.chain import Chain
+from worldplay.train.processes import Processes
 
 ACTIONS = "w=forward, a=strafe<-0.5, d=strafe>0.5, look_yaw=turn*2"
 COLUMNS = [Column("forward", "action", 0), Column("strafe", "action", 1), Column("turn", "action", 2)]
@@ -194,3 +199,38 @@ def test_a_data_set_comes_in_the_size_that_is_asked_for(tmp_path):
     for fit, other in (("pad 64x40", "crop"), ("crop 80x48", "pad")):
         with pytest.raises(ValueError, match=f"frames are 64x48 pixels.*use {other} or resize"):
             LeRobotFolder.open(tmp_path / "set", actions=ACTIONS, fit=fit)
+
+
+# On the command line of training ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags, said", [
+    (["--data", "{set}"], "--actions .*0 'forward' (0 to 1)"),
+    (["--data", "{set}", "--actions", ACTIONS], "--env set takes it"),
+    (["--data", "{set}", "--actions", ACTIONS, "--env", "set", "--fit", "crop 60x40"],
+     'frames are 60x40 pixels (width x height), this recipe wants multiples of 16 and 24; --fit "pad 64x48"'),
+    (["--data", "{set}", "--actions", "w=0", "--camera", "top"], f"name one of them with --camera: {FRONT}"),
+    (["--actions", ACTIONS], "--actions: only with --data DIR"),
+])
+def test_what_is_missing_is_said_before_training_begins(tmp_path, capsys, flags, said):
+    write_v2(tmp_path / "set")
+    flags = [flag.format(set=tmp_path / "set") for flag in flags]
+    out = tmp_path / "run"
+    assert train_world.main(["tiny-maze", "--steps", "1", "--device", "cpu", "--out", str(out), *flags]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train_world: ")]
+    assert all(part in line for part in said.split(" .*")) and not out.exists()
+
+
+def test_a_run_keeps_how_its_data_was_read_and_learns_from_it(tmp_path):
+    write_v2(tmp_path / "set", cameras=(FRONT, WRIST))
+    reading = {"camera": WRIST, "actions": ACTIONS, "fit": "crop 48x48"}
+
+    def chain(**changes):
+        return Chain(replace(train_world.tiny_maze(), env=""), tmp_path / "run", processes=Processes(torch.device("cpu")),
+                     dtype=torch.float32, budget=60.0, data=tmp_path / "set", reading=reading | changes)
+    opened = chain()
+    opened.open_data()
+    assert opened.cache.env == "set" and opened.cache.frame_size == (48, 48) and opened.cache.is_lossy
+    assert {name: opened.log[name] for name in reading} == reading
+    with pytest.raises(ValueError, match="was started with fit crop 48x48, now it is pad 64x48"):
+        chain(fit="pad 64x48")

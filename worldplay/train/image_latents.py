@@ -50,7 +50,12 @@ class ImageLatents:
         if recipe.env and data.source.name != recipe.env:
             raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for {recipe.env!r}; "
                              f"--env {data.source.name} takes it")
+        self._check_frame_size(data.source.frame_size, where)
         if not data.is_lossy:
+            return
+        if self.world is None and not data.is_own:
+            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, so a world of it "
+                        "is for you to play and not to ship", where)
             return
         if self.world is None:
             raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go on "
@@ -58,6 +63,15 @@ class ImageLatents:
         if recipe.decoder_loop.share:
             log.warning("%s holds lossy clips: the codec's decoder learns their colours and their flaws, for you to play "
                         "and not to ship; a decoder share of 0 keeps the world's codec", where)
+
+    def _check_frame_size(self, frame_size, where):
+        """A latent is `stride` pixels high and wide, a token a patch of latents: frames hold whole tokens."""
+        steps = [ImageCodec.stride * patch for patch in self.recipe.transformer.patch_size[1:]]
+        if any(length % step for length, step in zip(frame_size, steps)):
+            height, width = (-(-length // step) * step for length, step in zip(frame_size, steps))
+            raise ValueError(f"--data {where}: frames are {frame_size[1]}x{frame_size[0]} pixels (width x height), this recipe "
+                             f"wants multiples of {steps[1]} and {steps[0]}; --fit \"pad {width}x{height}\" adds a black "
+                             "border, crop and resize do what they say")
 
     # What the stages take
 
