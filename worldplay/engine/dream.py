@@ -12,6 +12,7 @@ from worldplay.engine.cache import new_cache
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.errors import RESTORE, WorldError
+from worldplay.files import visible
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.worlds.scene import Scene, load_scene
@@ -44,7 +45,7 @@ class DreamWorld:
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._decoder = self.codec
         self.folder = folder
-        self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+        self.scenes = tuple(path.stem for path in visible(folder / "scenes", "*.safetensors")) if folder else ()
         if config.transformer.text_dim:
             self.scenes += (TEXT,)
         self.scenes = self.scenes or ("random",)
@@ -378,7 +379,7 @@ class DreamWorld:
             return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
                          actions=[Action()], poses=None, origin={})
         scenes, name = self.folder / "scenes", name or self.scenes[0]
-        if TEXT not in self.scenes and not any(scenes.glob("*.safetensors")):
+        if TEXT not in self.scenes and not visible(scenes, "*.safetensors"):
             raise WorldError("bad_scene", f"{self.name} has no scenes: {scenes} is missing or empty; "
                              f"{RESTORE}, or begin from a picture with --image")
         if name not in self.scenes:
