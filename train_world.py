@@ -93,6 +93,15 @@ def wan_chunk():
                    context=replace(recipe.context, window=20, frames_per_chunk=4))
 
 
+def own_data():
+    """A world of your own data set, from nothing: give --data DIR; --name NAME is the world's."""
+    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of view, so that is
+    # left to the network until --columns-per-degree says it
+    recipe = doom_maze()
+    return replace(recipe, name="own-data", env="", columns_per_degree=0.0,
+                   transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
+
+
 def tiny_maze():
     """The maze at toy size, in minutes: shows that the whole chain runs here; it plays badly."""
     recipe = doom_maze()
@@ -131,7 +140,7 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune,
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune,
            "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 

@@ -138,11 +138,7 @@ class Chain:
 
     def open_data(self):
         """Open the frame cache, which is collected or read from the data set first."""
-        self.cache = cache = self.log.timed("collect", self._collect)
-        for split in ("train", "held_out"):
-            if not len(cache.split(split)):
-                raise ValueError(f"{self.place('data')}: no {split} episode among {len(cache.episodes)}; every twentieth "
-                                 "seed is held out, so 20 episodes are needed: more frames, or shorter episodes")
+        self.cache = self.log.timed("collect", self._collect)
 
     def make_windows(self):
         """Whether the windows of latents are there, or the call's time ended before."""
@@ -169,7 +165,11 @@ class Chain:
 
     def _check_data(self):
         """Refuse what cannot be learnt before anything is written."""
-        if self.data_from is not None and not (self.place("data") / "index.json").exists():
+        if (self.place("data") / "index.json").exists():
+            return
+        if self.data_from is None:
+            self.latents.check_collection(self.seed)
+        else:
             self.latents.check_data(lerobot.LeRobotFolder.open(self.data_from), self.data_from)
 
     def _data(self, kind):
@@ -274,7 +274,7 @@ class Chain:
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, num_frames=self.recipe.context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self.recipe.context_walk)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 
