@@ -12,8 +12,9 @@ from tyro.conf import Positional, arg
 
 from worldplay import __version__
 from worldplay.cli.options import PassPath, Steps
+from worldplay.cli.process import run_process
 from worldplay.errors import WorldError
-from worldplay.log import leave, run_command
+from worldplay.log import run_command
 
 log = logging.getLogger(__name__)
 
@@ -366,7 +367,7 @@ def _text(value):
 
 def command():
     """What `worldplay` on the command line runs."""
-    leave(main())
+    run_process(main)
 
 
 if __name__ == "__main__":
