@@ -67,6 +67,8 @@ class PlayConfig:
     """With --headless: actions, as in "w*30, w+look(4,0)*20, idle*10"; counts in steps, degrees a step."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """With --headless: the clip to write, NAME.mp4; its actions go beside it as NAME.json."""
+    overwrite: bool = False
+    """With --headless: replace a clip that is there already."""
     json: bool = False
     """With --headless: print the figures as one JSON object on stdout."""
     version: bool = False
@@ -109,7 +111,7 @@ class PlayConfig:
                 raise ValueError(f"--headless needs --{missing[0]}")
             parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
-            idle = [flag for flag in ("script", "out", "json") if getattr(self, flag)]
+            idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
             if idle:
                 raise ValueError(f"--{idle[0]} has an effect only with --headless")
 
@@ -237,7 +239,7 @@ def _play_window(config, open_world, progress):
 
 
 def _play_script(config, open_world):
-    target = target_of(config.out)
+    target = target_of(config.out, overwrite=config.overwrite)
     writable_folder(config.out.parent, "clips")
     log_recovered(config.out.parent)
     world = open_world()
@@ -247,7 +249,7 @@ def _play_script(config, open_world):
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
     recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
-    recorder.start(target)
+    recorder.start(target, overwrite=config.overwrite)
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()
     ready = [began]
