@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from worldplay import runtime
+from worldplay.cli.process import run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
-from worldplay.log import leave, run_command
+from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
@@ -274,4 +275,4 @@ def main(args=None):
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_process(main)

@@ -262,6 +262,11 @@ def test_a_world_without_scenes_says_so_and_plays_from_a_picture(folder):
     assert len(list(world.step(Action()))) == 1
 
 
+def test_what_other_programs_leave_among_the_scenes_is_no_scene(folder):
+    (folder / "scenes" / "._a-first.safetensors").write_bytes(b"Mac OS X")
+    assert load_world(folder, device="cpu").scenes == ("a-first", "b-second")
+
+
 def test_wrong_arguments_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--steps 3"):
         load_world(folder, device="cpu", steps=3)
