@@ -11,8 +11,9 @@ from typing import Annotated
 import tyro
 
 from worldplay import runtime
+from worldplay.cli.process import run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
-from worldplay.log import leave, run_command
+from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
@@ -93,6 +94,15 @@ def wan_chunk():
                    context=replace(recipe.context, window=20, frames_per_chunk=4))
 
 
+def own_data():
+    """A world of your own data set, from nothing: give --data DIR; --name NAME is the world's."""
+    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of view, so that is
+    # left to the network until --columns-per-degree says it
+    recipe = doom_maze()
+    return replace(recipe, name="own-data", env="", columns_per_degree=0.0,
+                   transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
+
+
 def tiny_maze():
     """The maze at toy size, in minutes: shows that the whole chain runs here; it plays badly."""
     recipe = doom_maze()
@@ -131,7 +141,7 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune,
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune,
            "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
@@ -277,4 +287,4 @@ def main(args=None):
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_process(main)

@@ -222,7 +222,7 @@ def test_what_is_missing_is_said_before_training_begins(tmp_path, capsys, flags,
 
 
 def test_a_run_keeps_how_its_data_was_read_and_learns_from_it(tmp_path):
-    write_v2(tmp_path / "set", cameras=(FRONT, WRIST))
+    write_v2(tmp_path / "set", cameras=(FRONT, WRIST), lengths=(24, 30, 22))
     reading = {"camera": WRIST, "actions": ACTIONS, "fit": "crop 48x48"}
 
     def chain(**changes):
