@@ -232,5 +232,6 @@ def test_a_run_keeps_how_its_data_was_read_and_learns_from_it(tmp_path):
     opened.open_data()
     assert opened.cache.env == "set" and opened.cache.frame_size == (48, 48) and opened.cache.is_lossy
     assert {name: opened.log[name] for name in reading} == reading
+    opened.close()
     with pytest.raises(ValueError, match="was started with fit crop 48x48, now it is pad 64x48"):
         chain(fit="pad 64x48")
