@@ -14,7 +14,7 @@ from worldplay.engine.controls import controls_of
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
-from worldplay.worlds.scene import Scene, load_scene
+from worldplay.worlds.scene import Scene, load_scene, scene_names
 from worldplay.worlds.weights import world_hash
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class DreamWorld:
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._decoder = self.codec
         self.folder = folder
-        self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+        self.scenes = scene_names(folder / "scenes") if folder else ()
         if config.transformer.text_dim:
             self.scenes += (TEXT,)
         self.scenes = self.scenes or ("random",)
@@ -383,7 +383,7 @@ class DreamWorld:
             return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
                          actions=[Action()], poses=None, origin={})
         scenes, name = self.folder / "scenes", name or self.scenes[0]
-        if TEXT not in self.scenes and not any(scenes.glob("*.safetensors")):
+        if TEXT not in self.scenes and not scene_names(scenes):
             raise WorldError("bad_scene", f"{self.name} has no scenes: {scenes} is missing or empty; "
                              f"{RESTORE}, or begin from a picture with --image")
         if name not in self.scenes:
