@@ -43,7 +43,9 @@ def test_a_clip_that_cannot_be_compared_is_said_before_it_is_played(tmp_path, mo
 
 
 def _record(path, num_frames, stop=None):
-    """Write a clip of a TurningWorld that turns by one pixel a frame; with `stop` it stands still from there on."""
+    """Write a clip of a TurningWorld that turns by one pixel a frame; with `stop` it stands still from there
+    on.
+    """
     world = TurningWorld()
     turn, still = Action(look=(1.0, 0.0)), Action()
     header = describe(world, scene="start") | {"seed": 0}

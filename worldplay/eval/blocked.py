@@ -16,18 +16,22 @@ _STILL = 0.25  # of the median change of the picture while the real player walks
 
 
 def motion(frames):
-    """float32 [s n - 1]: mean change of the luma between neighbouring frames, levels; of uint8 [s n H W 3]."""
+    """float32 [s n - 1]: mean change of the luma between neighbouring frames, levels; of uint8 [s n H W
+    3].
+    """
     return np.stack([np.abs(np.diff(luma(stream), axis=0)).mean((1, 2)) for stream in frames])
 
 
 def blocked(material, player):
-    """{blocked: {dream, real, codec, n, walking, walking_real, walking_n, still_below}}, shares of frames, 0 to 1.
+    """{blocked: {dream, real, codec, n, walking, walking_real, walking_n, still_below}}, shares of frames, 0
+    to 1.
 
-    In the real game one key is held until a wall stops the player; from real frames that end shortly before, the world
-    is played with the same key. `dream`, `real` and `codec` are the shares of frames that stand still where the real
-    player does: in free play, in the real game, and in the real frames through the codec. `walking` is the share of
-    frames that stand still where the real player still walks, which a world that shows one picture would have high.
-    A frame stands still if its luma changes by less than still_below levels in the mean.
+    In the real game one key is held until a wall stops the player; from real frames that end shortly before,
+    the world is played with the same key. `dream`, `real` and `codec` are the shares of frames that stand
+    still where the real player does: in free play, in the real game, and in the real frames through the
+    codec. `walking` is the share of frames that stand still where the real player still walks, which a world
+    that shows one picture would have high. A frame stands still if its luma changes by less than still_below
+    levels in the mean.
     """
     keys = _keys(material.source.action_space)
     if not keys or not material.num_trials:
@@ -61,7 +65,9 @@ def _keys(space):
 
 
 def _runs_against_walls(material, keys, context):
-    """Streams whose player walks for _BEFORE frames after the context and then stands against a wall; None for none."""
+    """Streams whose player walks for _BEFORE frames after the context and then stands against a wall; None
+    for none.
+    """
     source, scripts = material.source, []
     for number, seed in enumerate(source.seeds(_TRIES * material.num_trials)):
         vectors = np.zeros((context + _HELD, source.action_space.num_channels), np.float32)

@@ -48,9 +48,9 @@ def drift_score(figures):
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
-    Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its real
-    frames on. The reference is the mean over all real streams of the player. `real` holds the same figures for the
-    real frames of the walks: what the choice of places alone makes of them.
+    Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its
+    real frames on. The reference is the mean over all real streams of the player. `real` holds the same
+    figures for the real frames of the walks: what the choice of places alone makes of them.
     """
     streams = material.streams[player]
     reference = [statistics(frame) for stream in streams.frames for frame in stream]
@@ -70,7 +70,9 @@ def drift(material, player):
 
 
 def _walks(material, context):
-    """([statistics of the world's frames, a row each], [of the real ones]): a list of arrays [n ...], one a walk."""
+    """([statistics of the world's frames, a row each], [of the real ones]): a list of arrays [n ...], one a
+    walk.
+    """
     source, starts, real = material.source, [], []
     for number, length in enumerate(material.walks):
         walk = source.walk(number, length, context)

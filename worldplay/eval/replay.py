@@ -24,8 +24,10 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
-    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an OSError
-    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
+    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an
+            OSError
+    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the
+            small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -59,8 +61,8 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 def open_for(clip, name, device):
     """The World a clip was played in, with its steps and seed.
 
-        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what set_prompt
-        raises for a text that the clip was played under.
+        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what
+        set_prompt raises for a text that the clip was played under.
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
@@ -102,7 +104,8 @@ def replayed(clip, world, paths):
     paths  gets {step: path} as Clip.paths, of the steps made so far
     """
     make = _rollout if clip.sidecar.get("is_rollout") else _steps
-    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not played
+    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not
+    # played
     frames = chain.from_iterable(make(clip, world, _path_follower(clip, world, paths)))
     yield from islice(frames, *clip.sidecar["recorded"])
 
@@ -140,7 +143,8 @@ def _warn_of_codec(clip, world):
 
 
 def _path_follower(clip, world, paths):
-    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it
+    can.
 
     paths  gets, by step, how they run
     """
@@ -168,7 +172,9 @@ def compare(recorded, replayed):
 
 
 def _write(clip, world, target, overwrite):
-    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is kept."""
+    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is
+    kept.
+    """
     sidecar, paths = clip.sidecar, {}
     frames = replayed(clip, world, paths)
     first_frame, first = next(frames), sidecar["frames"][0]["step"]

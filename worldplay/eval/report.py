@@ -77,7 +77,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     """Evaluate a world on real play that no trainer sees, and write the report.
 
     name     of the world, as load_world takes it
-    against  environment, or folder of a data set (`open_source`); None is the environment the world was trained on
+    against  environment, or folder of a data set (`open_source`); None is the environment the world was
+             trained on
     quick    QUICK instead of FULL
     out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
     compare  another world, measured on the same streams
@@ -116,7 +117,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
 
 
 def prepare(worlds, source, plan, *, is_own):
-    """A Material for each world; they share the real streams of the source, each with its own encoding of the actions.
+    """A Material for each world; they share the real streams of the source, each with its own encoding of the
+    actions.
 
     is_own  whether the source is the environment that the first world was trained on
 
@@ -136,7 +138,9 @@ def prepare(worlds, source, plan, *, is_own):
 
 
 def planned_work(material):
-    """What `evaluate` costs in the unit of Material.work; less where fewer trials are found than asked for."""
+    """What `evaluate` costs in the unit of Material.work; less where fewer trials are found than asked
+    for.
+    """
     first, *_ = material.streams.values()
     context, total = first.context, 0
     for streams in material.streams.values():
@@ -155,7 +159,8 @@ def planned_work(material):
 
 
 def evaluate(material):
-    """All figures of one world, a dict: those of the source's first player at the top, of the others under their names.
+    """All figures of one world, a dict: those of the source's first player at the top, of the others under
+    their names.
 
     A mean over nothing is None.
     """

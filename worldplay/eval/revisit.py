@@ -15,14 +15,17 @@ _NEAR, _AWAY, _SAME_HEADING = 16.0, 64.0, 5.0  # back within map units, after at
 
 
 def revisit(material, player):
-    """{revisit: {psnr, above_18db, n, codec_psnr, elsewhere_psnr, turn, walk}}; turn and walk hold the first three.
+    """{revisit: {psnr, above_18db, n, codec_psnr, elsewhere_psnr, turn, walk}}; turn and walk hold the first
+    three.
 
-    The player stands, turns once around or walks forward and backward again, and stands there again: in free play and
-    in the real game, with the same actions. Compared are the last frames of both, at the real game's pose.
+    The player stands, turns once around or walks forward and backward again, and stands there again: in free
+    play and in the real game, with the same actions. Compared are the last frames of both, at the real game's
+    pose.
 
     psnr            dB, mean over n streams; above_18db: the share of streams, 0 to 1, above KNOWN
     codec_psnr      the real frames through the codec, the ceiling
-    elsewhere_psnr  the real frames of other streams, the floor: places that have nothing to do with each other
+    elsewhere_psnr  the real frames of other streams, the floor: places that have nothing to do with each
+                    other
     """
     scores, ceilings, floors = {}, [], []
     for kind, streams in _returns(material, material.streams[player].context).items():

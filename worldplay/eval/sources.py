@@ -25,7 +25,8 @@ class Walk:
 
     frames   uint8 [c H W 3], the context that the world starts from
     actions  float32 [c + n a], encoded by the source's action space
-    real     yields the n frames after the context, uint8 [H W 3]; read it to its end before the next walk is begun
+    real     yields the n frames after the context, uint8 [H W 3]; read it to its end before the next walk is
+             begun
     """
     frames: np.ndarray
     actions: np.ndarray
@@ -33,7 +34,8 @@ class Walk:
 
 
 class Game:
-    """A real game as a source: scripted players give streams, and any script can be played from a held-out start.
+    """A real game as a source: scripted players give streams, and any script can be played from a held-out
+    start.
 
     players  names of the players in worldplay.envs.players that give streams
     is_game  True: poses are true, and the game can be led where a figure needs it
@@ -41,7 +43,9 @@ class Game:
     players, is_game = ("explorer", "tester"), True
 
     def __init__(self, env, skip=0):
-        """env: its name (worldplay.envs.open_env); skip: held-out seeds left to others, see `held_out_seeds`."""
+        """env: its name (worldplay.envs.open_env); skip: held-out seeds left to others, see
+        `held_out_seeds`.
+        """
         self._world, self._skip = open_env(env), skip
         self.name, self.action_space = env, self._world.action_space
         self.frame_size, self.fps = tuple(self._world.frame_size), self._world.fps
@@ -57,7 +61,9 @@ class Game:
         return held_out_seeds(num, self._skip)
 
     def play(self, scripts):
-        """Rollouts of scripts, in parallel processes: each a seed and encoded actions float32 [n a] after the start."""
+        """Rollouts of scripts, in parallel processes: each a seed and encoded actions float32 [n a] after the
+        start.
+        """
         return list(in_processes(_play, [(self.name, *script) for script in scripts], num_processors()))
 
     def walk(self, number, length, context):
@@ -81,7 +87,8 @@ class Game:
 
 
 class Recording:
-    """The held-out episodes of a data set as a source (`is_held_out` of their seeds), for worlds without a game.
+    """The held-out episodes of a data set as a source (`is_held_out` of their seeds), for worlds without a
+    game.
 
     players   one, "recorded"
     is_game   False: only what was recorded can be compared

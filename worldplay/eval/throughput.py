@@ -31,7 +31,8 @@ from worldplay.eval.latency import (
 log = logging.getLogger(__name__)
 
 FRAMES = 120  # timed of each configuration
-# Assumed, not measured: the makers' figures, dense bfloat16 and memory. Attention is taken to reach the same rate.
+# Assumed, not measured: the makers' figures, dense bfloat16 and memory. Attention is taken to reach the same
+# rate.
 DATA_SHEETS = {"A800 80 GB": {"matmul_tflops": 312.0, "attention_tflops": 312.0, "memory_gbs": 2039.0},
                "H100 SXM": {"matmul_tflops": 989.0, "attention_tflops": 989.0, "memory_gbs": 3350.0},
                "H200 SXM": {"matmul_tflops": 989.0, "attention_tflops": 989.0, "memory_gbs": 4800.0}}
@@ -47,7 +48,8 @@ def paths(path, device):
 
 
 def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto", track=lambda iterable, **_: iterable):
-    """Figures of WorldConfigs that differ in chunk, window and steps alone, played with one set of random weights.
+    """Figures of WorldConfigs that differ in chunk, window and steps alone, played with one set of random
+    weights.
 
     name     what they are reported as
     frames   timed of each configuration, once its window is full
@@ -77,17 +79,20 @@ def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto", tr
 
 
 def scaled_down(config):
-    """The same chunk, window and steps at a size that a processor plays: its speed says nothing of the full one's."""
+    """The same chunk, window and steps at a size that a processor plays: its speed says nothing of the full
+    one's.
+    """
     sizes = replace(config.transformer, dim=256, ffn_dim=1536, num_heads=2, num_layers=6)
     return replace(config, transformer=sizes, frame_size=(96, 160))
 
 
 def full_size(configs, rates=None):
-    """What is counted of configurations at their own size, in bfloat16, and the frames a second that it allows.
+    """What is counted of configurations at their own size, in bfloat16, and the frames a second that it
+    allows.
 
     rates    `ceilings` of this machine; None leaves bound_fps to the data sheets
-    Returns  {"assumed_rates", "configs": [{...}]}; tflop_per_frame by part, gigabytes (10^9) that a pass reads,
-             memory in MiB by part, bound_fps by machine
+    Returns  {"assumed_rates", "configs": [{...}]}; tflop_per_frame by part, gigabytes (10^9) that a pass
+             reads, memory in MiB by part, bound_fps by machine
     """
     machines = dict(DATA_SHEETS)
     if rates is not None:
@@ -157,7 +162,9 @@ def _figures(world, cost, rates, frames):
 
 
 def _passes(world, cost, rates, num_chunks):
-    """{passes_per_frame, pass_ms, pass_split_ms, decode_ms, gflops, ceiling_gflops}; context passes count too."""
+    """{passes_per_frame, pass_ms, pass_split_ms, decode_ms, gflops, ceiling_gflops}; context passes count
+    too.
+    """
     times, steps = {}, world.info["steps"]
     with timed(world.transformer, PASSES, world.device, times, "pass"), \
             timed(world.codec, ("decode_next",), world.device, times, "decode"):
