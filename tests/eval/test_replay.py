@@ -126,7 +126,8 @@ def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
     figures = replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
     assert figures["is_equal"] and figures["frames"] == 10 and figures["psnr"]["min"] == fidelity.PSNR_CAP
     assert (tmp_path / "again.mp4").is_file() and (tmp_path / "again.json").is_file()
-    with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave it out"):
+    with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave "
+                                         "it out"):
         replay.run_replay(tmp_path / "true", vae=True)
 
     other = [*actions[:8], Action(frozenset({"w"}), (-3.0, 0.0)), *actions[9:]]

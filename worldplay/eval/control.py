@@ -34,9 +34,7 @@ def shift(before, after):
 
 
 def shifted(frames, pixels):
-    """uint8 [n H W 3]: frames moved to the right by int64 [n] pixels; the column at the edge fills what comes
-    in.
-    """
+    """uint8 [n H W 3]: frames moved to the right by int64 [n] pixels; the edge fills what comes in."""
     columns = np.arange(frames.shape[2]) - np.asarray(pixels)[:, None]
     return np.take_along_axis(frames, columns.clip(0, frames.shape[2] - 1)[:, None, :, None], axis=2)
 

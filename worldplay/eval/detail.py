@@ -1,4 +1,4 @@
-"""Sharpness by scale: how much detail pictures have at each size, without a pattern that is fixed to the screen."""
+"""Sharpness by scale: the detail of pictures at each size, without patterns that are fixed to the screen."""
 import math
 
 import numpy as np

@@ -130,7 +130,8 @@ def ceilings(device, dtype):
     return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": matmul_tflops(device, dtype),
             "attention_tflops": max(rate for rate in large.values() if isinstance(rate, float)),
             "attention_tflops_at": {f"{chunk * latent} x {window * latent}": attention_tflops(
-                device, dtype, heads, chunk * latent, window * latent) for chunk in (1, 4) for window in (7, 9, 21)}}
+                device, dtype, heads, chunk * latent, window * latent)
+                for chunk in (1, 4) for window in (7, 9, 21)}}
 
 
 def attention_tflops(device, dtype, num_heads, num_queries, num_keys, head_dim=128):

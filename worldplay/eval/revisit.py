@@ -1,4 +1,4 @@
-"""Whether a place is still there when the player comes back: full turns and ways there and back, at the true pose."""
+"""Whether a place is still there when the player comes back: after full turns, and walks there and back."""
 import math
 
 import numpy as np
@@ -79,7 +79,8 @@ def _returns(material, context):
         still = [np.zeros((length, middle.shape[1]), np.float32) for length in (context - 1, _STANDING)]
         vectors = np.concatenate([still[0], middle, still[1]])
         rollouts = source.play([(seed, vectors) for seed in source.seeds(_TRIES * material.num_trials)])
-        found = [rollout for rollout in rollouts if _comes_back(rollout.poses.astype(np.float64), context, kind)]
+        found = [rollout for rollout in rollouts if _comes_back(rollout.poses.astype(np.float64), context,
+                                                                kind)]
         if found:
             chosen[kind] = stack(found[:material.num_trials], context)
     return chosen

@@ -1,4 +1,4 @@
-"""Where held-out play comes from: a real game that can be led anywhere, or the held-out episodes of a data set."""
+"""Where held-out play comes from: a real game that can be led anywhere, or episodes of a data set."""
 import logging
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
@@ -105,8 +105,8 @@ class Recording:
         self.action_space, self.frame_size, self.fps = data.action_space, tuple(data.frame_size), data.fps
         self._episodes = list(islice(episodes, _MOST_EPISODES))
         if not self._episodes:
-            raise ValueError(f"{folder}: no episode is held out (every {HELD_OUT_EVERY}th seed is), so there is nothing "
-                             "to measure on that no training saw; record more episodes")
+            raise ValueError(f"{folder}: no episode is held out (every {HELD_OUT_EVERY}th seed is), so there "
+                             "is nothing to measure on that no training saw; record more episodes")
 
     def streams(self, player, num, *, context, horizon):
         """At most `num` Streams of `context` + `horizon` frames, from as many episodes as there are.
@@ -117,14 +117,17 @@ class Recording:
         """
         longest = max(len(episode.frames) for episode in self._episodes)
         if longest <= context:
-            raise ValueError(f"{self.name}: the longest held-out episode has {longest} frames, and a world is given "
-                             f"{context} before the first one it predicts; record longer episodes")
+            raise ValueError(f"{self.name}: the longest held-out episode has {longest} frames, and a world "
+                             f"is given {context} before the first one it predicts; record longer episodes")
         length = min(context + horizon, longest)
-        pieces = [[_cut(episode, start, length) for start in range(0, len(episode.frames) - length + 1, length)]
+        pieces = [[_cut(episode, start, length)
+                   for start in range(0, len(episode.frames) - length + 1, length)]
                   for episode in self._episodes]
-        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces for piece in each[row:row + 1]]
+        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces
+                   for piece in each[row:row + 1]]
         if len(in_turn) < num or length < context + horizon:
-            log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)), length - context)
+            log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)),
+                     length - context)
         return stack(in_turn[:num], context)
 
     def walk(self, number, length, context):

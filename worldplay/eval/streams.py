@@ -100,8 +100,8 @@ class Material:
         for first in range(0, len(actions), _BATCH):
             part = slice(first, first + _BATCH)
             size, done = len(actions[part]), 0
-            made = self.world.follow(frames[part], actions[part], [other[part] for other in others], start=start,
-                                     is_free=is_free)
+            made = self.world.follow(frames[part], actions[part], [other[part] for other in others],
+                                     start=start, is_free=is_free)
             for i, shown in enumerate(made, start):
                 yield part, i, shown
                 work = self.work(size, i + 1, start, 1 + len(others), is_free)
@@ -140,9 +140,11 @@ def held_out_seeds(num, skip=0):
 def stack(rollouts, context):
     """Streams made of rollouts of equal length."""
     rollouts = list(rollouts)
-    frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts]) for name in ("frames", "actions"))
+    frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts])
+                       for name in ("frames", "actions"))
     has_poses = all(rollout.poses is not None for rollout in rollouts)
-    return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None, context)
+    return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None,
+                   context)
 
 
 def encode_for(vectors, space: ActionSpace, other: ActionSpace):
