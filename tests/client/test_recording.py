@@ -102,3 +102,16 @@ def test_a_folder_of_the_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Session(FakeWorld(fps=50.0), [(4, key(pygame.K_F9)), (4, QUIT)], settings=Settings(record_folder="~/clips")).run()
     assert list((tmp_path / "clips").glob("*.mp4")) and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), MemoryError(), OSError(28, "No space left on device")])
+def test_a_clip_that_could_not_be_written_is_not_said_to_be_saved(tmp_path, monkeypatch, caplog, error):
+    def fail(writer):
+        raise error
+    monkeypatch.setattr("worldplay.data.clip_writer.ClipWriter._encode", fail)
+    world = FakeWorld(fps=50.0)
+    session = Session(world, [(lambda: "recording fake_" in session.notice,), (4, QUIT)], record_in=tmp_path)
+    session.run()
+    assert not session.loop._recording.is_recording
+    assert [record.levelname for record in caplog.records if "recording fake_" in record.message] == ["WARNING"]
+    assert not [record for record in caplog.records if record.message.startswith("saved")]
