@@ -21,10 +21,10 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Knows all actions and texts since the last reset: a clip begun at any frame can be replayed from the start.
+    """Keeps all actions and texts since the last reset, so that a clip begun at any frame can be replayed.
 
-    Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
-    reset ends the clip and, while recording, begins the next one.
+    A branch is what is played from one reset to the next. Frame numbers count its frames: 0 is the last
+    frame of the context shown at the start. A reset ends the clip and, while recording, begins the next one.
     """
 
     def __init__(self, world):
@@ -49,8 +49,8 @@ class Recorder:
 
         ahead  the actions of a `rollout`, which the world knows from now on; None: they come step by step
 
-        The last ones that a clip shows may be in a chunk with later ones, which then had a part in its frames: a clip
-        of a rollout holds all of them, wherever it ends.
+        A chunk is denoised together, so later actions of it take part in the frames before them: a clip of a
+        rollout holds all actions, wherever it ends.
         """
         goes_on, self._goes_on = self.is_recording or self._goes_on, False
         self.stop()
