@@ -6,7 +6,7 @@ from worldplay.client.action_log import ActionLog
 
 
 def test_actions_come_out_as_they_went_in():
-    actions = [Action(), Action({"w", "a"}, (0.1 + 0.2, -1e-9)), Action({"a", "w"}), Action({"mouse_left"}, (3.0, 0.0))]
+    actions = [Action(), Action({"w", "a"}, (0.1 + 0.2, -1e-9)), Action({"a", "w"}), Action({"space"})]
     log = ActionLog()
     for action in actions:
         log.append(action)

@@ -43,8 +43,7 @@ class Worlds:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
-    """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a
-    break."""
+    """Load a published world from the Hugging Face hub; `worlds` lists them. The same command resumes."""
     world: Annotated[Positional[str], arg(metavar="NAME")]
     """Its name, or that of a part alone that worlds share, such as wan-vae."""
     vae: bool = False
@@ -69,8 +68,7 @@ class Fetch:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the transformer of a Wan-size world as one .pt file with the published names: generator_ema,
-    model.NAME."""
+    """Write a Wan-size world's transformer as a .pt file with the published names: generator_ema, model.NAME."""
     world: Annotated[Positional[str], arg(metavar="WORLD")]
     """Its name, or the folder of a training run."""
     out: Annotated[Path, arg(metavar="FILE")]
