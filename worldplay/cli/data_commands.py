@@ -50,8 +50,9 @@ class Verify:
 
     def run(self):
         from worldplay.data import lerobot
+        from worldplay.data.lerobot_layout import Layout
         from worldplay.log import track
-        num_frames = lerobot.LeRobotFolder.open(self.folder).num_frames
+        num_frames = Layout.open(self.folder).num_frames
         with track(desc="verify", total=num_frames, unit="frame") as bar:
             opened = lerobot.verify(self.folder, progress=bar.update)
         if self.json:

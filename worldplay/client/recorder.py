@@ -6,7 +6,7 @@ from glob import escape
 from itertools import chain, islice
 
 from worldplay.action import Action
-from worldplay.client.action_log import ActionLog
+from worldplay.data.action_log import ActionLog
 from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.files import writable_folder
 
@@ -60,8 +60,8 @@ class Recorder:
             self._header = describe(self.world, start=frames)
         self._header["is_rollout"] = ahead is not None
         self._ahead = tuple(ahead or ())
-        self._actions, self._prompts, self._number, self._shown = ActionLog(), {}, 0, (frames[-1], 0, {})
-        self._actions.append(Action())
+        self._actions, self._prompts, self._number = ActionLog([Action()]), {}, 0
+        self._shown = (frames[-1], 0, {})
         self._paths = {0: self.world.info.get("path")}
         if goes_on:
             self.start(self._folder / self._new_name())
