@@ -50,11 +50,12 @@ class Chain:
     where     what is going on, for a run that stops with work left
     """
 
-    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None,
-                 seed=0, shared=None):
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, reading=None,
+                 init_from=None, seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
-        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world to go on
+        data: a LeRobot folder to train on instead of collecting; reading: options of LeRobotFolder.open, which run.json
+        keeps. init_from: name or folder of a world to go on
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
         several runs; whoever needs it first makes it there.
@@ -63,7 +64,8 @@ class Chain:
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.stop_at = budget, stop_at
-        self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
+        self.data_from, self.reading, self.seed = data, reading or {}, seed
+        self.init_from = init_from and zoo.find(init_from)
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         kind = ImageLatents if isinstance(recipe, ImageRecipe) else VideoLatents
@@ -77,7 +79,7 @@ class Chain:
         self._take_folder()
         if self.compiled:
             runtime.keep_compiled_code(zoo.user_cache() / "training")
-        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
+        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data), **self.reading,
                           init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
@@ -155,7 +157,8 @@ class Chain:
     def _write_cache(self, folder):
         recipe = self.recipe
         if self.data_from is not None:
-            lerobot.decode_to_cache(self.data_from, folder)
+            with track(desc="decode", total=self._opened_data().num_frames, unit="frame") as bar:
+                lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
@@ -170,7 +173,10 @@ class Chain:
         if self.data_from is None:
             self.latents.check_collection(self.seed)
         else:
-            self.latents.check_data(lerobot.LeRobotFolder.open(self.data_from), self.data_from)
+            self.latents.check_data(self._opened_data(), self.data_from)
+
+    def _opened_data(self):
+        return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
         """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was made."""

@@ -56,6 +56,10 @@ class ImageLatents:
         self._check_episodes([(episode["length"], episode["seed"]) for episode in data.episodes], f"--data {where}")
         if not data.is_lossy:
             return
+        if self.world is None and not data.is_own:
+            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, so a world of it "
+                        "is for you to play and not to ship", where)
+            return
         if self.world is None:
             raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go on "
                              "from a world, whose codec stays (--init-from WORLD), or collect")
