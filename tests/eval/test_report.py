@@ -7,6 +7,7 @@ import pytest
 
 from tests.eval.turning import HEIGHT, WIDTH, TurningGame, TurningWorld, material, texture
 from worldplay.action import ActionSpace
+from worldplay.errors import WorldError
 from worldplay.eval import blocked, pictures, report, revisit
 from worldplay.eval.verdict import markdown
 from worldplay.world import check_world
@@ -96,8 +97,9 @@ def test_compared_worlds_share_the_streams_of_the_source(streams, monkeypatch):
         np.testing.assert_allclose(its.actions[..., 2], streams[player].actions[..., 4], atol=1e-6)
 
 
-def test_for_a_world_without_a_game_the_error_names_the_remedy(monkeypatch):
-    config = SimpleNamespace(name="square", env=None, codec="an image codec")
+@pytest.mark.parametrize("env", [None, "square"])
+def test_for_a_world_without_a_game_the_error_names_the_remedy(monkeypatch, env):
+    config = SimpleNamespace(name="square", env=env, codec="an image codec")
     monkeypatch.setattr(report, "read_config", lambda name: (None, config))
-    with pytest.raises(ValueError, match="--against FOLDER"):
+    with pytest.raises(WorldError, match="--against FOLDER"):
         report.run_eval("square")

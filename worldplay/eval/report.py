@@ -12,6 +12,8 @@ from PIL import Image
 
 import worldplay
 from worldplay.engine.loading import read_config
+from worldplay.envs import ENVS
+from worldplay.errors import WorldError
 from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
@@ -93,10 +95,7 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     for config in configs:
         if config.codec is None:
             raise ValueError(f"{config.name} makes several frames of a latent; eval takes others")
-    if against is None and configs[0].env is None:
-        raise ValueError(f"{configs[0].name} was trained on no environment that is here; name a data set "
-                         "to measure it on its held-out episodes: --against FOLDER")
-    source = open_source(against or configs[0].env)
+    source = open_source(against) if against else _own_game(configs[0])
     try:
         worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
         out = writable_folder(out or Path("runs") / f"eval-{worlds[0].name}", "the report")
@@ -184,6 +183,18 @@ def finite(node):
     if isinstance(node, (list, tuple)):
         return [finite(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def _own_game(config):
+    """The environment that a world was trained on, or a WorldError that names the other way to measure it."""
+    try:
+        if config.env is not None:
+            return open_source(config.env)
+    except WorldError as error:
+        if error.kind != "not_found" or config.env in ENVS:  # there, but what it needs is not installed
+            raise
+    raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data set it was "
+                     "trained on, to measure it on its held-out episodes: --against FOLDER")
 
 
 def _check_fits(world, source, is_own):
