@@ -193,8 +193,8 @@ def _own_game(config):
     except WorldError as error:
         if error.kind != "not_found" or config.env in ENVS:  # there, but what it needs is not installed
             raise
-    raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data set it was "
-                     "trained on, to measure it on its held-out episodes: --against FOLDER")
+    raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data "
+                     "set it was trained on, to measure it on its held-out episodes: --against FOLDER")
 
 
 def _check_fits(world, source, is_own):
