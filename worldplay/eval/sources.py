@@ -165,8 +165,8 @@ def _packed(folder):
     from worldplay.data.lerobot import LeRobotFolder
     from worldplay.data.lerobot_layout import Layout
     if not Layout.open(folder).is_own:
-        raise ValueError(f"{folder} was written by another program, which does not say what its actions mean; "
-                         "name the frame cache of a run trained on it, RUN/data")
+        raise ValueError(f"{folder} was written by another program and does not say what its actions "
+                         "mean; name the frame cache of a run trained on it, RUN/data")
     opened = LeRobotFolder.open(folder)
     return opened.source, (rollout for rollout in opened.rollouts() if is_held_out(rollout.seed))
 
