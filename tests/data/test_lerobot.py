@@ -344,15 +344,16 @@ def test_a_missing_extra_is_a_failure_that_says_what_to_run(folder, monkeypatch)
 def test_collect_writes_a_data_set_that_verifies_and_replays(tmp_path, capsys):
     told = run_collect("doom-maze", frames=600, out=tmp_path / "maze", seed=30, workers=1)
     assert told["frames"] == 600 and told["episodes"] == 2 and told["bytes_per_frame"] > 1000
+    assert told["held_out_episodes"] == 1
     output = capsys.readouterr()
     assert not output.out and "600/600" in output.err
     opened = lerobot.verify(tmp_path / "maze")
-    assert [(episode["length"], episode["seed"]) for episode in opened.episodes] == [(512, 30), (88, 31)]
+    assert [(episode["length"], episode["seed"]) for episode in opened.episodes] == [(300, 30), (300, 39)]
     with pytest.raises(ValueError, match="already holds something"):
         run_collect("doom-maze", frames=600, out=tmp_path / "maze", workers=1)
 
 
-@pytest.mark.parametrize("given, said", [({"frames": 0}, "--frames 0"), ({"workers": 0}, "--workers 0"),
+@pytest.mark.parametrize("given, said", [({"frames": 1}, "--frames 1"), ({"workers": 0}, "--workers 0"),
                                          ({"player": "nobody"}, "--player nobody")])
 def test_collect_refuses_bad_usage(tmp_path, given, said):
     with pytest.raises(ValueError, match=said):
