@@ -76,8 +76,8 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     [video] = tmp_path.glob("*.mp4")
     session = Session(ClipWorld(video), [
         (2, key(pygame.K_F9)), (lambda: "a recording already" in session.notice,),
-        (lambda: session.mode is Mode.PAUSED, key(pygame.K_r)), (lambda: session.mode is Mode.PLAYING,),
-        (lambda: session.mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
+        (lambda: session.mode is Mode.PAUSED and "is over; reset to play it again (R resets)" in session.notice,
+         key(pygame.K_r)), (lambda: session.mode is Mode.PLAYING,), (lambda: session.mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
     session.run()
     assert len(session.frames) >= 2 * read_clip(video).num_frames - 1 and not (tmp_path / "b").exists()
 

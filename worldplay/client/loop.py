@@ -134,7 +134,7 @@ class Loop:
             case worker.Ended():
                 self._has_ended = True
                 self._commands.pause()
-                self._screen.notify(reply.message)
+                self._screen.notify_ended(reply.message)
             case worker.RequestFailed():
                 self._stop(reply.error, Mode.FAILED if self._commands.mode is Mode.LOADING else Mode.STOPPED)
 

@@ -134,6 +134,10 @@ class Screen:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
 
+    def notify_ended(self, message):
+        """Say that a recording or an episode is over, and which key resets it."""
+        self.notify(f"{message} ({self._choices_of(reset='resets')})")
+
     def _choices_of(self, **says):
         """"P goes on, ...": what some commands do now, by their keys; those that work in this world."""
         bindings = commands_in(self.world.action_space)
