@@ -9,7 +9,7 @@ import numpy as np
 from worldplay.data.stats import field_stats, frame_stats, merge_stats
 from worldplay.data.tables import libraries, write_table
 from worldplay.data.video import H264Writer
-from worldplay.files import replacing, write_json
+from worldplay.files import replacing, visible, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
@@ -26,7 +26,7 @@ PACKED_SHARE = 0.6
 
 def check_new(out):
     """Raise ValueError unless the data set `out` can be begun there: a folder that is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or visible(out, "*")):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
