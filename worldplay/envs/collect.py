@@ -35,7 +35,8 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
 
 
 def play_actions(world, vectors, *, seed):
-    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its pose."""
+    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its
+    pose."""
     actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
     frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
     poses = np.empty((len(actions), 4), np.float32)
@@ -48,9 +49,11 @@ def play_actions(world, vectors, *, seed):
 
 
 def plan_episodes(num_frames, longest, seed):
-    """[(frames, seed)] of the episodes of a collection: at least two, as equal as can be, none above `longest` frames.
+    """[(frames, seed)] of the episodes of a collection: at least two, as equal as can be, none above
+    `longest` frames.
 
-    The seeds count up from `seed`. Where none of them is held out, that of the last episode is the next one that is.
+    The seeds count up from `seed`. Where none of them is held out, that of the last episode is the next one
+    that is.
     """
     num = max(2, -(-num_frames // longest))
     seeds = list(range(seed, seed + num))
@@ -67,7 +70,8 @@ def collect_rollouts(env, *, num_frames, seed, workers, player="explorer", rollo
     workers         processes that play, each with its own engine
     rollout_frames  frames of each rollout at most
     """
-    tasks = [(env, length, number, player) for length, number in plan_episodes(num_frames, rollout_frames, seed)]
+    tasks = [(env, length, number, player) for length, number in plan_episodes(num_frames, rollout_frames,
+                                                                               seed)]
     yield from in_processes(_play, tasks, workers)
 
 
@@ -107,14 +111,16 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
     seed     of the first episode; see plan_episodes
     workers  processes; None is one for every processor
-    Returns  dict: env, player, seed, out, episodes, held_out_episodes, frames, workers, seconds, frames_per_second, mib,
-             bytes_per_frame
+    Returns  dict: env, player, seed, out, episodes, held_out_episodes, frames, workers, seconds,
+             frames_per_second, mib, bytes_per_frame
 
-        Raises ValueError for fewer than 2 frames (one part is held out), a worker count below 1, a negative seed, an unknown player, or an `out` that already holds something.
+        Raises ValueError for fewer than 2 frames (one part is held out), a worker count below 1, a negative
+        seed, an unknown player, or an `out` that already holds something.
     """
     out, workers = Path(out), num_processors() if workers is None else workers
     if frames < 2:
-        raise ValueError(f"--frames {frames}: expected at least 2, an episode to learn from and one that is held out")
+        raise ValueError(f"--frames {frames}: expected at least 2, an episode to learn from and one that is "
+                         "held out")
     if workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
     if seed < 0:
@@ -139,7 +145,8 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     seconds = time.monotonic() - start
     num_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {"env": env, "player": player, "seed": seed, "out": str(out), "episodes": len(episodes),
-            "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in episodes), "frames": frames, "workers": workers, "seconds": seconds, "frames_per_second": frames / seconds,
+            "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in episodes), "frames": frames,
+            "workers": workers, "seconds": seconds, "frames_per_second": frames / seconds,
             "mib": num_bytes / 2**20, "bytes_per_frame": num_bytes / frames}
 
 
