@@ -124,6 +124,11 @@ def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
     figures = replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
     assert figures["is_equal"] and figures["frames"] == 10 and figures["psnr"]["min"] == fidelity.PSNR_CAP
     assert (tmp_path / "again.mp4").is_file() and (tmp_path / "again.json").is_file()
+    before = (tmp_path / "again.mp4").stat()
+    with pytest.raises(OSError, match="--overwrite"):
+        replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
+    assert (tmp_path / "again.mp4").stat() == before, "a finished clip stays"
+    assert replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4", overwrite=True)["is_equal"]
     with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave it out"):
         replay.run_replay(tmp_path / "true", vae=True)
 
