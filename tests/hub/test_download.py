@@ -74,7 +74,8 @@ def test_a_socks_proxy_without_its_package_is_one_line_with_the_remedy(hub, monk
     assert "secret" not in str(error) and not hub.requests
 
 
-@pytest.mark.parametrize("address", ["socks4://127.0.0.1:1", "bogus://me:secret@host", "::::", "http://", "http://[bad"])
+@pytest.mark.parametrize("address", [
+    "socks4://127.0.0.1:1", "bogus://me:secret@host", "::::", "http://", "http://[bad"])
 def test_a_proxy_that_is_none_is_one_line(hub, monkeypatch, address):
     monkeypatch.setenv("HTTPS_PROXY", address)
     error = refused("HTTPS_PROXY is set to no proxy that can be used; unset it, or give http://HOST:PORT")
