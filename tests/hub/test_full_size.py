@@ -33,7 +33,7 @@ FETCH = """
 import sys
 from dataclasses import replace
 from worldplay.worlds import catalog
-from worldplay.__main__ import main
+from worldplay.cli.commands import main
 url, size, sha256, frame_size = sys.argv[1], int(sys.argv[2]), sys.argv[3], eval(sys.argv[4])
 part, world = catalog.PARTS["taew2_1"], catalog.WORLDS["wan-action"]
 source = replace(part.files["model.safetensors"], url=url, size=size, sha256=sha256)
