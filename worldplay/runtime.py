@@ -22,8 +22,8 @@ def pick_device(name="auto"):
     if torch.cuda.is_available() and name != "cpu":
         return torch.device("cuda"), torch.cuda.get_device_name()
     if name == "cuda":
-        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install a CUDA "
-                         f"build of PyTorch (this one is {torch.__version__})")
+        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install a "
+                         f"CUDA build of PyTorch (this one is {torch.__version__})")
     return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device"
 
 
@@ -144,7 +144,7 @@ def peak_memory_mib(device):
 
 
 def work_ms(device, work):
-    """{name: milliseconds} of what work() runs, without callees: kernels on a GPU, operators on a processor."""
+    """{name: milliseconds} of what work() runs, without callees: GPU kernels, or operators on a processor."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on stderr that it starts and stops
     is_gpu = device.type == "cuda"
     use_device = device.type if is_gpu else None

@@ -65,6 +65,15 @@ def test_a_world_is_found_only_when_it_is_whole(hub, cache, monkeypatch):
     assert fetch("first")["files"] == 4 and not gets(hub, "encoder.pth"), "it was loaded already"
 
 
+def test_what_a_killed_fetch_left_is_removed(hub, cache):
+    folder = cache / "worlds" / "first"
+    folder.mkdir(parents=True)
+    for name in ("model.0a1b2c3d.tmp", "model.safetensors.tmp"):
+        (folder / name).write_bytes(b"half of a conversion")
+    fetch("first")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "lock.json", "model.safetensors"}
+
+
 @pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY", "http_proxy"])
 def test_a_socks_proxy_without_its_package_is_one_line_with_the_remedy(hub, monkeypatch, name):
     find = importlib.util.find_spec

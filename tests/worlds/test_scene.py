@@ -1,7 +1,10 @@
 """Scenes and pictures to start from: as written, as a viewer shows them, or refused in one line."""
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
 from worldplay.errors import WorldError
@@ -48,6 +51,25 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"s.safetensors", "s.png"}
     with pytest.raises(WorldError, match="this world shows"):
         load_scene(tmp_path / "s.safetensors", (8, 8))
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("frames", np.zeros((0, *SIZE, 3), np.uint8), "holds 0 frames"),
+    ("actions", np.zeros((2, 3), np.float32), "holds 3 frames, and not as many actions"),
+    ("actions", np.full((3, 3), np.nan, np.float32), "no finite numbers"),
+    ("actions", np.zeros(3, np.float32), "cannot be read"),
+    ("poses", np.full((3, 4), np.inf, np.float32), "no finite numbers"),
+    ("poses", np.zeros((3, 2), np.float32), "not as many actions and poses"),
+    ("frames", np.zeros((3, *SIZE), np.uint8), "this world shows"),
+    ("frames", np.array(3, np.uint8), "this world shows"), ("actions", np.array(3, np.float32), "cannot be read"),
+    ("frames", np.zeros((3, *SIZE, 3), np.float32), "this world shows")])
+def test_a_scene_of_other_tensors_is_refused_in_one_line(tmp_path, name, value, words):
+    tensors = {"frames": np.zeros((3, *SIZE, 3), np.uint8), "actions": np.zeros((3, 3), np.float32)}
+    header = {"origin": "{}", "action_space": json.dumps(SPACE.to_json())}
+    save_file(tensors | {name: value}, tmp_path / "s.safetensors", metadata=header)
+    with pytest.raises(WorldError, match=words) as error:
+        load_scene(tmp_path / "s.safetensors", SIZE)
+    assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
 
 
 def test_a_picture_covers_the_frame_and_its_action_is_none(tmp_path):
