@@ -74,6 +74,22 @@ class CameraRig:
         return CameraRig(), self.pose
 
 
+def trajectory(rig, steps, *, frame=0):
+    """The CameraRig at each of consecutive latents, a list; the one way in which actions become cameras.
+
+    rig    of the latent before the first of these; at frame 0 the start itself, to which no action led
+    steps  for each latent its actions: one alone is a step (CameraRig.step), several are those of its frames in turn
+           (CameraRig.along)
+    frame  index in the sequence of the first of these latents
+    """
+    rigs = []
+    for i, actions in enumerate(steps, frame):
+        if i > 0:
+            rig = rig.step(actions[0]) if len(actions) == 1 else rig.along(actions)
+        rigs.append(rig)
+    return rigs
+
+
 def moves_camera(space):
     """Whether any action of an ActionSpace moves or turns a camera."""
     return bool(space.look_axes) or bool(set(space.keys) & {*_MOVES, *_TURNS})

@@ -9,7 +9,7 @@ from tests.parity import video_codec
 from worldplay.action import Action, ActionSpace, parse_script
 from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
 from worldplay.diffusion import frame_noise, sample_frame, warped_sigmas
-from worldplay.engine import controls
+from worldplay.models import conditioning
 from worldplay.engine.dream import DreamWorld
 from worldplay.errors import WorldError
 from worldplay.models.attention.prope import Cameras
@@ -160,7 +160,7 @@ def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, m
     def listen(viewmats, focal):
         told.append(viewmats[0].numpy())
         return of(viewmats, focal)
-    monkeypatch.setattr(controls.Cameras, "of", listen)
+    monkeypatch.setattr(conditioning.Cameras, "of", listen)
     actions = parse_script(script, CAMERA_SPACE)
     shown = list(world.rollout(actions))
     poses, made = parse_poses(script), np.concatenate(told)

@@ -39,7 +39,7 @@ ROOT = Path(train_world.__file__).parent
 
 def chunk_world(**fields):
     transformer, codec = networks()
-    return DreamWorld(replace(CONFIG, frames_per_chunk=CHUNK, **fields), transformer, codec,
+    return DreamWorld(replace(CONFIG, **{"frames_per_chunk": CHUNK} | fields), transformer, codec,
                       device=torch.device("cpu"), dtype=torch.float32, dtype_reason="test")
 
 

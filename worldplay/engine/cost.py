@@ -196,11 +196,11 @@ def _full_window(config, num_layers, dtype):
     """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs once."""
     config = replace(config, transformer=replace(config.transformer, num_layers=num_layers))
     transformer, cache, size = _transformer(config, dtype), config.new_cache(1, dtype, META), config.frames_per_chunk
-    controls = controls_of(config, dtype, META)
+    controls = controls_of(config, META)
     told, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
-        conditions, told = controls.conditions(told, torch.zeros(1, size, config.action_space.num_channels), frame)
+        conditions, told = controls.conditions(told, torch.zeros(1, size, 1, config.action_space.num_channels), frame)
         chunk = transformer.place(cache, x.shape, frame=frame, **conditions)
         passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]

@@ -56,7 +56,7 @@ class DreamWorld:
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
-        self.controls, self.text = controls_of(config, dtype, device), None
+        self.controls, self.text = controls_of(config, device), None
         self._code, self._takes_over = None, False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self._begin()
@@ -234,15 +234,12 @@ class DreamWorld:
         for i in range(skipped, n, size):
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
-                each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
+                each = [self.controls.conditions(told, given[:, chunk, None], i - skipped)[0] for given in (actions, *others)]
                 made = [self._sample(cache, self._place(cache, b, i - skipped, conditions), b, self.sigmas)
                         for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
-            vectors = actions[:, chunk]
-            if i == skipped:
-                vectors[:, 0] = 0
-            conditions, told = self.controls.conditions(told, vectors, i - skipped)
+            conditions, told = self.controls.conditions(told, actions[:, chunk, None], i - skipped)
             pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
             latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
             self._write(cache, latents, self._place(cache, b, i - skipped, conditions))
@@ -286,7 +283,7 @@ class DreamWorld:
         if not self.has_begun:
             raise WorldError("ended", "reset the world before the first step")
         self._take_over()
-        conditions, told = self.controls.conditions(self.told, self._vectors(actions), self.frame)
+        conditions, told = self.controls.conditions(self.told, self._vectors([[action] for action in actions]), self.frame)
         self.is_mid_step = True
         placed = self._place(self.cache, 1, self.frame, conditions)
         x0 = self._sample(self.cache, placed, 1,
@@ -297,7 +294,7 @@ class DreamWorld:
         self.is_mid_step = False
 
     def _remember(self, frames, actions):
-        """Write frames uint8 [n H W 3] that make whole chunks to the cache; one action for each of their latents."""
+        """Write frames uint8 [n H W 3] that make whole chunks to the cache; actions: a list for each of their latents."""
         pixels = runtime.upload(torch.from_numpy(frames), self.device)
         if self.codec.frames_per_latent == 1:
             latents = self.codec.encode_uint8(pixels)[None]
@@ -351,22 +348,23 @@ class DreamWorld:
         return runtime.upload(noise, self.device)
 
     def _vectors(self, actions):
-        """Encoded actions, float32 [1 t a] on the CPU."""
+        """Encoded actions, float32 [1 t m a] on the CPU, of t lists of m actions."""
         try:
-            vectors = np.stack([self.action_space.encode(action) for action in actions])
+            vectors = np.array([[self.action_space.encode(action) for action in latent] for latent in actions])
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
         return torch.from_numpy(vectors)[None]
 
     def _whole_chunks(self, frames, actions):
-        """(frames, an action for each of their latents) of whole chunks, as `reset` says."""
+        """(frames, the actions of the frames of each of their latents, a list each) of whole chunks, as `reset` says."""
         size, per_latent = self.config.frames_per_chunk, self.codec.frames_per_latent
         latents = 1 + (len(frames) - 1) // per_latent
         wanted = 1 + per_latent * (max(size, latents - latents % size) - 1)
         missing = max(0, wanted - len(frames))
         frames = np.concatenate([frames[:1].repeat(missing, axis=0), frames])[-wanted:]
-        actions = ([Action()] * (missing + 1) + list(actions[1:]))[-wanted::per_latent]
-        return frames, [Action(), *actions[1:]]
+        actions = ([Action()] * (missing + 1) + list(actions[1:]))[-wanted:][1:]
+        later = [actions[i:i + per_latent] for i in range(0, len(actions), per_latent)]
+        return frames, [[Action()] * per_latent, *later]
 
     def _new_cache(self, batch):
         return self.config.new_cache(batch, self.dtype, self.device)

@@ -188,11 +188,10 @@ class Chain:
         """Windows of the frames' latents, which are made once; None where the call's time ended before."""
         if self.recipe.latents is not None:
             return self.base.windows(cache, self._place, self.processes, self.stop_at)
-        path, space = self._place("latents.npy"), cache.action_space
+        path = self._place("latents.npy")
         self._first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, self.dtype))
         return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"), cache.split("held_out"),
-                             self.recipe.length, yaw_channel=len(space.keys) if space.look_axes else 0,
-                             columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
+                             self.recipe.length, cache.action_space, self.recipe.columns_per_degree)
 
     # Each trains its stage, puts its result into `networks`, and returns whether the stage is done
 
