@@ -7,11 +7,11 @@ import torch
 
 from tests.parity import video_codec
 from worldplay.action import Action, ActionSpace, parse_script
-from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
+from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, viewmats
 from worldplay.diffusion import frame_noise, sample_frame, warped_sigmas
-from worldplay.models import conditioning
 from worldplay.engine.dream import DreamWorld
 from worldplay.errors import WorldError
+from worldplay.models import conditioning
 from worldplay.models.attention.prope import Cameras
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import Transformer, TransformerConfig
@@ -163,7 +163,7 @@ def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, m
     monkeypatch.setattr(conditioning.Cameras, "of", listen)
     actions = parse_script(script, CAMERA_SPACE)
     shown = list(world.rollout(actions))
-    poses, made = parse_poses(script), np.concatenate(told)
+    poses, made = viewmats(actions), np.concatenate(told)
     assert len(made) == num_latents and np.array_equal(made[:len(poses)], poses)
     assert [len(frames) for frames in shown] == [1] + [4] * len(actions)
 

@@ -25,13 +25,13 @@ def random_actions(space, count, seed=0):
 
 
 def listen(world, monkeypatch):
-    """A list that receives what the world's transformer is given for every chunk, besides its place."""
-    given, place = [], world.transformer.place
+    """A list that receives what the world's transformer is given for every chunk, besides its index."""
+    given, prepare = [], world.transformer.prepare
 
     def listening(cache, shape, *, frame, **conditions):
         given.append(conditions)
-        return place(cache, shape, frame=frame, **conditions)
-    monkeypatch.setattr(world.transformer, "place", listening)
+        return prepare(cache, shape, frame=frame, **conditions)
+    monkeypatch.setattr(world.transformer, "prepare", listening)
     return given
 
 

@@ -4,8 +4,8 @@ import torch
 from einops import rearrange
 
 from tests.models.passes import commit, denoise
-from tests.parity import cases, close, description, load_case, network
-from worldplay.diffusion import nearest_index, sample_frame, shifted_sigmas, warp, x0_from_velocity
+from tests.parity import cases, close, description, load_case, nearest_index, network
+from worldplay.diffusion import sample_frame, shifted_sigmas, warp, x0_from_velocity
 from worldplay.models.attention.kv_cache import KVCache
 
 CAUSAL = "wan_causal_t2v"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from worldplay.action import ActionSpace, parse_script
+from worldplay.camera import CAMERA_SPACE, viewmats
 from worldplay.models.codecs.taehv import TAEHV
 from worldplay.models.transformer import Transformer, TransformerConfig
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
@@ -39,6 +41,19 @@ def close(value, expected, case):
     if expected.dtype == torch.bfloat16:  # rounded at every operation on the way
         limits = {"atol": half, "rtol": half}
     torch.testing.assert_close(value, expected, **limits)
+
+
+def nearest_index(timesteps, sigmas):
+    """Index of the entry of `sigmas` [s] nearest to each timestep (1000 * sigma), the first one on a tie, as published."""
+    return (1000 * sigmas - timesteps[..., None]).abs().argmin(dim=-1)
+
+
+def poses(text):
+    """Viewmats float32 [t 4 4] of a published pose string: a script in which dn lowers the camera and a count may be 0."""
+    space = ActionSpace((*CAMERA_SPACE.keys, "u", "down"), CAMERA_SPACE.look_limit)
+    segments = [segment.strip().replace("dn*", "down*") for segment in text.split(",")]
+    return viewmats([action for segment in segments if not segment.endswith("*0")
+                     for action in parse_script(segment, space)])
 
 
 def network(fixture, keys="keys"):

@@ -30,7 +30,7 @@ class ActionControls:
         return torch.zeros(batch, 1, dtype=torch.float64)
 
     def conditions(self, columns, vectors, frame):
-        """(keyword arguments of Transformer.place for the chunk at `frame`, the state after it).
+        """(keyword arguments of Transformer.prepare for the chunk at `frame`, the state after it).
 
         vectors  float32 [b t m a] on the CPU, encoded actions: those of a latent's m frames in turn, or one for all of
                  it; here the last one counts. No action led to frame 0: those of the first latent are ignored there
@@ -69,9 +69,9 @@ class CameraControls:
 
     def settle(self, rig, cache):
         """As ActionControls.settle; a camera far from its anchor gets a new one."""
-        rig, motion = rig.reanchored()
+        rig, motion = rig.rebased()
         if motion is not None:
-            cache.reanchor(torch.from_numpy(motion))
+            cache.rebase(torch.from_numpy(motion))
         return rig
 
     def note(self, action):

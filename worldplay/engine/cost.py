@@ -201,7 +201,7 @@ def _full_window(config, num_layers, dtype):
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
         conditions, told = controls.conditions(told, torch.zeros(1, size, 1, config.action_space.num_channels), frame)
-        chunk = transformer.place(cache, x.shape, frame=frame, **conditions)
+        chunk = transformer.prepare(cache, x.shape, frame=frame, **conditions)
         passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]
         if frame < config.window:

@@ -318,7 +318,7 @@ class DreamWorld:
     def _place(self, cache, batch, frame, conditions):
         """The Chunk at `frame`, for all passes over it."""
         shape = batch, self.config.frames_per_chunk, *self.config.latent_shape
-        return self.transformer.place(cache, shape, frame=frame, **conditions)
+        return self.transformer.prepare(cache, shape, frame=frame, **conditions)
 
     def _sample(self, cache, placed, batch, sigmas):
         """x0 [b t c h w] of a Chunk."""

@@ -17,7 +17,7 @@ from worldplay.models.attention.kernels import AttentionShape
 MARKS = (100, 1_000, 10_000, 100_000)
 _INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
 _PROFILED = 50  # frames
-PASSES = ("denoise", "commit", "commit_and_denoise")
+PASSES = ("denoise", "commit")
 
 
 def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):

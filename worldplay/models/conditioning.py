@@ -60,7 +60,7 @@ def yaw_columns(actions, space, columns_per_degree, *, frame=0, before=None):
 
 
 def frame_conditions(inputs, *, frame=0, known=None):
-    """What conditions consecutive frames besides a text: keyword arguments of Transformer.forward and .place.
+    """What conditions consecutive frames besides a text: keyword arguments of Transformer.forward and .prepare.
 
     inputs   actions [b t a] with columns [b t] (`yaw_columns`), where there are actions; viewmats [b t 4 4] with focal
              lengths [b t 2] (`Cameras.of`), where there are cameras; anything else in it is passed over

@@ -8,9 +8,9 @@ from einops import rearrange
 
 from tests.models.passes import commit, denoise
 from tests.models.test_parity_transformer import check, new_cache
-from tests.parity import FOLDER, cases, close, description, load_case, network
+from tests.parity import FOLDER, cases, close, description, load_case, network, poses
 from worldplay.action import parse_script
-from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, is_trained, parse_poses, viewmats
+from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, is_trained, viewmats
 from worldplay.diffusion import sample_frame, warp
 from worldplay.models.attention.prope import Cameras, transform
 from worldplay.worlds.catalog import WORLDS
@@ -67,10 +67,10 @@ def test_cached_calls(name):
     cache = new_cache(model, case, b, chunk)
     flows = []
     for x, t, start, following in zip(case["in.x"], case["in.t"], starts, [*starts[1:], None]):
-        told = {"frame": start, "text": text, "cameras": cameras.of_frames(slice(start, start + chunk))}
-        flows.append(denoise(model, x, t.double() / 1000, cache, **told))
+        conditions = {"frame": start, "text": text, "cameras": cameras.of_frames(slice(start, start + chunk))}
+        flows.append(denoise(model, x, t.double() / 1000, cache, **conditions))
         if following != start:
-            commit(model, x, t.double() / 1000, cache, **told)
+            commit(model, x, t.double() / 1000, cache, **conditions)
     check(case, torch.stack(flows), case["in.x"])
 
 
@@ -82,16 +82,16 @@ def test_sampling_loop(name):
     text, cameras = model.encode_text(case["in.prompt_embeds"]), cameras_of(case)
     cache, latents = new_cache(model, case, b, chunk), []
     for start in noise.split(chunk, dim=1):
-        told = {"frame": cache.num_frames, "text": text,
+        conditions = {"frame": cache.num_frames, "text": text,
                 "cameras": cameras.of_frames(slice(cache.num_frames, cache.num_frames + chunk))}
 
         def draw(step):
             return rearrange(next(renoise), "(b t) c h w -> b t c h w", b=b) if step else start
 
         def velocity(x, sigma):
-            return denoise(model, x, sigma, cache, **told)
+            return denoise(model, x, sigma, cache, **conditions)
         latents.append(sample_frame(velocity, draw, warp(params["denoising_step_list"])))
-        commit(model, latents[-1], 0.0, cache, **told)
+        commit(model, latents[-1], 0.0, cache, **conditions)
     close(torch.cat(latents, dim=1), case["out.latents"], case)
 
 
@@ -101,28 +101,22 @@ def test_pose_strings_give_the_viewmats_of_the_cases(name):
     case = load_case(CAUSAL if name in cases(CAUSAL, "") else "wan_bidirectional", name)
     given = case["in.viewmats"]
     for row, text in zip(given, case["params"]["poses"]):
-        mine = torch.from_numpy(parse_poses(text))
+        mine = torch.from_numpy(poses(text))
         times = torch.arange(row.shape[0]) * len(mine) // row.shape[0]  # one matrix per token in prope_unit
         torch.testing.assert_close(mine[times], row, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("trajectory", TRAJECTORIES["trajectories"], ids=lambda x: x["pose"])
 def test_trajectories(trajectory):
-    poses = parse_poses(trajectory["pose"])
-    assert poses.dtype == np.float32 and len(poses) == trajectory["frames"]
-    np.testing.assert_allclose(poses, np.array(trajectory["viewmats"]), atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("text", TRAJECTORIES["rejected"])
-def test_what_is_no_pose_string(text):
-    with pytest.raises(ValueError, match="^poses segment [12] .*: expected key[*]count"):
-        parse_poses(text)
+    made = poses(trajectory["pose"])
+    assert made.dtype == np.float32 and len(made) == trajectory["frames"]
+    np.testing.assert_allclose(made, np.array(trajectory["viewmats"]), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("text", ["w*19,j*10", "w*9, j*10", "j*4,w*3,i*2,d*3", "s*1,a*2,k*3,l*4"])
-def test_a_script_walks_as_the_pose_string_does(text):
+def test_published_pose_strings_are_scripts_of_trained_motions(text):
     actions = parse_script(text, CAMERA_SPACE)
-    assert np.array_equal(viewmats(actions), parse_poses(text)) and all(map(is_trained, actions))
+    assert np.array_equal(viewmats(actions), poses(text)) and all(map(is_trained, actions))
 
 
 def test_every_published_world_with_a_camera_has_that_of_its_training_data():
