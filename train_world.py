@@ -13,8 +13,7 @@ import tyro
 from worldplay import runtime
 from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import leave, run_command
-from worldplay.models.codecs.image import CodecConfig
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.processes import Processes

@@ -16,8 +16,8 @@ from worldplay.eval import throughput
 from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench, ceilings
 from worldplay.models.attention.causal import causal_attention
-from worldplay.models.attention.frame_rule import FrameRule
 from worldplay.models.attention.kernels import BACKENDS, AttentionShape
+from worldplay.models.configs import FrameRule
 from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

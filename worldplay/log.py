@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import platformdirs
+from tqdm import tqdm
 
 from worldplay.errors import WorldError
 
@@ -57,6 +58,17 @@ def leave(status):
         with suppress(OSError, ValueError):  # a pipe whose reader has gone, a stream that is closed
             stream.flush()
     os._exit(status)
+
+
+def track(iterable=None, **options):
+    """tqdm on stderr at a fitting rate; nothing is shown where there is no stderr or it is closed."""
+    is_open = sys.stderr is not None and not sys.stderr.closed
+    return tqdm(iterable, **{"file": sys.stderr, "mininterval": redraw_seconds(), "disable": not is_open} | options)
+
+
+def redraw_seconds():
+    """How often progress is shown: a terminal is redrawn often, a log file gets a line now and then."""
+    return 0.2 if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() else 10
 
 
 def log_path(name):

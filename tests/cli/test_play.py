@@ -131,7 +131,7 @@ def test_play_that_breaks_off_says_in_one_line_what_is_kept(tmp_path, capsys, fa
         data = (tmp_path / "clip.mp4").read_bytes()
         (tmp_path / "clip.mp4").write_bytes(data[:len(data) // 2])
         capsys.readouterr()
-        status, reason = main([str(tmp_path / "clip.mp4"), *arguments]), "its video is damaged after"
+        status, reason = main([str(tmp_path / "clip.mp4"), *arguments]), "its video is damaged (a packet is damaged) after"
     assert status == 1
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "|" not in line]
     assert reason in line and f"{tmp_path / 'again' / 'clip.mp4'} holds what was shown before" in line

@@ -330,8 +330,8 @@ def test_a_torn_recording_has_the_texts_as_far_as_it_goes(tmp_path):
         (folder := tmp_path / str(num_lines)).mkdir()
         shutil.copy(tmp_path / "a.part.mp4", folder)
         (folder / lines.name).write_text("\n".join(lines.read_text().splitlines()[:num_lines]) + "\n")
-        [(path, num_frames, _)] = recover(folder)
-        clip = read_clip(path)
+        [made] = recover(folder)
+        clip = read_clip(made.path)
         last = clip.sidecar["frames"][-1]["step"]
         texts = {1: "before", 13: "during", 23: "late"}
         assert clip.prompts == {step: text for step, text in texts.items() if step <= last}

@@ -1,23 +1,29 @@
 """Clips: written equal to read, aligned, recovered when torn, played back as a World."""
+import base64
 import json
 import shutil
-import subprocess
-import sys
-import time
+import threading
+import tracemalloc
+import zlib
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from tests import ROOT
 from tests.client.fake_worlds import SPACE, FakeWorld, keys_shown
 from worldplay.action import Action
 from worldplay.client.recorder import Recorder
 from worldplay.client.worker import Reset
-from worldplay.data.clip import ClipWorld, ClipWriter, describe, read_clip
-from worldplay.data.clip_recovery import finish_parts, recover
+from worldplay.data.clip import MAX_START_BYTES, ClipWorld, read_clip
+from worldplay.data.clip_recovery import check_target, target_of
+from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.data.video import open_video
 from worldplay.errors import WorldError
 from worldplay.world import check_world
+
+# a kilobyte that unpacks to a megabyte of zeros
+ZEROS = base64.b64encode(zlib.compress(bytes(2**20), 9)).decode()
 
 
 def action_at(i):
@@ -39,11 +45,6 @@ def record(path, num_steps, *, begin_at=0, world=None, actions=None):
             recorder.frame(frame, {"ready_ms": 50.0 * i, "steps": 2, "path": "eager"})
     assert [writer.error for writer in recorder.close()] == [None]
     return shown
-
-
-def decoded(video):
-    with av.open(video) as file:
-        return list(file.decode(video=0))
 
 
 def test_a_clip_reads_back_what_was_played(tmp_path):
@@ -111,101 +112,23 @@ def test_playback_is_a_world(tmp_path):
         world.reset("elsewhere")
 
 
-def test_kill_9_loses_at_most_the_last_second(tmp_path):
-    fps = 20
-    code = ("import time\nfrom tests.client.fake_worlds import FakeWorld\nfrom tests.data.test_clip import action_at\n"
-            "from worldplay.client.recorder import Recorder\nfrom worldplay.client.worker import Reset\n"
-            f"world = FakeWorld(fps={fps}.0)\nrecorder = Recorder(world)\n"
-            "recorder.branch(Reset(), world.reset())\n"
-            f"recorder.start({str(tmp_path / 'a')!r})\n"
-            "for i in range(10**6):\n"
-            "    recorder.step(action_at(i))\n"
-            "    for frame in world.step(action_at(i)): recorder.frame(frame, {})\n"
-            f"    print(i, flush=True); time.sleep(1 / {fps})\n")
-    player = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    told = next(int(line) for line in player.stdout if int(line) == 55)
-    assert list(recover(tmp_path)) == [], "a clip that is being written is left alone"
-    player.kill()
-    told = max([told, *(int(line) for line in player.stdout)])
-    [(path, num_frames, video)] = recover(tmp_path)
-    clip = read_clip(path)
-    assert video is None and clip.num_frames == num_frames == len(list(clip.frames()))
-    assert num_frames > told + 2 - fps, f"{num_frames} frames of {told + 2}"
-    assert clip.actions == [Action()] + [action_at(i) for i in range(num_frames - 1)]
-    assert list(recover(tmp_path)) == [] and not list(tmp_path.glob("*.part.*"))
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """The two part files of a clip of 60 frames as a crash leaves them."""
-    folder = tmp_path_factory.mktemp("parts")
-    world = FakeWorld()
-    writer = ClipWriter(folder / "a", describe(world, scene="one"), actions=[Action()], first=0)
-    for i, frame in enumerate([world.reset()[0], *(f for i in range(59) for f in world.step(action_at(i)))]):
-        writer.add(frame, i, action_at(i - 1) if i else Action(), {})
-    while len((folder / "a.part.jsonl").read_text().splitlines()) < 61:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    copy = tmp_path_factory.mktemp("copy")
-    for suffix in ("mp4", "jsonl"):
-        shutil.copy(folder / f"a.part.{suffix}", copy)
-    writer.finish()
-    writer.wait()
-    return copy
-
-
-@pytest.mark.parametrize("kept", [0.0, 0.02, 0.1, 0.35, 0.5, 0.77, 0.9, 0.99, 1.0])
-@pytest.mark.parametrize("torn", ["mp4", "jsonl"])
-def test_a_torn_file_is_recovered_as_far_as_it_is_whole(tmp_path, parts, torn, kept):
-    for file in parts.iterdir():
-        data = file.read_bytes()
-        cut = round(kept * len(data)) if file.suffix == f".{torn}" else len(data)
-        (tmp_path / file.name).write_bytes(data[:cut])
-    [(path, num_frames, video)] = recover(tmp_path)
-    assert not list(tmp_path.glob("*.part.*"))
-    num_filmed = len(decoded(parts / "a.part.mp4"))
-    if torn == "jsonl":
-        num_kept = len(decoded(video)) if video else num_frames
-        assert num_kept >= num_filmed - 1 >= 35, "nothing filmed is lost"
-    assert not video or num_frames < num_filmed - 1 and torn == "jsonl"
-    if num_frames:
-        clip = read_clip(path)
-        frames = list(clip.frames())
-        assert len(frames) == num_frames == len(clip.sidecar["frames"]) == len(clip.actions)
-        assert [keys_shown(frame) for frame in frames] == [action.keys for action in clip.actions]
-    assert num_frames >= 60 * kept - 25 and (kept > 0 or num_frames == 0), num_frames
-
-
-@pytest.mark.parametrize("damage", [b"\0" * 40, b"\0" * 20 + b"\n" + b"\0" * 19, b"\xff" * 40])
-def test_a_damaged_line_ends_the_clip_there(tmp_path, parts, damage):
-    for file in parts.iterdir():
-        shutil.copy(file, tmp_path)
-    lines = tmp_path / "a.part.jsonl"
-    data = lines.read_bytes()
-    at = data.index(b"\n", len(data) // 2) + 1
-    lines.write_bytes(data[:at] + damage + data[at + 40:])
-    whole = data[:at].count(b"\n") - 1
-    [(path, num_frames, video)] = recover(tmp_path)
-    assert len(decoded(video)) >= 35 and 10 < num_frames == len(read_clip(path).actions) <= whole
-    assert not list(tmp_path.glob("*.part.*"))
-
-
-def test_nothing_is_dropped_when_the_encoder_is_slow(tmp_path, monkeypatch):
-    write_line = ClipWriter._write_line
+def test_add_does_not_wait_for_the_encoder_and_nothing_is_dropped(tmp_path, monkeypatch):
+    write_line, may_write = ClipWriter._write_line, threading.Event()
 
     def slow(self, fields):
-        time.sleep(0.02)
+        if "step" in fields:
+            may_write.wait()
         write_line(self, fields)
     monkeypatch.setattr(ClipWriter, "_write_line", slow)
     world = FakeWorld()
     writer = ClipWriter(tmp_path / "a", describe(world, scene="one"), actions=[Action()], first=0)
-    start, frame = time.perf_counter(), world.reset()[0]
+    frame = world.reset()[0]
     for i in range(40):
         writer.add(frame, i, Action(), {})
-    assert time.perf_counter() - start < 0.4, "add does not wait for the encoder"
+    may_write.set()  # every `add` has returned before anything was written
     writer.finish()
     writer.wait()
-    assert read_clip(tmp_path / "a").num_frames == 40
+    assert writer.error is None and read_clip(tmp_path / "a").num_frames == 40
 
 
 def test_bad_files_are_named_in_one_line(tmp_path):
@@ -218,30 +141,6 @@ def test_bad_files_are_named_in_one_line(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"format": "worldplay clip", "version": 99}))
     with pytest.raises(WorldError, match="newer"):
         read_clip(tmp_path / "a.mp4")
-    with pytest.raises(ValueError, match="even"):
-        ClipWriter(tmp_path / "b", describe(FakeWorld()) | {"frame_size": [95, 128]}, actions=[], first=0)
-
-
-def test_finishing_twice_is_harmless(tmp_path, parts):
-    for file in parts.iterdir():
-        shutil.copy(file, tmp_path)
-    first = finish_parts(tmp_path / "a")
-    assert 35 <= first[0] <= 60 and first[1] is None
-    for file in parts.iterdir():  # as if the process had died between the rename and the clean-up
-        shutil.copy(file, tmp_path)
-    assert finish_parts(tmp_path / "a") == first
-
-
-@pytest.mark.parametrize("header", [b"", b"\xff\xfe\n", b"3\n", b'{"first": 0}\n', b'{"format": "world'])
-def test_a_video_without_its_actions_is_kept_to_be_watched(tmp_path, parts, header):
-    for file in parts.iterdir():
-        shutil.copy(file, tmp_path)
-    (tmp_path / "a.part.jsonl").write_bytes(header)
-    (tmp_path / "a.video-1.mp4").write_bytes(b"of another day")
-    [(path, num_frames, video)] = recover(tmp_path)
-    assert (path, num_frames, video) == (tmp_path / "a", 0, tmp_path / "a.video-2.mp4")
-    assert len(decoded(video)) >= 35 and not list(tmp_path.glob("*.part.*"))
-    assert (tmp_path / "a.video-1.mp4").read_bytes() == b"of another day"
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.05, 0.3, 0.6, 0.9, 0.99])
@@ -272,7 +171,7 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
         shutil.copy(tmp_path / f"{name}.mp4", tmp_path / "a.mp4")
         with pytest.raises(WorldError, match=rf"damaged after frame {steps + 1} of 6"):
             list(read_clip(tmp_path / "a").frames())
-    with av.open(tmp_path / "a.mp4", "w") as file:  # sound alone
+    with open_video(tmp_path / "a.mp4", "w") as file:  # sound alone
         stream = file.add_stream("aac", rate=48000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         sound.rate = 48000
@@ -287,7 +186,8 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
     {"frame_size": [96]}, {"fps": 0}, {"fps": "x"}, {"actions": [3]}, {"actions": [[["w"], 0.0]]},
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
     {"info": {"prompt": 5}},
-    {"start": {"shape": [1], "zlib": "eA=="}},
+    {"start": {"shape": [1], "zlib": "eA=="}}, {"start": {"shape": [1, 9, 9, 3], "zlib": ZEROS}}, {"fps": float("nan")},
+    {"start": {"shape": [2**40], "zlib": ZEROS}}, {"start": {"shape": [1, 96, 128, 3], "zlib": ZEROS}},
     {"info": {"frames_per_chunk": 0}}, {"info": {"frames_per_chunk": None}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
     {"prompts": [[1]]}, {"prompts": 3}, {"prompts": [[2, "a garden"]]},
@@ -314,21 +214,97 @@ def test_a_folder_in_the_place_of_a_clip_is_refused_at_the_start(tmp_path, suffi
     assert [path.name for path in tmp_path.iterdir()] == [f"a.{suffix}"], "nothing is left behind"
 
 
-def test_a_failed_recording_promises_only_what_will_be(tmp_path, monkeypatch):
-    def write(name, finish):
-        monkeypatch.setattr("worldplay.data.clip.finish_parts", finish)
-        writer = ClipWriter(tmp_path / name, describe(FakeWorld(), scene="one"), actions=[Action()], first=0)
-        for _ in range(3):
-            writer.add(FakeWorld().reset()[0], 0, Action(), {})
-        writer.finish()
-        writer.wait()
-        return str(writer.error)
+# Names and sizes --------------------------------------------------------------------------------------------
 
-    def full(path):
-        raise OSError("No space left on device")
-    assert "No space left on device; what was written becomes a clip when play next" in write("full", full)
-    [(path, num_frames, video)] = recover(tmp_path)
-    assert (path.name, num_frames, video) == ("full", 3, None) and read_clip(path).num_frames == 3
-    assert write("torn", lambda path: (2, None)) == "recording torn is damaged: 2 of its 3 frames were saved"
-    assert write("lost", lambda path: (0, "lost.video-1.mp4")).endswith(
-        "0 of its 3 frames were saved; the video alone is kept as lost.video-1.mp4")
+
+@pytest.mark.parametrize("name", ["12:30", "file:z", "d:1/y", "http:x", "a%03d", "a b'c", "-o", "pipe:1", "concat:a|b",
+                                  "12.30", "a.mp4", "[x]*?", "caf\u00e9", ".hidden"])
+def test_a_clip_may_have_any_name_that_a_file_can_have(tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    record(path, 4)
+    assert sorted(file.name for file in path.parent.iterdir()) == [f"{path.name}.json", f"{path.name}.mp4"]
+    assert len(list(read_clip(f"{name}.mp4").frames())) == 5
+
+
+@pytest.mark.parametrize("size", [(95, 127), (95, 128), (96, 127), (1, 1)])
+def test_frames_of_odd_size_are_padded_in_the_video_and_cropped_when_read(tmp_path, size):
+    world = FakeWorld()
+    world.frame_size = size
+    writer = ClipWriter(tmp_path / "a", describe(world, scene="one"), actions=[Action()], first=0)
+    rng = np.random.default_rng(0)
+    frames = np.broadcast_to(rng.integers(0, 256, (5, 1, 1, 3)), (5, *size, 3)).astype(np.uint8)
+    for frame in frames:
+        writer.add(frame, 0, Action(), {})
+    writer.finish()
+    writer.wait()
+    assert writer.error is None
+    clip = read_clip(tmp_path / "a")
+    assert clip.sidecar["frame_size"] == list(size)
+    height, width = clip.sidecar["video"]["padded_size"]
+    assert (height % 2, width % 2) == (0, 0) and 0 <= height - size[0] <= 1 and 0 <= width - size[1] <= 1
+    read = np.stack(list(clip.frames()))
+    assert read.shape == frames.shape and np.abs(read.astype(int) - frames).mean() < 6, "also along the padded edge"
+    assert ClipWorld(tmp_path / "a").reset().shape == (1, *size, 3)
+
+
+def test_a_video_smaller_than_its_sidecar_says_is_damage(tmp_path):
+    record(tmp_path / "a", 5)
+    fields = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(fields | {"frame_size": [200, 128]}))
+    with pytest.raises(WorldError, match="pictures are smaller than the .json says.* after frame 0 of 6"):
+        list(read_clip(tmp_path / "a").frames())
+
+
+def test_a_clip_is_never_replaced_unless_that_is_asked_for(tmp_path):
+    record(tmp_path / "a", 5)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for begin in (lambda: record(tmp_path / "a", 3), lambda: target_of(tmp_path / "a.mp4")):
+        with pytest.raises(FileExistsError, match=r"a\.mp4 is there already; give another name, or --overwrite"):
+            begin()
+        assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(FileExistsError, match=r"a\.json is there already"):
+        check_target(tmp_path / "a")
+    record(tmp_path / "b", 3)
+    assert target_of(tmp_path / "b.mp4", overwrite=True) == tmp_path / "b"
+    writer = ClipWriter(tmp_path / "b", describe(FakeWorld(), scene="one"), actions=[Action()], first=0, overwrite=True)
+    writer.add(FakeWorld().reset()[0], 0, Action(), {})
+    assert read_clip(tmp_path / "b").num_frames == 4, "the old one stays until the new one is whole"
+    writer.finish()
+    writer.wait()
+    assert read_clip(tmp_path / "b").num_frames == 1
+
+
+def test_a_clip_that_came_meanwhile_is_not_replaced_either(tmp_path):
+    writer = ClipWriter(tmp_path / "a", describe(FakeWorld(), scene="one"), actions=[Action()], first=0)
+    writer.add(FakeWorld().reset()[0], 0, Action(), {})
+    record(tmp_path / "other", 5)
+    for suffix in ("mp4", "json"):
+        (tmp_path / f"other.{suffix}").rename(tmp_path / f"a.{suffix}")
+    writer.finish()
+    writer.wait()
+    assert writer.error is None and writer.path == tmp_path / "a-2"
+    assert [read_clip(tmp_path / name).num_frames for name in ("a", "a-2")] == [6, 1]
+
+
+@pytest.mark.parametrize("name", ["x.mkv", "x", "x.MP4.avi", "x.json"])
+def test_an_output_with_another_ending_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="expected a name that ends in .mp4"):
+        target_of(tmp_path / name)
+
+
+def test_start_frames_unpack_to_no_more_than_they_say(tmp_path):
+    record(tmp_path / "a", 3)
+    fields = json.loads((tmp_path / "a.json").read_text())
+    bomb = base64.b64encode(zlib.compress(bytes(2**28), 9)).decode()
+    fields["start"] = {"shape": [1, 96, 128, 3], "zlib": bomb}
+    assert 2**28 >= MAX_START_BYTES
+    (tmp_path / "a.json").write_text(json.dumps(fields))
+    tracemalloc.start()
+    with pytest.raises(WorldError, match="a.json is damaged"):
+        read_clip(tmp_path / "a")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**24, f"{peak} bytes"

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from tests import ROOT
-from worldplay.data.clip import describe
+from worldplay.data.clip_writer import describe
 from worldplay.engine import attention_backend
 from worldplay.engine.loading import load_world, random_configs, random_world, replace, same_networks
 from worldplay.eval import latency, replay

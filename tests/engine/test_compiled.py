@@ -24,7 +24,8 @@ from worldplay.engine.compiled import CompiledCode, Passes, compile_code, uninst
 from worldplay.engine.cost import flop_counter, part_of
 from worldplay.errors import WorldError
 from worldplay.models.attention.prope import Branches
-from worldplay.models.transformer import TransformerConfig, fuse_for_inference
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import fuse_for_inference
 
 pytestmark = pytest.mark.skipif(not runtime.pick_compile(torch.device("cpu"))[0], reason="nothing compiles here")
 

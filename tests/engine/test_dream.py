@@ -13,13 +13,14 @@ from worldplay.engine.dream import CONTEXT_STEP, DreamWorld
 from worldplay.engine.loading import load_world, random_configs, random_world
 from worldplay.errors import WorldError
 from worldplay.files import write_json
-from worldplay.models.codecs.image import CodecConfig, ImageCodec
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.codecs.image import ImageCodec
+from worldplay.models.configs import CodecConfig, TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
 from worldplay.worlds import weights
 from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
-from worldplay.worlds.weights import _replace, load_weights, save_weights
+from worldplay.worlds.weights import _write, load_weights, save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
 CONFIG = WorldConfig(
@@ -306,7 +307,7 @@ def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):
 
 def test_weights_that_are_being_replaced_can_be_read_all_the_while(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 9_000)
-    path, replace_file = tmp_path / "model.safetensors", _replace
+    path, replace_file = tmp_path / "model.safetensors", _write
     before, after = ({f"w{i}": torch.full((100, 10), float(value)) for i in range(num)} for value, num in ((1, 5), (2, 7)))
     save_weights(path, before)
     found = []
@@ -314,7 +315,7 @@ def test_weights_that_are_being_replaced_can_be_read_all_the_while(tmp_path, mon
     def replace_and_read(file, tensors):
         found.append(load_weights(path).keys())
         replace_file(file, tensors)
-    monkeypatch.setattr(weights, "_replace", replace_and_read)
+    monkeypatch.setattr(weights, "_write", replace_and_read)
     save_weights(path, after)
     assert len(found) == 4 and all(names == before.keys() for names in found)
     assert load_weights(path).keys() == after.keys() and len(list(tmp_path.glob("*.safetensors"))) == 4

@@ -14,7 +14,8 @@ from worldplay.errors import WorldError
 from worldplay.models import conditioning
 from worldplay.models.attention.prope import Cameras
 from worldplay.models.codecs.image import to_float, to_uint8
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
 from worldplay.worlds.config import WorldConfig
 

@@ -18,8 +18,9 @@ from worldplay.engine import prompts
 from worldplay.engine.prompts import load_prompt_file, prompt_embeds
 from worldplay.errors import WorldError
 from worldplay.models import text
+from worldplay.models.configs import TransformerConfig
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.transformer import Transformer
 
 CONFIG = TextConfig(vocab_size=64, dim=32, ffn_dim=64, num_heads=2, num_layers=2, max_tokens=12)
 PROMPT = "a red castle"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldplay.action import Action, ActionSpace
-from worldplay.data.clip import ClipWriter, describe
+from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.data.frame_cache import is_held_out
 from worldplay.envs import open_env
 from worldplay.envs.collect import play_rollout

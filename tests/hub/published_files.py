@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from worldplay.hub.convert import StoredTensor, read_index, transformer_shapes
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 
 TINY = TransformerConfig(dim=16, ffn_dim=24, num_heads=2, num_layers=2, in_channels=4, out_channels=4, freq_dim=8,
                          text_dim=12, text_len=5)

@@ -21,7 +21,8 @@ from worldplay.hub.convert import (
     read_index,
     transformer_shapes,
 )
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.worlds import catalog
 from worldplay.worlds.config import WorldConfig
 
@@ -266,8 +267,7 @@ def test_a_part_must_have_what_its_card_counts(tmp_path):
 PROGRAM = """
 import resource, sys
 from worldplay.worlds import catalog
-from worldplay.models.transformer import TransformerConfig
-from worldplay.published import convert_transformer
+from worldplay.hub.convert import convert_transformer
 source, target, layers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sizes = catalog.WORLDS["wan-action"].config["transformer"] | {"num_layers": layers}
 def peak():

@@ -19,7 +19,7 @@ from tests.parity import weights
 from worldplay import runtime
 from worldplay.data.clip import read_clip
 from worldplay.hub.convert import transformer_shapes
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 from worldplay.worlds import catalog
 
 NAME = "wan-action"

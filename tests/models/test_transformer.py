@@ -8,7 +8,8 @@ from tests.models.passes import commit, denoise
 from worldplay.models.attention import chunks
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.attention.rope import frame_rotary, rotate
-from worldplay.models.transformer import Transformer, TransformerConfig, fuse_for_inference
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer, fuse_for_inference
 
 TINY = TransformerConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4,
                          patch_size=(1, 3, 2), freq_dim=32, action_channels=3)
@@ -65,7 +66,7 @@ def new_cache(model, b, **rule):
                    tokens_per_frame=(HEIGHT // 3) * (WIDTH // 2), **rule)
 
 
-def chunks(inputs, size):
+def by_chunk(inputs, size):
     """The frames of a sequence, chunk by chunk: (first frame, {name: its part})."""
     for start in range(0, inputs["noisy"].shape[1], size):
         yield start, {name: x[:, start:start + size] for name, x in inputs.items()}
@@ -78,7 +79,7 @@ def conditions_of(part):
 def play(model, inputs, cache, size, first=0):
     """Velocity of every noisy frame, seen from the clean ones in the cache."""
     out = []
-    for start, part in chunks(inputs, size):
+    for start, part in by_chunk(inputs, size):
         out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **conditions_of(part)))
         commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **conditions_of(part))
     return torch.cat(out, dim=1)
@@ -155,7 +156,7 @@ def test_the_past_is_seen(model):
 def test_denoising_never_writes_the_cache(model, rule):
     size = rule.get("frames_per_chunk", 1)
     inputs, cache = sequence(9), new_cache(model, 2, **rule)
-    for start, part in chunks(inputs, size):
+    for start, part in by_chunk(inputs, size):
         before, held = cache.past(), (cache.first_frame, cache.num_frames)
         first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part))
         denoise(model, part["clean"], 0.3, cache, frame=start, **conditions_of(part))

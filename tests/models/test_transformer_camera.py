@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from tests.models.passes import commit, denoise
-from tests.models.test_transformer import CHANNELS, RULES, TINY, chunks, new_cache, sequence
+from tests.models.test_transformer import CHANNELS, RULES, TINY, by_chunk, new_cache, sequence
 from tests.models.test_transformer import conditions_of as base_conditions
 from worldplay.action import Action
 from worldplay.camera import TRAINING_INTRINSICS, CameraRig
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.attention.prope import Cameras, rigid_inverse
+from worldplay.models.configs import TransformerConfig
 from worldplay.models.lora import add_adapters, merged_weights
-from worldplay.models.transformer import Transformer, TransformerConfig, fuse_for_inference
+from worldplay.models.transformer import Transformer, fuse_for_inference
 
 CAMERA = replace(TINY, has_camera=True)
 
@@ -255,7 +256,7 @@ def test_a_new_branch_begins_without_effect(rule):
     assert torch.equal(model(**with_cameras(inputs), **rule), expected)
     assert torch.equal(model(**inputs, **rule), expected)
     cached = play(model, with_cameras(inputs), new_cache(model, 2, **rule), size)
-    parts = [part for _, part in chunks(inputs, size)]
+    parts = [part for _, part in by_chunk(inputs, size)]
     cache = new_cache(plain, 2, **rule)
     for i, part in enumerate(parts):
         velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size, **base_conditions(part))

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from worldplay.action import ActionSpace, parse_script
 from worldplay.camera import CAMERA_SPACE, viewmats
 from worldplay.models.codecs.taehv import TAEHV
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 
 FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)

@@ -16,9 +16,10 @@ from worldplay.data.frame_cache import Rollout, Source
 from worldplay.data.lerobot import ShardWriter, finish
 from worldplay.engine.loading import load_world
 from worldplay.files import write_json
-from worldplay.models.codecs.image import CodecConfig, ImageCodec
+from worldplay.models.codecs.image import ImageCodec
+from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_weights
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.train import chain, trainer
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, log_match, match_actions, tuned_recipe

@@ -32,6 +32,7 @@ from worldplay.camera import CAMERA_SPACE, CameraRig
 from worldplay.cli import play
 from worldplay.cli.commands import main
 from worldplay.engine import prompts
+from worldplay.files import read_json
 from worldplay.hub.convert import convert_transformer
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE
@@ -41,7 +42,7 @@ from worldplay.train.recipe import STAGES
 from worldplay.train.stages.dmd import self_rollout
 from worldplay.train.video_windows import Cut, latent_viewmats
 from worldplay.worlds import catalog
-from worldplay.worlds.config import WorldConfig, read_json
+from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.scene import fit
 from worldplay.worlds.weights import load_weights
 

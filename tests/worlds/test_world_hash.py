@@ -13,7 +13,7 @@ from worldplay.engine.loading import load_world, read_config
 from worldplay.errors import WorldError
 from worldplay.eval.replay import run_replay
 from worldplay.files import write_json
-from worldplay.models.codecs.image import CodecConfig
+from worldplay.models.configs import CodecConfig
 from worldplay.worlds import zoo
 from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.weights import world_hash

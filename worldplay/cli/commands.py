@@ -117,11 +117,10 @@ class Verify:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        from tqdm import tqdm
-
         from worldplay.data import lerobot
+        from worldplay.log import track
         num_frames = lerobot.LeRobotFolder.open(self.folder).num_frames
-        with tqdm(desc="verify", total=num_frames, unit="frame", mininterval=_interval()) as bar:
+        with track(desc="verify", total=num_frames, unit="frame") as bar:
             opened = lerobot.verify(self.folder, progress=bar.update)
         if self.json:
             return {"folder": str(self.folder), "episodes": len(opened.episodes), "frames": opened.num_frames}
@@ -249,7 +248,7 @@ class Bench:
             _find(self.world)
         from worldplay.engine.loading import load_world, random_configs, random_world
         from worldplay.eval import latency, throughput
-        from worldplay.eval.report import track
+        from worldplay.log import track
         configs = random_configs(self.world, steps=self.steps) if self.random else []
         is_wan_size = bool(configs) and configs[0].codec is None
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
@@ -363,10 +362,6 @@ def _text(value):
     if isinstance(value, dict):
         return "  ".join(f"{name} {_text(part)}" for name, part in value.items())
     return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _interval():
-    return 0.2 if sys.stderr.isatty() else 10
 
 
 def command():

@@ -14,18 +14,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from tqdm import tqdm
 
 from worldplay import __version__
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.cli.options import PassPath, Steps
-from worldplay.client.recorder import Recorder, check_folder, frame_record
+from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
 from worldplay.data.clip import ClipWorld
-from worldplay.data.clip_recovery import check_target, recover
+from worldplay.data.clip_recovery import log_recovered, target_of
 from worldplay.errors import WorldError
-from worldplay.log import log_path, run_command
+from worldplay.files import writable_folder, write_json
+from worldplay.log import log_path, run_command, track
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
 
@@ -106,8 +106,6 @@ class PlayConfig:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
             if missing:
                 raise ValueError(f"--headless needs --{missing[0]}")
-            if self.out.suffix != ".mp4":
-                raise ValueError(f"--out {self.out}: expected a name that ends in .mp4")
             parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
             idle = [flag for flag in ("script", "out", "json") if getattr(self, flag)]
@@ -216,10 +214,10 @@ def _play_window(config, open_world, progress):
     from worldplay.client.window import Window
     settings = load_settings()
     if config.record:
-        check_folder(config.record)
+        writable_folder(config.record, "clips")
     if config.stats:
         _check_file(config.stats)
-    _recover(config.record or Path(settings.record_folder))
+    log_recovered(config.record or Path(settings.record_folder))
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     hint = f"Details are in {log_path('play')}"
     loop = Loop(open_world, window, settings, Sitting(
@@ -231,29 +229,16 @@ def _play_window(config, open_world, progress):
         if loop.settings != settings:
             save_settings(loop.settings)
     if config.stats and loop.world:
-        _write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
-
-
-def _recover(folder):
-    try:
-        for path, num_frames, video in recover(folder):
-            if num_frames:
-                log.info("recovered %s.mp4 (%d frames) from a recording that was cut off", path, num_frames)
-            if video:
-                log.warning("recording %s has lost actions; all that was filmed is kept as %s", path, video)
-            elif not num_frames:
-                log.info("removed the empty remains of recording %s", path)
-    except (OSError, ValueError) as error:
-        log.warning("a recording in %s that was cut off cannot be recovered (%s)", folder, error)
+        write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
 
 
 # Without one ------------------------------------------------------------------------------------------------
 
 
 def _play_script(config, open_world):
-    check_folder(config.out.parent)
-    check_target(config.out.with_suffix(""))
-    _recover(config.out.parent)
+    target = target_of(config.out)
+    writable_folder(config.out.parent, "clips")
+    log_recovered(config.out.parent)
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
@@ -261,12 +246,12 @@ def _play_script(config, open_world):
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
     recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
-    recorder.start(config.out.with_suffix(""))
+    recorder.start(target)
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()
     ready = [began]
     try:
-        for action in tqdm(actions, desc=world.name, unit="step", mininterval=0.5):
+        for action in track(actions, desc=world.name, unit="step"):
             recorder.step(action)
             polled = time.perf_counter()
             for frame in next(shown):
@@ -315,8 +300,3 @@ def _check_file(path):
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror}); name another file") from None
 
-
-def _write_json(path, fields):
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -10,25 +10,13 @@ from pathlib import Path
 
 import pygame
 
+from worldplay.client import worker
 from worldplay.client.devices import KeyboardMouse, command_of
 from worldplay.client.entry import Entry
 from worldplay.client.pace import Pace
 from worldplay.client.recorder import Recorder, frame_record, log_clip
 from worldplay.client.screen import Mode, Screen
 from worldplay.client.timing import Timing
-from worldplay.client.worker import (
-    Ended,
-    Failed,
-    FrameReady,
-    Opened,
-    Prompt,
-    Prompted,
-    Reset,
-    Started,
-    Step,
-    StepDone,
-    Worker,
-)
 from worldplay.data.clip import ClipWorld
 
 log = logging.getLogger(__name__)
@@ -46,7 +34,7 @@ class Sitting:
     """
     title: str
     progress: Callable[[], str] = lambda: ""
-    start: Reset = field(default_factory=Reset)
+    start: worker.Reset = field(default_factory=worker.Reset)
     record_in: Path | None = None
     log_hint: str = ""
 
@@ -90,7 +78,7 @@ class Loop:
         sys.setswitchinterval(SERVE / 2)  # the worker's Python must not keep the main thread from its events
         # before anything loads: the first picture asks for fonts, and waits where a library is mapped
         self._screen.draw(self._mode)
-        self._worker = Worker(self._open_world)
+        self._worker = worker.Worker(self._open_world)
         try:
             while not self._is_over:
                 self._serve_events()
@@ -115,23 +103,23 @@ class Loop:
         except queue.Empty:
             return
         match reply:
-            case Opened():
+            case worker.Opened():
                 self._open(reply.world)
-            case Started():
+            case worker.Started():
                 self._start(reply)
-            case FrameReady():
+            case worker.FrameReady():
                 self._held.append(reply)
-            case Prompted():
+            case worker.Prompted():
                 self._is_idle = True
                 self._take_text(reply)
-            case StepDone():
+            case worker.StepDone():
                 self._is_idle = True
                 self._account(reply.at)
-            case Ended():
+            case worker.Ended():
                 self._is_idle = self._has_ended = True
                 self._mode = Mode.PAUSED
                 self._screen.tell(reply.message)
-            case Failed():
+            case worker.Failed():
                 self._fail(reply.error)
 
     def _account(self, done):
@@ -225,7 +213,7 @@ class Loop:
         self._worker.ask(self._request)
 
     def _give_text(self):
-        self._worker.ask(Prompt(self._text))
+        self._worker.ask(worker.Prompt(self._text))
         self._text, self._is_idle = None, False
         self._screen.tell_reading(True)
 
@@ -240,7 +228,7 @@ class Loop:
         self._pace.begin(self._device.input_time if self._mode is Mode.PLAYING else None, polled)
         self._is_idle, self._wants_single_step = False, False
         self._recorder.step(action)
-        self._worker.ask(Step(action))
+        self._worker.ask(worker.Step(action))
 
     def _show(self, ready):
         """Put a new frame on screen and on record."""
@@ -365,7 +353,7 @@ class Loop:
     def on_next_scene(self):
         scenes, request = self.world.scenes, self._wanted or self._request
         here = -1 if request.image else scenes.index(request.scene or scenes[0])
-        self._wanted = Reset(scenes[(here + 1) % len(scenes)])
+        self._wanted = worker.Reset(scenes[(here + 1) % len(scenes)])
         self._screen.tell(f"Scene {self._wanted.scene}")
 
     def on_record(self):

@@ -2,26 +2,12 @@
 import logging
 import time
 from datetime import datetime
-from pathlib import Path
 
 from worldplay.action import Action
-from worldplay.data.clip import ClipWriter, describe
+from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
-
-
-def check_folder(folder):
-    """The folder, made if need be, where clips can be written; an OSError says in one line that it cannot."""
-    folder = Path(folder)
-    probe = folder / ".worldplay.part.probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"clips cannot be written to {folder} ({error.strerror}); "
-                      "name another folder") from None
-    return folder
 
 
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
@@ -95,16 +81,20 @@ class Recorder:
 
     def start_in(self, folder):
         """Begin a clip with a name of its own in a folder; OSError where it cannot be written."""
-        self._folder = check_folder(folder)
+        self._folder = writable_folder(folder, "clips")
         self.start(self._folder / self._new_name())
 
-    def start(self, path):
-        """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
+    def start(self, path, *, overwrite=False):
+        """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way.
+
+        overwrite  replace a clip of that name; without it that is an OSError
+        """
         shown = self._shown[1]
         header = self._header | {"paths": list(self._paths.items())}
         actions = [*self._actions[:shown + 1], *self._ahead[shown:]]
-        self._writer = ClipWriter(path, header, actions=actions, first=self._number,
-                                  prompts={step: text for step, text in self._prompts.items() if step <= shown})
+        prompts = {step: text for step, text in self._prompts.items() if step <= shown}
+        self._writer = ClipWriter(path, header, actions=actions, first=self._number, prompts=prompts,
+                                  overwrite=overwrite)
         self._add_shown()
 
     def stop(self):

@@ -1,11 +1,12 @@
 """What the player has chosen, kept between plays in the platform's configuration folder."""
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import platformdirs
+
+from worldplay.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,8 @@ def load_settings(path=None):
 def save_settings(settings, path=None):
     """Write them whole or not at all; where that is not possible it is said in one line."""
     path = Path(path or settings_path())
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, asdict(settings))
     except OSError as error:
         log.warning("settings %s cannot be written (%s)", path, error.strerror)

@@ -1,143 +1,24 @@
-"""A recorded clip: an H.264 video and a JSON sidecar with every action; playback of it as a World."""
+"""A recorded clip on disk, an H.264 video and a JSON sidecar with every action; playback of it as a World."""
 import base64
 import json
-import queue
-import threading
+import math
 import zlib
 from dataclasses import dataclass
-from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 
-import av
 import numpy as np
 
-from worldplay import __version__
 from worldplay.action import Action, ActionSpace
-from worldplay.data.clip_recovery import beside, check_target, finish_parts, lock, part
+from worldplay.data.video import DamagedVideo, read_frames
 from worldplay.errors import WorldError
 
 FORMAT, VERSION = "worldplay clip", 1
-CRF = 14  # x264's scale: pixel art and noise stay crisp at 160x120, about 1 Mbit/s
+MAX_START_BYTES = 2**28  # of the frames that a branch began from, unpacked
 
 
-# Writing ----------------------------------------------------------------------------------------------------
-
-
-def describe(world, *, scene=None, start=None):
-    """The header of a clip of `world`: everything but its actions and frames that a replay needs.
-
-    scene   the name it was reset to; None when it began from `start`
-    start   uint8 [n H W 3], the context frames it began from instead of a scene
-    """
-    return {
-        "format": FORMAT, "version": VERSION, "world": world.name, "env": world.info.get("env"),
-        "world_hash": world.info.get("world_hash"), "seed": world.info.get("seed"), "scene": scene,
-        "start": None if start is None else _pack(start), "info": dict(world.info),
-        "action_space": world.action_space.to_json(), "frame_size": list(world.frame_size), "fps": world.fps,
-        "video": {"codec": "h264", "pixels": "yuv420p", "crf": CRF, "lossy": True},
-        "versions": {name: _version(name) for name in ("worldplay", "torch", "av", "numpy")},
-    }
-
-
-class ClipWriter:
-    """Writes one clip while it is played; its thread encodes, so `add` never waits and nothing is dropped.
-
-    Until it is finished the clip is PATH.part.mp4 (fragmented, readable up to its last quarter second at any
-    time) and PATH.part.jsonl (locked while written); then it becomes PATH.mp4 and PATH.json.
-    """
-
-    def __init__(self, path, header, *, actions, first, prompts=None):
-        """path without a suffix; header from `describe`.
-
-        actions  every Action of the branch so far, of a rollout those to come too; actions[0] is the null action of
-                 the start
-        first    number on the branch of the first frame that `add` will get
-        prompts  {step: text}, the texts given since the start, each with the first of those actions made under it
-
-            Raises OSError when the folder cannot be written or a folder has the name of the clip.
-        """
-        self.path, self.error, self.num_frames = Path(path), None, 0
-        _check_size(header["frame_size"])
-        check_target(self.path)
-        self._header = header
-        self._lines = open(part(self.path, "jsonl"), "a", encoding="utf-8")  # closed by the thread
-        if not lock(self._lines):
-            raise OSError(f"another program is recording {self.path}.mp4; give it another name")
-        self._lines.truncate(0)
-        actions = [_action_to_json(action) for action in actions]
-        self._write_line(header | {"first": first, "actions": actions, "prompts": list((prompts or {}).items())})
-        self._queue = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="clip", daemon=True)
-        self._thread.start()
-
-    def add(self, frame, step, action, times, prompt=None):
-        """Append what the player saw.
-
-        frame   uint8 [H W 3] RGB, copied here
-        step    index in the branch's actions of the action that caused it; `action` is that Action
-        times   what is known of the frame (milliseconds of input, polled, ready, flipped; steps; path)
-        prompt  the text given right before that step, if any was
-        """
-        line = {"step": step, "action": _action_to_json(action), **times}
-        if prompt is not None:
-            line["prompt"] = prompt
-        self._queue.put((frame.copy(), line))
-        self.num_frames += 1
-
-    def finish(self):
-        """No more frames: the thread writes what is queued and makes it PATH.mp4 and PATH.json."""
-        self._queue.put(None)
-
-    def wait(self):
-        """Wait until it is finished; `error` is then the OSError that stopped it, or None."""
-        self._thread.join()
-
-    @property
-    def is_busy(self):
-        """Whether the thread still has something to write."""
-        return self._thread.is_alive()
-
-    def _run(self):
-        try:
-            with self._lines:
-                self._encode()
-            num_frames, video = finish_parts(self.path)
-        except (OSError, av.error.FFmpegError) as error:  # a full disk, most likely
-            self.error = OSError(f"recording {self.path.name} stopped: {error}; what was written becomes a "
-                                 f"clip when play next records into {self.path.parent}")
-            return
-        if num_frames < self.num_frames:
-            kept = f"; the video alone is kept as {video}" if video else ""
-            self.error = OSError(f"recording {self.path.name} is damaged: {num_frames} of its "
-                                 f"{self.num_frames} frames were saved{kept}")
-
-    def _encode(self):
-        rate = Fraction(self._header["fps"]).limit_denominator(1001)
-        height, width = self._header["frame_size"]
-        # A fragment every quarter of a second and no delay in the encoder: so much is lost at most when the
-        # process dies. Each packet goes to the operating system at once.
-        with av.open(part(self.path, "mp4"), "w", format="mp4", options={
-                "movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "250000",
-                "flush_packets": "1"}) as video:
-            stream = video.add_stream(
-                "libx264", rate=rate, width=width, height=height, pix_fmt="yuv420p",
-                options={"crf": str(CRF), "preset": "veryfast", "tune": "zerolatency", "bf": "0"})
-            stream.codec_context.gop_size = max(1, int(rate))
-            stream.codec_context.thread_count = 1  # the cores belong to the model
-            while (item := self._queue.get()) is not None:
-                frame, line = item
-                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-                video.mux(stream.encode(picture))
-                self._write_line(line)
-            video.mux(stream.encode())
-
-    def _write_line(self, fields):
-        self._lines.write(json.dumps(fields) + "\n")
-        self._lines.flush()
-
-
-# Reading ----------------------------------------------------------------------------------------------------
+def beside(path, suffix):
+    """The file of a clip PATH that ends in `suffix`."""
+    return path.with_name(path.name + suffix)
 
 
 @dataclass(frozen=True)
@@ -160,7 +41,7 @@ class Clip:
     @property
     def actions(self):
         """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th step's."""
-        return [_action_from_json(fields) for fields in self.sidecar["actions"]]
+        return [action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
     def latents_per_action(self):
@@ -186,33 +67,29 @@ class Clip:
     @property
     def start(self):
         """uint8 [n H W 3], the frames the branch began from, or None when it began from a scene."""
-        return None if self.sidecar["start"] is None else _unpack(self.sidecar["start"])
+        return None if self.sidecar["start"] is None else unpack_frames(self.sidecar["start"])
 
     @property
     def num_frames(self):
         return len(range(*self.sidecar["recorded"]))
 
     def frames(self):
-        """Yield the video's frames, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it.
+        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it.
 
             Raises WorldError("bad_scene") where the video breaks off, or is not the one of the sidecar.
         """
-        num_shown, problem = 0, ""
+        (height, width), num_frames, problem = self.sidecar["frame_size"], 0, ""
         try:
-            with av.open(self.path) as video:
-                for packet in video.demux(video=0):
-                    if packet.is_corrupt:
-                        break
-                    for frame in packet.decode():
-                        yield frame.to_ndarray(format="rgb24")
-                        num_shown += 1
-        except IndexError:
-            problem = " (it holds no pictures)"
-        except av.error.FFmpegError as error:
-            problem = f" ({error.strerror})"
-        if problem or num_shown != self.num_frames:
+            for _, frame in read_frames(self.path):
+                if frame.shape[0] < height or frame.shape[1] < width:
+                    raise DamagedVideo("its pictures are smaller than the .json says")
+                yield frame[:height, :width]  # an odd size was padded
+                num_frames += 1
+        except (DamagedVideo, OSError) as error:
+            problem = f" ({error})"
+        if problem or num_frames != self.num_frames:
             raise WorldError("bad_scene", f"clip {self.path}: its video is damaged{problem} after frame "
-                             f"{num_shown} of {self.num_frames}; restore it from a copy")
+                             f"{num_frames} of {self.num_frames}; restore it from a copy")
 
 
 def read_clip(path):
@@ -221,7 +98,7 @@ def read_clip(path):
         Raises WorldError("not_found" or "bad_scene") for a file that is missing, unreadable or too new.
     """
     path = Path(path)
-    path = path.with_suffix("") if path.suffix in (".mp4", ".json") else path
+    path = path.with_name(path.stem) if path.suffix in (".mp4", ".json") else path
     sidecar, video = beside(path, ".json"), beside(path, ".mp4")
     for file in (sidecar, video):
         if not file.is_file():
@@ -231,40 +108,46 @@ def read_clip(path):
         fields = json.loads(sidecar.read_text(encoding="utf-8"))
         is_clip = fields["format"] == FORMAT
         version = int(fields["version"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         is_clip = False
     if not is_clip:
         raise WorldError("bad_scene", f"clip {path}: {sidecar.name} is not the sidecar of a worldplay clip")
     if version > VERSION:
         raise WorldError("bad_scene",
                          f"clip {path}: written by a newer worldplay (format {version}); update this one")
-    clip = Clip(video, fields)
+    problem = sidecar_problem(fields)
+    if problem:
+        raise WorldError("bad_scene",
+                         f"clip {path}: {sidecar.name} is damaged ({problem}); restore it from a copy")
+    return Clip(video, fields)
+
+
+def sidecar_problem(sidecar):
+    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it is whole."""
     try:
-        _check_sidecar(clip)
+        _check_sidecar(sidecar)
     except KeyError as error:
-        problem = f"{error} is missing"
-    except (TypeError, ValueError, AttributeError, zlib.error) as error:
-        problem = error
-    else:
-        return clip
-    raise WorldError("bad_scene",
-                     f"clip {path}: {sidecar.name} is damaged ({problem}); restore it from a copy")
+        return f"{error} is missing"
+    except (TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
+        return str(error)
+    return None
 
 
-def _check_sidecar(clip):
-    """Raise an error that says what a sidecar lacks of all that is read of it, or has in a wrong form."""
-    sidecar = clip.sidecar
+def _check_sidecar(sidecar):
+    clip = Clip(None, sidecar)
     for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
         if name not in sidecar:
             raise KeyError(name)
-    dict(sidecar["info"]), clip.action_space, clip.start, clip.paths  # each reads its part to the end
+    dict(sidecar["info"]), clip.action_space, clip.paths  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     if clip.latents_per_action < 1:
         raise ValueError("info: frames_per_chunk must be above 0")
     height, width = sidecar["frame_size"]
-    if not min(height, width, sidecar["fps"]) > 0:
+    if not (min(height, width, sidecar["fps"]) > 0 and math.isfinite(sidecar["fps"])):
         raise ValueError("frame_size and fps must be above 0")
+    if clip.start is not None and clip.start.shape[1:] != (height, width, 3):
+        raise ValueError(f"start: frames of {clip.start.shape[1:]}, frame_size says {(height, width, 3)}")
     steps = [record["step"] for record in sidecar["frames"]]
     if not 0 < len(steps) == clip.num_frames or min(steps) < 0 or max(steps) >= len(clip.actions):
         raise ValueError("its frames, their numbers and the actions do not belong together")
@@ -317,36 +200,31 @@ class ClipWorld:
         self._frames, self._ahead = iter(()), None
 
 
-# Small things -----------------------------------------------------------------------------------------------
+# JSON forms -------------------------------------------------------------------------------------------------
 
 
-def _check_size(frame_size):
-    if any(length % 2 for length in frame_size):
-        raise ValueError("a clip needs an even height and width (H.264 with halved colour), not "
-                         f"{tuple(frame_size)}")
-
-
-def _action_to_json(action):
+def action_to_json(action):
     return [sorted(action.keys), *action.look]
 
 
-def _action_from_json(fields):
+def action_from_json(fields):
     keys, yaw, pitch = fields
     return Action(frozenset(keys), (yaw, pitch))
 
 
-def _pack(frames):
+def pack_frames(frames):
+    """JSON fields of frames, uint8 [n H W 3]."""
     return {"shape": list(frames.shape), "zlib": base64.b64encode(zlib.compress(frames.tobytes())).decode()}
 
 
-def _unpack(fields):
-    return np.frombuffer(zlib.decompress(base64.b64decode(fields["zlib"])), np.uint8).reshape(fields["shape"])
+def unpack_frames(fields):
+    """The frames that `pack_frames` packed.
 
-
-def _version(name):
-    if name == "worldplay":
-        return __version__
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        Raises ValueError where they are more than MAX_START_BYTES or not as many as their shape says.
+    """
+    num_bytes = math.prod(fields["shape"])
+    if not 0 < num_bytes <= MAX_START_BYTES:
+        raise ValueError(f"start: its frames take {num_bytes} bytes, at most {MAX_START_BYTES} are expected")
+    # a few bytes can unpack to any number of them, so no more than expected is unpacked
+    pixels = zlib.decompressobj().decompress(base64.b64decode(fields["zlib"]), num_bytes + 1)
+    return np.frombuffer(pixels, np.uint8).reshape(fields["shape"])

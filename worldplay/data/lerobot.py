@@ -3,14 +3,14 @@ import json
 import os
 import zlib
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout, Source, is_held_out, write_frame_cache
+from worldplay.data.video import DamagedVideo, H264Writer, read_frames
 from worldplay.errors import WorldError
-from worldplay.files import write_json
+from worldplay.files import replacing, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
@@ -32,14 +32,6 @@ def check_new(out):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
-def make_folder(out):
-    """Make the folder `out` of a data set; OSError that says so where it cannot be made."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"--out {out} cannot be made ({error.strerror}); name another folder") from None
-
-
 class ShardWriter:
     """One video and one table of a folder being written; rollouts go in, their episodes' rows come out.
 
@@ -54,7 +46,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder, source, *, shard, episode, row, player):
-        av, _, _ = _libraries()
+        _libraries()
         where = {"chunk_index": shard // _CHUNK_FILES, "file_index": shard % _CHUNK_FILES}
         self._video_path = Path(folder, _VIDEO.format(video_key=CAMERA, **where))
         self._data_path = Path(folder, _DATA.format(**where))
@@ -63,18 +55,14 @@ class ShardWriter:
         self._columns, self._episodes = [], []
         for path in (self._video_path, self._data_path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(_part(self._video_path)), "w", format="mp4")
-        self._stream = self._container.add_stream("libx264rgb", rate=_rate(source.fps), options={
-            "preset": "ultrafast", "qp": "0", "g": str(round(source.fps)), "forced-idr": "1"})
-        self._stream.height, self._stream.width = source.frame_size
-        self._stream.pix_fmt = "rgb24"
-        # shards are written side by side, one processor each
-        self._stream.codec_context.thread_count = 1
+        self._video = H264Writer(_part(self._video_path), source.frame_size, source.fps, codec="libx264rgb",
+                                 pix_fmt="rgb24", preset="ultrafast", qp="0", **{"forced-idr": "1"})
 
     def add(self, rollout):
         """Append a Rollout of at least two frames as the next episode."""
         frames = rollout.frames[:-1]
-        self._encode(frames)
+        for i, frame in enumerate(frames):
+            self._video.add(frame, is_key=i == 0)
         length, number = len(frames), self._episode + len(self._episodes)
         at = np.arange(length)
         poses = {} if rollout.poses is None else {_STATE: rollout.poses[:-1]}
@@ -97,22 +85,11 @@ class ShardWriter:
 
     def close(self):
         """Finish both files; returns the episodes' rows for `finish`."""
-        for packet in self._stream.encode():
-            self._container.mux(packet)
-        self._container.close()
+        self._video.close()
         os.replace(_part(self._video_path), self._video_path)
         columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
         _write_table(columns, self._data_path)
         return self._episodes
-
-    def _encode(self, frames):
-        av, _, _ = _libraries()
-        for i, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if i == 0:
-                frame.pict_type = av.video.frame.PictureType.I
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
 
 
 def finish(folder, source, episodes, *, player, clips=()):
@@ -122,10 +99,11 @@ def finish(folder, source, episodes, *, player, clips=()):
     clips     of a folder packed from recordings, which tell no poses: a dict of each, with `world_hash` (None of a real
               game), `frames` and `lossy`
     """
-    _, pa, pq = _libraries()
+    pa, pq = _libraries()
     folder = Path(folder)
     (folder / _EPISODES).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(episodes), folder / _EPISODES)
+    with replacing(folder / _EPISODES) as temporary:
+        pq.write_table(pa.Table.from_pylist(episodes), temporary)
     _write_tasks(folder / _TASKS, _task(player, source.name))
     num_rows = episodes[-1]["dataset_to_index"]
     write_json(folder / _INFO, {
@@ -156,7 +134,7 @@ class LeRobotFolder:
             Raises ValueError where it is unfinished, of another format, or contradicts itself.
         """
         folder = Path(folder)
-        _, _, pq = _libraries()
+        _, pq = _libraries()
         if not (folder / _INFO).is_file():
             raise ValueError(f"{folder}: no finished data set ({_INFO} is missing); {_REMEDY}")
         try:
@@ -307,10 +285,6 @@ def _part(path):
     return path.with_name(path.name + ".tmp")
 
 
-def _rate(fps):
-    return Fraction(fps).limit_denominator(1001)
-
-
 def _features(source, has_poses):
     height, width = source.frame_size
     look = ("yaw", "pitch")[:source.action_space.look_axes]
@@ -328,26 +302,27 @@ def _features(source, has_poses):
 
 
 def _write_table(columns, path):
-    _, pa, pq = _libraries()
+    pa, pq = _libraries()
     arrays = {name: pa.array(values) if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values, np.float32).reshape(-1)), values.shape[1])
         for name, values in columns.items()}
-    pq.write_table(pa.table(arrays), _part(path))
-    os.replace(_part(path), path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(arrays), temporary)
 
 
 def _write_tasks(path, task):
     # LeRobot reads this table with pandas and takes the task's text as the index
-    _, pa, pq = _libraries()
+    pa, pq = _libraries()
     pandas = {"index_columns": ["task"], "column_indexes": [], "creator": {"library": "pyarrow"}, "columns": [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
         for name, kind, numpy_type in (("task_index", "int64", "int64"), ("task", "unicode", "object"))]}
     table = pa.table({"task_index": [0], "task": [task]})
-    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), path)
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), temporary)
 
 
 def _read_table(path):
-    _, _, pq = _libraries()
+    _, pq = _libraries()
     table = _readable(path, pq.read_table)
     columns = {}
     for name in table.column_names:
@@ -359,7 +334,7 @@ def _read_table(path):
 
 
 def _readable(path, read):
-    _, pa, _ = _libraries()
+    pa, _ = _libraries()
     if not path.is_file():
         raise ValueError(f"{path}: missing; {_REMEDY}")
     try:
@@ -369,23 +344,20 @@ def _readable(path, read):
 
 
 def _decode(path):
-    av, _, _ = _libraries()
     if not path.is_file():
         raise ValueError(f"{path}: missing; {_REMEDY}")
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(container.streams.video[0]):
-                yield frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
-        raise ValueError(f"{path}: unreadable ({error.strerror}); {_REMEDY}") from error
+        for _, frame in read_frames(path):
+            yield frame
+    except DamagedVideo as error:
+        raise ValueError(f"{path}: unreadable ({error}); {_REMEDY}") from error
 
 
 def _libraries():
     try:
-        import av
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise WorldError("not_found", f"data sets need {error.name}, which is not installed: "
                                       'run pip install ".[data]" in the checkout') from None
-    return av, pyarrow, pyarrow.parquet
+    return pyarrow, pyarrow.parquet

@@ -1,12 +1,10 @@
 """Recorded clips as a LeRobot data set: which are fit, where they are cut, which part is held out."""
-import sys
 import zlib
 from dataclasses import dataclass, replace
 from itertools import count, filterfalse, islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from worldplay.data.clip import read_clip
 from worldplay.data.clip_recovery import part
@@ -18,10 +16,10 @@ from worldplay.data.lerobot import (
     check_new,
     describe,
     finish,
-    make_folder,
 )
 from worldplay.errors import WorldError
-from worldplay.files import require_space
+from worldplay.files import require_space, visible, writable_folder
+from worldplay.log import track
 
 # rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
 SHORTEST, LONGEST = 32, 512
@@ -50,24 +48,19 @@ def run_pack(paths, *, out):
     """
     out = Path(out)
     check_new(out)
-    with _track(find_clips(paths), desc="read", unit="clip") as found:
+    with track(find_clips(paths), desc="read", unit="clip") as found:
         clips = fit_clips(found)
     source = _source(clips[0])
     pieces = cut([clip.num_frames for clip in clips], gap=round(source.fps))
-    make_folder(out)
+    writable_folder(out, "the data set")
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
-    with _track(desc="pack", total=num_rows, unit="frame") as bar:
+    with track(desc="pack", total=num_rows, unit="frame") as bar:
         episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
     finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
     told = describe(out)
     return {"out": str(out), "minutes": 60 * told["hours"], **{name: told[name] for name in (
         "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
-
-
-def _track(iterable=None, **options):
-    # a terminal is redrawn often, a log file gets a line now and then
-    return tqdm(iterable, file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
 
 
 # Which clips ------------------------------------------------------------------------------------------------
@@ -81,7 +74,7 @@ def find_clips(paths):
     found = {}
     for path in map(Path, paths):
         if path.is_dir():
-            folder, names = path, sorted({_name(file) for file in path.iterdir()} - {None})
+            folder, names = path, sorted({_name(file) for file in visible(path, "*")} - {None})
         else:
             folder, names = path.parent, [_name(path) or path.name]
         if not names:

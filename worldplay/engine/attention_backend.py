@@ -1,8 +1,6 @@
 """The backend that play's attention runs by here: measured once for a machine and a shape, and kept on disk."""
 import json
 import logging
-import os
-from contextlib import suppress
 from functools import cache
 from importlib import metadata
 
@@ -12,6 +10,7 @@ import torch
 from einops import rearrange
 
 from worldplay import runtime
+from worldplay.files import write_json
 from worldplay.models.attention.kernels import BACKENDS, candidates, prefer
 
 log = logging.getLogger(__name__)
@@ -155,15 +154,11 @@ def _keep(path, key, entry):
 
     Of two processes that write in the same millisecond, one's entry may be lost: then it is measured once more.
     """
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # other processes may be writing theirs
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = {key: entry} | _read(path)
-        draft.write_text(json.dumps({"format": _FORMAT, "measured": kept}, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_json(path, {"format": _FORMAT, "measured": kept})
     except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
         _warn_once(f"what was measured cannot be kept in {path} ({error.strerror}); the next start measures attention "
                    "again, and may choose otherwise")
         return entry

@@ -25,7 +25,7 @@ from worldplay.models import block
 from worldplay.models.attention import prope, rope
 from worldplay.models.attention.prope import Branches
 from worldplay.models.block import Block
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from worldplay.engine.cache import new_cache
 from worldplay.engine.controls import controls_of
 from worldplay.models.codecs.image import to_uint8
 from worldplay.models.codecs.random import META, codec_of
@@ -71,7 +72,7 @@ def cost_of(config, dtype=torch.bfloat16):
         denoise=denoise, commit=commit, decode=counter.get_total_flops(), latents=config.frames_per_chunk,
         frames=config.frames_per_chunk * frames.shape[1],
         weight_bytes=_nbytes(p for name, p in transformer.named_parameters() if not any(x in name for x in _TEXT_ONLY)),
-        kv_bytes=config.new_cache(1, dtype, META).nbytes + _nbytes(tree_leaves(_text(transformer))))
+        kv_bytes=new_cache(config, 1, dtype, META).nbytes + _nbytes(tree_leaves(_text(transformer))))
 
 
 def memory_of(config, dtype=torch.bfloat16):
@@ -88,7 +89,7 @@ def memory_of(config, dtype=torch.bfloat16):
     with Alive(META) as denoising, FusedAttention():
         denoise()
     return {"weights": _nbytes(x for module in (transformer, codec) for x in module.state_dict().values()),
-            "keys_values": config.new_cache(1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
+            "keys_values": new_cache(config, 1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
             "decoder": _nbytes(state), "work": max(decoding.most, denoising.most)}
 
 
@@ -195,7 +196,7 @@ def _pass_flops(config, num_layers, dtype):
 def _full_window(config, num_layers, dtype):
     """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs once."""
     config = replace(config, transformer=replace(config.transformer, num_layers=num_layers))
-    transformer, cache, size = _transformer(config, dtype), config.new_cache(1, dtype, META), config.frames_per_chunk
+    transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype, META), config.frames_per_chunk
     controls = controls_of(config, META)
     told, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
     text = _text(transformer) or None

@@ -8,6 +8,7 @@ from einops import rearrange
 from worldplay import runtime
 from worldplay.action import Action
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
+from worldplay.engine.cache import new_cache
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.errors import RESTORE, WorldError
@@ -367,7 +368,7 @@ class DreamWorld:
         return frames, [[Action()] * per_latent, *later]
 
     def _new_cache(self, batch):
-        return self.config.new_cache(batch, self.dtype, self.device)
+        return new_cache(self.config, batch, self.dtype, self.device)
 
     def _scene(self, name, seed):
         if self.folder is None:

@@ -10,11 +10,12 @@ from worldplay.engine import attention_backend
 from worldplay.engine.dream import DreamWorld
 from worldplay.engine.parts import Parts, _filled, check_room
 from worldplay.errors import WorldError
+from worldplay.files import read_json
 from worldplay.models.attention.kernels import AttentionShape
 from worldplay.models.codecs.random import codec_of
 from worldplay.models.transformer import Transformer
 from worldplay.worlds import catalog, zoo
-from worldplay.worlds.config import WorldConfig, read_json
+from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.weights import load_weights
 
 log = logging.getLogger(__name__)

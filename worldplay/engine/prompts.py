@@ -2,9 +2,7 @@
 import hashlib
 import json
 import logging
-import os
 import pickle
-from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -14,6 +12,7 @@ from safetensors.torch import load_file, save
 
 from worldplay import runtime
 from worldplay.errors import WorldError, remedy
+from worldplay.files import replacing
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer, warn_if_cut
 from worldplay.models.weights import fingerprint
 
@@ -74,14 +73,8 @@ def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_t
 
 def save_prompt_file(path, rows, prompt, **header):
     """Write text rows [l e] so that `load_prompt_file` finds all of them or no file; OSError where they have no room."""
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # other processes may be writing the same prompt
-    try:
-        draft.write_bytes(save({"prompt_embeds": rows}, {"prompt": prompt, **header}))
-        os.replace(draft, path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(save({"prompt_embeds": rows}, {"prompt": prompt, **header}))
 
 
 # The cache --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Gameplay from a real environment: scripted players in parallel processes, as rollouts or as a data set."""
 import os
-import sys
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -11,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish, make_folder
+from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
-from worldplay.files import require_space
+from worldplay.files import require_space, writable_folder
+from worldplay.log import track
 
 ROLLOUT_FRAMES = 512
 
@@ -97,7 +97,6 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
         Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
     """
-    from tqdm import tqdm
     out, workers = Path(out), _num_processors() if workers is None else workers
     if frames < 1:
         raise ValueError(f"--frames {frames}: expected at least 1")
@@ -112,14 +111,12 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()
-    make_folder(out)
+    writable_folder(out, "the data set")
     source = Source.of(world)
     require_space(out, int(frames * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     start, episodes = time.monotonic(), []
     tasks = _shards(source, str(out), frames, seed, player)
-    # a terminal is redrawn often, a log file gets a line now and then
-    with tqdm(total=frames, unit="frame", desc=f"collect {env}", file=sys.stderr,
-              mininterval=0.2 if sys.stderr.isatty() else 10) as bar:
+    with track(total=frames, unit="frame", desc=f"collect {env}") as bar:
         for shard in in_processes(_write_shard, tasks, workers):
             episodes += shard
             bar.update(sum(episode["length"] for episode in shard))

@@ -1,10 +1,10 @@
 """Pictures of an evaluation: the contact sheet and the side-by-side video, real play beside the dream."""
-from fractions import Fraction
-
 import numpy as np
 from PIL import Image, ImageDraw
 
+from worldplay.data.video import H264Writer
 from worldplay.eval.fidelity import HORIZONS
+from worldplay.files import replacing
 
 _GAP, _MARGIN, _LABEL = 2, 14, 64  # pixels
 _GROUND, _INK = (24, 24, 24), (220, 220, 220)
@@ -53,17 +53,10 @@ def write_side_by_side(path, pairs, fps):
 
         Raises OSError where the file cannot be written.
     """
-    import av
-    with av.open(str(path), "w") as video:
-        stream = None
+    height, width = pairs[0][0].shape[1:3]
+    size = _SCALE * height, _SCALE * (2 * width + _GAP)
+    with replacing(path) as temporary, H264Writer(temporary, size, fps, crf=str(_CRF)) as video:
         for real, dreamed in pairs:
             for left, right in zip(real, dreamed):
                 bar = np.full((len(left), _GAP, 3), _GROUND, np.uint8)
-                picture = np.concatenate([left, bar, right], axis=1).repeat(_SCALE, 0).repeat(_SCALE, 1)
-                if stream is None:
-                    rate = Fraction(fps).limit_denominator(1001)
-                    stream = video.add_stream("libx264", rate=rate, pix_fmt="yuv420p",
-                                              options={"crf": str(_CRF)})
-                    stream.height, stream.width = picture.shape[:2]
-                video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        video.mux(stream.encode())
+                video.add(np.concatenate([left, bar, right], axis=1).repeat(_SCALE, 0).repeat(_SCALE, 1))

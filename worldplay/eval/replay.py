@@ -9,8 +9,9 @@ import numpy as np
 
 import worldplay
 from worldplay.action import Action
-from worldplay.data.clip import ClipWriter, read_clip
-from worldplay.data.clip_recovery import check_target
+from worldplay.data.clip import read_clip
+from worldplay.data.clip_recovery import target_of
+from worldplay.data.clip_writer import ClipWriter
 from worldplay.envs import open_env
 from worldplay.errors import WorldError
 from worldplay.eval.fidelity import psnr
@@ -35,10 +36,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         changed since, and OSError where `out` cannot be written; before anything is played.
     """
     clip = read_clip(path)
-    if out:
-        check_target(Path(out).with_suffix(""))
-        if Path(out).with_suffix("").resolve() == clip.path.with_suffix("").resolve():
-            raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    if out and Path(out).resolve() == clip.path.resolve():
+        raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    kept = target_of(out) if out else None
     if vae and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
@@ -49,7 +49,7 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
             clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
         frames, paths = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
-            target = Path(out).with_suffix("") if out else Path(folder) / "replay"
+            target = kept or Path(folder) / "replay"
             _write(clip, frames, paths, target)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:

@@ -4,20 +4,20 @@ import json
 import logging
 import math
 import os
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
 from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
+from worldplay.files import replacing, writable_folder, write_text
+from worldplay.log import track
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     for each in names:
         _check_is_measurable(read_config(each)[1])
     worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
-    out = _folder(out or Path("runs") / f"eval-{worlds[0].name}")
+    out = writable_folder(out or Path("runs") / f"eval-{worlds[0].name}", "the report")
     materials = prepare(worlds, plan, track)
     reports = [evaluate(material) for material in materials]
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1]
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / "report.md", markdown(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
     return report
 
@@ -136,11 +136,6 @@ def evaluate(material):
                    **figures[PLAYERS[0]], **{player: figures[player] for player in PLAYERS[1:]}})
 
 
-def track(iterable, **options):
-    """tqdm on stderr: a terminal is redrawn often, a log gets a line now and then."""
-    return tqdm(iterable, file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
-
-
 def finite(node):
     """The same tree of dicts and lists with numbers that JSON cannot hold (of nothing measured) as None."""
     if isinstance(node, dict):
@@ -194,20 +189,9 @@ def _check_same_game(world, real):
                          f"{real.action_space} and {real.frame_size}")
 
 
-def _folder(path):
-    probe = path / ".probe"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"the report cannot be written to {path} ({error.strerror}); name another folder with "
-                      "--out") from None
-    return path
-
-
 def _write_pictures(material, out):
-    Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(out / "contact_sheet.png")
+    with replacing(out / "contact_sheet.png") as temporary:
+        Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(temporary, format="png")
     if importlib.util.find_spec("av") is None:
         log.warning("side_by_side.mp4 is left out: PyAV is not installed (pip install av)")
         return

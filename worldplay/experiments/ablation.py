@@ -12,10 +12,11 @@ import torch
 from worldplay.engine.cost import flop_counter
 from worldplay.engine.loading import load_world
 from worldplay.envs import open_env
-from worldplay.eval.report import track
 from worldplay.eval.streams import Material, held_out_seeds, real_streams
 from worldplay.experiments.ablation_report import write_report
 from worldplay.experiments.paired import measure
+from worldplay.files import read_json, replacing
+from worldplay.log import track
 from worldplay.models.transformer import Transformer
 from worldplay.train.chain import Chain
 from worldplay.train.recipe import Recipe
@@ -23,7 +24,6 @@ from worldplay.train.stages.causal_cd import CausalCDStage
 from worldplay.train.stages.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
 from worldplay.train.stages.draws import Draws
 from worldplay.train.state import load_state
-from worldplay.worlds.config import read_json
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,8 @@ class Ablation:
                                 open_real=partial(open_env, recipe.env), num_targets=recipe.num_targets,
                                 num_dreams=recipe.num_streams, walks=(), track=track)
             rows = measure(material, PLAYER, recipe.chunk)
-            draft = path.with_name("draft.npz")
-            np.savez(draft, **rows)
-            draft.rename(path)
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **rows)
         return True
 
     # What the report is made of

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from worldplay.experiments.paired import FIGURES, RESAMPLES, interval
-from worldplay.files import write_json
+from worldplay.files import replacing, write_json, write_text
 
 _TITLES = {"bidirectional-ode": "bidirectional ODE", "none": "none (AR teacher)", "causal-ode": "causal ODE",
            "causal-cd": "causal CD", "chunk-wise-ode": "chunk-wise causal ODE"}
@@ -92,8 +92,9 @@ def write_report(folder, figures, costs, latencies, scale):
                    for cell, row in table.items()},
         "claims": [{"claim": claim, "result": result, "comparisons": [
             asdict(row) | {"verdict": row.verdict} for row in rows]} for claim, result, rows in claims]})
-    _draw(table).save(folder / "figure.png")
-    (folder / "RESULTS.md").write_text(_markdown(table, costs, latencies, scale, real_turns, claims), encoding="utf-8")
+    with replacing(folder / "figure.png") as temporary:
+        _draw(table).save(temporary, format="png")
+    write_text(folder / "RESULTS.md", _markdown(table, costs, latencies, scale, real_turns, claims))
 
 
 def _markdown(table, costs, latencies, scale, real_turns, claims):

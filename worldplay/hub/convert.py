@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from worldplay.errors import WorldError
+from worldplay.files import replacing
 from worldplay.models.transformer import Transformer
 from worldplay.models.weights import check_shapes
 
@@ -86,10 +87,8 @@ def convert_part(source, target, *, num_tensors=None, num_params=None, progress=
 
 def export_transformer(weights, path):
     """Write a Transformer's state dict as published code reads it: {"generator_ema": {"model.NAME": tensor}}."""
-    path = Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    torch.save({"generator_ema": {f"model.{name}": x.detach().cpu() for name, x in weights.items()}}, draft)
-    os.replace(draft, path)
+    with replacing(path) as temporary:
+        torch.save({"generator_ema": {f"model.{name}": x.detach().cpu() for name, x in weights.items()}}, temporary)
 
 
 def transformer_shapes(config):
@@ -203,14 +202,11 @@ def write_safetensors(target, stored, source, dtype=None, progress=None):
 
         Raises WorldError("bad_checkpoint") where `source` ends early, OSError where `target` cannot be written.
     """
-    target = Path(target)
-    draft = target.with_name(target.name + ".tmp")
     order = sorted(stored, key=lambda name: (-(dtype or stored[name].dtype).itemsize, name))  # keeps all aligned
-    with open(source, "rb") as file, open(draft, "wb") as out:
+    with open(source, "rb") as file, replacing(target) as temporary, open(temporary, "wb") as out:
         out.write(_header({name: stored[name] for name in order}, dtype))
         for name in order:
             _copy(file, stored[name], out, dtype, progress, f"{source} ends within {name}")
-    os.replace(draft, target)
 
 
 def _header(stored, dtype):

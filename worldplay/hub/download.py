@@ -3,13 +3,13 @@ import errno
 import hashlib
 import os
 import re
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from worldplay.log import redraw_seconds
 from worldplay.worlds.catalog import Source
 
 # huggingface_hub is imported inside functions: only who fetches waits for it.
@@ -52,7 +52,7 @@ class Bar(tqdm):
     listener = None
 
     def __init__(self, *args, **kwargs):
-        interval = 0.2 if sys.stderr.isatty() else 1 if Bar.listener else 10
+        interval = min(redraw_seconds(), 1 if Bar.listener else 10)
         super().__init__(*args, **{"unit": "B", "unit_scale": True, "mininterval": interval} | kwargs)
 
     def display(self, *args, **kwargs):

@@ -2,7 +2,6 @@
 import difflib
 import errno
 import logging
-import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldplay.errors import WorldError
-from worldplay.files import write_json
+from worldplay.files import read_json, replacing, write_json
 from worldplay.hub import download
 from worldplay.hub.convert import convert_part, convert_transformer
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.catalog import Part, PublishedWorld, Source
-from worldplay.worlds.config import read_json
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +200,8 @@ def _make(job, located):
         with download.Bar(desc=f"convert {Path(source.file).name}", total=source.size) as bar:
             _convert(job, path, bar.update)
     else:
-        draft = job.target.with_name(job.target.name + ".tmp")
-        shutil.copyfile(path, draft)
-        os.replace(draft, job.target)
+        with replacing(job.target) as temporary:
+            shutil.copyfile(path, temporary)
     if source.url:  # what lies in the hub's cache is the hub's
         path.unlink()
 

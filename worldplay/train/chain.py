@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from worldplay import runtime
 from worldplay.data import lerobot
@@ -16,6 +15,7 @@ from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
 from worldplay.files import write_json
+from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
@@ -144,7 +144,7 @@ class Chain:
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
-        with tqdm(total=recipe.num_frames, desc="collect", unit="frame", disable=None) as bar:
+        with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                                       progress=bar.update)
 

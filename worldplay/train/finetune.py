@@ -3,13 +3,14 @@ import logging
 from dataclasses import dataclass, fields, replace
 
 from worldplay.data.lerobot import LeRobotFolder
+from worldplay.files import read_json
 from worldplay.models.transformer import Transformer
 from worldplay.train.recipe import Recipe
 from worldplay.train.stages.codec import CodecStageConfig
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 from worldplay.worlds import zoo
-from worldplay.worlds.config import WorldConfig, read_json
+from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)

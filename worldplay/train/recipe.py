@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from worldplay.eval.drift import CURVE
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import TransformerConfig
 from worldplay.train.stages.bidirectional import BidirectionalConfig
 from worldplay.train.stages.causal_cd import CausalCDConfig
 from worldplay.train.stages.causal_ode import CausalODEConfig

@@ -3,9 +3,8 @@ import json
 import time
 from dataclasses import asdict
 
-from worldplay.files import write_json
+from worldplay.files import read_json, write_json
 from worldplay.train.recipe import STAGES, numbers
-from worldplay.worlds.config import read_json
 
 
 class RunLog(dict):

@@ -12,6 +12,7 @@ from worldplay.camera import CAMERA_SPACE, TRAINING_INTRINSICS, moves_camera
 from worldplay.data.frame_cache import is_held_out
 from worldplay.data.lerobot import text_of
 from worldplay.engine.parts import Parts
+from worldplay.files import read_json
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.text import check_packages
 from worldplay.models.transformer import Transformer
@@ -22,7 +23,7 @@ from worldplay.train.video_windows import PER_LATENT, Cut, TextRows, VideoWindow
 from worldplay.train.window_store import WindowStore
 from worldplay.train.windows import write_missing
 from worldplay.worlds import catalog
-from worldplay.worlds.config import WorldConfig, read_json
+from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.scene import fit
 from worldplay.worlds.weights import load_into, load_weights
 

@@ -1,11 +1,10 @@
 """What a network made of windows of a frame cache, stored beside a training run."""
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from worldplay.files import require_space, write_json
+from worldplay.files import replacing, require_space, write_json
 
 
 class WindowStore:
@@ -45,10 +44,8 @@ class WindowStore:
         """
         values = np.asarray(values, np.float16)
         require_space(self.folder, values.nbytes * len(self.missing()))
-        draft = self.folder / f"{number:05d}.draft"  # of its own, because several processes write at once
-        with open(draft, "wb") as file:
+        with replacing(self._path(number)) as temporary, open(temporary, "wb") as file:
             np.save(file, values)
-        os.replace(draft, self._path(number))
 
     def read(self, windows):
         """float16 [b ...] of the windows with these numbers."""

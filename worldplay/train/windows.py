@@ -3,8 +3,8 @@ import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from worldplay.log import track
 from worldplay.models.conditioning import yaw_columns
 
 
@@ -75,8 +75,8 @@ def write_missing(store, make, processes, stop_at, what):
     """
     missing = store.missing()
     processes.wait()  # until everybody has seen what is missing
-    for number, starts in tqdm(missing[processes.rank::processes.size], desc=what, unit="batch",
-                               disable=None if processes.is_first else True):
+    for number, starts in track(missing[processes.rank::processes.size], desc=what, unit="batch",
+                                **({} if processes.is_first else {"disable": True})):
         if time.monotonic() > stop_at:
             break
         store.write(number, make(number, starts))

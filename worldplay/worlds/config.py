@@ -1,16 +1,13 @@
 """config.json of a world's folder: all that is needed to play its weights."""
-import json
 import math
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 
 from worldplay.action import ActionSpace
-from worldplay.diffusion import WARPED_STEPS
 from worldplay.errors import WorldError, remedy
-from worldplay.models.attention.frame_rule import FrameRule
-from worldplay.models.attention.kv_cache import KVCache
-from worldplay.models.codecs.image import CodecConfig, ImageCodec
-from worldplay.models.transformer import TransformerConfig
+from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
+
+# numbers of sampling steps that a few-step network may be played with; worldplay.diffusion.WARPED_STEPS has their timesteps
+STEPS = (1, 2, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +95,7 @@ class WorldConfig:
     def latent_shape(self):
         """(c, h, w) of one frame."""
         height, width = self.frame_size
-        return (self.transformer.in_channels, height // ImageCodec.stride, width // ImageCodec.stride)
-
-    def new_cache(self, batch, dtype, device):
-        """An empty KVCache for its transformer and window."""
-        return KVCache(self.transformer, batch=batch, num_frames=self.window,
-                       tokens_per_frame=self.transformer.num_tokens(*self.latent_shape[1:]), sink=self.sink,
-                       frames_per_chunk=self.frames_per_chunk, sink_position=self.sink_position, dtype=dtype,
-                       device=device)
+        return (self.transformer.in_channels, height // CodecConfig.stride, width // CodecConfig.stride)
 
 
 def _is_whole(value, least):
@@ -125,11 +115,11 @@ _RULES = {
     "frames_per_chunk": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
     "name": ("a name", _is_text),
     "env": ("the name of an environment", lambda x: x is None or _is_text(x)),
-    "frame_size": (f"height and width, multiples of {ImageCodec.stride}", lambda size: len(size) == 2 and all(
-        _is_whole(length, 1) and length % ImageCodec.stride == 0 for length in size)),
+    "frame_size": (f"height and width, multiples of {CodecConfig.stride}", lambda size: len(size) == 2 and all(
+        _is_whole(length, 1) and length % CodecConfig.stride == 0 for length in size)),
     "fps": ("a number above 0", lambda x: _is_number(x) and x > 0),
-    "steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in WARPED_STEPS),
-    "first_steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in WARPED_STEPS),
+    "steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
+    "first_steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
     "window": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
     "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
     "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
@@ -180,14 +170,3 @@ def _is_like(value, default):
     if default is None and value is None:
         return True
     return _is_whole(value, 0 if default == 0 else 1)
-
-
-def read_json(path):
-    """The object in `path`; WorldError("bad_checkpoint") when it is missing or no JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise WorldError("bad_checkpoint", f"{path} is missing, the folder is not a complete checkpoint; "
-                         f"{remedy(path)}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {remedy(path)}") from None

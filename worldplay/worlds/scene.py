@@ -1,5 +1,6 @@
 """A scene on disk: real frames to start from, how the real game gets there, and a thumbnail."""
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
 from worldplay.errors import RESTORE, WorldError
+from worldplay.files import replacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +36,10 @@ def save_scene(folder, scene, action_space):
     if scene.poses is not None:
         tensors["poses"] = np.ascontiguousarray(scene.poses, np.float32)
     header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
-    save_file(tensors, folder / f"{scene.name}.safetensors", metadata=header)
-    Image.fromarray(scene.frames[-1]).save(folder / f"{scene.name}.png")
+    with replacing(folder / f"{scene.name}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata=header)
+    with replacing(folder / f"{scene.name}.png") as temporary:
+        Image.fromarray(scene.frames[-1]).save(temporary, format="png")
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):
@@ -51,6 +55,7 @@ def export_scenes(cache, folder, env, num=6, num_frames=4):
     picks = starts[np.unique(np.linspace(0, len(starts) - 1, num).astype(int))].tolist()
     picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
     draft = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(draft, ignore_errors=True)  # the scenes of a run that was killed here
     for i, (start, seed) in enumerate(picks, 1):
         rows = slice(start, start + num_frames)
         actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]

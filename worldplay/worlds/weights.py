@@ -1,17 +1,14 @@
 """The weights of a world on disk: safetensors, sharded or not, always renamed into place."""
 import hashlib
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from worldplay.errors import WorldError, remedy
-from worldplay.files import write_json
+from worldplay.files import read_json, replacing, write_json
 from worldplay.models.weights import check_shapes, fingerprint
-from worldplay.worlds.config import read_json
 
 MAX_SHARD_BYTES = 15 * 2**20
 
@@ -27,12 +24,12 @@ def save_weights(path, tensors, dtype=None):
     shards = _shards(tensors)
     if len(shards) == 1:
         names = []
-        _replace(path, shards[0])
+        _write(path, shards[0])
         path.with_suffix(".safetensors.index.json").unlink(missing_ok=True)
     else:
         names = [f"{path.stem}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
         for name, shard in zip(names, shards):
-            _replace(path.with_name(name), shard)
+            _write(path.with_name(name), shard)
         weight_map = {key: name for name, shard in zip(names, shards) for key in shard}
         write_json(path.with_suffix(".safetensors.index.json"), {"weight_map": weight_map})
         path.unlink(missing_ok=True)
@@ -43,6 +40,7 @@ def save_weights(path, tensors, dtype=None):
 
 def load_weights(path):
     """name -> tensor of a file or sharded set that `save_weights` wrote; WorldError("bad_checkpoint") if it is torn."""
+    from safetensors.torch import load_file
     path = Path(path)
     index = path.with_suffix(".safetensors.index.json")
     if index.exists():
@@ -128,7 +126,7 @@ def _shards(tensors):
     return shards
 
 
-def _replace(path, tensors):
-    draft = path.with_name(path.name + ".tmp")
-    save_file(tensors, draft)
-    os.replace(draft, path)
+def _write(path, tensors):
+    from safetensors.torch import save_file
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)

@@ -1,6 +1,5 @@
 """Where worlds are found by name or folder, and which one opens when none is named."""
 import difflib
-import json
 import logging
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +9,9 @@ import platformdirs
 
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError, fetch_command, remedy
+from worldplay.files import read_json
 from worldplay.worlds import catalog
+from worldplay.worlds.config import WorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -182,20 +183,20 @@ def _is_ours(config):
     """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
     try:
         fields = _fields(config)
-    except (OSError, ValueError):
+    except (OSError, WorldError):
         return True
     return isinstance(fields, dict) and "action_space" in fields
 
 
 def _fields(config):
-    """What a config.json holds, read once while it is the same file; OSError or ValueError where it cannot be."""
+    """What a config.json holds, read once while it is the same file; WorldError or OSError where it cannot be."""
     facts = config.stat()
     return _read(config, facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
 
 @cache
 def _read(path, *version):
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 @cache
@@ -214,12 +215,10 @@ def _choice(name, named):
 def _card(name, folder, is_default):
     path = folder / "config.json"
     try:
-        fields = _fields(path)
-        height, width = fields["frame_size"]
-        return Card(name=name, folder=folder, env=fields["env"], frame_size=(int(height), int(width)),
-                    fps=float(fields["fps"]), action_space=ActionSpace.from_json(fields["action_space"]),
-                    size_mib=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 2**20,
-                    is_default=is_default, is_playable=_is_playable(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WorldError("bad_checkpoint",
-                         f"{path} does not describe a world ({error}); {remedy(path)}") from None
+        config = WorldConfig.from_json(_fields(path), path)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    except OSError as error:
+        raise WorldError("bad_checkpoint", f"{folder} cannot be read ({error.strerror}); {remedy(path)}") from None
+    return Card(name=name, folder=folder, env=config.env, frame_size=config.frame_size, fps=float(config.fps),
+                action_space=config.action_space, size_mib=size / 2**20, is_default=is_default,
+                is_playable=_is_playable(folder))

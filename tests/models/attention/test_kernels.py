@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from worldplay.engine import attention_backend
 from worldplay.models.attention import kernels
 from worldplay.models.attention.causal import causal_attention, plain_attention
-from worldplay.models.attention.frame_rule import FrameRule
 from worldplay.models.attention.kernels import BACKENDS, AttentionShape, attend, candidates, prefer
+from worldplay.models.configs import FrameRule
 from worldplay.train import attention_choice
 from worldplay.train.attention_choice import fastest_attention
 

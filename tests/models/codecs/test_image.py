@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from worldplay.models.codecs.image import CodecConfig, ImageCodec, to_float, to_uint8
+from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
+from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import Processes
 from worldplay.train.stages.codec import (

@@ -9,7 +9,8 @@ import torch
 from worldplay.action import Action, ActionSpace
 from worldplay.camera import viewmats
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas
-from worldplay.models.transformer import Transformer, TransformerConfig
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import Processes
 from worldplay.train.stages.bidirectional import BidirectionalConfig, BidirectionalStage

@@ -6,7 +6,8 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
-from worldplay.models.attention.frame_rule import FrameRule, moved_sinks
+from worldplay.models.attention.frame_rule import moved_sinks
+from worldplay.models.configs import FrameRule
 
 # of scores multiplied at once, so that they stay in the second-level caches (2 x 2 MiB where measured)
 GROUP_BYTES = 3 << 20

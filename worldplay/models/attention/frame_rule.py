@@ -1,52 +1,9 @@
-"""Which frames a chunk of a causal sequence sees."""
-from dataclasses import dataclass
+"""The keys and values that the chunks of a causal sequence see under a FrameRule, and the mask of who sees them."""
 
 import torch
 from einops import rearrange
 
 from worldplay.models.attention.rope import rotate, time_shift
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameRule:
-    """Which frames a chunk of a causal sequence sees: sink frames, the past inside the window, and itself.
-
-    frames_per_chunk  frames made together; they see each other
-    window            most frames seen at once: sink + past + the chunk itself; None sees the whole past
-    sink              first frames of the sequence that stay visible
-    sink_position     "absolute": their keys keep their time; "before_window": once the window rolls, they
-                      move along in time, so that they lie right before it
-    """
-    frames_per_chunk: int = 1
-    window: int | None = None
-    sink: int = 0
-    sink_position: str = "absolute"
-
-    def __post_init__(self):
-        if self.sink_position not in ("absolute", "before_window"):
-            raise ValueError(f"sink_position {self.sink_position!r}: expected 'absolute' or 'before_window'")
-        if self.frames_per_chunk < 1 or self.sink < 0:
-            raise ValueError(f"frames_per_chunk {self.frames_per_chunk} must be at least 1, "
-                             f"sink {self.sink} at least 0")
-        if self.window is not None and self.window < self.sink + self.frames_per_chunk:
-            raise ValueError(f"window {self.window} has no room for {self.sink} sink frames and a chunk of "
-                             f"{self.frames_per_chunk}")
-
-    def past(self, start):
-        """(number of sink frames, first past frame) that the chunk beginning at frame `start` sees.
-
-        It sees frames [0, sinks), [first, start) and its own.
-        """
-        sinks = min(self.sink, start)
-        if self.window is None:
-            return sinks, sinks
-        return sinks, max(sinks, start + self.frames_per_chunk - (self.window - self.sink))
-
-    def sink_shift(self, start):
-        """Frames by which the sink keys are moved in time for the chunk beginning at frame `start`."""
-        if self.window is None or self.sink_position == "absolute":
-            return 0
-        return max(0, start + self.frames_per_chunk - self.window)
 
 
 def seen_frames(k, v, rule, halves):

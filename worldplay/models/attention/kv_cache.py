@@ -4,10 +4,10 @@ import copy
 import torch
 from einops import rearrange
 
-from worldplay.models.attention.frame_rule import FrameRule
 from worldplay.models.attention.kernels import attend
 from worldplay.models.attention.positions import CachePositions
 from worldplay.models.attention.rope import rotate, time_shift
+from worldplay.models.configs import FrameRule
 
 
 class KVCache:

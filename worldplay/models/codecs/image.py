@@ -3,29 +3,13 @@
 No convolution runs at full resolution: frames enter through PixelUnshuffle and leave through PixelShuffle, which
 is what makes the decoder cost milliseconds. Source of the layout: madebyollin/taesd (plain residual ReLU blocks).
 """
-from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True, kw_only=True)
-class CodecConfig:
-    """Sizes of an ImageCodec; the latent is 8 times smaller than the frame in rows and columns."""
-    channels: int = 8
-    """Channels of a latent."""
-    widths: tuple[int, int, int] = (48, 96, 128)
-    """Channels of the stages at 1/2, 1/4 and 1/8 of the frame."""
-    enc_blocks: tuple[int, int, int] = (1, 1, 2)
-    """Residual blocks of the encoder at each of them."""
-    dec_blocks: tuple[int, int, int] = (1, 2, 2)
-    """The same of the decoder."""
-
-    def __post_init__(self):
-        for field in ("widths", "enc_blocks", "dec_blocks"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+from worldplay.models.configs import CodecConfig
 
 
 class Block(nn.Module):
@@ -64,7 +48,7 @@ class LatentNorm(nn.BatchNorm2d):
 
 class ImageCodec(nn.Module):
     """Encoder and decoder; latents have mean 0 and variance 1 per channel over the training frames."""
-    stride = 8
+    stride = CodecConfig.stride
     frames_per_latent = 1
 
     def __init__(self, config):

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 import torch
 
 from worldplay.diffusion import add_noise, x0_from_velocity
-from worldplay.models.attention.frame_rule import FrameRule
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.conditioning import frame_conditions
+from worldplay.models.configs import FrameRule
 from worldplay.models.transformer import Transformer
 from worldplay.train.metrics import contact_sheet
 from worldplay.train.stages.losses import guide
