@@ -14,10 +14,10 @@ from worldplay.engine.parts import Parts, check_room
 from worldplay.errors import WorldError
 from worldplay.eval import latency
 from worldplay.files import write_json
-from worldplay.models.codecs.random import META
+from worldplay.engine.networks import META
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.worlds import catalog, zoo
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig, WorldConfig
 
 GIB = 2**30
 TOKENS, WIDTH, BLOCKS = 30 * 52, 1536, 30  # of the published model at 480 x 832
@@ -60,7 +60,7 @@ def test_counts_are_the_published_ones_frame_by_frame():
     ids=["chunks", "text", "sink", "actions"])
 def test_counts_are_those_of_a_played_chunk(make):
     world, counted = make(), []
-    is_video = world.config.codec is None
+    is_video = isinstance(world.config, VideoWorldConfig)
     world.reset(**({} if is_video else dict(zip(("frames", "actions"), test_dream.context()))))
     for _ in range(world.config.window):
         list(world.step(Action()))

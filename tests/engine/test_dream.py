@@ -18,12 +18,12 @@ from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
 from worldplay.worlds import weights
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
 from worldplay.worlds.weights import _write, load_weights, save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
-CONFIG = WorldConfig(
+CONFIG = ImageWorldConfig(
     name="toy", env="doom-maze", action_space=SPACE, frame_size=(24, 32), fps=17.5, window=4, context_sigma=0.1,
     columns_per_degree=0.1,
     transformer=TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4,

@@ -17,14 +17,14 @@ from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig
 
 SIZE = (32, 48)
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=16, out_channels=16, freq_dim=32,
                           text_dim=8, text_len=6, has_camera=True)
 TEXT_SPACE = ActionSpace((), 1.0, look_axes=0)
-CONFIG = WorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0, transformer=MODEL,
-                     codec=None, parts={"codec": "taew2_1", "vae": "wan-vae", "text": "umt5-xxl"}, steps=2, window=5,
+CONFIG = VideoWorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0, transformer=MODEL,
+                     parts={"codec": "taew2_1", "vae": "wan-vae", "text": "umt5-xxl"}, steps=2, window=5,
                      sink=0, sink_position="absolute", context_sigma=0.0, intrinsics=TRAINING_INTRINSICS, prompt="a hall")
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 WALK = [Action({"w"}), Action({"l"}), Action({"d"}), Action(look=(2.0, 0.0)), Action({"w", "j"}), Action({"w"})] * 2

@@ -12,7 +12,7 @@ from tests.parity import video_codec
 from worldplay.action import Action
 from worldplay.engine.dream import DreamWorld
 from worldplay.models.codecs.image import ImageCodec
-from worldplay.models.codecs.random import META
+from worldplay.engine.networks import META
 from worldplay.models.transformer import Transformer
 
 # on a GPU their result's shape or value is needed by the host

@@ -9,7 +9,7 @@ from worldplay.action import Action, ActionSpace, parse_script
 from worldplay.camera import CAMERA_SPACE
 from worldplay.engine import dream
 from worldplay.engine.dream import DreamWorld
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig
 
 T2V, CAMERA = "wan_causal_t2v", "wan_causal_camera"
 NO_ACTIONS = ActionSpace((), 1.0, look_axes=0)
@@ -52,9 +52,9 @@ def world_of(fixture, case, sink, sink_position):
     lists = params["denoising_step_list"]
     h, w = case["in.noise"].shape[-2:]
     focal = case["in.Ks"][0, 0].diagonal()[:2].tolist() if fixture == CAMERA else None
-    config = WorldConfig(
+    config = VideoWorldConfig(
         name="published", env=None, action_space=CAMERA_SPACE if focal else NO_ACTIONS, frame_size=(8 * h, 8 * w),
-        fps=16.0, transformer=model.config, codec=None, parts={"codec": "taew2_1"}, steps=len(lists),
+        fps=16.0, transformer=model.config, parts={"codec": "taew2_1"}, steps=len(lists),
         first_steps=len(params.get("denoising_step_list_first_chunk", lists)), window=params["cache_frames"],
         sink=sink, sink_position=sink_position, frames_per_chunk=params["num_frame_per_block"], context_sigma=0.0,
         intrinsics=focal and tuple(focal))

@@ -205,7 +205,7 @@ def test_snapshot(model):
 
 def test_wrong_frame_is_refused(model):
     inputs, cache = sequence(2), new_cache(model, 2, window=4)
-    part = next(chunks(inputs, 1))[1]
+    part = next(by_chunk(inputs, 1))[1]
     commit(model, part["clean"], 0.0, cache, frame=5)
     with pytest.raises(ValueError, match="frame 5 is not the next one"):
         denoise(model, part["noisy"], 1.0, cache, frame=5)

@@ -10,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from worldplay.engine.cache import new_cache
 from worldplay.engine.controls import controls_of
 from worldplay.models.codecs.image import to_uint8
-from worldplay.models.codecs.random import META, codec_of
+from worldplay.engine.networks import META, codec_of, new_cache
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 

@@ -8,12 +8,13 @@ from einops import rearrange
 from worldplay import runtime
 from worldplay.action import Action
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.engine.cache import new_cache
+from worldplay.engine.networks import new_cache
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.scene import Scene, load_scene
 from worldplay.worlds.weights import world_hash
 
@@ -150,7 +151,7 @@ class DreamWorld:
 
             Raises WorldError("not_found") where this world has none or it is not here, "device" where it has no room.
         """
-        if self._parts is None or self.config.codec is not None:
+        if self._parts is None or isinstance(self.config, ImageWorldConfig):
             raise WorldError("not_found", f"{self.name} has no other codec than its own")
         self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
 
@@ -297,7 +298,7 @@ class DreamWorld:
     def _remember(self, frames, actions):
         """Write frames uint8 [n H W 3] that make whole chunks to the cache; actions: a list for each of their latents."""
         pixels = runtime.upload(torch.from_numpy(frames), self.device)
-        if self.codec.frames_per_latent == 1:
+        if isinstance(self.config, ImageWorldConfig):
             latents = self.codec.encode_uint8(pixels)[None]
         else:
             encoder = self._parts and self._parts.encoder(len(frames))

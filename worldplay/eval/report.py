@@ -89,7 +89,7 @@ def _check_is_measurable(config):
     if config.env is None:
         raise ValueError(f"{config.name} was trained on no environment that is here, so there is nothing to measure it "
                          "against; eval takes worlds of a real game, such as doom-maze")
-    if config.codec is None:
+    if isinstance(config, VideoWorldConfig):
         raise ValueError(f"{config.name} makes several frames of a latent; eval takes worlds that make one")
 
 

@@ -91,7 +91,7 @@ def world_hash(folder, config, codec):
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    if config.codec is None:
+    if isinstance(config, VideoWorldConfig):
         digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]
 
@@ -107,7 +107,7 @@ def _deciding(config):
     Those at their defaults are left out: one that is added later, its default being what was before, changes nothing.
     """
     chosen = {name: value for name, value in _chosen(config).items() if name not in _NOT_DECIDING}
-    return chosen | {"transformer": _chosen(config.transformer)}
+    return chosen | {"codec": config.to_json()["codec"], "transformer": _chosen(config.transformer)}
 
 
 def _chosen(sizes):
