@@ -17,19 +17,21 @@ class FakeWorld:
 
     delay    seconds before a frame; commit seconds after it
     frames   frames per step
-    fail_at  the step that raises WorldError
+    fail_at  number of the step that raises, counted over all resets
+    error    what it raises
     prompt   what it shows at first, if it reads text: its colours (`tint_shown`); a text that begins with "no" is
              one that it cannot read, and `reading` is how many seconds it takes to
     calls    what was asked of it, in order, with times
     """
 
-    def __init__(self, *, fps=20.0, delay=0.0, commit=0.0, frames=1, fail_at=None, prompt=None,
+    def __init__(self, *, fps=20.0, delay=0.0, commit=0.0, frames=1, fail_at=None, error=None, prompt=None,
                  reading=0.0):
         self.name, self.action_space, self.frame_size, self.fps = "fake", SPACE, (96, 128), fps
         self.scenes = ("one", "two")
         self.info = {"device": "cpu", "dtype": "float32", "steps": 2, "path": "eager", "seed": 0,
                      "env": "none", "world_hash": "f00d"}
         self.delay, self.commit, self.frames, self.fail_at = delay, commit, frames, fail_at
+        self.error = error or WorldError("device", "the device went away; plug it in again")
         if prompt is not None:
             self.info["prompt"] = prompt
         self.reading = reading
@@ -49,7 +51,7 @@ class FakeWorld:
         self.calls.append(("step", action, time.perf_counter()))
         self.actions.append(action)
         if self.fail_at == len(self.actions):
-            raise WorldError("device", "the device went away; plug it in again")
+            raise self.error
         self._is_mid_step = True
         time.sleep(self.delay(len(self.actions)) if callable(self.delay) else self.delay)
         self._yaw += action.look[0]

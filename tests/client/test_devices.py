@@ -4,6 +4,7 @@ import pytest
 
 from tests.client.fake_worlds import SPACE
 from worldplay.action import KEYS, Action, ActionSpace
+from worldplay.client.commands import Commands
 from worldplay.client.devices import (
     BINDINGS,
     CARRIED_FRAMES,
@@ -13,12 +14,17 @@ from worldplay.client.devices import (
     command_of,
     help_rows,
 )
-from worldplay.client.loop import Loop
 from worldplay.client.screen import Screen
 
+SCANCODES = {getattr(pygame, f"K_{name.lower() if len(name) == 1 else name}"): getattr(pygame, f"KSCAN_{name}")
+             for name in (name.removeprefix("KSCAN_") for name in dir(pygame) if name.startswith("KSCAN_"))
+             if hasattr(pygame, f"K_{name.lower() if len(name) == 1 else name}")}
 
-def key(code, is_down=True, mod=0):
-    return pygame.event.Event(pygame.KEYDOWN if is_down else pygame.KEYUP, key=code, mod=mod)
+
+def key(code, is_down=True, mod=0, scancode=None):
+    """The event of a key of the US layout, or of another one if a scancode is given."""
+    return pygame.event.Event(pygame.KEYDOWN if is_down else pygame.KEYUP, key=code, mod=mod,
+                              scancode=SCANCODES.get(code, 0) if scancode is None else scancode)
 
 
 def motion(x, y=0):
@@ -93,23 +99,23 @@ def test_a_world_that_uses_a_key_keeps_it_from_the_client():
     assert command_of(key(pygame.K_p)) == "pause" == command_of(key(pygame.K_p), SPACE)
     assert command_of(key(pygame.K_p), space) is None and command_of(key(pygame.K_TAB), space) is None
     assert command_of(key(pygame.K_r), space) == "reset"
-    labels = [label for label, _ in help_rows(space)[1]]
+    labels = [label for label, _ in help_rows(space, {})[1]]
     assert "P" not in labels and "Tab" not in labels and "R" in labels
 
 
 def test_the_key_of_the_text_is_nobodys_and_listed_where_there_is_a_text():
     everything = ActionSpace(KEYS, 5.0)
     assert command_of(key(pygame.K_F2), everything) == "prompt"
-    assert ("F2", "change the text") in help_rows(everything, reads_text=True)[1]
-    assert "F2" not in [label for label, _ in help_rows(SPACE)[1]]
+    assert ("F2", "change the text") in help_rows(everything, {}, reads_text=True)[1]
+    assert "F2" not in [label for label, _ in help_rows(SPACE, {})[1]]
 
 
 def test_every_canonical_key_has_a_binding_and_the_help_lists_every_binding():
     assert sorted(binding.name for binding in WORLD_BINDINGS) == sorted(KEYS)
     everything = ActionSpace(KEYS, 5.0)
-    world, _ = help_rows(everything)
-    _, client = help_rows(ActionSpace((), 5.0), reads_text=True)
+    world, _ = help_rows(everything, {})
+    _, client = help_rows(ActionSpace((), 5.0), {}, reads_text=True)
     assert {label for label, _ in world + client} == {binding.label for binding in BINDINGS} | {"Mouse"}
     codes = [code for binding in WORLD_BINDINGS for code in binding.inputs]
     assert len(codes) == len(set(codes))
-    assert all(hasattr(Loop, f"on_{command.name}") != hasattr(Screen, f"on_{command.name}") for command in COMMANDS)
+    assert all(hasattr(Commands, f"on_{command.name}") != hasattr(Screen, f"on_{command.name}") for command in COMMANDS)

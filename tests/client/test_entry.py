@@ -1,20 +1,17 @@
 """Changing the text while playing: the line, what the world is asked, pauses within a latent, and the clips of it."""
-import os
 import shutil
 import time
-
-os.environ["SDL_VIDEODRIVER"] = "dummy"
 
 import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld, tint_of, tint_shown
+from tests.client.session import FOCUS_LOST, QUIT, Session, steps_of
 from tests.client.test_devices import click, key
-from tests.client.test_loop import FOCUS_LOST, QUIT, Sit, steps_of
 from worldplay.action import Action
 from worldplay.client.entry import MAX_CHARACTERS, MAX_ROWS, Entry, draw_entry, rows_of
-from worldplay.client.loop import Mode
 from worldplay.client.recorder import Recorder
+from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
 from worldplay.client.theme import shorten
 from worldplay.client.worker import Reset
@@ -110,7 +107,7 @@ def clips_in(folder):
 
 def test_a_text_is_written_read_and_shown_by_the_next_frame_and_no_key_gets_through():
     world = FakeWorld(fps=50.0, prompt="a hall", reading=0.3)
-    sit = Sit(world, [
+    session = Session(world, [
         (3, key(pygame.K_w)), (3, F2), (0.2, ALL, key(pygame.K_w, False), *keystrokes("rp. wasd")), (0.2, click()),
         (0.1, ENTER), (3, key(pygame.K_RETURN, False)), (3, QUIT)]).run()
     assert prompts_of(world) == ["rp. wasd"] and world.info["prompt"] == "rp. wasd"
@@ -119,55 +116,55 @@ def test_a_text_is_written_read_and_shown_by_the_next_frame_and_no_key_gets_thro
     assert [what for what, *_ in world.calls].count("reset") == 1 and after >= 3, "play goes on in the same world"
     assert {"w"} in [action.keys for action in world.actions[:before]], "W counts until the line is open"
     assert not any(action.keys for action in world.actions[before:]), "no key reaches the world, none is stuck"
-    shown = [tint_shown(frame) for frame in sit.frames]
+    shown = [tint_shown(frame) for frame in session.frames]
     assert shown == [tint_of("a hall")] * (before + 1) + [tint_of("rp. wasd")] * (len(shown) - before - 1)
     at = world.calls[asked][2]
     assert at - steps_of(world)[before - 1] > 0.4, "the world stands while the line is open"
-    assert sit.window.captured == [True, False, True, False], "the mouse is free while it is open"
-    assert sit.gaps.max() < 0.06, f"longest silence {1000 * sit.gaps.max():.0f} ms"
+    assert session.window.captured == [True, False, True, False], "the mouse is free while it is open"
+    assert session.gaps.max() < 0.06, f"longest silence {1000 * session.gaps.max():.0f} ms"
 
 
 def test_a_key_that_is_still_down_when_the_line_closes_counts_on():
     world = FakeWorld(fps=50.0, prompt="a hall")
-    Sit(world, [(3, key(pygame.K_w)), (3, F2), (0.1, ESC), (0.0, key(pygame.K_ESCAPE, False)), (4, QUIT)]).run()
+    Session(world, [(3, key(pygame.K_w)), (3, F2), (0.1, ESC), (0.0, key(pygame.K_ESCAPE, False)), (4, QUIT)]).run()
     assert world.actions[-1].keys == {"w"}
 
 
 def test_esc_leaves_the_text_and_what_repeats_while_it_is_held_is_not_a_command():
     world = FakeWorld(fps=50.0, prompt="a hall")
-    sit = Sit(world, [(3, F2), (0.1, typed(" with lamps")), (0.1, ESC, ESC, ESC), (0.1, ESC),
+    session = Session(world, [(3, F2), (0.1, typed(" with lamps")), (0.1, ESC, ESC, ESC), (0.1, ESC),
                       (3, key(pygame.K_ESCAPE, False)), (3, F2), (0.1, ENTER),
                       (0.1, key(pygame.K_RETURN, False)), (3, ESC), (0.1, ESC)]).run()
     assert not prompts_of(world), "an unchanged text is not read again either"
-    assert sit.modes[-1] is Mode.MENU and Mode.WRITING in sit.modes and len(world.actions) > 6
+    assert session.modes[-1] is Mode.MENU and Mode.WRITING in session.modes and len(world.actions) > 6
 
 
 @pytest.mark.parametrize("before, after", [(key(pygame.K_p), Mode.PAUSED), (ESC, Mode.MENU)])
 @pytest.mark.parametrize("ends_with", [ESC, ENTER])
 def test_a_paused_world_stays_paused(before, after, ends_with):
     world = FakeWorld(fps=50.0, prompt="a hall")
-    sit = Sit(world, [(3, before), (0.1, F2), (0.1, typed("!"), ends_with), (0.3, QUIT)]).run()
+    session = Session(world, [(3, before), (0.1, F2), (0.1, typed("!"), ends_with), (0.3, QUIT)]).run()
     goes_on = ends_with is ENTER and after is Mode.MENU  # who writes a text in the menu wants to see it
-    assert sit.modes[-1] is (Mode.PLAYING if goes_on else after)
+    assert session.modes[-1] is (Mode.PLAYING if goes_on else after)
     assert prompts_of(world) == (["a hall!"] if ends_with is ENTER else [])
 
 
 def test_the_line_outlives_a_visit_to_another_window():
     world = FakeWorld(fps=50.0, prompt="a hall")
     back = pygame.event.Event(pygame.WINDOWFOCUSGAINED)
-    Sit(world, [(3, key(pygame.K_w)), (2, F2), (0.1, typed("way")), (0.1, FOCUS_LOST), (0.1, back), (0.1, ENTER),
+    Session(world, [(3, key(pygame.K_w)), (2, F2), (0.1, typed("way")), (0.1, FOCUS_LOST), (0.1, back), (0.1, ENTER),
                 (4, QUIT)]).run()
     assert prompts_of(world) == ["a hallway"] and not world.actions[-1].keys
 
 
 def test_a_text_that_cannot_be_read_is_a_notice_and_what_was_written_is_there_to_be_mended(caplog):
     world = FakeWorld(fps=50.0, prompt="a hall")
-    sit = Sit(world, [
-        (3, F2), (0.1, ALL, typed("no.safetensors"), ENTER), (lambda: "does not exist" in sit.loop._screen.notice,),
-        (4, F2), (lambda: sit.loop._screen.entry.text == "no.safetensors", *[key(pygame.K_HOME), key(pygame.K_DELETE)],
+    session = Session(world, [
+        (3, F2), (0.1, ALL, typed("no.safetensors"), ENTER), (lambda: "does not exist" in session.notice,),
+        (4, F2), (lambda: session.loop._screen.entry.text == "no.safetensors", *[key(pygame.K_HOME), key(pygame.K_DELETE)],
                   ENTER), (lambda: len(prompts_of(world)) == 2,), (4, F2),
-        (lambda: sit.loop._screen.entry.text == "o.safetensors", QUIT)])
-    sit.run()
+        (lambda: session.loop._screen.entry.text == "o.safetensors", QUIT)])
+    session.run()
     assert prompts_of(world) == ["no.safetensors", "o.safetensors"] and world.info["prompt"] == "o.safetensors"
     [said] = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "no.safetensors does not exist" in said and "\n" not in said
@@ -179,12 +176,12 @@ def test_what_happens_while_a_text_is_read(tmp_path):
     seen = []
 
     def look():
-        seen.append(sit.loop._screen._reading())
+        seen.append(session.loop._screen._waited())
         return bool(seen[-1])
-    sit = Sit(world, [
+    session = Session(world, [
         (3, F2), (0.1, typed("1"), ENTER), (look, ESC), (0.1, F2), (0.1, typed("2"), ENTER), (0.0, key(pygame.K_TAB)),
         (lambda: world.calls[-1][0] == "committed" and len(prompts_of(world)) == 2,), (4, QUIT)], record_in=tmp_path)
-    sit.run()
+    session.run()
     asked = [what for call, what, _ in world.calls if call in ("prompt", "reset")]
     assert asked == ["one", "a hall1", "a hall12", "two"]
     clips = clips_in(tmp_path)
@@ -195,76 +192,76 @@ def test_what_happens_while_a_text_is_read(tmp_path):
 def test_leaving_while_a_text_is_read_waits_for_nothing_long():
     world = FakeWorld(fps=50.0, prompt="a hall", reading=20.0)
     start = time.perf_counter()
-    Sit(world, [(3, F2), (0.1, typed("!"), ENTER), (0.2, QUIT)]).run()
+    Session(world, [(3, F2), (0.1, typed("!"), ENTER), (0.2, QUIT)]).run()
     assert time.perf_counter() - start < 10
 
 
 def test_where_there_is_no_text_to_change_it_is_said(tmp_path):
-    Sit(FakeWorld(fps=50.0, prompt="a hall"), [(6, QUIT)], record_in=tmp_path).run()
+    Session(FakeWorld(fps=50.0, prompt="a hall"), [(6, QUIT)], record_in=tmp_path).run()
     [video] = tmp_path.glob("*.mp4")
     for world in (FakeWorld(fps=50.0), ClipWorld(video)):
-        sit = Sit(world, [(2, F2), (lambda: "no text to change" in sit.loop._screen.notice, QUIT)])
-        sit.run()
-        assert Mode.WRITING not in sit.modes
+        session = Session(world, [(2, F2), (lambda: "no text to change" in session.notice, QUIT)])
+        session.run()
+        assert Mode.WRITING not in session.modes
 
 
 def test_a_world_that_fails_while_the_line_is_open_says_so():
     world = FakeWorld(fps=50.0, prompt="a hall", fail_at=4, delay=lambda n: 0.3 if n == 4 else 0.0)
-    sit = Sit(world, [(4,), (lambda: len(world.actions) == 4, F2), (lambda: sit.loop._mode is Mode.FAILED,),
+    session = Session(world, [(4,), (lambda: len(world.actions) == 4, F2), (lambda: session.mode is Mode.STOPPED,),
                       (0.1, ESC)])
     with pytest.raises(WorldError, match="plug it in"):
-        sit.run()
+        session.run()
 
 
 # Between the frames of a latent -----------------------------------------------------------------------------
 
 
-def still(sit, seconds=0.3):
+def still(session, seconds=0.3):
     """Script entries that wait, and note how many frames were seen and steps begun."""
     noted = []
 
     def note():
-        noted.append((len(sit.window.seen), len(sit.world.actions)))
+        noted.append((len(session.window.seen), len(session.world.actions)))
         return True
     return noted, [(seconds,), (note,)]
 
 
 def test_a_pause_comes_between_the_frames_of_a_latent_and_a_single_step_is_one_frame():
     world = FakeWorld(fps=20.0, frames=4, prompt="a hall")
-    sit = Sit(world, [])
-    noted, wait = still(sit)
-    sit.script = [(6, key(pygame.K_p)), *wait]  # the start, a latent, and one frame of the next
+    session = Session(world, [])
+    noted, wait = still(session)
+    session.script = [(6, key(pygame.K_p)), *wait]  # the start, a latent, and one frame of the next
     for _ in range(5):
-        sit.script += [(0.0, key(pygame.K_PERIOD)), *wait]
-    sit.script += [(0.0, key(pygame.K_p)), (7, QUIT)]
-    sit.run()
+        session.script += [(0.0, key(pygame.K_PERIOD)), *wait]
+    session.script += [(0.0, key(pygame.K_p)), (7, QUIT)]
+    session.run()
     frames, steps = zip(*noted)
     assert frames[0] <= 7 and steps[0] == 2, "the picture stands at once"
     assert [b - a for a, b in zip(frames, frames[1:])] == [1] * 5, "one frame for each '.'"
     assert steps[-1] == 3, "a new step only when the latent is used up"
-    clocks = [int(frame[4].argmax() // 3) for frame in sit.frames]
+    clocks = [int(frame[4].argmax() // 3) for frame in session.frames]
     assert all((b - a) % 128 == 4 for a, b in zip(clocks, clocks[1:])), "and no frame is left out"
-    gaps = [b[1] - a[1] for a, b in zip(sit.window.seen[frames[-1]:], sit.window.seen[frames[-1] + 1:])]
+    gaps = [b[1] - a[1] for a, b in zip(session.window.seen[frames[-1]:], session.window.seen[frames[-1] + 1:])]
     assert min(gaps) > 0.03, "play goes on at the rate of the world"
-    assert sit.loop.timing.to_json()["key_flip_ms"] is None, "no waiting in a pause is counted"
+    assert session.loop.timing.to_json()["key_flip_ms"] is None, "no waiting in a pause is counted"
 
 
 def test_the_line_opens_between_the_frames_of_a_latent():
     world = FakeWorld(fps=20.0, frames=4, prompt="a hall")
-    sit = Sit(world, [])
-    noted, wait = still(sit)
-    sit.script = [(6, F2), *wait, (0.0, typed("way"), ENTER), (9, QUIT)]
-    sit.run()
+    session = Session(world, [])
+    noted, wait = still(session)
+    session.script = [(6, F2), *wait, (0.0, typed("way"), ENTER), (9, QUIT)]
+    session.run()
     [(frames, steps)] = noted
     assert frames <= 7 and steps == 2
-    tints = [tint_shown(frame) for frame in sit.frames]
+    tints = [tint_shown(frame) for frame in session.frames]
     assert tints == [tint_of("a hall")] * 9 + [tint_of("a hallway")] * (len(tints) - 9), "the latent is shown to its end"
     assert len(tints) >= 14
 
 
 def test_a_reset_takes_what_is_left_of_a_latent_with_it(tmp_path):
     world = FakeWorld(fps=20.0, frames=4)
-    Sit(world, [(6, key(pygame.K_p)), (0.2, key(pygame.K_r)), (0.2, key(pygame.K_p)), (4, QUIT)],
+    Session(world, [(6, key(pygame.K_p)), (0.2, key(pygame.K_r)), (0.2, key(pygame.K_p)), (4, QUIT)],
         record_in=tmp_path).run()
     first, second = clips_in(tmp_path)
     assert 6 <= first.num_frames <= 7 and len(first.actions) == 3 and second.num_frames >= 4
@@ -280,7 +277,7 @@ def test_a_clip_knows_the_texts_before_and_during_it_and_a_reset_begins_with_the
     def write(text):
         return [(4, F2), (0.05, ALL, typed(text), ENTER, key(pygame.K_RETURN, False)),
                 (lambda: world.info["prompt"] == text,)]
-    Sit(world, [*write("a garden"), (3, key(pygame.K_F9)), *write("rain"), *write("the sea"), (4, key(pygame.K_r)),
+    Session(world, [*write("a garden"), (3, key(pygame.K_F9)), *write("rain"), *write("the sea"), (4, key(pygame.K_r)),
                 (5, QUIT)], settings=Settings(record_folder=str(tmp_path))).run()
     clips = clips_in(tmp_path)
     assert [clip.sidecar["info"]["prompt"] for clip in clips] == ["a hall", "the sea"]

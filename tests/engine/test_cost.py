@@ -10,11 +10,11 @@ from worldplay import runtime
 from worldplay.action import Action
 from worldplay.engine.cost import Alive, Cost, cost_of, encoding_memory_of, memory_of, part_of
 from worldplay.engine.loading import load_world
+from worldplay.engine.networks import META
 from worldplay.engine.parts import Parts, check_room
 from worldplay.errors import WorldError
 from worldplay.eval import latency
 from worldplay.files import write_json
-from worldplay.engine.networks import META
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.config import VideoWorldConfig, WorldConfig

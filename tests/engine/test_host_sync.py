@@ -11,8 +11,8 @@ from tests.engine import test_dream, test_dream_wan
 from tests.parity import video_codec
 from worldplay.action import Action
 from worldplay.engine.dream import DreamWorld
-from worldplay.models.codecs.image import ImageCodec
 from worldplay.engine.networks import META
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
 
 # on a GPU their result's shape or value is needed by the host

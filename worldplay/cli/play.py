@@ -209,7 +209,7 @@ def _play(config, open_world, progress):
 
 def _play_window(config, open_world, progress):
     # Here, because machines without a display need no pygame for --headless.
-    from worldplay.client.loop import Loop, Sitting
+    from worldplay.client.loop import Loop, SessionOptions
     from worldplay.client.settings import load_settings, save_settings
     from worldplay.client.window import Window
     settings = load_settings()
@@ -217,10 +217,10 @@ def _play_window(config, open_world, progress):
         writable_folder(config.record, "clips")
     if config.stats:
         _check_file(config.stats)
-    log_recovered(config.record or Path(settings.record_folder))
+    log_recovered(config.record or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     hint = f"Details are in {log_path('play')}"
-    loop = Loop(open_world, window, settings, Sitting(
+    loop = Loop(open_world, window, settings, SessionOptions(
         title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image), record_in=config.record,
         log_hint=hint))
     try:

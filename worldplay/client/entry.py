@@ -4,6 +4,7 @@ import bisect
 import pygame
 
 from worldplay.client import theme
+from worldplay.client.keyboard_layout import shortcut_key
 
 MAX_CHARACTERS = 4000  # the text encoders read 512 tokens, about half of that
 MAX_ROWS = 6
@@ -37,11 +38,11 @@ class Entry:
         if event.type == pygame.TEXTINPUT:
             self._insert(event.text)
         elif event.type == pygame.KEYDOWN:
-            self._press(event.key, event.mod)
+            self._press(event)
 
-    def _press(self, key, mod):
-        wordwise = bool(mod & _WORDWISE)
-        match key:
+    def _press(self, event):
+        wordwise = bool(event.mod & _WORDWISE)
+        match shortcut_key(event):
             case pygame.K_BACKSPACE:
                 self._delete(self._left(wordwise), self.cursor)
             case pygame.K_DELETE:
@@ -58,7 +59,7 @@ class Entry:
                 self.is_selected = bool(self.text)
             case pygame.K_v if wordwise:
                 self._insert(self._clipboard())
-            case pygame.K_INSERT if mod & pygame.KMOD_SHIFT:
+            case pygame.K_INSERT if event.mod & pygame.KMOD_SHIFT:
                 self._insert(self._clipboard())
 
     def _insert(self, text):

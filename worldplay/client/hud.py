@@ -1,4 +1,6 @@
 """What is written over the running picture: figures, help, badges and notices."""
+from itertools import islice
+
 import pygame
 
 from worldplay.client import theme
@@ -10,7 +12,7 @@ RECENT = 300  # frames the figures look back on: 17 s at 17.5 frames per second
 def figures(timing, info, frame_number, now):
     """(label, value) lines of the F3 panel."""
     def pair(seconds):
-        summary = summary_ms(seconds[-RECENT:], (50, 95))
+        summary = summary_ms(list(islice(reversed(seconds), RECENT)), (50, 95))
         return f"{summary['p50']:.1f} / {summary['p95']:.1f} ms" if summary else "-"
     return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
             ("key to screen, p50 / p95", pair(timing.key_flip)),

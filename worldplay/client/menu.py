@@ -44,17 +44,27 @@ def draw_pause(surface, world_rows, client_rows, choices, text=""):
 
 def draw_failure(surface, message, log_hint):
     """A world that cannot be opened or go on: what, where and the remedy, in full."""
-    size = theme.unit(surface)
     surface.fill(theme.NIGHT)
+    _write_failure(surface, "That did not work", message, log_hint, "Esc closes the window")
+
+
+def draw_stopped(surface, message, log_hint, choices):
+    """Over the darkened picture: a step that failed, and what can be done."""
+    theme.veil(surface, 215)
+    _write_failure(surface, "The world has stopped", message, log_hint, choices)
+
+
+def _write_failure(surface, title, message, log_hint, choices):
+    size = theme.unit(surface)
     lines = theme.wrap(message, "text", round(1.1 * size), surface.get_width() - 8 * size)
     middle, top = surface.get_rect().center
     top -= round(0.9 * size) * len(lines) + 2 * size
-    theme.write(surface, "That did not work", (middle, top - 2 * size), size_px=round(2.4 * size),
+    theme.write(surface, title, (middle, top - 2 * size), size_px=round(2.4 * size),
                 face="light", anchor="center")
     for i, line in enumerate(lines):
         y = top + 2 * size + round(1.8 * size) * i
         theme.write(surface, line, (middle, y), size_px=round(1.1 * size), anchor="center")
     bottom = top + 4 * size + round(1.8 * size) * len(lines)
     theme.write(surface, log_hint, (middle, bottom), size_px=size, color=theme.MUTED, anchor="center")
-    theme.write(surface, "Esc closes the window", (middle, bottom + 2 * size), size_px=size,
+    theme.write(surface, choices, (middle, bottom + 2 * size), size_px=size,
                 color=theme.ACCENT, anchor="center")

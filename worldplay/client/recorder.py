@@ -1,6 +1,7 @@
 """The branch played since the last reset, and the clip that is written of it."""
 import logging
 import time
+from contextlib import suppress
 from datetime import datetime
 
 from worldplay.action import Action
@@ -30,6 +31,7 @@ class Recorder:
         self._actions, self._ahead, self._number, self._header = [], (), 0, None
         self._prompts, self._paths = {}, {}  # {step: text}, {step: how passes ran from it on}
         self._shown = None  # (frame, its step, its times)
+        self._goes_on = False  # the clip was interrupted: the next branch begins another one
 
     @property
     def is_recording(self):
@@ -48,7 +50,7 @@ class Recorder:
         The last ones that a clip shows may be in a chunk with later ones, which then had a part in its frames: a clip
         of a rollout holds all of them, wherever it ends.
         """
-        was_recording = self.is_recording
+        goes_on, self._goes_on = self.is_recording or self._goes_on, False
         self.stop()
         if request.image is None:
             self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
@@ -58,7 +60,7 @@ class Recorder:
         self._ahead = tuple(ahead or ())
         self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
         self._paths = {0: self.world.info.get("path")}
-        if was_recording:
+        if goes_on:
             self.start(self._folder / self._new_name())
 
     def step(self, action):
@@ -103,6 +105,17 @@ class Recorder:
             self._writer.finish()
             self._finishing.append(self._writer)
             self._writer = None
+
+    def interrupt(self):
+        """End the clip for now; the next branch begins another one."""
+        self._goes_on = self._goes_on or self.is_recording
+        self.stop()
+
+    def abandon(self):
+        """After an exception: end the clip with what it has, whatever that raises, and begin no other."""
+        with suppress(Exception):
+            self.stop()
+        self._writer, self._goes_on = None, False
 
     def finished(self):
         """The writers that are done since the last call; one that failed meanwhile is stopped by this."""

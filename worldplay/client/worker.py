@@ -3,6 +3,7 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +76,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class RequestFailed:
+    """A Reset or Step raised; a Reset may help."""
+    error: Exception
+
+
+@dataclass(frozen=True)
 class Failed:
-    """The world is gone; error says why."""
+    """The world could not be opened, or is gone; error says why."""
     error: BaseException
 
 
@@ -119,16 +126,22 @@ class Worker:
                 self._serve(world, request)
             world.close()
         except BaseException as error:  # crosses to the main thread, which shows it and raises it there
+            log.debug("the world failed", exc_info=error)
             self.replies.put(Failed(error))
 
     def _serve(self, world, request):
-        match request:
-            case Reset():
-                self.replies.put(Started(request, begin(world, request)))
-            case Prompt():
-                self.replies.put(Prompted(request.text, _problem(world, request.text)))
-            case Step():
-                self._step(world, request.action)
+        try:
+            match request:
+                case Reset():
+                    self.replies.put(Started(request, begin(world, request)))
+                case Prompt():
+                    self.replies.put(Prompted(request.text, _problem(world, request.text)))
+                case Step():
+                    self._step(world, request.action)
+        except Exception as error:
+            log.debug("the world failed", exc_info=error)
+            traceback.clear_frames(error.__traceback__)  # else they keep what the model holds meanwhile in memory
+            self.replies.put(RequestFailed(error))
 
     def _step(self, world, action):
         try:

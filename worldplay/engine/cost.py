@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from worldplay.engine.controls import controls_of
-from worldplay.models.codecs.image import to_uint8
 from worldplay.engine.networks import META, codec_of, new_cache
+from worldplay.models.codecs.image import to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 

@@ -8,9 +8,9 @@ from einops import rearrange
 from worldplay import runtime
 from worldplay.action import Action
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.engine.networks import new_cache
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
+from worldplay.engine.networks import new_cache
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference

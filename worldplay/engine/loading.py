@@ -8,11 +8,11 @@ import torch
 from worldplay import runtime
 from worldplay.engine import attention_backend
 from worldplay.engine.dream import DreamWorld
+from worldplay.engine.networks import codec_of
 from worldplay.engine.parts import Parts, _filled, check_room
 from worldplay.errors import WorldError
 from worldplay.files import read_json
 from worldplay.models.attention.kernels import AttentionShape
-from worldplay.engine.networks import codec_of
 from worldplay.models.transformer import Transformer
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.config import WorldConfig

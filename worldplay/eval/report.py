@@ -18,6 +18,7 @@ from worldplay.eval import control, drift, fidelity, pictures
 from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
 from worldplay.files import replacing, writable_folder, write_text
 from worldplay.log import track
+from worldplay.worlds.config import VideoWorldConfig
 
 log = logging.getLogger(__name__)
 

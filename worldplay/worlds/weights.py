@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from worldplay.errors import WorldError, remedy
 from worldplay.files import read_json, replacing, write_json
 from worldplay.models.weights import check_shapes, fingerprint
+from worldplay.worlds.config import VideoWorldConfig
 
 MAX_SHARD_BYTES = 15 * 2**20
 
