@@ -72,8 +72,8 @@ def test_counts_are_those_of_a_played_chunk(make):
     assert (cost.frames, cost.latents) == (len(frames), latents)
     held = [*world.transformer.state_dict().values(), *world.codec.state_dict().values()]
     memory = memory_of(world.config, torch.float32)
-    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.cache.nbytes
-    assert memory["decoder"] == sum(x.nbytes for x in world.decoded or ())
+    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.state.cache.nbytes
+    assert memory["decoder"] == sum(x.nbytes for x in world.state.decoder or ())
 
 
 def test_the_bound_is_arithmetic_or_memory():

@@ -9,8 +9,10 @@ import torch
 
 from worldplay.action import Action, ActionSpace
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.engine.dream import CONTEXT_STEP, DreamWorld
+from worldplay.engine.dream import DreamWorld
 from worldplay.engine.loading import load_world, random_configs, random_world
+from worldplay.engine.measure import next_frames
+from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.files import write_json
 from worldplay.models.codecs.image import ImageCodec
@@ -120,14 +122,14 @@ def test_the_frame_comes_before_its_commit_and_an_unfinished_step_is_refused():
     world = float32_world()
     frames, actions = context()
     world.reset(frames=frames, actions=actions)
-    before = world.cache.num_frames
+    before = world.state.cache.num_frames
     step = world.step(Action({"w"}))
     next(step)
-    assert world.cache.num_frames == before
+    assert world.state.cache.num_frames == before
     with pytest.raises(WorldError) as error:
         next(world.step(Action()))
     assert error.value.kind == "unfinished_step"
-    assert list(step) == [] and world.cache.num_frames == before + 1
+    assert list(step) == [] and world.state.cache.num_frames == before + 1
 
 
 def test_the_cache_neither_grows_nor_moves_over_many_windows():
@@ -135,9 +137,9 @@ def test_the_cache_neither_grows_nor_moves_over_many_windows():
     frames, actions = context()
     world.reset(frames=frames, actions=actions)
     walk(world)
-    before = world.cache._slots.data_ptr(), world.cache._slots.shape
+    before = world.state.cache._slots.data_ptr(), world.state.cache._slots.shape
     walk(world, WALK * 3)
-    assert (world.cache._slots.data_ptr(), world.cache._slots.shape) == before
+    assert (world.state.cache._slots.data_ptr(), world.state.cache._slots.shape) == before
 
 
 def test_actions_matter_and_seeds_matter():
@@ -162,7 +164,7 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
     for _ in range(2):
         world.reset(frames=frames, actions=actions, seed=99)
         world.restore(state)
-        assert world.info["seed"] == world.seed == state["seed"] != 99, "a clip says which seed to replay"
+        assert world.info["seed"] == world.state.seed == state.seed != 99, "a clip says which seed to replay"
         assert np.array_equal(walk(world), first)
 
 
@@ -173,12 +175,12 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     turned = vectors.copy()
     turned[-1] = SPACE.encode(Action(look=(9.0, 0.0)))
     both = np.stack([frames, frames[::-1]]), np.stack([vectors, vectors]), [np.stack([turned, turned])]
-    first, (made, misled) = world.follow(*both, start=3)
+    first, (made, misled) = next_frames(world, *both, start=3)
     assert made.shape == (2, 24, 32, 3) and np.array_equal(*first), "other actions begin to differ at the last frame"
     for frames, batched in ((frames, 0), (frames[::-1], 1)):
         for last, given in ((actions[-1], made), (Action(look=(9.0, 0.0)), misled)):
             world.reset(frames=frames[:-1], actions=actions[:-1])
-            world.first_made = None  # the first frame of play takes more sampling steps
+            world.state.first_generated = None  # the first frame of play takes more sampling steps
             [alone] = world.step(last)
             assert np.abs(given[batched].astype(int) - alone).max() <= 1
     assert not np.array_equal(made[0], misled[0])

@@ -140,7 +140,7 @@ def test_the_mouse_turns_a_chunk_as_far_as_the_hand_did_and_the_keys_as_long_as_
                                       (Action(look=(90, 0)), 12, False), (Action({"l"}), 12, False)):
         world.reset()
         play(world, [action])
-        forward = world.told.pose[:3, 2]
+        forward = world.state.controls.pose[:3, 2]
         assert np.degrees(np.arctan2(forward[0], forward[2])) == pytest.approx(degrees), action
         assert bool(world.info["note"]) == is_noted, "full speed is what the networks have seen"
 
@@ -150,7 +150,7 @@ def test_it_goes_on_past_the_window_and_far_from_where_it_began():
     world.reset()
     for _ in range(int(REACH / 0.08) + 20):  # a new anchor on the way
         frames, = play(world, [Action({"w"})])
-    assert frames.std() > 0 and np.linalg.norm(world.told.pose[:3, 3]) < REACH
+    assert frames.std() > 0 and np.linalg.norm(world.state.controls.pose[:3, 3]) < REACH
 
 
 @pytest.mark.parametrize("script, num_latents", [("w*19", 20), ("w*9,j*10", 20), ("l*2", 4), ("d*5", 8)])
@@ -181,7 +181,7 @@ def test_an_image_start_is_its_latent_and_a_chunk_is_filled_standing_still(size)
     world = world_of(frames_per_chunk=size, window=3 * size)
     frames = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
     assert np.array_equal(world.reset(frames=frames, actions=[Action()]), frames)
-    assert (world.frame, world.first_made) == (size, size)
+    assert (world.state.frame, world.state.first_generated) == (size, size)
     shown, = play(world, [Action({"w"})])
     assert len(shown) == 4 * size  # the codec remembers the start: no latent is its first one again
     codec = video_codec("taehv")

@@ -111,8 +111,10 @@ def test_only_the_finished_frame_is_waited_for(make):
             list(world.step(keys))
     assert sorted(set(noted.waits)) == []
     fetched = noted.fetched[begun:]
-    assert len(fetched) == (world.frame - world.config.frames_per_chunk if begun else world.frame - world.first_made)
-    assert {x.dtype for x in fetched} == {torch.uint8} and {x.shape[-3:] for x in fetched} == {(*world.frame_size, 3)}
+    state = world.state
+    assert len(fetched) == (state.frame - world.config.frames_per_chunk if begun else state.frame - state.first_generated)
+    size = 3 * world.frame_size[0] * world.frame_size[1] * world.codec.frames_per_latent  # and whether it is finite
+    assert {x.dtype for x in fetched} == {torch.uint8} and {x.numel() for x in fetched} == {size + 1}
 
 
 @pytest.mark.parametrize("wait", [

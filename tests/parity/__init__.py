@@ -16,7 +16,20 @@ from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 
-FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
+FOLDER = Path(__file__).parent
+GIVEN = os.environ.get("WORLDPLAY_PARITY")  # a folder of further fixtures, laid out like this one
+
+
+def fixtures(kind):
+    """Every fixture of a kind such as "umt5": one in each folder that has it, named as the functions below take it."""
+    folders = [FOLDER, FOLDER / "more", *([Path(GIVEN).resolve()] if GIVEN else [])]
+    return [kind if folder == FOLDER else str(folder / kind) for folder in folders
+            if (folder / kind / "cases.json").is_file()]
+
+
+def every_case(kind, *prefixes):
+    """(fixture, name) of every case of a kind of fixture whose name begins with one of the prefixes."""
+    return [(fixture, name) for fixture in fixtures(kind) for name in cases(fixture, *prefixes)]
 
 
 @cache
@@ -49,12 +62,20 @@ def nearest_index(timesteps, sigmas):
     return (1000 * sigmas - timesteps[..., None]).abs().argmin(dim=-1)
 
 
-def poses(text):
-    """Viewmats float32 [t 4 4] of a published pose string: a script in which dn lowers the camera and a count may be 0."""
-    space = ActionSpace((*CAMERA_SPACE.keys, "u", "down"), CAMERA_SPACE.look_limit)
+# that of published pose strings: u and down lift and lower the camera
+POSE_SPACE = ActionSpace((*CAMERA_SPACE.keys, "u", "down"), CAMERA_SPACE.look_limit)
+
+
+def pose_actions(text):
+    """Actions of a published pose string: a script that says dn for down, and in which a count may be 0."""
     segments = [segment.strip().replace("dn*", "down*") for segment in text.split(",")]
-    return viewmats([action for segment in segments if not segment.endswith("*0")
-                     for action in parse_script(segment, space)])
+    return [action for segment in segments if not segment.endswith("*0")
+            for action in parse_script(segment, POSE_SPACE)]
+
+
+def poses(text):
+    """Viewmats float32 [t 4 4] of a published pose string."""
+    return viewmats(pose_actions(text))
 
 
 def network(fixture, keys="keys"):
@@ -71,7 +92,7 @@ def network(fixture, keys="keys"):
 def video_codec(fixture):
     """The WanVAE or TAEHV of the fixture's sizes, with its weights."""
     sizes = description(fixture)["model_config"]
-    if fixture == "taehv":
+    if Path(fixture).name == "taehv":
         return filled(TAEHV(), weights(fixture))
     return filled(WanVAE(WanVAEConfig(
         width=sizes["dim"], multipliers=tuple(sizes["dim_mult"]), blocks=sizes["num_res_blocks"],

@@ -88,8 +88,9 @@ def same_networks(world, config):
     """The world of another WorldConfig, of the same sizes, on the networks and with the text of this one."""
     attention = _attention(config, world.device, world.dtype)
     other = DreamWorld(config, world.transformer, world.codec, device=world.device, dtype=world.dtype,
-                       dtype_reason=world.info["dtype_reason"], seed=world.seed)
-    other.text, other.info["attention"] = world.text, attention
+                       dtype_reason=world.info["dtype_reason"], seed=world.state.seed)
+    other.state.text, other.state.prompt = world.state.text, world.state.prompt
+    other.info["attention"] = attention
     return other
 
 

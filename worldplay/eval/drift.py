@@ -4,6 +4,7 @@ import math
 import numpy as np
 
 from worldplay.action import Action
+from worldplay.engine.measure import through_codec
 from worldplay.envs.players import PLAYERS
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
@@ -61,8 +62,8 @@ def drift(material, player):
     streams = material.streams[player]
     reference = [statistics(frame) for stream in streams.frames for frame in stream]
     sample = streams.frames[:, -1]
-    through_codec = [statistics(frame) for frame in material.world.reconstruct(sample)]
-    codec = compare(through_codec, [statistics(frame) for frame in sample])["sharpness_ratio"]
+    decoded = [statistics(frame) for frame in through_codec(material.world, sample)]
+    codec = compare(decoded, [statistics(frame) for frame in sample])["sharpness_ratio"]
     made, real = zip(*_walks(material, streams))
     curve = {}
     for number in CURVE:

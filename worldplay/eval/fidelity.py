@@ -6,6 +6,8 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
+from worldplay.engine.measure import next_frames, through_codec
+
 PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
 HORIZONS = (1, 4, 16, 64)
 _SCORES = ("psnr", "ssim", "repeat_last_psnr", "shuffled_actions_psnr", "codec_psnr")
@@ -84,14 +86,14 @@ def score_targets(material, player):
     scores = {name: np.zeros((len(frames), stop - start)) for name in _SCORES}
     parts = [slice(first, first + _BATCH) for first in range(0, len(frames), _BATCH)]
     for part in material.track(parts, desc=f"{player}: next frame", unit="batch"):
-        made = world.follow(frames[part], actions[part], [misleading[part]], start=start)
+        made = next_frames(world, frames[part], actions[part], [misleading[part]], start=start)
         for i, (guess, misled) in enumerate(made):
             before, real = frames[part, start + i - 1], frames[part, start + i]
             scores["psnr"][part, i] = psnr(guess, real)
             scores["ssim"][part, i] = ssim(guess, real)
             scores["repeat_last_psnr"][part, i] = psnr(before, real)
             scores["shuffled_actions_psnr"][part, i] = psnr(misled, real)
-            scores["codec_psnr"][part, i] = psnr(world.reconstruct(real), real)
+            scores["codec_psnr"][part, i] = psnr(through_codec(world, real), real)
     forward, right, turn = np.moveaxis(streams.moves[:, start:stop], -1, 0)
     return scores, (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
 

@@ -150,7 +150,7 @@ def first_frame_ms(world, action):
     """Milliseconds to a new start's first frame, and to the end of the chunk it is in."""
     start = time.perf_counter()
     world.reset()
-    if world.frame == world.first_made:  # otherwise the start itself was made, from a text
+    if world.state.frame == world.state.first_generated:  # otherwise the start was generated, from a text
         list(played(world, [action]))
     return 1000 * (time.perf_counter() - start)
 

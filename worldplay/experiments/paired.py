@@ -4,6 +4,7 @@ from typing import Callable
 
 import numpy as np
 
+from worldplay.engine.measure import through_codec
 from worldplay.eval.control import obeys, told_turns
 from worldplay.eval.drift import compare, drift_score, statistics
 from worldplay.eval.fidelity import psnr, score_targets
@@ -25,7 +26,7 @@ def measure(material, player, every):
     yaw, _, steady = told_turns(material, player)
     tail = -int(_TAIL * dreams[:, after].shape[1])
     reference = np.stack([_mean_statistics(frames) for frames in real])
-    codec = np.stack([_mean_statistics(material.world.reconstruct(frames[::8])) for frames in real])
+    codec = np.stack([_mean_statistics(through_codec(material.world, frames[::8])) for frames in real])
     return {
         "next_psnr": score_targets(material, player)[0]["psnr"][:, ::every].mean(axis=1),
         "free_psnr": psnr(dreams[:, after], real[:, after])[:, :_FREE].mean(axis=1),
