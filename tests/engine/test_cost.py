@@ -115,7 +115,8 @@ def test_operators_belong_to_a_part(operator, part):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A published world of which nothing but its config.json is there."""
+    """A published world of which nothing but its config.json is there, on a machine with bfloat16."""
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.bfloat16, "test"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_json(tmp_path / "config.json", published("causal-forcing-2step").to_json())
     return tmp_path

@@ -168,6 +168,30 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
         assert np.array_equal(walk(world), first)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("find", [lambda world: world.transformer.head.head.bias,
+                                  lambda world: world.codec.decoder[-2].bias], ids=["transformer", "codec"])
+def test_a_frame_that_is_not_finite_is_not_shown_and_a_reset_or_a_snapshot_goes_on(find, value):
+    world = float32_world()
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    walk(world, WALK[:2])
+    state, expected = world.snapshot(), walk(world, WALK[2:4])
+    weight = find(world)
+    right = weight.clone()
+    weight.fill_(value)
+    with pytest.raises(WorldError, match="toy: a frame came out as numbers that are not finite; start again") as error:
+        next(world.step(Action()))
+    assert error.value.kind == "not_finite" and "\n" not in str(error.value)
+    weight.copy_(right)
+    with pytest.raises(WorldError, match="reset the world"):
+        next(world.step(Action()))
+    world.restore(state)
+    assert np.array_equal(walk(world, WALK[2:4]), expected)
+    world.reset(frames=frames, actions=actions)
+    assert len(walk(world)) == len(WALK)
+
+
 def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     world = float32_world()
     frames, actions = context(5)

@@ -127,17 +127,13 @@ class DreamWorld:
 
     @torch.inference_mode()
     def walk(self, actions):
-        """Yield the frames, uint8 [n H W 3], of every action; for callers that know all of them ahead.
+        """Yield the frames, uint8 [H W 3], of every action; for callers that know all of them ahead.
 
         A latent of a chunk then has its own action, where `step` divides one among them. The last chunk is filled up
         with the last action; frames beyond it are not yielded.
         """
-        size = self.config.frames_per_chunk
-        for i in range(0, len(actions), size):
-            chunk = actions[i:i + size]
-            for j, shown in enumerate(self._generate([*chunk, *chunk[-1:] * (size - len(chunk))])):
-                if j < len(chunk):
-                    yield shown
+        for shown in self._by_action(actions):
+            yield from shown
 
     @torch.inference_mode()
     def rollout(self, actions, scene=None, *, frames=None, seed=None):
@@ -151,13 +147,13 @@ class DreamWorld:
         if frames is not None or (scene or self.scenes[0]) != TEXT:
             still = None if frames is None else [Action()] * len(frames)
             yield self.reset(scene, frames=frames, actions=still, seed=seed)
-            yield from self.walk(actions)
+            yield from self._by_action(actions)
             return
         first = actions[:self.config.frames_per_chunk - 1]
         start = self.reset(scene, actions=first, seed=seed)
         yield start[:1]
         yield from rearrange(start[1:], "(t n) H W c -> t n H W c", n=self.codec.frames_per_latent)[:len(first)]
-        yield from self.walk(actions[len(first):])
+        yield from self._by_action(actions[len(first):])
 
     def snapshot(self):
         """A PlayState; after `restore` of it the same actions give the same frames.
@@ -228,6 +224,15 @@ class DreamWorld:
     def _new_state(self, seed, text=None, prompt=None):
         cache = new_cache(self.config, 1, self.dtype, self.device)
         return PlayState(cache, self.controls.start(1), seed, text, prompt)
+
+    def _by_action(self, actions):
+        """As `walk`, but the frames of an action, those of one latent, together: uint8 [n H W 3]."""
+        size = self.config.frames_per_chunk
+        for i in range(0, len(actions), size):
+            chunk = actions[i:i + size]
+            for j, shown in enumerate(self._generate([*chunk, *chunk[-1:] * (size - len(chunk))])):
+                if j < len(chunk):
+                    yield shown
 
     def _generate(self, actions):
         """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a latent."""
