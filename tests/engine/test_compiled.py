@@ -22,7 +22,6 @@ from worldplay.action import Action
 from worldplay.engine import compiled
 from worldplay.engine.compiled import CompiledCode, Passes, compile_code, uninstall
 from worldplay.engine.cost import flop_counter, part_of
-from worldplay.engine.measure import next_frames
 from worldplay.errors import WorldError
 from worldplay.models.attention.prope import Branches
 from worldplay.models.configs import TransformerConfig
@@ -76,9 +75,9 @@ def test_a_batch_runs_as_written(made):
     world = begun(float32_world())
     frames = np.stack([context()[0]] * 2)
     actions = np.zeros((2, 3, 3), np.float32)
-    expected = list(next_frames(world, frames, actions, start=1))
+    expected = list(world.follow(frames, actions, start=1))
     world.compile(wait=True)
-    assert all(np.array_equal(a, b) for x, y in zip(next_frames(world, frames, actions, start=1), expected) for a, b in zip(x, y))
+    assert all(np.array_equal(a, b) for x, y in zip(world.follow(frames, actions, start=1), expected) for a, b in zip(x, y))
 
 
 @pytest.mark.parametrize("name", ["qkv", "text_queries", "feed_forward", "queries", "keys_values", "output"])

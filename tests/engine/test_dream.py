@@ -11,7 +11,6 @@ from worldplay.action import Action, ActionSpace
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.engine.dream import DreamWorld
 from worldplay.engine.loading import load_world, random_configs, random_world
-from worldplay.engine.measure import next_frames
 from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.files import write_json
@@ -19,10 +18,9 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
-from worldplay.worlds import weights
 from worldplay.worlds.config import ImageWorldConfig
-from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
-from worldplay.worlds.weights import _write, load_weights, save_weights
+from worldplay.worlds.scene import Scene, save_scene
+from worldplay.worlds.weights import save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
 CONFIG = ImageWorldConfig(
@@ -199,7 +197,7 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     turned = vectors.copy()
     turned[-1] = SPACE.encode(Action(look=(9.0, 0.0)))
     both = np.stack([frames, frames[::-1]]), np.stack([vectors, vectors]), [np.stack([turned, turned])]
-    first, (made, misled) = next_frames(world, *both, start=3)
+    first, (made, misled) = world.follow(*both, start=3)
     assert made.shape == (2, 24, 32, 3) and np.array_equal(*first), "other actions begin to differ at the last frame"
     for frames, batched in ((frames, 0), (frames[::-1], 1)):
         for last, given in ((actions[-1], made), (Action(look=(9.0, 0.0)), misled)):
@@ -208,6 +206,20 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
             [alone] = world.step(last)
             assert np.abs(given[batched].astype(int) - alone).max() <= 1
     assert not np.array_equal(made[0], misled[0])
+
+
+def test_free_play_in_a_batch_equals_the_walk_of_each():
+    world = float32_world()
+    frames, actions = context(5)
+    later = [*WALK, *WALK[::-1]]
+    vectors = np.stack([SPACE.encode(action) for action in (*actions, *later)])
+    starts = np.stack([frames, frames[::-1]])
+    batched = [made for (made,) in world.follow(starts, np.stack([vectors, vectors]), start=5, is_free=True)]
+    assert len(batched) == len(later)
+    for start, both in zip(starts, zip(*batched)):
+        world.reset(frames=start, actions=actions)
+        alone = np.stack(list(world.walk(later)))
+        assert np.abs(np.stack(both).astype(int) - alone).max() <= 1
 
 
 def test_random_worlds_have_the_shape_and_no_weights(folder):
@@ -244,7 +256,7 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
     (lambda f: _edit(f, transformer={"action_channels": 4}), "channels of .* differ"),
-    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space: "),
+    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space keys 3: expected a list"),
     (lambda f: _edit(f, colour="red"), "unexpected keyword argument 'colour'"),
 ])
 def test_a_broken_folder_is_refused_in_one_line(folder, harm, words):
@@ -275,6 +287,11 @@ def test_a_world_without_scenes_says_so_and_plays_from_a_picture(folder):
     assert len(list(world.step(Action()))) == 1
 
 
+def test_what_other_programs_leave_among_the_scenes_is_no_scene(folder):
+    (folder / "scenes" / "._a-first.safetensors").write_bytes(b"Mac OS X")
+    assert load_world(folder, device="cpu").scenes == ("a-first", "b-second")
+
+
 def test_wrong_arguments_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--steps 3"):
         load_world(folder, device="cpu", steps=3)
@@ -293,55 +310,3 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     (folder / "scenes" / "a-first.safetensors").write_bytes(b"nothing")
     with pytest.raises(WorldError, match="cannot be read"):
         world.reset("a-first")
-
-
-def test_scenes_and_images_round_trip(tmp_path):
-    from PIL import Image
-    frames, actions = context()
-    save_scene(tmp_path, Scene(name="s", frames=frames, actions=actions, poses=np.ones((3, 4)), origin={"seed": 4}), SPACE)
-    scene = load_scene(tmp_path / "s.safetensors", (24, 32))
-    assert np.array_equal(scene.frames, frames) and scene.origin == {"seed": 4} and scene.poses.shape == (3, 4)
-    assert [a.keys for a in scene.actions] == [a.keys for a in actions]
-    with pytest.raises(WorldError, match="this world shows"):
-        load_scene(tmp_path / "s.safetensors", (8, 8))
-    Image.fromarray(np.full((50, 90, 3), 200, np.uint8)).save(tmp_path / "wide.png")
-    image = image_scene(tmp_path / "wide.png", (24, 32))
-    assert image.frames.shape == (1, 24, 32, 3) and (image.frames == 200).all() and image.actions == [Action()]
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "torn.png").write_bytes((tmp_path / "wide.png").read_bytes()[:60])
-    # a header of 10^10 pixels, which Pillow refuses as a bomb
-    (tmp_path / "bomb.ppm").write_bytes(b"P6 100000 100000 255 ")
-    (tmp_path / "value.ppm").write_bytes(b"P6 2 2 99999 ")
-    unreadable = "bad.png", "torn.png", "bomb.ppm", "value.ppm", ""
-    for name, words in (("none.png", "not exist"), *((name, f"{name} cannot be read") for name in unreadable)):
-        with pytest.raises(WorldError, match=words) as error:
-            image_scene(tmp_path / name, (24, 32))
-        assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
-
-
-def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):
-    tensors = {f"w{i}": torch.randn(100, 10) for i in range(5)}
-    save_weights(tmp_path / "model.safetensors", tensors)
-    whole = load_weights(tmp_path / "model.safetensors")
-    monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 9_000)
-    save_weights(tmp_path / "model.safetensors", tensors)
-    assert len(list(tmp_path.glob("model-*.safetensors"))) == 3 and not (tmp_path / "model.safetensors").exists()
-    sharded = load_weights(tmp_path / "model.safetensors")
-    assert whole.keys() == sharded.keys() and all(torch.equal(whole[k], sharded[k]) for k in whole)
-    shutil.rmtree(tmp_path)
-
-
-def test_weights_that_are_being_replaced_can_be_read_all_the_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 9_000)
-    path, replace_file = tmp_path / "model.safetensors", _write
-    before, after = ({f"w{i}": torch.full((100, 10), float(value)) for i in range(num)} for value, num in ((1, 5), (2, 7)))
-    save_weights(path, before)
-    found = []
-
-    def replace_and_read(file, tensors):
-        found.append(load_weights(path).keys())
-        replace_file(file, tensors)
-    monkeypatch.setattr(weights, "_write", replace_and_read)
-    save_weights(path, after)
-    assert len(found) == 4 and all(names == before.keys() for names in found)
-    assert load_weights(path).keys() == after.keys() and len(list(tmp_path.glob("*.safetensors"))) == 4

@@ -23,7 +23,6 @@ from worldplay.diffusion import (
     warped_sigmas,
 )
 from worldplay.engine.dream import DreamWorld
-from worldplay.engine.measure import next_frames
 from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.train.stages.causal_cd import CausalCDConfig, CausalCDStage
@@ -123,7 +122,7 @@ def test_a_start_of_any_length_is_brought_to_whole_chunks(given, used):
 def test_following_real_frames_equals_a_walk_from_them_with_the_actions_of_every_frame():
     frames, actions = context(7)
     world = chunk_world()
-    made = list(next_frames(world, frames[None], encoded(actions)[None].numpy(), start=3))
+    made = list(world.follow(frames[None], encoded(actions)[None].numpy(), start=3))
     assert len(made) == 4
     for chunk, last in ((0, 3), (2, 5)):  # frame 0 is left out, because a chunk begins at frame 3
         world.reset(frames=frames[1:last], actions=actions[1:last])

@@ -10,9 +10,10 @@ from worldplay import runtime
 from worldplay.action import Action
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
+from worldplay.engine.measure import follow, reconstruct
 from worldplay.engine.networks import new_cache
 from worldplay.engine.sampler import ChunkSampler
-from worldplay.engine.start import TEXT, checked_frames, scene_names, scene_of, whole_chunks
+from worldplay.engine.start import TEXT, checked_frames, scene_of, start_names, whole_chunks
 from worldplay.engine.state import PlayState
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
@@ -40,7 +41,7 @@ class DreamWorld:
             raise ValueError(f"--steps {steps}: expected 1, 2 or 4 sampling steps per frame")
         self.config, self.folder, self._parts = config, folder, parts
         self.name, self.action_space = config.name, config.action_space
-        self.frame_size, self.fps, self.scenes = config.frame_size, config.fps, scene_names(config, folder)
+        self.frame_size, self.fps, self.scenes = config.frame_size, config.fps, start_names(config, folder)
         self.device, self.dtype = device, dtype
         self.transformer = fuse_for_inference(transformer.to(device, dtype).eval().requires_grad_(False))
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -124,6 +125,8 @@ class DreamWorld:
             self._code.close()
 
     # Beyond the contract
+
+    follow, reconstruct = follow, reconstruct  # for evaluation
 
     @torch.inference_mode()
     def walk(self, actions):

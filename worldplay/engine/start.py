@@ -3,19 +3,19 @@ import numpy as np
 
 from worldplay.action import Action
 from worldplay.errors import RESTORE, WorldError
-from worldplay.worlds.scene import Scene, load_scene
+from worldplay.worlds.scene import Scene, load_scene, scene_names
 
 TEXT = "text"  # the scene of a world that begins from its prompt alone
 
 
-def scene_names(config, folder):
+def start_names(config, folder):
     """Names that `reset` takes as scene, the default first; folder: of the world, None where it has random weights."""
-    names = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+    names = scene_names(folder / "scenes") if folder else ()
     return names + ((TEXT,) if config.transformer.text_dim else ()) or ("random",)
 
 
 def scene_of(config, folder, names, name, seed):
-    """The Scene called `name` among the scene_names; of a world without a folder a frame of noise by `seed`.
+    """The Scene called `name` among the start_names; of a world without a folder a frame of noise by `seed`.
 
         Raises WorldError("bad_scene") where there is none of that name, or its file cannot be read.
     """
@@ -24,7 +24,7 @@ def scene_of(config, folder, names, name, seed):
         return Scene(name="random", frames=rng.integers(0, 256, (1, *config.frame_size, 3), np.uint8),
                      actions=[Action()], poses=None, origin={})
     scenes = folder / "scenes"
-    if TEXT not in names and not any(scenes.glob("*.safetensors")):
+    if TEXT not in names and not scene_names(scenes):
         raise WorldError("bad_scene", f"{config.name} has no scenes: {scenes} is missing or empty; "
                          f"{RESTORE}, or begin from a picture with --image")
     if name not in names:
