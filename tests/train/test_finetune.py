@@ -141,7 +141,7 @@ def test_only_adapters_and_the_action_path_learn_and_the_average_follows(tmp_pat
     assert all(torch.equal(x, before["ema"][name]) for name, x in before["student"].items())
     rng = np.random.default_rng(0)
     data = LatentWindows(rng.normal(size=(40, 2, 2, 3)).astype(np.float32), rng.random((40, 3), np.float32),
-                         np.array([[0, 20, 0]]), np.array([[20, 20, 19]]), 10, 2, 1.0)
+                         np.array([[0, 20, 0]]), np.array([[20, 20, 19]]), 10, SPACE, 1 / 12)
     metrics = Metrics(tmp_path)
     loop = LoopConfig(batch=2, steps=4, optim=OptimConfig(lr=0.01, warmup=1, decay=0))
     # in bfloat16: the master weights are what must stay
