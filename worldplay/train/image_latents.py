@@ -8,6 +8,7 @@ import torch
 
 from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
 from worldplay.envs import open_env
+from worldplay.envs.collect import plan_episodes
 from worldplay.files import replacing
 from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
@@ -74,9 +75,7 @@ class ImageLatents:
             raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of your own "
                              "(docs/data.md)")
         self._check_frame_size(open_env(recipe.env).frame_size, f"--env {recipe.env}")
-        starts = range(0, recipe.num_frames, recipe.rollout_frames)
-        self._check_episodes([(min(recipe.rollout_frames, recipe.num_frames - start), seed + i)
-                              for i, start in enumerate(starts)],
+        self._check_episodes(plan_episodes(recipe.num_frames, recipe.rollout_frames, seed),
                              f"--num-frames {recipe.num_frames} --rollout-frames {recipe.rollout_frames}")
 
     def _check_frame_size(self, frame_size, where):
