@@ -42,8 +42,8 @@ def test_the_umask_decides_who_may_read_a_file_not_the_library_that_writes_it(tm
     def owner_only(path):
         path.unlink()
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    writers = {"text": lambda path: path.write_text("x"), "tensors": lambda path: save_file({"x": torch.ones(1)}, path),
-               "owner only": owner_only}
+    writers = {"text": lambda path: path.write_text("x"), "owner only": owner_only,
+               "tensors": lambda path: save_file({"x": torch.ones(1)}, path)}
     umask = os.umask(0o022)
     try:
         for name, write in writers.items():
@@ -51,7 +51,8 @@ def test_the_umask_decides_who_may_read_a_file_not_the_library_that_writes_it(tm
                 write(temporary)
     finally:
         os.umask(umask)
-    assert {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in writers} == dict.fromkeys(writers, 0o644)
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in writers}
+    assert modes == dict.fromkeys(writers, 0o644)
 
 
 def test_a_file_written_by_several_at_once_is_always_whole(tmp_path):
