@@ -13,17 +13,15 @@ from worldplay.engine.loading import load_world, read_config
 from worldplay.errors import WorldError
 from worldplay.eval.replay import run_replay
 from worldplay.files import write_json
-from worldplay.models.configs import CodecConfig
 from worldplay.worlds import zoo
-from worldplay.worlds.config import WorldConfig
 from worldplay.worlds.weights import world_hash
 
-OTHER = {  # field of a WorldConfig -> another value than CONFIG's
+OTHER = {  # field of a VideoWorldConfig -> another value than CONFIG's
     "name": "other", "env": "doom-maze", "fps": 8.0, "steps": 4, "prompt": "another hall",
     "lossy_codec": True,
     "parts": CONFIG.parts | {"text": "another encoder"},
     "action_space": replace(CONFIG.action_space, look_limit=2.0), "frame_size": (64, 48),
-    "transformer": replace(MODEL, eps=1e-5), "codec": CodecConfig(channels=16), "first_steps": 2, "window": 6,
+    "transformer": replace(MODEL, eps=1e-5), "first_steps": 2, "window": 6,
     "sink": 1, "frames_per_chunk": 5, "sink_position": "before_window", "context_sigma": 0.1,
     "columns_per_degree": 0.5, "intrinsics": (0.5, 0.5)}
 WORDS = {"name", "env", "fps", "steps", "prompt", "lossy_codec", "parts"}
@@ -34,7 +32,7 @@ def hash_of(folder, config=None):
     return world_hash(folder, config or read_config(folder)[1], codec)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(WorldConfig)])
+@pytest.mark.parametrize("name", [field.name for field in fields(CONFIG)])
 def test_of_a_fetched_config_only_what_changes_frames_changes_the_hash(name, fetched):
     folder = fetched("wan-action")
     assert getattr(CONFIG, name) != OTHER[name]
