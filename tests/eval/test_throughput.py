@@ -89,7 +89,7 @@ def test_the_window_is_full_before_anything_is_timed(small, monkeypatch):
     seen = []
 
     def noted(world, actions):
-        seen.append(world.cache.num_frames)
+        seen.append(world.state.cache.num_frames)
         return latency.played(world, actions)
     monkeypatch.setattr(throughput, "played", noted)
     config = random_configs("wan-1.3b")[-1]

@@ -17,7 +17,7 @@ from worldplay.models.attention.kernels import AttentionShape
 MARKS = (100, 1_000, 10_000, 100_000)
 _INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
 _PROFILED = 50  # frames
-PASSES = ("denoise", "commit", "commit_and_denoise")
+PASSES = ("denoise", "commit")
 
 
 def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
@@ -154,7 +154,7 @@ def first_frame_ms(world, action):
     """Milliseconds to a new start's first frame, and to the end of the chunk it is in."""
     start = time.perf_counter()
     world.reset()
-    if world.frame == world.first_made:  # otherwise the start itself was made, from a text
+    if world.state.frame == world.state.first_generated:  # otherwise the start was generated, from a text
         list(played(world, [action]))
     return 1000 * (time.perf_counter() - start)
 

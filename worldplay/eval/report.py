@@ -20,6 +20,7 @@ from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
 from worldplay.files import replacing, writable_folder, write_text
 from worldplay.log import track
+from worldplay.worlds.config import VideoWorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     names = [name] if compare is None else [name, compare]
     configs = [read_config(each)[1] for each in names]
     for config in configs:
-        if config.codec is None:
+        if isinstance(config, VideoWorldConfig):
             raise ValueError(f"{config.name} makes several frames of a latent; eval takes others")
     source = open_source(against) if against else _own_game(configs[0])
     try:
