@@ -17,7 +17,7 @@ from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.processes import Processes
-from worldplay.train.recipe import STAGES, Recipe
+from worldplay.train.recipe import ImageRecipe, Recipe, VideoRecipe
 from worldplay.train.stages.bidirectional import BidirectionalConfig
 from worldplay.train.stages.causal_cd import CausalCDConfig
 from worldplay.train.stages.causal_ode import CausalODEConfig
@@ -33,7 +33,7 @@ def doom_maze():
     frames = OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=50, decay=0.4)
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
-    return Recipe(
+    return ImageRecipe(
         name="doom-maze", env="doom-maze",
         # a picture of 90 degrees is 10 tokens wide: 0.116 tokens a degree, averaged over its columns
         columns_per_degree=0.116,
@@ -60,15 +60,15 @@ def wan_frame():
     # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs). A save writes 20 to 50 GB: seldom
     loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, save_every=1800.0,
                       sheet_every=1800.0, optim=optim)
-    return Recipe(
-        name="wan-frame", env="",
+    return VideoRecipe(
+        name="wan-frame",
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
                                       out_channels=16, text_dim=4096, text_len=512),  # Wan2.1-T2V-1.3B
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
         # the whole sequence is seen, the past is real and clean, and every action is told
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
-        context_sigma=0.0, context_walk=0, student_steps=2,
+        context_sigma=0.0, student_steps=2,
         # the averages of stages 0 and 1 are switched off as published
         bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
@@ -77,7 +77,6 @@ def wan_frame():
         # conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
         dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
                       ema=0.99),
-        codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
         teacher_forcing_loop=replace(loop, steps=20_000),  # this and the next: Causal Forcing++, arXiv:2605.15141
         causal_cd_loop=replace(loop, steps=5_000),
@@ -139,7 +138,7 @@ RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_m
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The same command again goes on where it stopped."""
-    recipe: Annotated[Recipe | Tuning, tyro.conf.arg(name="")]
+    recipe: Annotated[ImageRecipe | VideoRecipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
     """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
     out: Path | None = None
@@ -192,7 +191,7 @@ def check_flags(options):
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
-    if getattr(options.recipe, "latents", None) is not None and not (options.data and options.init_from):
+    if isinstance(options.recipe, VideoRecipe) and not (options.data and options.init_from):
         raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, --init-from WORLD "
                          "(python -m worldplay worlds lists them) and --data DIR, a LeRobot folder; or add --dry-run to "
                          "see what training would take")
@@ -200,7 +199,7 @@ def check_flags(options):
 
 def ends_by_steps(recipe):
     """Whether every stage of a recipe knows its steps."""
-    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in STAGES if recipe.loop(name).share)
+    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in recipe.stages if recipe.loop(name).share)
 
 
 def dry_run(options):
@@ -234,7 +233,7 @@ def train(options):
     if isinstance(recipe, Tuning):
         recipe = tuned_recipe(recipe, options.init_from, options.data)
     if options.steps is not None:
-        recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
+        recipe = recipe.with_loops(steps=options.steps)
     recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)

@@ -20,12 +20,12 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
-from worldplay.train import chain, trainer
+from worldplay.train import trainer
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, log_match, match_actions, tuned_recipe
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import Processes
-from worldplay.train.recipe import STAGES
+from worldplay.train.stage_table import STAGES
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer, build_optimizers
@@ -118,7 +118,7 @@ def test_adapters_change_nothing_at_first_and_merge_into_the_published_names(tex
     # frozen, as the player has it: torch sums in another order for weights that want a gradient
     model = spread(replace(MODEL, text_dim=text_dim, text_len=4)).requires_grad_(False)
     names, before = list(model.state_dict()), predict(model, text)
-    add_adapters(model, 3)
+    add_adapters(model, 3, torch.Generator())
     assert torch.equal(predict(model, text), before)
     assert sum(isinstance(module, LowRank) for module in model.modules()) == 2 * (8 if text_dim else 4)
     adapted = predict(moved(model), text)
@@ -133,7 +133,7 @@ def test_only_adapters_and_the_action_path_learn_and_the_average_follows(tmp_pat
     stage = TeacherForcingStage(TeacherForcingConfig(), MODEL, ContextConfig(window=4), None,
                                 spread().state_dict())
     for model in stage.models.values():
-        add_adapters(model, 3)
+        add_adapters(model, 3, torch.Generator())
     assert not any(p.requires_grad for p in stage.models["ema"].parameters())
     stage.sheet = lambda batch, draws, call: np.zeros((4, 4, 3), np.uint8)
     before = {role: {name: x.clone() for name, x in model.state_dict().items()}
@@ -156,7 +156,7 @@ def test_only_adapters_and_the_action_path_learn_and_the_average_follows(tmp_pat
 def test_adapters_are_trained_by_adamw_and_whole_matrices_by_muon():
     optim = OptimConfig(muon_lr=0.01)
     assert [type(opt).__name__ for opt in build_optimizers(spread(), optim)] == ["Muon", "AdamW"]
-    adam, = build_optimizers(add_adapters(spread(), 3), optim)
+    adam, = build_optimizers(add_adapters(spread(), 3, torch.Generator()), optim)
     # up and down of four layers in two blocks; weights and biases of the action path, and the null action
     assert sum(len(group["params"]) for group in adam.param_groups) == 2 * 4 * 2 + 5
 
@@ -252,7 +252,7 @@ def tune(folder, world, clips, monkeypatch, num_ticks=float("inf"), **tuning):
     """One call of the run, stopped after num_ticks looks at the clock in a stage; whether it is done."""
     monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     recipe = tuned_recipe(Tuning(**tuning), world, clips)
-    recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=2) for name in STAGES})
+    recipe = recipe.with_loops(steps=2)
     recipe.check(goes_on=True)
     return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32, stop_at=num_ticks,
                  data=clips, init_from=world).run()
@@ -313,18 +313,19 @@ def test_stages_without_a_share_are_taken_from_the_world(steps, begins_as, tmp_p
     save_weights(world / "model.safetensors", spread(seed=5).state_dict())
     clips, begun = make_clips(tmp_path / "clips", space=SPACE), {}
 
-    def recorded(kind, name):
-        def make(*args):
-            stage = kind(*args)
+    def recorded(name, entry):
+        def build(given):
+            stage = entry.build(given)
             begun[name] = {role: {key: x.clone() for key, x in model.state_dict().items()}
                            for role, model in stage.models.items()}
             return stage
-        monkeypatch.setattr(chain, kind.__name__, make)
-    recorded(chain.BidirectionalStage, "bidirectional")
-    recorded(chain.DMDStage, "dmd")
+        monkeypatch.setitem(STAGES, name, replace(entry, build=build))
+    for name in ("bidirectional", "dmd"):
+        recorded(name, STAGES[name])
     recipe = tuned_recipe(Tuning(), world, clips)
     recipe = replace(recipe, student_steps=2, **{
-        f"{name}_loop": replace(recipe.loop(name), steps=1, share=float(name in ("bidirectional", "dmd"))) for name in STAGES})
+        f"{name}_loop": replace(recipe.loop(name), steps=1, share=float(name in ("bidirectional", "dmd")))
+        for name in recipe.stages})
     recipe.check(goes_on=True)
     assert Chain(recipe, tmp_path / "run", processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips,
                  init_from=world).run()

@@ -36,9 +36,8 @@ from worldplay.files import read_json
 from worldplay.hub.convert import convert_transformer
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE
-from worldplay.train import chain, trainer
+from worldplay.train import chain, trainer, trajectories
 from worldplay.train import windows as train_windows
-from worldplay.train.recipe import STAGES
 from worldplay.train.stages.dmd import self_rollout
 from worldplay.train.video_windows import Cut, latent_viewmats
 from worldplay.worlds import catalog
@@ -115,8 +114,9 @@ def test_a_run_that_ends_while_it_writes_its_last_world_is_not_finished_without_
 def test_a_window_is_its_own_video_at_the_worlds_rate_with_its_text_and_its_camera(tmp_path):
     world, data = published(tmp_path / "base", "wan-action", True), clips(tmp_path / "clips")
     job = run(tmp_path / "run", world, data, recipe=small_chunks())
-    cache = job._collect()
-    windows = job._windows(cache, None)
+    job.open_data()
+    assert job.make_windows()
+    cache, windows = job.cache, job.windows
     job.close()
     assert windows.starts[False].tolist() == [0, 16, 39, 55] and windows.starts[True].tolist() == [78, 94]
     rows = 16 + np.array([0, 1, 3, 4, 5, 6, 8, 9, 10, 11, 13, 14, 15])  # 20 frames a second shown as 16
@@ -158,10 +158,10 @@ def test_trajectories_are_walked_no_more_at_once_than_training_takes(tmp_path, m
     """At full size the cache of one window, with its text and with the negative one, is 11 GiB."""
     world, data, walked = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips"), []
     recipe = small(train_world.wan_frame())
-    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode")) for name in STAGES}
+    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode")) for name in recipe.stages}
     recipe = replace(recipe, **shares, num_trajectories=3, causal_ode=replace(recipe.causal_ode, num_timesteps=4))
-    make = chain.causal_trajectories
-    monkeypatch.setattr(chain, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
+    make = trajectories.causal_trajectories
+    monkeypatch.setattr(trajectories, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
     assert run(tmp_path / "run", world, data, recipe=recipe).run()
     assert walked == [1] * 4, "three to train on and one held out"
 

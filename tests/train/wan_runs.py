@@ -28,7 +28,6 @@ from worldplay.hub.convert import convert_transformer
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.train.chain import Chain
 from worldplay.train.processes import Processes
-from worldplay.train.recipe import STAGES
 from worldplay.worlds import catalog
 from worldplay.worlds.config import WorldConfig
 
@@ -114,7 +113,7 @@ CHUNKS = ("--context.frames-per-chunk=2", "--student-steps=2")
 def small(recipe, **changes):
     """The recipe at toy size, every stage 2 steps."""
     sizes = {name.replace("-", "_"): size for name, size in TOY.items()}
-    loops = {f"{name}_loop": replace(recipe.loop(name), batch=2, micro_batch=1, steps=2) for name in STAGES}
+    loops = {f"{name}_loop": replace(recipe.loop(name), batch=2, micro_batch=1, steps=2) for name in recipe.stages}
     changes = {"bidirectional_loop": replace(loops["bidirectional_loop"], share=0.0),
                "dmd_loop": replace(loops["dmd_loop"], share=0.0), **changes}
     return replace(recipe, **{

@@ -19,11 +19,11 @@ from worldplay.files import read_json, replacing
 from worldplay.log import track
 from worldplay.models.transformer import Transformer
 from worldplay.train.chain import Chain
-from worldplay.train.recipe import Recipe
-from worldplay.train.stages.causal_cd import CausalCDStage
-from worldplay.train.stages.causal_ode import CausalODEStage, bidirectional_trajectories, causal_trajectories
+from worldplay.train.recipe import ImageRecipe
+from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.draws import Draws
 from worldplay.train.state import load_state
+from worldplay.train.trajectories import make_trajectories, num_held_out
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _ROUNDS = 10  # of the latency measurement, all worlds in turn
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationRecipe(Recipe):
+class AblationRecipe(ImageRecipe):
     """A recipe whose chain is run once for every initialisation and number of sampling steps."""
     chunk: int = 4
     """Frames a chunk of the chunk-wise student."""
@@ -177,8 +177,7 @@ class Ablation:
     def _scale(self):
         """What the table has to say about its size."""
         recipe, turns = self.recipe, self.recipe.dmd.critic_turns + 1
-        loops = {name: recipe.loop(name) for name in ("codec", "bidirectional", "teacher_forcing", "causal_ode",
-                                                      "causal_cd", "dmd")}
+        loops = {name: recipe.loop(name) for name in recipe.stages if name != "decoder"}
         model = self._world(*cells()[0])
         return {"env": recipe.env, "device": model.info["device_name"], "dtype": model.info["dtype"],
                 "parameters": sum(p.numel() for p in model.transformer.parameters()),
@@ -205,19 +204,12 @@ def stage_flops(recipe, stage, config, num_steps=8):
     batch = {"latents": torch.zeros(shape), "actions": torch.zeros(*shape[:2], config.transformer.action_channels),
              "columns": torch.zeros(shape[:2], dtype=torch.float64)}
     network, making, loop = Transformer(config.transformer), 0, recipe.loop(stage)
-    if stage == "causal_cd":
-        made = CausalCDStage(recipe.causal_cd, config.transformer, recipe.context, network.state_dict(), None)
-    else:
-        options = recipe.causal_ode
-        made = CausalODEStage(options, config.transformer, recipe.context, network.state_dict(), None)
+    weights = network.state_dict()
+    made = STAGES[stage].build(Ingredients(recipe=recipe, sizes=config.transformer, weights=lambda *names: weights))
+    if STAGES[stage].data == "trajectories":
         with flop_counter() as counter:
-            if options.teacher == "causal":
-                batch["trajectories"] = causal_trajectories(network, batch, batch["latents"], recipe.context,
-                                                            options.num_timesteps)
-            else:
-                batch["trajectories"] = bidirectional_trajectories(network, batch, batch["latents"],
-                                                                   options.num_timesteps)
-        making = counter.get_total_flops() * (recipe.num_trajectories + -(-recipe.num_trajectories // 16))
+            batch["trajectories"] = make_trajectories(recipe, network, batch, batch["latents"])
+        making = counter.get_total_flops() * (recipe.num_trajectories + num_held_out(recipe))
 
     def call(role, function, *args, **kwargs):
         return function(made.models[role], *args, **kwargs)

@@ -4,14 +4,12 @@ from dataclasses import dataclass, fields, replace
 
 from worldplay.data.lerobot import LeRobotFolder
 from worldplay.files import read_json
-from worldplay.models.transformer import Transformer
-from worldplay.train.recipe import Recipe
+from worldplay.train.recipe import ImageRecipe
 from worldplay.train.stages.codec import CodecStageConfig
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 from worldplay.worlds import zoo
 from worldplay.worlds.config import WorldConfig
-from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ class Tuning:
 
 
 def tuned_recipe(tuning, init_from, data):
-    """The Recipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
+    """The ImageRecipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
 
         Raises ValueError where one is missing or they do not fit, WorldError for an unreadable world.
     """
@@ -76,15 +74,14 @@ def tuned_recipe(tuning, init_from, data):
         optim = replace(optim, lr=factor * optim.lr, muon_lr=optim.muon_lr and factor * optim.muon_lr)
         return LoopConfig(share=share, batch=batch, optim=optim)
     columns_per_degree = world.columns_per_degree if source.action_space.look_axes else 0.0
-    absent, chunk = LoopConfig(batch=tuning.batch), world.frames_per_chunk
-    return Recipe(
+    chunk = world.frames_per_chunk
+    return ImageRecipe(
         name=source.name, env=source.name, transformer=world.transformer,
         codec=CodecStageConfig(model=world.codec), length=-(-5 * world.window // (2 * chunk)) * chunk,
         columns_per_degree=columns_per_degree, student_steps=world.steps,
         context=ContextConfig(window=world.window, sink=world.sink, sink_position=world.sink_position,
                               frames_per_chunk=chunk, null_actions=tuning.null_actions),
         context_sigma=world.context_sigma, context_walk=0, lora_rank=tuning.lora_rank,
-        codec_loop=absent, bidirectional_loop=absent, causal_ode_loop=absent, dmd_loop=absent,
         teacher_forcing_loop=loop(tuning.teacher_share, tuning.batch, _WHOLE if whole else _ADAPTERS),
         causal_cd_loop=loop(tuning.student_share, tuning.batch,
                             _WHOLE_STUDENT if whole else _ADAPTERS_STUDENT),
@@ -140,13 +137,6 @@ def match_actions(weights, space, world_space):
             scale = 1.0 if channel in space.keys else space.look_limit / world_space.look_limit
             columns[:, i] = scale * weights[name][:, theirs.index(channel)]
     return weights | {name: columns}
-
-
-def matched_network(path, network, space, world_space):
-    """A Transformer of sizes `network` for clips that use `space`, from the weights in `path`, as match_actions has them."""
-    model = Transformer(network)
-    load_into(model, match_actions(load_weights(path), space, world_space), path)
-    return model
 
 
 def log_match(space, world_space):

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict
 
 from worldplay.files import read_json, write_json
-from worldplay.train.recipe import STAGES, numbers
+from worldplay.train.recipe import numbers
 
 
 class RunLog(dict):
@@ -48,7 +48,8 @@ class RunLog(dict):
         if name not in self["seconds"]:
             spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
             left = self.budget - spent - sum(self["seconds"].values())
-            rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
+            stages = self.recipe.stages
+            rest = [self.recipe.loop(later).share for later in stages[stages.index(name):]]
             self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
             self.keep()
         made = self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from worldplay.errors import WorldError
 from worldplay.train.processes import Applied
 from worldplay.train.progress import Progress
-from worldplay.train.stages.draws import Draws
+from worldplay.train.stages.draws import HELD_OUT, Draws
 from worldplay.train.state import load_state, replicated, save_state
 
 log = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ class Trainer:
     def validate(self):
         """Loss on held-out data and a contact sheet, both with the same draws every time."""
         def held_out(indices):
-            draws = Draws(self.config.seed, -1, indices)
+            draws = Draws(self.config.seed, HELD_OUT, indices)
             return self._to_device(self.data.batch(draws, held_out=True)), draws
         for model in self.stage.models.values():
             model.eval()

@@ -122,6 +122,11 @@ class CausalODEConfig:
     ema: float = 0.99
     """Decay of the averaged student, which ships."""
 
+    @property
+    def teacher_network(self):
+        """Name of the network that makes the trajectories and that the student starts from."""
+        return "teacher" if self.teacher == "causal" else "bidirectional"
+
 
 class CausalODEStage:
     """Trains `student` on batches that hold `trajectories` [b t 5 c h w]; `ema` is its running average."""

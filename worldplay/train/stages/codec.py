@@ -2,12 +2,9 @@
 import copy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from worldplay.files import replacing
 from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
 from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import contact_sheet
@@ -115,16 +112,3 @@ def reconstruction_sheet(call, role, frames):
     decoded = to_uint8(call(role, reconstruct).float())
     pairs = zip(frames.cpu().split(4), decoded.cpu().split(4))
     return contact_sheet([row for pair in pairs for row in pair])
-
-
-def encode_frames(codec, frames, path, device, dtype, batch=64):
-    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`."""
-    codec = copy.deepcopy(codec).to(device, dtype)
-    height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
-    shape = (len(frames), codec.config.channels, height, width)
-    with replacing(path) as temporary, torch.inference_mode():
-        latents = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        for i in tqdm(range(0, len(frames), batch), desc="encode", unit="batch", disable=None):
-            part = torch.from_numpy(np.array(frames[i:i + batch]))
-            latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
-        latents.flush()

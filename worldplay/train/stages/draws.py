@@ -3,23 +3,29 @@ import hashlib
 
 import torch
 
+# steps of what is drawn outside of training steps
+HELD_OUT, TRAJECTORY_WINDOWS, TRAJECTORIES, INITIAL_WEIGHTS = -1, -2, -3, -4
+
 
 class Draws:
     """The random numbers of one training step; they depend on no rank, batch split or earlier step.
 
     seed     of the run
-    step     of the stage
+    step     of the stage, from 0 on; below that one of the constants above
     indices  global sample indices of the batch at hand, one per row
     """
 
     def __init__(self, seed, step, indices):
         self.seed, self.step, self.indices = seed, step, list(indices)
 
-    def generator(self, purpose, index=None):
-        """A CPU generator of its own for (purpose, index); index None is shared by the whole batch."""
+    def seed_for(self, purpose, index=None):
+        """The seed of a generator for (purpose, index); index None is shared by the whole batch."""
         text = f"{self.seed}/{self.step}/{purpose}/{'shared' if index is None else index}"
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+    def generator(self, purpose, index=None):
+        """A CPU generator of its own for (purpose, index), as for `seed_for`."""
+        return torch.Generator().manual_seed(self.seed_for(purpose, index))
 
     def normal(self, purpose, *shape):
         """Standard normal, float32 [b *shape]."""

@@ -29,8 +29,7 @@ from worldplay.camera import CAMERA_SPACE
 from worldplay.cli.commands import main
 from worldplay.engine.loading import load_world
 from worldplay.models.codecs.wan_vae import WanVAE
-from worldplay.train.recipe import STAGES
-from worldplay.train.video_base import VideoBase
+from worldplay.train.video_latents import VideoLatents
 from worldplay.worlds.weights import load_weights
 
 
@@ -39,7 +38,7 @@ from worldplay.worlds.weights import load_weights
     ("causal-forcing-2step", {"student"}), ("mine", {"student"})])
 def test_one_network_plays_the_role_that_it_was_published_for(name, roles, tmp_path):
     world = published(tmp_path / "base", name)
-    base = VideoBase(world, small(train_world.wan_frame()), torch.device("cpu"))
+    base = VideoLatents(small(train_world.wan_frame()), world, torch.device("cpu"))
     networks = base.networks(SPACE)
     assert networks.keys() == roles
     given = load_weights(world / "model.safetensors")
@@ -47,7 +46,7 @@ def test_one_network_plays_the_role_that_it_was_published_for(name, roles, tmp_p
 
 
 def test_a_camera_begins_without_effect_on_a_world_that_had_none(tmp_path):
-    base = VideoBase(published(tmp_path / "base", "wan-base"), small_chunks(), torch.device("cpu"))
+    base = VideoLatents(small_chunks(), published(tmp_path / "base", "wan-base"), torch.device("cpu"))
     network = base.networks(SPACE)["bidirectional"]
     assert all(not x.any() for name, x in network.state_dict().items() if "prope_o" in name)
     config = base.config(SimpleNamespace(text_at=lambda row: "a hall", split=lambda name: np.zeros((1, 3), int)), 4)
@@ -74,7 +73,6 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"), "--student-steps 2"),
     ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
     ("wan-frame", FRAME, {}, off("bidirectional"), "it has no bidirectional network, and stage dmd needs one"),
-    ("wan-frame", FRAME, {}, ("--context-walk=100",), "no real game to walk in"),
     ("wan-frame", None, {}, (), "the Wan 2.1 video codec, 126.9 M parameters); python -m worldplay fetch"),
     ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
 ])
@@ -127,10 +125,10 @@ def test_latents_of_another_codec_are_not_taken(tmp_path, parts):
 def test_a_run_goes_on_from_a_run(tmp_path):
     world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
     assert run(tmp_path / "first", world, data).run()
-    dmd = {f"{name}_loop": replace(small(train_world.wan_frame()).loop(name), share=float(name in ("bidirectional", "dmd")))
-           for name in STAGES}
+    recipe = small(train_world.wan_frame())
+    dmd = {f"{name}_loop": replace(recipe.loop(name), share=float(name in ("bidirectional", "dmd"))) for name in recipe.stages}
     second = run(tmp_path / "second", tmp_path / "first", data, recipe=small(train_world.wan_frame(), **dmd))
-    teacher, student = (second.base.networks(SPACE)[role].state_dict() for role in ("teacher", "student"))
+    teacher, student = (second.latents.networks(SPACE)[role].state_dict() for role in ("teacher", "student"))
     assert any(not torch.equal(teacher[name], student[name]) for name in teacher)
     second.close()
 

@@ -18,7 +18,7 @@ from worldplay.models.text import check_packages
 from worldplay.models.transformer import Transformer
 from worldplay.models.weights import fingerprint
 from worldplay.train.finetune import check_sizes, has_teacher
-from worldplay.train.image_base import begins_student, teacher_and_student
+from worldplay.train.image_latents import teacher_and_student
 from worldplay.train.video_windows import PER_LATENT, Cut, TextRows, VideoWindows
 from worldplay.train.window_store import WindowStore
 from worldplay.train.windows import write_missing
@@ -30,7 +30,7 @@ from worldplay.worlds.weights import load_into, load_weights
 log = logging.getLogger(__name__)
 
 
-class VideoBase:
+class VideoLatents:
     """A published world, or a run that went on from one: its parts are shared, its networks begin the run's.
 
     A folder with teacher.safetensors has an AR teacher and a student. Otherwise its one network is what the catalog
@@ -38,8 +38,9 @@ class VideoBase:
 
     world  its WorldConfig
     """
+    context_walk = 0  # there is no real game to walk in beside such latents
 
-    def __init__(self, folder, recipe, device):
+    def __init__(self, recipe, folder, device):
         """Raises ValueError where the world in `folder` is not one that the recipe goes on from, WorldError where a part
         that it shares is missing.
         """
@@ -63,6 +64,10 @@ class VideoBase:
             self.parts.part(role)  # which says what is missing before anything is written
         if self.role is not None:
             log.info("%s has one network, %s: stages begin from it", folder.name, _ROLES[self.role])
+
+    def no_compile(self):
+        """As in ImageLatents."""
+        return "for blocks with text PyTorch 2.13 writes C++ that does not compile" if self.device.type == "cpu" else None
 
     # What clips are to it
 
@@ -90,11 +95,12 @@ class VideoBase:
         if cut.ratio > 1:
             log.info("%g frames/s of the clips are taken as %g by leaving out whole frames", source.fps, self.world.fps)
 
-    def windows(self, cache, place, processes, stop_at):
-        """VideoWindows of a FrameCache, made once under the run's `place`s; None where the call's time ended before.
+    def windows(self, cache, codec, run):
+        """VideoWindows of a FrameCache, made once; None where the call's time ended before.
 
-        place  name of a part of the run folder -> its path
+        run: the Chain, for its folders and processes
         """
+        place, processes = run.place, run.processes
         cut = self._cut(cache.fps)
         starts = {held_out: cut.starts(cache.split(name)) for held_out, name in ((False, "train"), (True, "held_out"))}
         texts = TextRows(place("texts"), self._texts(cache), self.world.transformer)
@@ -102,7 +108,7 @@ class VideoBase:
             texts.make(self.parts)
         processes.wait()
         store = self._store(place("latents"), np.concatenate(list(starts.values())), processes)
-        if processes.agree(bool(store.missing())) and not self._encode(store, cache, cut, processes, stop_at):
+        if processes.agree(bool(store.missing())) and not self._encode(store, cache, cut, processes, run.stop_at):
             return None
         return VideoWindows(store, starts, cache, cut, texts, self._text(cache), self._intrinsics())
 
@@ -144,9 +150,9 @@ class VideoBase:
 
     # What it gives to the stages
 
-    def codec(self, device):
+    def codec(self):
         """What decodes latents for contact sheets."""
-        return Pictures(self.parts.codec(self.folder).to(device).eval().requires_grad_(False))
+        return Pictures(self.parts.codec(self.folder).to(self.device).eval().requires_grad_(False))
 
     def networks(self, space):
         """{role: Transformer}: what the stages that have a share begin from, and what stands for those that have none."""
@@ -186,9 +192,9 @@ class VideoBase:
         if recipe.causal_cd_loop.share or recipe.causal_ode_loop.share and recipe.causal_ode.teacher == "causal":
             raise ValueError(f"{has}, and a student is distilled from an AR teacher: give stage teacher_forcing a share, or "
                              "go on from a world whose name ends in -ar-diffusion")
-        if self.role == "student" and not begins_student(recipe) and self.world.steps != recipe.student_steps:
+        if self.role == "student" and not recipe.begins_student and self.world.steps != recipe.student_steps:
             raise ValueError(f"{has} of {self.world.steps} steps: --student-steps {self.world.steps}")
-        if self.role == "bidirectional" and not begins_student(recipe):
+        if self.role == "bidirectional" and not recipe.begins_student:
             raise ValueError(f"{has}, and no stage makes a student of it: give stage teacher_forcing a share")
 
     # What it becomes
@@ -202,6 +208,10 @@ class VideoBase:
         return replace(self.world, name=recipe.name, transformer=recipe.transformer, steps=steps, action_space=space,
                        first_steps=recipe.dmd.first_steps, context_sigma=recipe.context_sigma, prompt=text,
                        intrinsics=self._intrinsics(), **_play_rule(recipe))
+
+
+    def save_codec(self, codec, cache, folder, is_first):
+        """Nothing: the run's world shares the codec of the world it went on from."""
 
 
 _ROLES = {"student": "a few-step student", "teacher": "an AR teacher", "bidirectional": "bidirectional"}
