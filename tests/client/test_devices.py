@@ -46,6 +46,53 @@ def test_a_key_held_counts_in_every_frame_and_a_tap_in_the_next_one():
     assert device.poll() == Action()
 
 
+# The places of W A S D and P with what they print.
+LAYOUTS = {"ru": "\u0446\u0444\u044b\u0432\u0437", "gr": "\u03c2\u03b1\u03c3\u03b4\u03c0", "fr": "zqsdp",
+           "kr": "\u3148\u3141\u3134\u3147\u3154", "us(dvorak)": ",aoel"}
+PLACES = (pygame.KSCAN_W, pygame.KSCAN_A, pygame.KSCAN_S, pygame.KSCAN_D, pygame.KSCAN_P)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_keys_are_places_whatever_the_layout_prints_there(layout):
+    device = KeyboardMouse(SPACE, 0.1)
+    pressed = [key(ord(letter), scancode=place) for letter, place in zip(LAYOUTS[layout], PLACES)]
+    for event in pressed:
+        device.feed(event)
+    assert device.poll().keys == {"w", "a", "s", "d"}
+    assert [command_of(event, SPACE) for event in pressed] == [None, None, None, None, "pause"]
+    for letter, place in zip(LAYOUTS[layout], PLACES):
+        device.feed(key(ord(letter), False, scancode=place))
+    assert device.poll() == Action()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_key_held_over_a_change_of_the_layout_is_let_go(layout):
+    device = KeyboardMouse(SPACE, 0.1)
+    device.feed(key(pygame.K_w))
+    device.poll()
+    device.feed(key(ord(LAYOUTS[layout][0]), False, scancode=pygame.KSCAN_W))
+    assert device.poll() == Action()
+
+
+@pytest.mark.parametrize("name", ["shift", "ctrl", "alt"])
+def test_letting_go_of_the_right_one_does_not_let_go_of_the_left_one(name):
+    left, right = (getattr(pygame, f"K_{side}{name.upper()}") for side in "LR")
+    device = KeyboardMouse(ActionSpace((name,), 5.0), 0.1)
+    for event in (key(left), key(right), key(right, False)):
+        device.feed(event)
+    device.poll()
+    assert device.poll().keys == {name}
+    device.feed(key(left, False))
+    assert device.poll() == Action()
+
+
+def test_the_help_prints_what_the_layout_does():
+    labels = {pygame.KSCAN_W: "Z", pygame.KSCAN_A: "Q", pygame.KSCAN_PERIOD: ":"}
+    world, client = help_rows(SPACE, labels)
+    assert world[:4] == [("Z", "forward"), ("Q", "step left"), ("S", "back"), ("D", "step right")]
+    assert (":", "one frame, then pause") in client and ("R", "start again") in client
+
+
 def test_motion_is_summed_in_degrees():
     device = KeyboardMouse(SPACE, 0.1)
     for x in (5, 20, -3):

@@ -65,6 +65,10 @@ def test_the_line_is_edited_as_lines_are():
 
 def test_what_is_pasted_becomes_one_line_that_can_be_drawn():
     assert written("x", PASTE) == "xa b   c|" == written("x", key(pygame.K_INSERT, mod=pygame.KMOD_LSHIFT))
+    paste = key(ord("\u043c"), mod=pygame.KMOD_CTRL, scancode=pygame.KSCAN_V)
+    assert written("x", paste) == "xa b   c|", "where no letter is Latin its place counts"
+    not_paste = key(pygame.K_k, mod=pygame.KMOD_CTRL, scancode=pygame.KSCAN_V)
+    assert written("x", not_paste) == "x|", "else what is printed"
     assert written("x", PASTE, clipboard="") == "x|" and written("x\ny") == "x y|"
     entry = Entry("", lambda: "long " * MAX_CHARACTERS)
     entry.feed(PASTE)

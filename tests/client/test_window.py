@@ -13,16 +13,15 @@ from tests import ROOT
 from tests.client.fake_worlds import BLOCK, SPACE
 
 PATIENCE = 60  # seconds; only a machine that is busy with other things needs them
-TOOLS = ("Xvfb", "openbox", "xdotool", "import")
-
-pytestmark = pytest.mark.skipif(
-    not all(map(shutil.which, TOOLS)),
-    reason=f"needs {', '.join(TOOLS)}: apt install xvfb openbox xdotool imagemagick")
+TOOLS = {"Xvfb": "xvfb", "openbox": "openbox", "xdotool": "xdotool", "import": "imagemagick", "setxkbmap": "x11-xkb-utils"}
 
 
 @pytest.fixture(scope="module")
 def display():
     """The name of a fresh X display with a window manager, so that focus is real."""
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    if missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"apt install {' '.join(missing)}")
     read, write = os.pipe()
     server = subprocess.Popen(
         ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x800x24", "-nolisten", "tcp"],
@@ -82,6 +81,10 @@ class Player:
     def do(self, *words):
         return subprocess.run(["xdotool", *map(str, words)], env=self.env, check=True, capture_output=True,
                               text=True, timeout=PATIENCE).stdout.strip()
+
+    def set_layout(self, name):
+        """Give the keyboard another layout."""
+        subprocess.run(["setxkbmap", name], env=self.env, check=True, timeout=PATIENCE)
 
     def wait_for_title(self, title):
         self.wait(lambda: title in self.do("getwindowname", self.window), f"a title with {title!r}")
@@ -203,6 +206,33 @@ def test_a_person_changes_the_text(play, tmp_path):
     [sidecar] = (tmp_path / "clips").glob("*.json")
     [[step, text]] = json.loads(sidecar.read_text())["prompts"]
     assert step > 1 and text == "Rain, p. R"
+
+
+X_KEYS = {"w": 25, "a": 38, "s": 39, "d": 40}  # places on the keyboard, by the numbers that X gives them
+
+
+def test_keys_play_by_their_place_under_every_layout(play):
+    player = play()
+    player.wait_for_title("fake - worldplay")
+    for layout in ("ru", "gr", "fr", "us"):
+        player.set_layout(layout)
+        for key, code in X_KEYS.items():
+            player.do("keydown", code)
+            player.wait(lambda: player.is_lit(key), f"the square of {key} under {layout}")
+            player.do("keyup", code)
+            player.wait(lambda: not player.is_lit(key), f"{key} to be up")
+    player.do("keydown", X_KEYS["w"])
+    player.wait(lambda: player.is_lit("w"), "the square of W")
+    player.set_layout("ru")
+    player.do("keyup", X_KEYS["w"])
+    player.wait(lambda: not player.is_lit("w"), "W to be up after the layout changed")
+    player.do("key", "Escape")
+    player.wait(player.is_veiled, "the pause")
+    russian = player.screenshot("menu_ru")
+    player.set_layout("us")
+    player.wait(lambda: not np.array_equal(russian, player.screenshot("menu_us")), "the labels of the other layout")
+    player.do("key", "Escape")
+    assert player.end()[0] == 0
 
 
 def test_losing_the_focus_to_another_window_pauses(play):

@@ -17,10 +17,9 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
-from worldplay.worlds import weights
 from worldplay.worlds.config import WorldConfig
-from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
-from worldplay.worlds.weights import _write, load_weights, save_weights
+from worldplay.worlds.scene import Scene, save_scene
+from worldplay.worlds.weights import save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
 CONFIG = WorldConfig(
@@ -267,55 +266,3 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     (folder / "scenes" / "a-first.safetensors").write_bytes(b"nothing")
     with pytest.raises(WorldError, match="cannot be read"):
         world.reset("a-first")
-
-
-def test_scenes_and_images_round_trip(tmp_path):
-    from PIL import Image
-    frames, actions = context()
-    save_scene(tmp_path, Scene(name="s", frames=frames, actions=actions, poses=np.ones((3, 4)), origin={"seed": 4}), SPACE)
-    scene = load_scene(tmp_path / "s.safetensors", (24, 32))
-    assert np.array_equal(scene.frames, frames) and scene.origin == {"seed": 4} and scene.poses.shape == (3, 4)
-    assert [a.keys for a in scene.actions] == [a.keys for a in actions]
-    with pytest.raises(WorldError, match="this world shows"):
-        load_scene(tmp_path / "s.safetensors", (8, 8))
-    Image.fromarray(np.full((50, 90, 3), 200, np.uint8)).save(tmp_path / "wide.png")
-    image = image_scene(tmp_path / "wide.png", (24, 32))
-    assert image.frames.shape == (1, 24, 32, 3) and (image.frames == 200).all() and image.actions == [Action()]
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "torn.png").write_bytes((tmp_path / "wide.png").read_bytes()[:60])
-    # a header of 10^10 pixels, which Pillow refuses as a bomb
-    (tmp_path / "bomb.ppm").write_bytes(b"P6 100000 100000 255 ")
-    (tmp_path / "value.ppm").write_bytes(b"P6 2 2 99999 ")
-    unreadable = "bad.png", "torn.png", "bomb.ppm", "value.ppm", ""
-    for name, words in (("none.png", "not exist"), *((name, f"{name} cannot be read") for name in unreadable)):
-        with pytest.raises(WorldError, match=words) as error:
-            image_scene(tmp_path / name, (24, 32))
-        assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
-
-
-def test_sharded_weights_equal_whole_ones(tmp_path, monkeypatch):
-    tensors = {f"w{i}": torch.randn(100, 10) for i in range(5)}
-    save_weights(tmp_path / "model.safetensors", tensors)
-    whole = load_weights(tmp_path / "model.safetensors")
-    monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 9_000)
-    save_weights(tmp_path / "model.safetensors", tensors)
-    assert len(list(tmp_path.glob("model-*.safetensors"))) == 3 and not (tmp_path / "model.safetensors").exists()
-    sharded = load_weights(tmp_path / "model.safetensors")
-    assert whole.keys() == sharded.keys() and all(torch.equal(whole[k], sharded[k]) for k in whole)
-    shutil.rmtree(tmp_path)
-
-
-def test_weights_that_are_being_replaced_can_be_read_all_the_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 9_000)
-    path, replace_file = tmp_path / "model.safetensors", _write
-    before, after = ({f"w{i}": torch.full((100, 10), float(value)) for i in range(num)} for value, num in ((1, 5), (2, 7)))
-    save_weights(path, before)
-    found = []
-
-    def replace_and_read(file, tensors):
-        found.append(load_weights(path).keys())
-        replace_file(file, tensors)
-    monkeypatch.setattr(weights, "_write", replace_and_read)
-    save_weights(path, after)
-    assert len(found) == 4 and all(names == before.keys() for names in found)
-    assert load_weights(path).keys() == after.keys() and len(list(tmp_path.glob("*.safetensors"))) == 4

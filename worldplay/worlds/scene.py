@@ -1,6 +1,8 @@
 """A scene on disk: real frames to start from, how the real game gets there, and a thumbnail."""
 import json
 import shutil
+import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,15 +91,48 @@ def load_scene(path, frame_size):
 
 
 def image_scene(path, frame_size):
-    """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is null."""
-    from PIL import Image
+    """A Scene of one picture file as a viewer shows it, scaled to cover frame_size and cropped to its middle.
+
+    Turned as its EXIF orientation says, what is transparent white. Its action is null.
+
+        Raises WorldError("bad_scene").
+    """
+    return Scene(name=Path(path).stem, frames=fit(_open_picture(path, frame_size), frame_size)[None], actions=[Action()],
+                 poses=None, origin={})
+
+
+def _open_picture(path, frame_size):
+    """The Pillow picture of a file, mode RGB; of a JPEG file no more pixels are decoded than frame_size needs."""
+    from PIL import Image, ImageOps
     try:
-        picture = Image.open(path).convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that Pillow still reads
+            with Image.open(path) as picture:
+                if picture.format == "JPEG":
+                    picture.draft(None, (max(frame_size),) * 2)
+                return ImageOps.exif_transpose(_rgb(picture))
     except FileNotFoundError:
         raise WorldError("bad_scene", f"image {path} does not exist") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow does
+    except Image.DecompressionBombError:
+        raise WorldError("bad_scene", f"image {path} cannot be read: it has more than "
+                         f"{2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down") from None
+    except (OSError, ValueError, SyntaxError, OverflowError, struct.error) as error:  # what Pillow's readers raise
         raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
-    return Scene(name=Path(path).stem, frames=fit(picture, frame_size)[None], actions=[Action()], poses=None, origin={})
+
+
+def _rgb(picture):
+    """The picture in 8 bits, without transparency; ValueError where nobody knows what its white is."""
+    from PIL import Image
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        values, white = np.asarray(picture, np.float64), 1 if picture.mode == "F" else 65535
+        if picture.mode == "I" and picture.format not in ("PNG", "PPM") or not 0 <= values.min() <= values.max() <= white:
+            raise ValueError(f"its numbers go from {values.min():g} to {values.max():g}, which may mean any brightness; "
+                             "save it with 8 or 16 bits a channel")
+        return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def fit(picture, frame_size):
