@@ -30,14 +30,17 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
         raise ValueError(f"--seed {seed}: expected at least 0")
     if player not in PLAYERS:
         raise ValueError(f"player {player!r}: unknown; there are {', '.join(PLAYERS)}")
-    space = world.action_space
-    frames = np.empty((num_frames, *world.frame_size, 3), np.uint8)
-    poses = np.empty((num_frames, 4), np.float32)
-    actions = np.zeros((num_frames, space.num_channels), np.float32)
-    actions[1:] = PLAYERS[player](space, num_frames - 1, seed)
+    return play_actions(world, PLAYERS[player](world.action_space, num_frames - 1, seed), seed=seed)
+
+
+def play_actions(world, vectors, *, seed):
+    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its pose."""
+    actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
+    frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
+    poses = np.empty((len(actions), 4), np.float32)
     frames[0], poses[0] = world.reset(seed=seed)[-1], world.pose
-    for i in range(1, num_frames):
-        for frame in world.step(space.decode(actions[i])):
+    for i in range(1, len(actions)):
+        for frame in world.step(world.action_space.decode(actions[i])):
             frames[i] = frame
         poses[i] = world.pose
     return Rollout(frames, actions, poses, seed)
@@ -97,7 +100,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
         Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
     """
-    out, workers = Path(out), _num_processors() if workers is None else workers
+    out, workers = Path(out), num_processors() if workers is None else workers
     if frames < 1:
         raise ValueError(f"--frames {frames}: expected at least 1")
     if workers < 1:
@@ -147,5 +150,5 @@ def _write_shard(task):
     return writer.close()
 
 
-def _num_processors():
+def num_processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -233,10 +233,11 @@ class Chain:
         files = {"model": networks["student"]} | ({"teacher": networks["teacher"]} if "teacher" in networks else {})
         weights = {name: _whole_weights(network) for name, network in files.items()}
         if self.processes.is_first:
-            write_json(self.folder / "config.json", config.to_json())
             for name, tensors in weights.items():
                 save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
+        if self.processes.is_first:  # last: it makes the folder a world, and says the steps that these weights have learnt
+            write_json(self.folder / "config.json", config.to_json())
 
     def _choose_context_sigma(self):
         if not self.processes.is_first:

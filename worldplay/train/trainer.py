@@ -257,7 +257,7 @@ class Trainer:
             self.metrics.write(self.stage.name, self.step, values)
             picture = self.metrics.picture(self.stage.name, self.step, sheet)
             log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
-                     " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items()), picture)
+                     " ".join(f"{name.split('/', 1)[1]} {x:.3g}" for name, x in values.items()), picture)
 
     def save(self):
         """Write everything the run needs to go on, atomically."""

@@ -31,9 +31,14 @@ class StepMemory:
 
 
 def on_meta(stage, dtype=None):
-    """The same stage on networks without values; dtype: of the weights, None keeps theirs."""
+    """The same stage on networks without values; dtype: of the weights, None keeps theirs.
+
+    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running it.
+    """
     twin = copy.copy(stage)
     twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
+    for model in _transformers(twin):
+        model.checkpoint_activations = False
     return twin
 
 
@@ -45,9 +50,8 @@ def step_flops(stage, role, batch, draws):
     what activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one
     and two of them are run, and the others count like the second.
     """
-    for model in stage.models.values():
-        if isinstance(model, Transformer):
-            model.causal_attention = "chunks"
+    for model in _transformers(stage):
+        model.causal_attention = "chunks"
     depths = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
     if len(depths) != 1 or max(depths) < 3:
         return _flops(stage, role, batch, draws)
@@ -86,6 +90,10 @@ class PlacedDraws(Draws):
 
     def _per_sample(self, draw, purpose, shape):
         return torch.zeros(len(self.indices), *shape)
+
+
+def _transformers(stage):
+    return [model for model in stage.models.values() if isinstance(model, Transformer)]
 
 
 def _shallow(stage, num_layers):

@@ -9,7 +9,7 @@ import platformdirs
 
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError, fetch_command, remedy
-from worldplay.files import read_json
+from worldplay.files import read_json, visible
 from worldplay.worlds import catalog
 from worldplay.worlds.config import WorldConfig
 
@@ -176,7 +176,8 @@ def _named():
 
 
 def _configs():
-    return [config for place in _places() for config in sorted(place.glob("*/config.json"))]
+    configs = (folder / "config.json" for place in _places() for folder in visible(place, "*"))
+    return [config for config in configs if config.is_file()]
 
 
 def _is_ours(config):
