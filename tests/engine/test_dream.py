@@ -231,7 +231,7 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
     (lambda f: _edit(f, transformer={"action_channels": 4}), "channels of .* differ"),
-    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space: "),
+    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space keys 3: expected a list"),
     (lambda f: _edit(f, colour="red"), "unexpected keyword argument 'colour'"),
 ])
 def test_a_broken_folder_is_refused_in_one_line(folder, harm, words):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
+from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
 from worldplay.files import require_space, writable_folder

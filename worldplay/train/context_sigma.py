@@ -2,8 +2,9 @@
 import logging
 from dataclasses import replace
 
+from worldplay.envs import ENVS
 from worldplay.eval.drift import drift, drift_score
-from worldplay.eval.sources import Game
+from worldplay.eval.sources import Game, Recording
 from worldplay.eval.streams import Material
 
 log = logging.getLogger(__name__)
@@ -12,9 +13,18 @@ CANDIDATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 _EVALUATION_SEEDS = 1_000  # far more than an evaluation takes
 
 
-def choose_context_sigma(world, *, num_frames, num_walks=3, candidates=CANDIDATES):
-    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld; num_frames is a point of drift.CURVE."""
-    source = Game(world.config.env, skip=_EVALUATION_SEEDS)
+def choose_context_sigma(world, data, *, num_frames, num_walks=3, candidates=CANDIDATES):
+    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld.
+
+    data        folder of the frame cache that it was trained on: where there is no game called by its environment's name,
+                walks follow the actions of the held-out episodes, one after another
+    num_frames  a point of drift.CURVE
+    """
+    if world.config.env in ENVS:
+        source = Game(world.config.env, skip=_EVALUATION_SEEDS)
+    else:
+        log.info("there is no game called %r here: the context sigma is chosen on held-out episodes", world.config.env)
+        source = Recording(data)
     player = source.players[0]
     streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}
     config, scores = world.config, {}

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from worldplay.engine.cost import FusedAttention, flop_counter
 from worldplay.models.codecs.random import META
 from worldplay.models.transformer import Transformer
-from worldplay.train.stages.draws import Draws
+from worldplay.train.stages.draws import PlacedDraws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +71,6 @@ def over_shared_draws(run, num_samples):
         if "uniform" not in draws.shared:  # work grows evenly with an exit step: first and last tell the mean
             parts = parts[-1:] if draws.shared else []
     return results
-
-
-class PlacedDraws(Draws):
-    """Draws of zeros; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
-
-    def __init__(self, part, indices):
-        super().__init__(0, 0, indices)
-        self.part, self.shared = part, set()
-
-    def shared_uniform(self, purpose):
-        self.shared.add("uniform")
-        return self.part
-
-    def shared_integer(self, purpose, below):
-        self.shared.add("integer")
-        return int(self.part * below)
-
-    def _per_sample(self, draw, purpose, shape):
-        return torch.zeros(len(self.indices), *shape)
 
 
 def _transformers(stage):

@@ -16,8 +16,8 @@ from worldplay.worlds.config import WorldConfig
 log = logging.getLogger(__name__)
 
 # inside an installed package, or beside the package in a checkout
-_PACKAGED = next((path for path in (Path(__file__).parent / "_data" / "checkpoints",) if path.is_dir()),
-                 Path(__file__).parent.parent / "checkpoints")
+_PACKAGE = Path(__file__).parent.parent
+_PACKAGED = next((path for path in (_PACKAGE / "_data" / "checkpoints",) if path.is_dir()), _PACKAGE.parent / "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
