@@ -22,7 +22,7 @@ class TurningWorld:
     def __init__(self, blur=0, is_deaf=False):
         self.name, self.action_space, self.frame_size, self.fps = "turning", SPACE, (HEIGHT, WIDTH), 17.5
         self.scenes, self.info = ("start",), {"env": "turning", "window": 4, "device": "cpu", "seed": 0, "steps": 2,
-                                              "world_hash": "f00d", "dtype": "float32"}
+                                              "world_hash": None, "dtype": "float32", "path": "test"}
         self.blur, self.is_deaf, self._frame, self._is_mid_step = blur, is_deaf, None, False
         self.pose = np.zeros(4, np.float32)
 

@@ -266,8 +266,9 @@ def test_a_part_must_have_what_its_card_counts(tmp_path):
 
 PROGRAM = """
 import resource, sys
-from worldplay.worlds import catalog
 from worldplay.hub.convert import convert_transformer
+from worldplay.models.configs import TransformerConfig
+from worldplay.worlds import catalog
 source, target, layers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sizes = catalog.WORLDS["wan-action"].config["transformer"] | {"num_layers": layers}
 def peak():

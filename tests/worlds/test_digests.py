@@ -91,7 +91,7 @@ def test_a_memory_that_cannot_be_written_is_said_and_the_hash_is_right(path, cac
 
 
 def test_the_memory_does_not_grow_without_end(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(module, "_MAX_KEPT", 3)
     paths = [tmp_path / f"{i}" for i in range(5)]
     for path in paths:
         path.write_bytes(b"x")

@@ -53,8 +53,8 @@ class PlayConfig:
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
     path: PassPath = "auto"
-    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and in a window
-    on a GPU compiled code takes over while you play."""
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and
+    in a window on a GPU compiled code takes over while you play."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -89,7 +89,8 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto", "record": None}
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
+                        "record": None}
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
@@ -126,15 +127,15 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     if config.version:
         print(f"worldplay {__version__}")
         return 0
-    told = deque(maxlen=1)  # the last line of what opening says; one thread writes it, another reads
-    open_world = open_world or partial(load, tell=told.append)
-    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: told[-1] if told else ""))
+    lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
+    open_world = open_world or partial(load, on_progress=lines.append)
+    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: lines[-1]))
 
 
-def load(config, tell=lambda line: None):
-    """The World a PlayConfig names, fetched if it is published and not here; a learned one is what imports torch.
+def load(config, on_progress=lambda line: None):
+    """The World a PlayConfig names, fetched if it is published and not here; only a learned one needs torch.
 
-    tell  function of a line that says what takes long, "" when that is over
+    on_progress  function of a line that says what takes long, "" when that is over
     """
     if config.is_recording:
         return ClipWorld(config.world)
@@ -149,29 +150,30 @@ def load(config, tell=lambda line: None):
         _check_before_fetch(config, published)
         from worldplay.hub.fetch import fetch
         log.info("%s is not here yet; what it needs is fetched now", config.world)
-        fetch(config.world, with_text=not config.has_text_rows, tell=tell)
-        tell("")
+        fetch(config.world, with_text=not config.has_text_rows, tell=on_progress)
+        on_progress("")
     zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:
         _load_torch_unlocked()
         from worldplay.engine.loading import load_world
-        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
+        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
+                           prompt=config.prompt)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
     if config.path == "compiled":
-        tell("preparing compiled code, which is kept for the next time")
+        on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
-        tell("")
+        on_progress("")
     elif config.path == "auto" and not config.headless and world.device.type != "cpu":
         world.compile()
     return world
 
 
 def _check_before_fetch(config, published):
-    """Raise now what would only be said after many GiB: a device, picture, text or package that is not there."""
+    """Raise before the download what would fail after it: a missing device, picture, text or package."""
     from worldplay import runtime
     from worldplay.engine import prompts
     from worldplay.models.text import check_packages
@@ -245,7 +247,7 @@ def _play_script(config, open_world):
     world = open_world()
     actions = parse_script(config.script, world.action_space)
     recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not a whole chunk's
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then each latent of a chunk has its own action
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
     recorder.branch(request, next(shown), ahead=actions if is_rollout else None)

@@ -189,7 +189,7 @@ class ClipWorld:
         if self._is_mid_step:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if self._ahead is None:
-            raise WorldError("ended", f"the recording {self.name} is over; reset plays it again")
+            raise WorldError("ended", f"the recording {self.name} is over; reset to play it again")
         self._is_mid_step = True
         step = self._ahead[0]
         while self._ahead is not None and self._ahead[0] == step:
