@@ -89,8 +89,8 @@ class FrameCache:
 
     frames        uint8 [N H W 3], RGB; in an episode, frames[i] is what was seen because of actions[i]
     actions       float32 [N a], encoded; null at the first frame of every episode
-    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where nobody told
-                  them
+    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where they are
+                  unknown
     episodes      int64 [e 3]: start, length, seed
     env           name of the environment it came from
     action_space  its ActionSpace

@@ -149,7 +149,7 @@ def _check_online():
 
 
 def _check_proxy(name, address):
-    """Raise OSError for a proxy that the hub's client cannot use; its address may hold a password: not shown."""
+    """Raise OSError for a proxy that cannot be used; its address may hold a password, so it is not shown."""
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         is_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)

@@ -200,6 +200,8 @@ def _one_line(name):
 
 
 def _make(job, located):
+    for unfinished in job.target.parent.glob(f"{job.target.stem}.*.tmp"):  # a killed fetch left them
+        unfinished.unlink()
     path, source = download.load(located)
     _pin(job, source)
     if job.target.suffix == ".safetensors":

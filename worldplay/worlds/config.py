@@ -7,14 +7,17 @@ from worldplay.errors import WorldError, remedy
 from worldplay.files import is_file_name
 from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
 
-# numbers of sampling steps that a few-step network can be played with; diffusion.WARPED_STEPS has their
-# timesteps
+# numbers of sampling steps of few-step networks; diffusion.WARPED_STEPS has their timesteps
 STEPS = (1, 2, 4)
+# tokens in a window; the published worlds have up to 32 760
+MAX_TOKENS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """config.json of a checkpoint folder: all that is needed to play its weights.
+
+    Its two kinds are ImageWorldConfig and VideoWorldConfig.
 
     name                 of the world; clips and run folders are named after it (files.is_file_name)
     env                  the real environment it was trained on, a name in worldplay.envs.ENVS; None: none
@@ -27,7 +30,6 @@ class WorldConfig:
                          the one that drifts least
     columns_per_degree   token columns by which the picture moves per degree of yaw, for the rotary positions;
                          0: yaw does not move them
-    codec                sizes of its own image codec; None: it takes the part named "codec"
     parts                role ("codec", "vae", "text") -> name of a part that several worlds share
                          (catalog.PARTS)
     intrinsics           (fx, fy) over (width, height) of the camera, for a transformer that has one
@@ -43,7 +45,6 @@ class WorldConfig:
     frame_size: tuple[int, int]
     fps: float
     transformer: TransformerConfig
-    codec: CodecConfig | None
     steps: int = 2
     first_steps: int = 4
     window: int = 8
@@ -67,31 +68,37 @@ class WorldConfig:
         if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
             raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
                              f"{columns} latents")
-        channels = {self.transformer.in_channels, self.transformer.out_channels}
-        if self.codec is None and "codec" not in self.parts:
-            raise ValueError('codec: expected its sizes, or the name of a shared one in parts ("codec")')
+        num_tokens = self.window * self.transformer.num_tokens(*self.latent_shape[1:])
+        if num_tokens > MAX_TOKENS:
+            raise ValueError(f"window {self.window} of frame_size {self.frame_size} has {num_tokens} tokens: "
+                             f"expected at most {MAX_TOKENS}")
         if self.transformer.has_camera != (self.intrinsics is not None):
             raise ValueError("intrinsics: expected for a transformer with has_camera, and for no other")
-        if self.codec is not None:
-            channels.add(self.codec.channels)
-        if len(channels) > 1 or self.transformer.action_channels not in (0, self.action_space.num_channels):
-            raise ValueError("the channels of transformer, codec and action_space differ")
+        if self.transformer.in_channels != self.transformer.out_channels or (
+                self.transformer.action_channels not in (0, self.action_space.num_channels)):
+            raise ValueError(_CHANNELS)
 
     def to_json(self):
-        return {"format": 1, **asdict(self), "action_space": self.action_space.to_json()}
+        return {"format": 1, "codec": None, **asdict(self), "action_space": self.action_space.to_json()}
 
-    @classmethod
-    def from_json(cls, given, where):
-        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong."""
+    @staticmethod
+    def from_json(given, where):
+        """The ImageWorldConfig that a config.json describes, or the VideoWorldConfig where "codec" is null.
+
+            Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong.
+        """
         try:
             if _object(given, "the file")["format"] != 1:
                 raise WorldError("bad_checkpoint",
                                  f"{where} was written by a newer worldplay; update this one")
-            return cls(**{name: value for name, value in given.items() if name != "format"} | {
+            kind, codec = VideoWorldConfig, {}
+            if given["codec"]:
+                kind, codec = ImageWorldConfig, {"codec": _sizes(CodecConfig, given["codec"], "codec")}
+            others = {name: value for name, value in given.items() if name not in ("format", "codec")}
+            return kind(**others | codec | {
                 "action_space": _space(given["action_space"]),
                 "frame_size": tuple(_listed(given["frame_size"], "frame_size")),
                 "transformer": _sizes(TransformerConfig, given["transformer"], "transformer"),
-                "codec": _sizes(CodecConfig, given["codec"], "codec") if given["codec"] else None,
                 "intrinsics": given.get("intrinsics") and tuple(_listed(given["intrinsics"], "intrinsics"))})
         except KeyError as error:
             problem = f"{error} is missing"
@@ -104,6 +111,33 @@ class WorldConfig:
         """(c, h, w) of one frame."""
         height, width = self.frame_size
         return (self.transformer.in_channels, height // CodecConfig.stride, width // CodecConfig.stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageWorldConfig(WorldConfig):
+    """A world with an image codec of its own, one latent a frame.
+
+    codec  sizes of the codec
+    """
+    codec: CodecConfig
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.codec.channels != self.transformer.in_channels:
+            raise ValueError(_CHANNELS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoWorldConfig(WorldConfig):
+    """A world with a shared video codec, parts["codec"]: four frames a latent, one for the first latent."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if "codec" not in self.parts:
+            raise ValueError('codec: expected its sizes, or the name of a shared one in parts ("codec")')
+
+
+_CHANNELS = "the channels of transformer, codec and action_space differ"
 
 
 def _is_whole(value, least, most=math.inf):

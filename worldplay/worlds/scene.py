@@ -98,7 +98,15 @@ def load_scene(path, frame_size):
     if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
         raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, "
                          f"this world shows uint8 {(*frame_size, 3)}")
-    return Scene(name=path.stem, frames=frames, actions=actions, poses=tensors.get("poses"), origin=origin)
+    poses = tensors.get("poses")
+    has_poses = poses is not None
+    if len(frames) == 0 or len(frames) != len(vectors) or has_poses and poses.shape != (len(frames), 4):
+        raise WorldError("bad_scene", f"scene {path} holds {len(frames)} frames, and not as many actions and "
+                         f"poses; {RESTORE}")
+    if not (np.isfinite(vectors).all() and (not has_poses or np.isfinite(poses).all())):
+        raise WorldError("bad_scene",
+                         f"scene {path} has actions or poses that are no finite numbers; {RESTORE}")
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=poses, origin=origin)
 
 
 def image_scene(path, frame_size):

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from worldplay.errors import WorldError, remedy
 from worldplay.files import read_json, replacing, write_json
 from worldplay.models.weights import check_shapes, fingerprint, is_finite
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.digests import digests
 
 MAX_SHARD_BYTES = 15 * 2**20
@@ -144,12 +145,13 @@ def world_hash(folder, config, codec):
         covered = [_frame_fields(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
         return hashlib.sha256(json.dumps(covered, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
     files, digest = [folder / "config.json"], hashlib.sha256()
-    for role in ("model",) if config.codec is None else ("model", "codec"):
+    has_own_codec = isinstance(config, ImageWorldConfig)
+    for role in ("model", "codec") if has_own_codec else ("model",):
         path = folder / f"{role}.safetensors"
         files += [*_files(path), *([_index(path)] if _index(path).exists() else [])]
     for file, content in digests(sorted(files)).items():
         digest.update(file.name.encode() + bytes.fromhex(content))
-    if config.codec is None:
+    if not has_own_codec:
         digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]
 
@@ -165,7 +167,7 @@ def _frame_fields(config):
     So a field that is added later changes no hash, as long as its default is the previous behaviour.
     """
     chosen = {name: value for name, value in _not_default(config).items() if name not in _OTHER_FIELDS}
-    return chosen | {"transformer": _not_default(config.transformer)}
+    return chosen | {"codec": config.to_json()["codec"], "transformer": _not_default(config.transformer)}
 
 
 def _not_default(sizes):
