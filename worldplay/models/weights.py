@@ -5,7 +5,7 @@ from worldplay.errors import WorldError
 
 
 def check_shapes(given, wanted, where, remedy):
-    """Raise WorldError("bad_checkpoint") naming the first names or shapes of weights that do not fit a network.
+    """Raise WorldError("bad_checkpoint") naming the first names or shapes of weights that do not fit.
 
     given, wanted  name -> shape, of the weights and of the network
     where, remedy  the file, and what to do about it
