@@ -158,7 +158,7 @@ def open_source(name):
     if name in ENVS:
         return Game(name)
     if not Path(name).is_dir():
-        raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), and no folder "
+        raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), no folder "
                          "of a data set")
     return Recording(name)
 
