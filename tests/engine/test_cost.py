@@ -8,8 +8,9 @@ import torch
 from tests.engine import test_dream, test_dream_wan
 from worldplay import runtime
 from worldplay.action import Action
-from worldplay.engine.cost import Alive, Cost, cost_of, encoding_memory_of, memory_of, part_of
+from worldplay.engine.cost import Cost, cost_of, encoding_memory_of, memory_of, part_of
 from worldplay.engine.loading import load_world
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META
 from worldplay.engine.parts import Parts, check_room
 from worldplay.errors import WorldError
@@ -87,13 +88,13 @@ def test_the_bound_is_arithmetic_or_memory():
 
 def test_memory_alive_at_one_moment():
     before = torch.empty(1000, device=META)
-    with Alive(META) as alive:
+    with AllocatedMemory(META) as alive:
         x = before + 1
         y = x[:10].clone()
         del x
         before.add_(1)
         before.view(10, 100)
-    assert (alive.now, alive.most) == (40, 4040) and y.shape == (10,)
+    assert (alive.alive, alive.most_alive) == (40, 4040) and y.shape == (10,)
 
 
 @pytest.mark.parametrize("operator, part", [
@@ -173,13 +174,14 @@ def test_the_room_that_encoding_takes_is_what_it_holds():
     """Of a real run on the CPU, the weights and all that is alive at one moment."""
     config, device = published("causal-forcing-2step", frame_size=(64, 96)), torch.device("cpu")
     codec = WanVAE(WanVAEConfig()).requires_grad_(False)
-    with torch.inference_mode(), Alive(device) as held:
+    with torch.inference_mode(), AllocatedMemory(device) as held:
         codec.encode(torch.zeros(1, 5, 3, 64, 96))
     weights = sum(x.nbytes for x in codec.state_dict().values())
-    assert encoding_memory_of(config, 5, torch.float32) == pytest.approx(weights + held.most, rel=0.05)
+    assert encoding_memory_of(config, 5, torch.float32) == pytest.approx(weights + held.most_alive, rel=0.05)
 
 
 def test_what_is_there_already_needs_no_room(monkeypatch):
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.bfloat16, "test"))
     monkeypatch.setattr(runtime, "memory", lambda device: (7 * GIB, 24 * GIB))
     check_room(published("causal-forcing-2step"), torch.device("cpu"), held=round(2.66 * GIB))
 

@@ -1,16 +1,15 @@
 """What playing a world takes: operations, bytes and memory, counted on its own code run without values."""
-import weakref
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from worldplay.engine.controls import controls_of
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META, codec_of, new_cache
 from worldplay.models.codecs.image import to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
@@ -82,14 +81,14 @@ def memory_of(config, dtype=torch.bfloat16):
     """
     transformer, codec = _transformer(config, dtype), codec_of(config, dtype)
     decode, state = _decoding(codec, config)
-    with Alive(META) as decoding:
+    with AllocatedMemory(META) as decoding:
         to_uint8(decode()[0])
     denoise, _ = _full_window(config, 1, dtype)
-    with Alive(META) as denoising, FusedAttention():
+    with AllocatedMemory(META) as denoising, FusedAttention():
         denoise()
     return {"weights": _nbytes(x for module in (transformer, codec) for x in module.state_dict().values()),
             "keys_values": new_cache(config, 1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
-            "decoder": _nbytes(state), "work": max(decoding.most, denoising.most)}
+            "decoder": _nbytes(state), "work": max(decoding.most_alive, denoising.most_alive)}
 
 
 @torch.inference_mode()
@@ -97,9 +96,9 @@ def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
     """Bytes that the full codec holds while it encodes a start of so many frames, its weights included."""
     with META:
         codec = WanVAE(WanVAEConfig()).to(dtype)
-    with Alive(META) as encoding:  # from the third latent on all are alike
+    with AllocatedMemory(META) as encoding:  # from the third latent on all are alike
         codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))
-    return _nbytes(codec.state_dict().values()) + encoding.most
+    return _nbytes(codec.state_dict().values()) + encoding.most_alive
 
 
 def rendering_memory_of(config, dtype=torch.bfloat16):
@@ -107,9 +106,9 @@ def rendering_memory_of(config, dtype=torch.bfloat16):
     with META:
         codec = WanVAE(WanVAEConfig()).to(dtype).eval().requires_grad_(False)
     decode, state = _decoding(codec, config)
-    with Alive(META) as decoding:
+    with AllocatedMemory(META) as decoding:
         decode()
-    return _nbytes(codec.state_dict().values()) + _nbytes(state) + decoding.most
+    return _nbytes(codec.state_dict().values()) + _nbytes(state) + decoding.most_alive
 
 
 def flop_counter():
@@ -144,41 +143,6 @@ class FusedAttention(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **(kwargs or {}))[0]
         return function(*args, **(kwargs or {}))
-
-
-class Alive(TorchDispatchMode):
-    """Follows every storage that is made on a device inside, to its end.
-
-    now, most  bytes alive, and the most that were at one moment
-    """
-
-    def __init__(self, device):
-        super().__init__()
-        self.device, self.now, self.most, self._known = device, 0, 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        for x in self._tensors((args, kwargs)):  # those were there before
-            self._follow(x, 0)
-        out = function(*args, **(kwargs or {}))
-        for x in self._tensors(out):
-            self._follow(x, x.untyped_storage().nbytes())
-        return out
-
-    def _follow(self, x, num_bytes):
-        """Count a storage that is not known yet as so many bytes until it ends; then another may have its address."""
-        storage = x.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self.now += num_bytes
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._remove, storage._cdata, num_bytes)
-
-    def _tensors(self, tree):
-        return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor) and x.device == self.device]
-
-    def _remove(self, key, num_bytes):
-        self._known.discard(key)
-        self.now -= num_bytes
 
 
 def _pass_flops(config, num_layers, dtype):
