@@ -15,11 +15,13 @@ from worldplay.models.codecs.image import to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 
-PARTS = ("linear", "attention")  # of a pass: what multiplies; products by the matrices of cameras are among the first
+# of a pass: what multiplies; products by the matrices of cameras are among the first
+PARTS = ("linear", "attention")
 # In names of operators and kernels; of products of matrices: cuBLAS, CUTLASS, and code of torch's compiler.
 _ATTENTION = ("attention", "flash", "fmha", "sdpa")
 _PRODUCT = ("gemm", "gemv", "nvjet", "cutlass", "xmma", "splitk", "triton_tem")
-_TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")  # used when a prompt is set
+# used when a prompt is set
+_TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +50,15 @@ class Cost:
 
         memory_gbs  10^9 bytes read a second
 
-        Linear layers are bound by arithmetic or by reading the weights once a pass, attention by arithmetic or by
-        reading keys and values; decoding counts as matrix products, and everything else is taken to cost nothing.
+        Linear layers are bound by arithmetic or by reading the weights once a pass, attention by arithmetic
+        or by reading keys and values; decoding counts as matrix products, and everything else is taken to
+        cost nothing.
         """
         done = self.passes(steps)
-        linear = max(done["linear"] / matmul_tflops / 1e12, (steps + 1) * self.weight_bytes / memory_gbs / 1e9)
-        attention = max(done["attention"] / attention_tflops / 1e12, (steps + 1) * self.kv_bytes / memory_gbs / 1e9)
+        linear = max(done["linear"] / matmul_tflops / 1e12,
+                     (steps + 1) * self.weight_bytes / memory_gbs / 1e9)
+        attention = max(done["attention"] / attention_tflops / 1e12,
+                        (steps + 1) * self.kv_bytes / memory_gbs / 1e9)
         return self.frames / (linear + attention + self.latents * self.decode / matmul_tflops / 1e12)
 
 
@@ -61,7 +66,8 @@ def cost_of(config, dtype=torch.bfloat16):
     """The Cost of the world of a WorldConfig, its weights in dtype."""
     layers = config.transformer.num_layers
     one, two = (_pass_flops(config, number, dtype) for number in (1, 2))  # blocks are alike
-    denoise, commit = ({part: a[part] + (layers - 1) * (b[part] - a[part]) for part in PARTS} for a, b in zip(one, two))
+    denoise, commit = ({part: a[part] + (layers - 1) * (b[part] - a[part]) for part in PARTS} for a,
+                       b in zip(one, two))
     decode, _ = _decoding(codec_of(config, dtype), config)
     with flop_counter() as counter:
         frames = decode()[0]
@@ -69,12 +75,14 @@ def cost_of(config, dtype=torch.bfloat16):
     return Cost(
         denoise=denoise, commit=commit, decode=counter.get_total_flops(), latents=config.frames_per_chunk,
         frames=config.frames_per_chunk * frames.shape[1],
-        weight_bytes=_nbytes(p for name, p in transformer.named_parameters() if not any(x in name for x in _TEXT_ONLY)),
+        weight_bytes=_nbytes(p for name,
+                             p in transformer.named_parameters() if not any(x in name for x in _TEXT_ONLY)),
         kv_bytes=new_cache(config, 1, dtype, META).nbytes + _nbytes(tree_leaves(_text(transformer))))
 
 
 def memory_of(config, dtype=torch.bfloat16):
-    """{"weights", "keys_values", "text", "decoder", "work"} -> bytes that playing a world holds on its device.
+    """{"weights", "keys_values", "text", "decoder", "work"} -> bytes that playing a world holds on its
+    device.
 
     decoder  what it remembers of the video
     work     the most that a pass or the decoding of a latent takes beside all that
@@ -87,7 +95,8 @@ def memory_of(config, dtype=torch.bfloat16):
     with AllocatedMemory(META) as denoising, FusedAttention():
         denoise()
     return {"weights": _nbytes(x for module in (transformer, codec) for x in module.state_dict().values()),
-            "keys_values": new_cache(config, 1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
+            "keys_values": new_cache(config, 1, dtype, META).nbytes,
+            "text": _nbytes(tree_leaves(_text(transformer))),
             "decoder": _nbytes(state), "work": max(decoding.most_alive, denoising.most_alive)}
 
 
@@ -133,7 +142,8 @@ def part_of(name):
     operator, name = name.replace("::", ".").split(".", 1)[-1], name.lower()
     if any(word in name for word in _ATTENTION):
         return "attention"
-    return "linear" if operator in ("addmm", "mm", "bmm", "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
+    return "linear" if operator in ("addmm", "mm", "bmm",
+                                    "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
 
 
 class FusedAttention(TorchFunctionMode):
@@ -157,14 +167,18 @@ def _pass_flops(config, num_layers, dtype):
 
 @torch.inference_mode()
 def _full_window(config, num_layers, dtype):
-    """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs once."""
+    """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs
+    once.
+    """
     config = replace(config, transformer=replace(config.transformer, num_layers=num_layers))
-    transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype, META), config.frames_per_chunk
+    transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype,
+                                                                      META), config.frames_per_chunk
     controls = controls_of(config, META)
-    told, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
+    state, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
-        conditions, told = controls.conditions(told, torch.zeros(1, size, 1, config.action_space.num_channels), frame)
+        conditions, state = controls.conditions(state, torch.zeros(1, size, 1,
+                                                                 config.action_space.num_channels), frame)
         chunk = transformer.prepare(cache, x.shape, frame=frame, **conditions)
         passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]
