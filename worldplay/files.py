@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,3 +111,27 @@ def visible(folder, pattern):
     Names that begin with a dot are left out: other programs leave such files there (`._clip.mp4`).
     """
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def lock(file):
+        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        try:
+            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        file.seek(0)
+        return True
+else:
+    import fcntl
+
+    def lock(file):
+        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -68,7 +68,7 @@ def test_one_of_twenty_episodes_is_held_out_and_one_at_least(folder, tmp_path):
     assert kept == {"camera": FRONT, "actions": ACTIONS, "fit": None}
 
 
-def test_verify_reads_it_without_being_told_anything(folder):
+def test_verify_needs_neither_camera_nor_actions(folder):
     seen = []
     assert lerobot.verify(folder, progress=seen.append).num_frames == sum(LENGTHS)
     assert seen == list(LENGTHS)

@@ -106,10 +106,10 @@ def test_verify_reads_all_and_describe_counts(written):
     opened = lerobot.verify(written, progress=seen.append)
     assert seen == [39, 6, 20] and opened.num_frames == 65
     assert lerobot.LeRobotFolder.open(written).source == SOURCE
-    told = lerobot.describe(written)
-    assert told["frames"] == 65 and told["episodes"] == 3 and told["held_out_episodes"] == 1
+    facts = lerobot.describe(written)
+    assert facts["frames"] == 65 and facts["episodes"] == 3 and facts["held_out_episodes"] == 1
     share = np.concatenate([rollout.actions[1:, 0] for rollout in ROLLOUTS]).mean()
-    assert told["share_of_frames"]["w"] == pytest.approx(share)
+    assert facts["share_of_frames"]["w"] == pytest.approx(share)
 
 
 def cut(path):
@@ -322,7 +322,7 @@ def test_data_set_decodes_to_the_same_frame_cache(written, tmp_path):
         assert np.array_equal(getattr(cache, name), expected)
 
 
-def test_held_out_episodes_are_told_by_their_seed_alone(tmp_path):
+def test_held_out_episodes_are_known_by_their_seed_alone(tmp_path):
     cache = write_cache(tmp_path / "cache")
     assert cache.split("train")[:, 2].tolist() == [18, 20] and cache.split("held_out")[:, 2].tolist() == [19]
     assert np.mean([is_held_out(seed) for seed in range(1000)]) == 0.05
@@ -340,6 +340,26 @@ def test_cache_whose_files_do_not_belong_together_is_refused(tmp_path):
     write_cache(tmp_path)
     np.save(tmp_path / "poses.npy", np.zeros((3, 4), np.float32))
     with pytest.raises(ValueError, match=r"poses.npy: shape \(3, 4\), index.json says \(68, 4\)"):
+        FrameCache.open(tmp_path)
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"{", "damaged"), (b"[]", "damaged"), (b"\xff", "damaged"), (b"{}", "'episodes' is missing"),
+    (b'{"episodes": [3]}', "damaged"), (b"[" * 100_000, "damaged")])
+def test_a_damaged_index_is_one_line_that_names_it(tmp_path, content, said):
+    write_cache(tmp_path)
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"index.json: damaged \(.*build the frame cache again") as error:
+        FrameCache.open(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b""),
+                                    lambda path: path.write_bytes(path.read_bytes()[:-5])])
+def test_a_damaged_array_is_one_line_that_names_it(tmp_path, damage):
+    write_cache(tmp_path)
+    damage(tmp_path / "frames.npy")
+    with pytest.raises(ValueError, match="frames.npy: unreadable .*; build the frame cache again"):
         FrameCache.open(tmp_path)
 
 
@@ -361,9 +381,9 @@ def test_a_missing_extra_is_a_failure_that_says_what_to_run(folder, monkeypatch)
 # --- collect
 
 def test_collect_writes_a_data_set_that_verifies_and_replays(tmp_path, capsys):
-    told = run_collect("doom-maze", frames=600, out=tmp_path / "maze", seed=30, workers=1)
-    assert told["frames"] == 600 and told["episodes"] == 2 and told["bytes_per_frame"] > 1000
-    assert told["held_out_episodes"] == 1
+    facts = run_collect("doom-maze", frames=600, out=tmp_path / "maze", seed=30, workers=1)
+    assert facts["frames"] == 600 and facts["episodes"] == 2 and facts["bytes_per_frame"] > 1000
+    assert facts["held_out_episodes"] == 1
     output = capsys.readouterr()
     assert not output.out and "600/600" in output.err
     opened = lerobot.verify(tmp_path / "maze")

@@ -92,10 +92,10 @@ def test_a_packed_folder_verifies_and_says_what_it_is(packed, recorded):
                                                                                                       + 56))
     assert [(clip["name"], clip["world_hash"]) for clip in opened.info["worldplay"]["clips"]] == [
         ("a", "f00d"), ("b", "f00d"), ("c", None)]
-    told = lerobot.describe(out)
-    assert told["lossy"] is True and told["clips"] == 3 and told["held_out_episodes"] == 1
-    assert {name: told[name] for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed")} == {
-        name: made[name] for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed")}
+    facts = lerobot.describe(out)
+    assert facts["lossy"] is True and facts["clips"] == 3 and facts["held_out_episodes"] == 1
+    for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed"):
+        assert facts[name] == made[name], name
     assert made["clips"] == 3 and made["minutes"] == pytest.approx(made["frames"] / 20 / 60)
 
 
@@ -147,7 +147,7 @@ def test_the_frames_of_one_latent_share_their_action(tmp_path):
 
 
 def test_the_latents_of_one_step_share_its_turn(tmp_path):
-    """A chunk-wise world gives every latent its part; one that was told all actions ahead has one for
+    """A chunk-wise world gives every latent its part; one that was given all actions ahead has one for
     each."""
     world, actions = FakeWorld(frames=4), [Action({"w"}, (8, 0))] * 40
     world.info["frames_per_chunk"] = 4
@@ -307,7 +307,7 @@ def test_a_clip_that_is_not_fit_is_refused_by_name_before_anything_is_written(cl
     assert not (clips / "set").exists()
 
 
-def test_of_many_the_first_three_are_told(clips):
+def test_of_many_the_first_three_are_named(clips):
     for name in "defgh":
         (clips / f"{name}.mp4").touch()
     said = r"^5 of 8 clips cannot .* \(1\) .*/d: .* \(2\) .*/e: .* \(3\) .*/f: .*; and 2 more$"

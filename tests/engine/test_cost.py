@@ -141,8 +141,8 @@ def test_a_world_without_room_on_the_gpu_is_refused_before_anything_is_read(fold
         load_world(folder, device="cpu")
     said = str(error.value)
     assert error.value.kind == "device" and "\n" not in said and "--device cpu" in said
-    assert ("causal-forcing-2step needs 9.5 GiB of GPU memory (weights 2.7 GiB, keys and values of 21 latents "
-            "5.8 GiB") in said
+    assert ("causal-forcing-2step needs 9.5 GiB of GPU memory (weights 2.7 GiB, keys and values of 21 "
+            "latents 5.8 GiB") in said
 
 
 def test_a_world_with_room_is_opened(folder, monkeypatch):
@@ -164,8 +164,8 @@ def test_a_start_without_room_for_the_full_codec_is_encoded_by_the_small_one(
     with caplog.at_level("INFO", "worldplay"):
         assert parts.encoder(num_frames) is None
     assert caplog.records[-1].getMessage() == (
-        f"the start is encoded by the small codec: the full codec needs {needed} GiB of GPU memory, and 2.0 GiB "
-        "of 24.0 GiB are free; close other programs that use the GPU")
+        f"the start is encoded by the small codec: the full codec needs {needed} GiB of GPU memory, and "
+        "2.0 GiB of 24.0 GiB are free; close other programs that use the GPU")
     for memory in ((5 * GIB, 24 * GIB), None):
         monkeypatch.setattr(runtime, "memory", lambda device: memory)
         with pytest.raises(WorldError, match="wan-vae/model.safetensors cannot be read"):

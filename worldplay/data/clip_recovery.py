@@ -2,9 +2,9 @@
 import errno
 import json
 import logging
+import math
 import os
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -12,13 +12,12 @@ from pathlib import Path
 
 from worldplay.data.clip import beside, sidecar_problem
 from worldplay.data.video import DAMAGE, open_video
-from worldplay.files import missing_space, visible
+from worldplay.files import lock, missing_space, visible
 
 log = logging.getLogger(__name__)
 
 # the folder beside clips that holds the parts of which no clip, or not all of it, can be made
 DAMAGED = "damaged"
-_MIB = 2**20
 
 
 def part(path, suffix):
@@ -102,7 +101,7 @@ def finish_parts(path, *, is_torn=True, overwrite=False):
     video, lines = part(path, "mp4"), part(path, "jsonl")
     short = missing_space(path.parent, sum(file.stat().st_size for file in (video, lines) if file.exists()))
     if short:
-        raise OSError(errno.ENOSPC, f"the disk of {path.parent} has {short / _MIB:.0f} MiB too little free")
+        raise OSError(errno.ENOSPC, f"the disk of {path.parent} has {_mib(short)} too little free")
     header, num_lines = _count_lines(lines)
     draft, sidecar = part(path, "final.mp4"), part(path, "json")
     try:
@@ -169,7 +168,7 @@ def why_lost(path, error):
         needed = video.stat().st_size + lines.stat().st_size
         return (f"{what} stopped: the disk of {path.parent} is full; what was written becomes a clip when "
                 "play next "
-                f"records there, once {needed / _MIB:.0f} MiB are free")
+                f"records there, once {_mib(needed)} are free")
     return (f"{what} stopped: {reason}; what was written becomes a clip when play next records into "
             f"{path.parent}")
 
@@ -331,25 +330,5 @@ def _read_lines(path):
             expected = {"step", "action"}
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        file.seek(0)
-        return True
-else:
-    import fcntl
-
-    def lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+def _mib(num_bytes):
+    return f"{math.ceil(num_bytes / 2**20)} MiB"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from worldplay import __version__
 from worldplay.data.clip import FORMAT, VERSION, action_to_json, pack_frames
-from worldplay.data.clip_recovery import check_target, finish_parts, lock, part, why_lost
+from worldplay.data.clip_recovery import check_target, finish_parts, part, why_lost
 from worldplay.data.video import H264Writer, padded_size
+from worldplay.files import lock
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from worldplay.log import track
 # rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
 SHORTEST, LONGEST = 32, 512
 PLAYER = "a player"
-_SHOWN = 3  # bad clips that are told of one by one
+_SHOWN = 3  # bad clips that are named one by one
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def run_pack(paths, *, out):
     with track(desc="pack", total=num_rows, unit="frame") as bar:
         episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
     finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
-    told = describe(out)
-    return {"out": str(out), "minutes": 60 * told["hours"], **{name: told[name] for name in (
+    facts = describe(out)
+    return {"out": str(out), "minutes": 60 * facts["hours"], **{name: facts[name] for name in (
         "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
 
 
@@ -110,11 +110,11 @@ def fit_clips(paths):
         clips.append(clip)
     if problems:
         numbered = [f"({i}) {text}" for i, text in enumerate(problems, 1)]
-        told = problems if len(problems) == 1 else numbered[:_SHOWN]
+        shown = problems if len(problems) == 1 else numbered[:_SHOWN]
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and "
                          "nothing was "
-                         f"written: {'; '.join(told)}{more}")
+                         f"written: {'; '.join(shown)}{more}")
     return clips
 
 

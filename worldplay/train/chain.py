@@ -1,7 +1,6 @@
 """From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
 import logging
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +9,10 @@ import torch
 
 from worldplay import runtime
 from worldplay.data import lerobot
-from worldplay.data.clip_recovery import lock
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
-from worldplay.files import write_json
+from worldplay.files import lock, write_json
 from worldplay.log import track
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
@@ -161,7 +159,7 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
+                                            workers=collect.num_processors(), rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                               progress=bar.update)
