@@ -54,7 +54,7 @@ def doom_arena():
 
 
 def wan_frame():
-    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, told by text: give --data DIR and --init-from WORLD."""
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, conditioned on text: give --data DIR and --init-from WORLD."""
     # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
     # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
@@ -66,7 +66,7 @@ def wan_frame():
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
                                       out_channels=16, text_dim=4096, text_len=512),  # Wan2.1-T2V-1.3B
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
-        # the whole sequence is seen, the past is real and clean, and every action is told
+        # the whole sequence is seen, the past is real and clean, and no action is hidden
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
         context_sigma=0.0, student_steps=2,
@@ -260,7 +260,7 @@ def train(options):
     dtype, dtype_reason = runtime.pick_dtype(device)
     processes = Processes(device)
     if not processes.is_first:
-        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one tells it all
+        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one says it for all
     log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
              f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name

@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Sizes of the networks and frames that attention sees, without torch: what a world's config.json holds."""
+=======
+"""Sizes of the networks and the frames that attention sees: dataclasses of a config.json, without torch."""
+>>>>>>> main
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -68,7 +68,7 @@ def over_shared_draws(run, num_samples):
     last, _ = at(0.9)
     if "uniform" in shared and first != last:  # a share of the steps does other work; which share, more draws say
         return [first, *(at(part)[0] for part in (0.3, 0.5, 0.7)), last]
-    return [first, last]  # work grows evenly with an exit step: first and last tell the mean
+    return [first, last]  # work grows evenly with an exit step: their mean is that of first and last
 
 
 def _by_depth(count, stage, depths):
@@ -241,7 +241,7 @@ class _Memory(AllocatedMemory):
 
 
 class _Kept:
-    """A tensor that autograd keeps; tells when it lets go of it."""
+    """A tensor that autograd keeps; calls `release` when autograd lets go of it."""
 
     def __init__(self, tensor, release=None):
         self.tensor = tensor
