@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Sizes of the networks and frames that attention sees, without torch: what a world's config.json holds."""
-=======
 """Sizes of the networks and the frames that attention sees: dataclasses of a config.json, without torch."""
->>>>>>> main
 from dataclasses import dataclass
 from typing import ClassVar
 
