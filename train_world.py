@@ -10,6 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from worldplay import cores
+
+cores.prepare()
+
 from worldplay import runtime
 from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import leave, run_command

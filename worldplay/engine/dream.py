@@ -11,6 +11,7 @@ from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sig
 from worldplay.engine.cache import new_cache
 from worldplay.engine.compiled import CompiledCode, Passes, uninstall
 from worldplay.engine.controls import controls_of
+from worldplay.engine.threads import Threads
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
@@ -57,6 +58,7 @@ class DreamWorld:
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
+        self.threads = Threads(device, self.info)
         self.controls, self.text = controls_of(config, dtype, device), None
         self._code, self._takes_over = None, False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
@@ -257,7 +259,8 @@ class DreamWorld:
     # Inside
 
     def _take_over(self):
-        """Let compiled code that has become ready run from here on."""
+        """Let the number of threads, and compiled code that has become ready, take effect from here on."""
+        self.threads.update()
         if not self._takes_over:
             return
         if self._code.is_ready():

@@ -1,5 +1,4 @@
 """Gameplay from a real environment: scripted players in parallel processes, as rollouts or as a data set."""
-import os
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import Rollout, Source
 from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
@@ -97,7 +97,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
         Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
     """
-    out, workers = Path(out), _num_processors() if workers is None else workers
+    out, workers = Path(out), allowed_cores() if workers is None else workers
     if frames < 1:
         raise ValueError(f"--frames {frames}: expected at least 1")
     if workers < 1:
@@ -147,5 +147,3 @@ def _write_shard(task):
     return writer.close()
 
 
-def _num_processors():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -136,11 +136,15 @@ def _warn_of_codec(clip, world):
 def _path_follower(clip, world, into):
     """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
 
+    Also by as many threads: sums that are split otherwise may round otherwise.
+
     into  gets, by step, how they run
     """
-    can, paths = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
+    can, paths, threads = {world.info["path"], "eager"}, clip.paths, clip.threads  # compiled code is in use, if it is to be had
 
     def follow(step):
+        if step in threads:
+            world.threads.fix(threads[step])
         path = paths.get(step)
         if path in can and path != world.info["path"]:
             world.take_path(path)
@@ -164,7 +168,7 @@ def compare(recorded, replayed):
 def _write(clip, frames, paths, target):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
-    header["paths"] = list(paths.items())
+    header |= {"paths": list(paths.items()), "threads": list(clip.threads.items())}
     actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
     writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],

@@ -3,7 +3,6 @@ import importlib.util
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 import worldplay
+from worldplay.cores import allowed_cores
 from worldplay.engine.loading import read_config
 from worldplay.envs import open_env
 from worldplay.eval import control, drift, fidelity, pictures
@@ -112,7 +112,7 @@ def prepare(worlds, plan, track):
     # an engine that cannot start says so here, once, and not from every process
     real.reset(seed=0)
     real.close()
-    context, workers = max(world.info["window"] for world in worlds), os.cpu_count() or 1
+    context, workers = max(world.info["window"] for world in worlds), allowed_cores()
     streams = {player: real_streams(env, seeds=held_out_seeds(plan.streams), context=context,
                                     horizon=plan.horizon, player=player, workers=workers) for player in PLAYERS}
     return [Material(

@@ -1,7 +1,6 @@
 """From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
 import logging
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from worldplay import runtime
+from worldplay.cores import allowed_cores
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
@@ -146,7 +146,7 @@ class Chain:
             lerobot.decode_to_cache(self.data_from, folder)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
+                                            workers=allowed_cores(), rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                               progress=bar.update)

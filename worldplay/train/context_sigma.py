@@ -1,9 +1,9 @@
 """Choose the noise level at which play writes its own frames to the cache: the one whose short walks drift least."""
 import logging
-import os
 from dataclasses import replace
 from functools import partial
 
+from worldplay.cores import allowed_cores
 from worldplay.envs import open_env
 from worldplay.eval.drift import PLAYER, drift, drift_score
 from worldplay.eval.streams import Material, held_out_seeds, real_streams
@@ -19,7 +19,7 @@ def choose_context_sigma(world, *, num_frames, num_walks=3, candidates=CANDIDATE
     env = world.config.env
     seeds = held_out_seeds(12, skip=_EVALUATION_SEEDS)
     streams = {PLAYER: real_streams(env, seeds=seeds, context=world.config.window, horizon=16, player=PLAYER,
-                                    workers=os.cpu_count())}
+                                    workers=allowed_cores())}
     config, scores = world.config, {}
     for sigma in candidates:
         world.config = replace(config, context_sigma=sigma)
