@@ -15,8 +15,9 @@ from worldplay import cores
 cores.prepare()
 
 from worldplay import runtime
+from worldplay.cli.process import run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
-from worldplay.log import leave, run_command
+from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
@@ -97,6 +98,15 @@ def wan_chunk():
                    context=replace(recipe.context, window=20, frames_per_chunk=4))
 
 
+def own_data():
+    """A world of your own data set, from nothing: give --data DIR; --name NAME is the world's."""
+    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of view, so that is
+    # left to the network until --columns-per-degree says it
+    recipe = doom_maze()
+    return replace(recipe, name="own-data", env="", columns_per_degree=0.0,
+                   transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
+
+
 def tiny_maze():
     """The maze at toy size, in minutes: shows that the whole chain runs here; it plays badly."""
     recipe = doom_maze()
@@ -135,7 +145,7 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "finetune": finetune,
+RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune,
            "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
@@ -145,6 +155,14 @@ class Options:
     recipe: Annotated[ImageRecipe | VideoRecipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
     """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
+    camera: str | None = None
+    """Of a --data folder with several cameras the one that is learnt."""
+    actions: str | None = None
+    """Of a --data folder by another program: which action columns are which keys and the look, in degrees, for example
+    "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0, right=action:1". Without it
+    the error lists the columns."""
+    fit: str | None = None
+    """Frames of --data in another size: "pad 160x120", "crop 160x120" or "resize 160x120", width x height."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
@@ -186,7 +204,7 @@ def check_flags(options):
         return [f"--{f.name.replace('_', '-')}" for f in fields(options)
                 if f.name in names and getattr(options, f.name) != f.default]
     if options.dry_run:
-        useless = given(("data", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
+        useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
         if isinstance(options.recipe, Tuning):
@@ -195,6 +213,9 @@ def check_flags(options):
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
+    useless = given(("camera", "actions", "fit")) if options.data is None else []
+    if useless:
+        raise ValueError(f"{', '.join(useless)}: only with --data DIR")
     if isinstance(options.recipe, VideoRecipe) and not (options.data and options.init_from):
         raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, --init-from WORLD "
                          "(python -m worldplay worlds lists them) and --data DIR, a LeRobot folder; or add --dry-run to "
@@ -233,9 +254,9 @@ def train(options):
         raise ValueError(f"--steps {options.steps}: expected at least 1")
     budget = seconds(options.budget, "--budget") if options.budget else None
     stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
-    recipe = options.recipe
+    recipe, reading = options.recipe, {name: getattr(options, name) for name in ("camera", "actions", "fit")}
     if isinstance(recipe, Tuning):
-        recipe = tuned_recipe(recipe, options.init_from, options.data)
+        recipe = tuned_recipe(recipe, options.init_from, options.data, **reading)
     if options.steps is not None:
         recipe = recipe.with_loops(steps=options.steps)
     recipe.check(goes_on=options.init_from is not None)
@@ -247,7 +268,8 @@ def train(options):
     log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
              f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
-    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "data": options.data, "seed": options.seed}
+    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "seed": options.seed, "data": options.data,
+             "reading": reading}
     if is_ablation:
         job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
@@ -269,4 +291,4 @@ def main(args=None):
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_process(main)

@@ -1,6 +1,7 @@
 """Reading JSON, writing files so that readers never see half of one, room on disk, and folders that can be written."""
 import json
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -59,6 +60,15 @@ def read_json(path):
         raise WorldError("bad_checkpoint", f"{path} cannot be read ({error.strerror}); {remedy(path)}") from None
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
         raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {remedy(path)}") from None
+
+
+def is_file_name(name):
+    """Whether a text that came with a world may become part of a file's name: on every system the name it reads as.
+
+    Letters, digits, spaces and - + _ . in it; no dot or space at its ends, no device of Windows, at most 100 characters.
+    """
+    return (isinstance(name, str) and re.fullmatch(r"\w([\w +.-]{0,98}[\w+-])?", name) is not None
+            and re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE) is None)
 
 
 def require_space(folder, num_bytes):

@@ -1,5 +1,6 @@
 """How every command ends: a log file in the platform's state folder, and one clear line for every error."""
 import atexit
+import errno
 import logging
 import logging.handlers
 import os
@@ -12,6 +13,13 @@ from tqdm import tqdm
 from worldplay.errors import WorldError
 
 log = logging.getLogger(__name__)
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """The log; a disk that is full costs lines of it, and is no reason to print anything amid a command."""
+
+    def handleError(self, record):
+        pass
 
 
 class _OneLine(logging.Formatter):
@@ -71,9 +79,10 @@ def redraw_seconds():
     return 0.2 if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() else 10
 
 
-def log_path(name):
-    """Where the command `name` keeps its log."""
-    return platformdirs.user_state_path("worldplay", appauthor=False) / f"{name}.log"
+def current_log():
+    """The file that the running command writes its log to; None where it has none."""
+    files = [handler for handler in logging.getLogger("worldplay").handlers if isinstance(handler, _LogFile)]
+    return files[0].baseFilename if files else None
 
 
 def _fail(name, error, where, status):
@@ -94,10 +103,12 @@ def _start_log(name):
     root = logging.getLogger("worldplay")
     root.setLevel(logging.DEBUG)
     root.handlers = [terminal]
-    path = log_path(name)
+    path = platformdirs.user_state_path("worldplay", appauthor=False) / f"{name}.log"
     try:
+        if not path.is_absolute():  # where the home is not known it stays "~", which would be a folder here
+            raise OSError(errno.ENOENT, "no home folder is known")
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(path, maxBytes=2**20, backupCount=1, encoding="utf-8")
+        file = _LogFile(path, maxBytes=2**20, backupCount=1, encoding="utf-8")
     except OSError as error:
         print(f"{name}: no log file, {path} cannot be written ({error.strerror})", file=sys.stderr)
         return None

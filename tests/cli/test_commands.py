@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import ROOT
 from worldplay.action import ActionSpace
-from worldplay.cli.commands import COMMANDS, _report, main
+from worldplay.cli.commands import COMMANDS, main
+from worldplay.cli.options import report
 from worldplay.errors import WorldError
 from worldplay.files import write_json
 from worldplay.worlds import zoo
@@ -45,7 +47,10 @@ def run(*argv):
 def add_world(place, name, **changes):
     folder = place / name
     folder.mkdir(parents=True)
-    fields = {"env": "doom-maze", "frame_size": [120, 160], "fps": 17.5, "action_space": SPACE.to_json()} | changes
+    """The card of the world that ships, with these keys instead, and no weights."""
+    fields = json.loads((ROOT / "checkpoints/doom-maze/config.json").read_text())
+    fields["transformer"]["action_channels"] = 3
+    fields |= {"name": name, "action_space": SPACE.to_json()} | changes
     (folder / "config.json").write_text(json.dumps(fields))
     return folder
 
@@ -68,7 +73,7 @@ def test_help_is_the_committed_text(name, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     file = GOLDEN / f"help_{name}.txt"
     assert help_text(HELP[name]) == file.read_text(encoding="utf-8"), \
-        f"the command line changed; if that is meant, delete {file} and run python tests/test_cli.py"
+        f"the command line changed; if that is meant, delete {file} and run python -m tests.cli.test_commands"
 
 
 def test_golden_holds_nothing_else():
@@ -125,7 +130,7 @@ def test_worlds_lists_what_can_be_opened(tmp_path, capsys):
 
 
 def test_a_figure_of_nothing_is_no_line(capsys):
-    assert _report({"frames": 10, "frame_ms_at": {}}, as_json=False) is None
+    assert report({"frames": 10, "frame_ms_at": {}}, as_json=False) is None
     assert capsys.readouterr().out.split() == ["frames", "10"]
 
 
@@ -164,7 +169,7 @@ def test_a_name_that_is_not_found_says_what_there_is(name, kind, words, tmp_path
 
 
 @pytest.mark.parametrize("text, says", [
-    ("{", "does not describe a world"), ("", "does not describe a world"), ("3", "describes no world"),
+    ("{", "is not valid JSON"), ("", "is not valid JSON"), ("3", "describes no world"),
     ('"action_space"', "describes no world"), ('["action_space"]', "describes no world"),
     ('{"model_type": "bert"}', "describes no world"), ('{"action_space": 3}', "does not describe a world"),
 ])

@@ -84,6 +84,10 @@ def test_a_picture_is_a_start(tmp_path):
     (["--headless", "--out", "clip.mp4"], 2, "--headless needs --script"),
     (["--headless", "--script", "w*3", "--out", "clip.avi"], 2, "ends in .mp4"),
     (["--headless", "--script", "w*3", "--out", "clip.mp4", "--record", "x"], 2, "--record needs a window"),
+    (["--headless", "--script", "w*3", "--out", "there.mp4"], 1, "or --overwrite to replace the clip"),
+    (["--headless", "--script", "w*3", "--out", "half.mp4"], 1, "half.json is there already"),
+    (["--headless", "--script", "w*3", "--out", "clip.mkv"], 2, "--out clip.mkv: expected a name that ends in .mp4"),
+    (["--overwrite"], 2, "--overwrite has an effect only with --headless"),
     (["--script", "w*3"], 2, "--script has an effect only with --headless"),
     (["--json"], 2, "--json has an effect only with --headless"),
     (["a.mp4", "--steps", "2"], 2, "--steps has no effect on a recording (a.mp4)"),
@@ -100,12 +104,14 @@ def test_a_picture_is_a_start(tmp_path):
     (["--headless", "--script", "w*3", "--out", "clip.mp4", "--image", "moon.png"], 1, "moon.png does not"),
     (["--headless", "--script", "w*3", "--out", "file/clip.mp4"], 1, "cannot be written"),
     (["--record", "file/clips"], 1, "clips cannot be written to file/clips"),
-    (["--stats", "file/stats.json"], 1, "file/stats.json cannot be written"),
+    (["--stats", "file/stats.json"], 1, "stats.json cannot be written to file"),
 ])
 def test_mistakes_are_one_line_that_names_the_log(tmp_path, monkeypatch, capsys, arguments, status, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "there.mp4").touch()
+    (tmp_path / "half.json").touch()
     assert run(*arguments) == status
     said = capsys.readouterr()
     assert said.out == "" and says in said.err and said.err.count("\n") == 1
@@ -137,6 +143,17 @@ def test_play_that_breaks_off_says_in_one_line_what_is_kept(tmp_path, capsys, fa
     assert reason in line and f"{tmp_path / 'again' / 'clip.mp4'} holds what was shown before" in line
     clip = read_clip(tmp_path / "again" / "clip")
     assert len(list(clip.frames())) == clip.num_frames > 1
+
+
+def test_a_finished_clip_is_replaced_only_by_overwrite(tmp_path, capsys):
+    assert headless(tmp_path, script="w*5") == 0
+    before = (tmp_path / "clip.mp4").read_bytes(), (tmp_path / "clip.json").read_bytes()
+    opened = []
+    assert headless(tmp_path, script="a*3", world=lambda: opened.append(1) or FakeWorld()) == 1
+    assert ((tmp_path / "clip.mp4").read_bytes(), (tmp_path / "clip.json").read_bytes()) == before and not opened
+    assert "--overwrite" in capsys.readouterr().err
+    assert headless(tmp_path, "--overwrite", script="a*3") == 0
+    assert [action.keys for action in read_clip(tmp_path / "clip").actions] == [set(), {"a"}, {"a"}, {"a"}]
 
 
 def test_choices_are_said_in_order(capsys):

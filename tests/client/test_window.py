@@ -235,6 +235,18 @@ def test_keys_play_by_their_place_under_every_layout(play):
     assert player.end()[0] == 0
 
 
+def test_a_remembered_size_larger_than_the_desktop_opens_on_the_screen_with_its_title_bar(play, tmp_path):
+    (tmp_path / "worldplay").mkdir()
+    (tmp_path / "worldplay" / "settings.json").write_text('{"window_size": [3840, 2160]}')
+    player = play()
+    player.wait_for_title("fake - worldplay")
+    place = dict(line.split("=") for line in player.do("getwindowgeometry", "--shell", player.window).splitlines())
+    x, y, width, height = (int(place[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
+    assert x >= 0 and y > 0 and x + width <= 1280 and y + height <= 800, place
+    player.do("key", "Escape", "key", "Escape")
+    assert player.end()[0] == 0
+
+
 def test_losing_the_focus_to_another_window_pauses(play):
     player = play()
     player.wait_for_title("fake - worldplay")

@@ -246,14 +246,15 @@ def test_frames_of_odd_size_are_padded_in_the_video_and_cropped_when_read(tmp_pa
     assert (height % 2, width % 2) == (0, 0) and 0 <= height - size[0] <= 1 and 0 <= width - size[1] <= 1
     read = np.stack(list(clip.frames()))
     assert read.shape == frames.shape and np.abs(read.astype(int) - frames).mean() < 6, "also along the padded edge"
-    assert ClipWorld(tmp_path / "a").reset().shape == (1, *size, 3)
+    shown = ClipWorld(tmp_path / "a").reset()
+    assert shown.shape == (1, *size, 3) and shown.flags.c_contiguous
 
 
-def test_a_video_smaller_than_its_sidecar_says_is_damage(tmp_path):
+def test_a_video_of_another_size_than_its_sidecar_says_is_damage(tmp_path):
     record(tmp_path / "a", 5)
     fields = json.loads((tmp_path / "a.json").read_text())
     (tmp_path / "a.json").write_text(json.dumps(fields | {"frame_size": [200, 128]}))
-    with pytest.raises(WorldError, match="pictures are smaller than the .json says.* after frame 0 of 6"):
+    with pytest.raises(WorldError, match="a frame has 96 rows and 128 columns, its .json says 200 and 128.* after frame 0 of 6"):
         list(read_clip(tmp_path / "a").frames())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from worldplay.action import ActionSpace
-from worldplay.data import lerobot
+from worldplay.data import lerobot, lerobot_writer
 from worldplay.data.frame_cache import FrameCache, Rollout, Source, is_held_out, write_frame_cache
 from worldplay.envs.collect import run_collect
 from worldplay.errors import WorldError
@@ -15,7 +15,7 @@ from worldplay.files import require_space
 
 SOURCE = Source(name="noise", action_space=ActionSpace(("w", "a"), 10.0, look_axes=1), frame_size=(32, 48),
                 fps=17.5)
-CAMERA = "observation.images.screen"
+CAMERA, STATE = "observation.images.main", "observation.state"
 LENGTHS = (40, 7, 21)
 FIRST_SEED = 18
 
@@ -35,12 +35,12 @@ def write_folder(folder):
     """Two shards: the first two rollouts, then the third."""
     episodes = []
     for shard, part in enumerate((ROLLOUTS[:2], ROLLOUTS[2:])):
-        writer = lerobot.ShardWriter(folder, SOURCE, shard=shard, episode=len(episodes), player="explorer",
+        writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, episode=len(episodes), player="explorer",
                                      row=sum(episode["length"] for episode in episodes))
         for rollout in part:
             writer.add(rollout)
         episodes += writer.close()
-    lerobot.finish(folder, SOURCE, episodes, player="explorer")
+    lerobot_writer.finish(folder, SOURCE, episodes, player="explorer")
     return folder
 
 
@@ -78,7 +78,7 @@ def test_layout_is_lerobot_v3(written):
     info = json.loads((written / "meta/info.json").read_text())
     assert info["codebase_version"] == "v3.0" and info["total_episodes"] == 3 and info["total_frames"] == 65
     assert info["features"][CAMERA]["dtype"] == "video"
-    assert info["features"]["action"] == {"dtype": "float32", "shape": [3], "names": ["w", "a", "yaw"]}
+    assert info["features"]["action"] == {"dtype": "float32", "shape": [3], "names": ["w", "a", "look_yaw"]}
     episodes = pq.read_table(written / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     assert [episode["length"] for episode in episodes] == [39, 6, 20]
     for episode in episodes:
@@ -103,7 +103,7 @@ def test_every_second_and_every_episode_start_with_a_key_frame(written):
 def test_verify_reads_all_and_describe_counts(written):
     seen = []
     opened = lerobot.verify(written, progress=seen.append)
-    assert seen == [39, 6, 20] and opened.num_frames == 65 and opened.source == SOURCE
+    assert seen == [39, 6, 20] and opened.num_frames == 65 and lerobot.LeRobotFolder.open(written).source == SOURCE
     told = lerobot.describe(written)
     assert told["frames"] == 65 and told["episodes"] == 3 and told["held_out_episodes"] == 1
     share = np.concatenate([rollout.actions[1:, 0] for rollout in ROLLOUTS]).mean()
@@ -140,6 +140,59 @@ def change_column(name, change):
     return damage
 
 
+NAN = float("nan")
+DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
+
+
+def change_table(name, change):
+    def damage(folder):
+        import pyarrow.parquet as pq
+        pq.write_table(change(pq.read_table(folder / name)), folder / name)
+    return damage
+
+
+def drop(name):
+    return lambda table: table.drop_columns([name])
+
+
+def put(row, name, value):
+    """Another value in one row of a column."""
+    def change(table):
+        import pyarrow as pa
+        values = table[name].to_pylist()
+        values[row] = value
+        at = table.column_names.index(name)
+        return table.set_column(at, name, pa.array(values, table.schema.field(name).type))
+    return change
+
+
+def shifted(table):
+    """Episode 1 begins one frame late in its video, and ends so."""
+    for name in ("from_timestamp", "to_timestamp"):
+        name = f"videos/{CAMERA}/{name}"
+        table = put(1, name, table[name].to_pylist()[1] + 1 / 17.5)(table)
+    return table
+
+
+def shorter_actions(table):
+    import pyarrow as pa
+    rows = [row[:2] for row in table["action"].to_pylist()]
+    return table.set_column(0, "action", pa.array(rows, pa.list_(pa.float32(), 2)))
+
+
+def texts_for_times(table):
+    import pyarrow as pa
+    at = table.column_names.index("timestamp")
+    return table.set_column(at, "timestamp", pa.array(["a"] * len(table)))
+
+
+def change_fps_everywhere(folder):
+    path = folder / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["fps"] = info["features"][CAMERA]["info"]["video.fps"] = 30.0
+    path.write_text(json.dumps(info))
+
+
 def recolour(folder):
     """Another video of the right length: only the checksum can tell."""
     other = write_folder_of([Rollout(255 - r.frames, r.actions, r.poses, r.seed) for r in ROLLOUTS[:2]],
@@ -149,28 +202,71 @@ def recolour(folder):
 
 
 def write_folder_of(rollouts, folder):
-    writer = lerobot.ShardWriter(folder, SOURCE, shard=0, episode=0, row=0, player="explorer")
+    writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=0, episode=0, row=0, player="explorer")
     for rollout in rollouts:
         writer.add(rollout)
-    lerobot.finish(folder, SOURCE, writer.close(), player="explorer")
+    lerobot_writer.finish(folder, SOURCE, writer.close(), player="explorer")
     return folder
 
 
 @pytest.mark.parametrize("damage, said", [
     (lambda folder: (folder / "meta/info.json").unlink(), "no finished data set"),
     (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: no valid JSON"),
-    (change_info("codebase_version", "v2.1"), "format v2.1, expected v3.0"),
-    (change_info("total_frames", 66), "says 3 episodes, 66 frames"),
+    (change_info("codebase_version", "v9"), r"info.json: field codebase_version is 'v9', expected one of v3.0, v2.1"),
+    (change_info("total_frames", 66), "info.json: field total_frames is 66, the episodes' tables say 65"),
     (lambda folder: (folder / "data/chunk-000/file-001.parquet").unlink(), "file-001.parquet: missing"),
     (lambda folder: cut(folder / "data/chunk-000/file-000.parquet"), "file-000.parquet: unreadable"),
     (lambda folder: (folder / f"videos/{CAMERA}/chunk-000/file-001.mp4").unlink(), "mp4: missing"),
     (lambda folder: cut(folder / f"videos/{CAMERA}/chunk-000/file-001.mp4"), "file-001.mp4"),
     (swap_videos, "episode 0: frame 20 is missing"),
     (recolour, "not those that were recorded"),
-    (change_column("action", lambda rows: [[1.5, 0, 0], *rows[1:]]), "not 3 numbers in"),
-    (change_column("action", lambda rows: [[float("nan"), 0, 0], *rows[1:]]), "not 3 numbers in"),
-    (change_column("frame_index", lambda rows: [1, 0, *rows[2:]]), "out of order"),
-    (change_column("timestamp", lambda rows: [2 * time for time in rows]), "time stamps"),
+    *((change_column(name, change), f"file-000.parquet, row {row}: field {name} {said}") for name, change, row, said in (
+        ("action", lambda rows: [*rows[:3], [1.5, 0, 0], *rows[4:]], 3, ".* expected numbers from -1 to 1"),
+        ("action", lambda rows: [[NAN, 0, 0], *rows[1:]], 0, ".* expected finite numbers"),
+        ("action", lambda rows: [*rows[:2], None, *rows[3:]], 2, "is null"),
+        ("frame_index", lambda rows: [1, 0, *rows[2:]], 0, "is 1, expected 0"),
+        ("index", lambda rows: [*rows[:41], 7, *rows[42:]], 41, "is 7, expected 41"),
+        ("timestamp", lambda rows: [2 * time for time in rows], 1, "is 0.11.*, expected 0.057"),
+        ("timestamp", lambda rows: [*rows[:5], NAN, *rows[6:]], 5, "is nan, expected 0.28"),
+        ("timestamp", lambda rows: [*rows[:40], None, *rows[41:]], 40, "is null"),
+        (STATE, lambda rows: [*rows[:40], [0, NAN, 0, 0], *rows[41:]], 40, ".* expected finite numbers"))),
+    (change_column("episode_index", lambda rows: [0] * 40 + [1] * 5), "field episode_index: 40 rows of episode 0, expected 39"),
+    (change_column("task_index", lambda rows: [7, *rows[1:]]), "field task_index of episode 0 is beyond the table of tasks"),
+    *((change_table(DATA, drop(name)), f"file-000.parquet: field {name} is missing")
+      for name in ("action", "timestamp", "frame_index", "episode_index", "index", "task_index", STATE)),
+    (change_table(DATA, lambda table: table.slice(0, 40)), "file-000.parquet: 40 rows, the episodes' tables say 45"),
+    (change_table(DATA, shorter_actions), "row 0: field action has 2 numbers, meta/info.json says 3"),
+    (change_table(DATA, texts_for_times), "field timestamp holds string, expected numbers"),
+    *((change_table(EPISODES, drop(name)), f"row 0: field {name} is missing") for name in (
+        "episode_index", "length", "seed", "frames_crc32", "dataset_from_index", "dataset_to_index", "data/chunk_index",
+        "data/file_index", *(f"videos/{CAMERA}/{name}" for name in (
+            "chunk_index", "file_index", "from_timestamp", "to_timestamp")))),
+    (change_table(EPISODES, drop("tasks")), "row 0: field tasks is no list of texts"),
+    *((change_table(EPISODES, put(1, name, value)), f"row 1: field {name} is {said}") for name, value, said in (
+        ("seed", None, "None, expected a whole number"), ("length", 0, ""), ("length", -3, "-3"), ("episode_index", 5, "5"),
+        ("dataset_from_index", 3, "3, expected 39"), ("dataset_to_index", 99, "99, expected 45"),
+        (f"videos/{CAMERA}/from_timestamp", NAN, "nan"), (f"videos/{CAMERA}/to_timestamp", 99.0, "99, expected"))),
+    (change_table(EPISODES, shifted), f"row 1: field videos/{CAMERA}/from_timestamp is 2.28.*, expected 2.22"),
+    (change_table(EPISODES, put(0, "tasks", ["another"])), "episode 0: field tasks holds 'another', which is not in"),
+    (change_table(EPISODES, lambda table: table.slice(0, 2)), "total_episodes is 3, the episodes' tables say 2"),
+    (lambda folder: shutil.rmtree(folder / "meta/episodes"), "meta/episodes: holds no table"),
+    (lambda folder: cut(folder / EPISODES), "file-000.parquet: unreadable"),
+    (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tasks.parquet: missing"),
+    (change_table("meta/tasks.parquet", lambda table: table.replace_schema_metadata({})), "tasks.parquet: its texts are not"),
+    (change_table("meta/tasks.parquet", put(0, "task_index", 4)), "tasks.parquet, row 0: fields task_index and task are 4"),
+    (lambda folder: (folder / "meta/stats.json").write_text("{"), "stats.json: no valid JSON"),
+    (lambda folder: (folder / "meta/stats.json").write_text('{"action": {"min": [NaN]}}'), "stats.json: field action.min is"),
+    *((change_info(name, value), f"info.json: field {name} is") for name, value in (
+        ("fps", 0), ("fps", None), ("fps", "20"), ("fps", NAN), ("total_frames", None), ("total_tasks", 4), ("features", []),
+        ("features", {"action": {"dtype": "float32"}}), ("data_path", None), ("video_path", 3))),
+    (change_info("fps", 30.0), "field features.observation.images.main.info.video.fps is 17.5, but fps is 30.0"),
+    (change_fps_everywhere, "field worldplay.fps says 17.5, the rest of the file 30.0"),
+    (change_info("data_path", "{nothing}"), "field data_path '{nothing}' cannot be filled in"),
+    (change_info("worldplay", {}), "field worldplay: 'env' is missing"),
+    (change_info("worldplay", 3), "field worldplay: "),
+    (lambda folder: (folder / "meta/info.json").write_bytes(b"\xff\xfe"), "info.json: no valid JSON"),
+    (lambda folder: (folder / "meta/info.json").write_text("[" * 100_000), "info.json: no valid JSON"),
+    (lambda folder: (folder / "meta/info.json").write_text("[]"), "info.json: no JSON object"),
 ])
 def test_verify_refuses_damage_in_one_line_and_repairs_nothing(folder, damage, said):
     damage(folder)

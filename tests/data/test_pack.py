@@ -260,7 +260,7 @@ def copy_of_a(folder):
     (lambda folder: (folder / "b.part.jsonl").touch(), "b: is still being recorded, or was cut off"),
     (lambda folder: (folder / "e.part.mp4").touch(), "e: e.json is missing"),
     (edit("b", recorded=[7, 97]), "b.json is damaged"),
-    (edit("b", frame_size=[48, 64]), "b: frame 0 has 96 128 rows and columns, its .json says 48 64"),
+    (edit("b", frame_size=[48, 64]), "b.mp4: its video is damaged (a frame has 96 rows and 128 columns, its .json says 48 and 64)"),
     (edit("b", env=None), "b: its .json names no environment"),
     (edit("b", env="other"), "b: its environment is other, but none in a"),
     (edit("b", fps=10.0), "b: its frames a second are 10.0, but 20.0 in a"),

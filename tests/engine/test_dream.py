@@ -183,6 +183,20 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     assert not np.array_equal(made[0], misled[0])
 
 
+def test_free_play_in_a_batch_equals_the_walk_of_each():
+    world = float32_world()
+    frames, actions = context(5)
+    later = [*WALK, *WALK[::-1]]
+    vectors = np.stack([SPACE.encode(action) for action in (*actions, *later)])
+    starts = np.stack([frames, frames[::-1]])
+    batched = [made for (made,) in world.follow(starts, np.stack([vectors, vectors]), start=5, is_free=True)]
+    assert len(batched) == len(later)
+    for start, both in zip(starts, zip(*batched)):
+        world.reset(frames=start, actions=actions)
+        alone = np.stack(list(world.walk(later)))
+        assert np.abs(np.stack(both).astype(int) - alone).max() <= 1
+
+
 def test_random_worlds_have_the_shape_and_no_weights(folder):
     for file in folder.glob("*.safetensors"):
         file.unlink()
@@ -217,7 +231,7 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
     (lambda f: _edit(f, transformer={"action_channels": 4}), "channels of .* differ"),
-    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space: "),
+    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space keys 3: expected a list"),
     (lambda f: _edit(f, colour="red"), "unexpected keyword argument 'colour'"),
 ])
 def test_a_broken_folder_is_refused_in_one_line(folder, harm, words):
@@ -246,6 +260,11 @@ def test_a_world_without_scenes_says_so_and_plays_from_a_picture(folder):
     frames, actions = context()
     world.reset(frames=frames, actions=actions)
     assert len(list(world.step(Action()))) == 1
+
+
+def test_what_other_programs_leave_among_the_scenes_is_no_scene(folder):
+    (folder / "scenes" / "._a-first.safetensors").write_bytes(b"Mac OS X")
+    assert load_world(folder, device="cpu").scenes == ("a-first", "b-second")
 
 
 def test_wrong_arguments_are_refused(folder, tmp_path):

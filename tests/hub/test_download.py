@@ -1,8 +1,10 @@
 """A fetch that breaks off: it goes on where it stopped, and what is torn is never taken for whole."""
+import importlib.util
 import shutil
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
+import pytest
 
 from tests.hub.published_files import COMMIT, tiny_weights
 from tests.hub.test_fetch import cache, gets, hub, pickled, refused  # noqa: F401  (fixtures among them)
@@ -61,3 +63,26 @@ def test_a_world_is_found_only_when_it_is_whole(hub, cache, monkeypatch):
     assert not (cache / "worlds/first/config.json").exists()
     hub.requests.clear()
     assert fetch("first")["files"] == 4 and not gets(hub, "encoder.pth"), "it was loaded already"
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY", "http_proxy"])
+def test_a_socks_proxy_without_its_package_is_one_line_with_the_remedy(hub, monkeypatch, name):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "socksio" else find(name))
+    monkeypatch.setenv(name, "socks5h://me:secret@127.0.0.1:9050")
+    error = refused(f"{name.upper()} names a SOCKS proxy, .*: pip install socksio; or unset it")
+    assert "secret" not in str(error) and not hub.requests
+
+
+@pytest.mark.parametrize("address", ["socks4://127.0.0.1:1", "bogus://me:secret@host", "::::", "http://", "http://[bad"])
+def test_a_proxy_that_is_none_is_one_line(hub, monkeypatch, address):
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    error = refused("HTTPS_PROXY is set to no proxy that can be used; unset it, or give http://HOST:PORT")
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:3128", "127.0.0.1:3128", "http://me:secret@proxy"])
+def test_an_ordinary_proxy_is_left_to_the_client(hub, monkeypatch, address):
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    fetch("first")

@@ -81,8 +81,11 @@ def _parts(hub, url):
 
 
 def _world(name, file, has_camera):
-    config = catalog.WORLDS["wan-action"].config | {
-        "name": name, "parts": {"text": "text", "codec": "codec", "vae": "vae"}, "transformer": json.loads(json.dumps(asdict(TINY))) | {"has_camera": has_camera}}
+    given = catalog.WORLDS["wan-action"].config
+    config = given | {
+        "name": name, "parts": {"text": "text", "codec": "codec", "vae": "vae"},
+        "transformer": json.loads(json.dumps(asdict(TINY))) | {"has_camera": has_camera},
+        "intrinsics": given["intrinsics"] if has_camera else None}
     return PublishedWorld(name=name, summary=name, licence="MIT", source=Source(repo="them/forcing", file=file),
                           num_params=10, config=config, parts=("text", "codec"), more_parts=("vae",))
 

@@ -13,7 +13,7 @@ import train_world
 from worldplay import runtime
 from worldplay.action import Action, ActionSpace
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot import ShardWriter, finish
+from worldplay.data.lerobot_writer import ShardWriter, finish
 from worldplay.engine.loading import load_world
 from worldplay.files import write_json
 from worldplay.models.codecs.image import ImageCodec

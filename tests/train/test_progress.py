@@ -1,5 +1,6 @@
 """The progress line: what it counts, and that counting leaves training alone."""
 import logging
+import math
 import re
 
 import pytest
@@ -86,6 +87,29 @@ def test_operations_are_counted_once_for_a_role(tmp_path, quick, monkeypatch):
         it.status.add(it.train_step())
         it.status.flush(it.status.since + 1.0)
     assert counted == ["student"]
+
+
+def test_a_failing_count_is_said_once_and_ends_no_run(tmp_path, quick, monkeypatch, caplog):
+    def broken(*args):
+        raise RuntimeError("no such operator\nand more")
+    monkeypatch.setattr(progress, "step_flops", broken)
+    monkeypatch.setattr(progress.Progress, "period", 0)
+    it = trainer(tmp_path, ToyStage(), ToyData(), steps=3)
+    it.validate = it.save = lambda: None
+    with caplog.at_level(logging.INFO, "worldplay"):
+        assert it.run()
+    said = [record.getMessage() for record in caplog.records if "cannot be counted" in record.getMessage()]
+    assert said == ["toy: operations cannot be counted, training goes on without that figure (RuntimeError: no such operator)"]
+    assert len(it.metrics.values) == 3 and all(math.isnan(line["gflops"]) for line in it.metrics.values)
+
+
+def test_a_small_loss_keeps_its_digits(tmp_path, quick, caplog):
+    it = trainer(tmp_path, ToyStage(), ToyData())
+    it.status.turns["student"] += 1
+    it.status.sums = {"loss/student": (0.0000123456, 1)}
+    with caplog.at_level(logging.INFO, "worldplay"):
+        it.status.flush(it.status.since + 1.0)
+    assert "student 1.23e-05 " in caplog.text
 
 
 def test_the_ceiling_is_measured_without_global_random_numbers(monkeypatch):

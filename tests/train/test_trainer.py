@@ -1,5 +1,8 @@
 """The trainer: a run cut in pieces equals one in a single piece, and it stops loudly when numbers break."""
+import itertools
 import json
+import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import torch
 from torch import nn
 
 from worldplay.errors import WorldError
-from worldplay.train import state
+from worldplay.train import state, trainer
 from worldplay.train.metrics import Metrics, contact_sheet
 from worldplay.train.processes import Processes
 from worldplay.train.stages.draws import Draws
@@ -183,3 +186,58 @@ def test_metrics_are_json_lines_and_not_finite_is_null(tmp_path):
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert line["loss/student"] == 0.5 and line["bad"] is None and line["step"] == 3
     assert (tmp_path / "sheets" / "toy_000003.png").exists()
+
+
+def test_a_table_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
+    run(tmp_path, 3)
+    (tmp_path / "state" / ".metadata").write_bytes(pickle.dumps(Mischief(tmp_path / "touched")))
+    with pytest.raises(WorldError, match="state cannot be read .*no table of a training state"):
+        run(tmp_path, 5)
+    assert not (tmp_path / "touched").exists()
+
+
+class Mischief:
+    """What a pickle of it calls when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+@pytest.mark.parametrize("cut", [None, 30, 90])
+def test_a_stage_of_seconds_is_a_stage_of_steps_once_its_pace_is_measured(tmp_path, monkeypatch, cut):
+    """A clock that ticks a second a step; a run that is killed after the plan goes on as if it had not been."""
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    optim = OptimConfig(lr=0.05, warmup=2, decay=0.5)
+    whole = run(tmp_path / "whole", None, seconds=200.0, optim=optim)
+    planned = load_state(tmp_path / "whole" / "state", {}, {}, Processes(torch.device("cpu")))
+    assert planned["step"] == planned["planned"] < 200
+    if cut:
+        stage, steps = ToyStage(), itertools.count()
+        after_step = stage.after_step
+
+        def killed(step):
+            if next(steps) == cut:
+                raise KeyboardInterrupt
+            after_step(step)
+        stage.after_step = killed
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "cut", None, stage, seconds=200.0, optim=optim)
+        again = run(tmp_path / "cut", None, ToyStage(seed=1), seconds=200.0, optim=optim)
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_warm_up_changes_nothing(tmp_path):
+    def trained(folder, warms_up):
+        metrics = Metrics(folder)
+        it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4, steps=4), folder, metrics, Processes(torch.device("cpu")),
+                     torch.float32)
+        if warms_up:
+            it.warm_up()
+        it.run()
+        metrics.close()
+        return it.stage.models["ema"].state_dict()
+    plain, warm = trained(tmp_path / "plain", False), trained(tmp_path / "warm", True)
+    assert all(torch.equal(plain[name], warm[name]) for name in plain)

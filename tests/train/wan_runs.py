@@ -20,7 +20,7 @@ from worldplay import runtime
 from worldplay.action import ActionSpace
 from worldplay.camera import CAMERA_SPACE
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot import ShardWriter, finish
+from worldplay.data.lerobot_writer import ShardWriter, finish
 from worldplay.engine import parts as world_parts
 from worldplay.engine import prompts
 from worldplay.files import write_json

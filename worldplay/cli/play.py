@@ -18,6 +18,7 @@ import tyro
 from worldplay import __version__, cores
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.cli.options import PassPath, Steps
+from worldplay.cli.process import at_end_signal
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
@@ -25,7 +26,7 @@ from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered, target_of
 from worldplay.errors import WorldError
 from worldplay.files import writable_folder, write_json
-from worldplay.log import log_path, run_command, track
+from worldplay.log import current_log, run_command, track
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
 
@@ -66,6 +67,8 @@ class PlayConfig:
     """With --headless: actions, as in "w*30, w+look(4,0)*20, idle*10"; counts in steps, degrees a step."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """With --headless: the clip to write, NAME.mp4; its actions go beside it as NAME.json."""
+    overwrite: bool = False
+    """With --headless: replace a clip that is there already."""
     json: bool = False
     """With --headless: print the figures as one JSON object on stdout."""
     version: bool = False
@@ -108,7 +111,7 @@ class PlayConfig:
                 raise ValueError(f"--headless needs --{missing[0]}")
             parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
-            idle = [flag for flag in ("script", "out", "json") if getattr(self, flag)]
+            idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
             if idle:
                 raise ValueError(f"--{idle[0]} has an effect only with --headless")
 
@@ -216,30 +219,30 @@ def _play_window(config, open_world, progress):
     from worldplay.client.settings import load_settings, save_settings
     from worldplay.client.window import Window
     settings = load_settings()
-    if config.record:
-        writable_folder(config.record, "clips")
+    record_in = config.record and writable_folder(config.record.expanduser(), "clips")
     if config.stats:
         _check_file(config.stats)
-    log_recovered(config.record or settings.clip_folder)
+    log_recovered(record_in or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
-    hint = f"Details are in {log_path('play')}"
+    log_file = current_log()
     loop = Loop(open_world, window, settings, SessionOptions(
-        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image), record_in=config.record,
-        log_hint=hint))
+        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
+        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else ""))
     try:
-        loop.run()
+        with at_end_signal(loop.leave):
+            loop.run()
     finally:
         if loop.settings != settings:
             save_settings(loop.settings)
-    if config.stats and loop.world:
-        write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
+        if config.stats:
+            write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
 
 
 # Without one ------------------------------------------------------------------------------------------------
 
 
 def _play_script(config, open_world):
-    target = target_of(config.out)
+    target = target_of(config.out, overwrite=config.overwrite)
     writable_folder(config.out.parent, "clips")
     log_recovered(config.out.parent)
     world = open_world()
@@ -249,19 +252,23 @@ def _play_script(config, open_world):
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
     recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
-    recorder.start(target)
+    recorder.start(target, overwrite=config.overwrite)
     if not is_rollout:  # whose first actions are carried out with the start
         began = time.perf_counter()
     ready = [began]
     try:
-        for action in track(actions, desc=world.name, unit="step"):
-            recorder.step(action)
-            polled = time.perf_counter()
-            for frame in next(shown):
-                ready.append(time.perf_counter())
-                recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
+        with at_end_signal(_interrupt):
+            for action in track(actions, desc=world.name, unit="step"):
+                recorder.step(action)
+                polled = time.perf_counter()
+                for frame in next(shown):
+                    ready.append(time.perf_counter())
+                    recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
     except WorldError as error:
         raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
+    except KeyboardInterrupt:
+        log.info("%s holds what was shown before the interruption", config.out)
+        raise
     finally:
         world.close()
         for writer in recorder.close():
@@ -277,6 +284,10 @@ def _play_script(config, open_world):
                  report["frame_ms"]["p95"])
 
 
+def _interrupt():
+    raise KeyboardInterrupt
+
+
 def _steps(world, request, actions):
     """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
     yield begin(world, request)
@@ -290,16 +301,14 @@ def _rollout(world, request, actions):
 
 
 def _facts(world):
+    """What --stats and --json say of a world; all of it is None of one that was never opened."""
     names = ("device", "dtype", "steps", "seed", "path")
-    return {"world": world.name, **{name: world.info.get(name) for name in names}}
+    return {"world": world and world.name, **{name: world and world.info.get(name) for name in names}}
 
 
 def _check_file(path):
     """Raise OSError now when a file could not be written at the end."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8"):
-            pass
-    except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror}); name another file") from None
+    writable_folder(path.parent, path.name)
+    if path.is_dir():
+        raise OSError(f"{path} is a folder; name another file")
 

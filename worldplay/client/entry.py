@@ -122,7 +122,7 @@ def rows_of(text, width_of, width_px):
 def draw_entry(surface, entry):
     """The open line at the lower edge, over as many rows as it needs; returns its Rect."""
     size = theme.unit(surface)
-    pad, line, font = round(1.3 * size), round(1.6 * size), theme.font("text", size)
+    pad, line, font = round(1.3 * size), round(1.6 * size), theme.font_for(entry.text, "text", size)
     box = pygame.Rect(size, 0, surface.get_width() - 2 * size, 0)
     rows = rows_of(entry.text, lambda text: font.size(text)[0], box.width - 2 * pad)
     at = max(i for i, (start, _) in enumerate(rows) if start <= entry.cursor)
@@ -147,11 +147,11 @@ def _around(row, num_rows):
 
 def _draw_row(surface, entry, row, position, *, has_cursor):
     size = theme.unit(surface)
-    font, (start, stop), (x, y) = theme.font("text", size), row, position
+    font, (start, stop), (x, y) = theme.font_for(entry.text, "text", size), row, position
     height = round(1.25 * size)
     if entry.is_selected:
         pygame.draw.rect(surface, theme.CAP, (x, y, font.size(entry.text[start:stop])[0], height))
-    theme.write(surface, entry.text[start:stop], position, size_px=size)
+    theme.write(surface, entry.text[start:stop], position, size_px=size, font=font)
     if has_cursor:
         x += font.size(entry.text[start:entry.cursor])[0]
         pygame.draw.rect(surface, theme.ACCENT, (x, y, max(2, size // 8), height))

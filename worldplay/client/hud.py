@@ -31,9 +31,8 @@ def draw_figures(surface, rows, note=""):
     """The F3 panel, in the upper left corner; a note stands below it, so that the panel stays as it is."""
     size = theme.unit(surface)
     pad, line = size, round(1.55 * size)
-    labels = max(theme.font("text", size).size(label)[0] for label, _ in rows)
-    values = max(theme.font("bold", size).size("000.0 / 000.0 ms")[0],
-                 *(theme.font("bold", size).size(value)[0] for _, value in rows))
+    labels = max(theme.width(label, "text", size) for label, _ in rows)
+    values = max(theme.width(value, "bold", size) for _, value in [("", "000.0 / 000.0 ms"), *rows])
     box = pygame.Rect(pad, pad, labels + values + 4 * pad, line * len(rows) + round(1.5 * pad))
     theme.panel(surface, box)
     for i, (label, value) in enumerate(rows):
@@ -42,7 +41,7 @@ def draw_figures(surface, rows, note=""):
         theme.write(surface, value, (box.right - round(1.3 * pad), y), size_px=size, face="bold",
                     anchor="topright")
     if note:
-        width = theme.font("text", size).size(note)[0] + round(2.6 * pad)
+        width = theme.width(note, "text", size) + round(2.6 * pad)
         below = pygame.Rect(pad, box.bottom + size // 2, width, round(2.2 * size))
         theme.panel(surface, below)
         theme.write(surface, note, below.center, size_px=size, color=theme.ACCENT, anchor="center")
@@ -66,10 +65,10 @@ def draw_keys(surface, title, rows, position):
     size = theme.unit(surface)
     line, (x, y) = round(2.0 * size), position
     theme.write(surface, title, (x, y), size_px=size, color=theme.ACCENT, face="bold")
-    caps = max((theme.font("bold", round(0.85 * size)).size(label)[0] for label, _ in rows), default=0) + size
+    caps = max((theme.width(label, "bold", round(0.85 * size)) for label, _ in rows), default=0) + size
     for i, (label, says) in enumerate(rows):
         middle = y + round(2.6 * size) + i * line
-        width = max(theme.font("bold", round(0.85 * size)).size(label)[0] + size, round(1.7 * size))
+        width = max(theme.width(label, "bold", round(0.85 * size)) + size, round(1.7 * size))
         cap = pygame.Rect(x, 0, width, round(1.6 * size))
         cap.centery = middle
         theme.panel(surface, cap, theme.CAP, radius=size // 3)
@@ -81,7 +80,7 @@ def draw_keys(surface, title, rows, position):
 def draw_badge(surface, text, hint, lower):
     """A short state near the lower edge, above the notices, which begin at `lower`: Paused."""
     size = theme.unit(surface)
-    width = theme.font("bold", size).size(text)[0] + theme.font("text", size).size(hint)[0] + 4 * size
+    width = theme.width(text, "bold", size) + theme.width(hint, "text", size) + 4 * size
     box = pygame.Rect(0, 0, width, round(2.4 * size))
     box.midbottom = (surface.get_width() // 2, min(surface.get_height() - 5 * size, lower - size // 2))
     theme.panel(surface, box)
@@ -107,12 +106,9 @@ def draw_recording(surface, seconds):
 def draw_notice(surface, text, lower=None, *, is_over_text=False):
     """One passing line above `lower` (None: the lower edge), over as many rows as it needs; returns its Rect."""
     size = theme.unit(surface)
-    lines = theme.wrap(text, "text", size, surface.get_width() - 6 * size)
-    width = max(theme.font("text", size).size(line)[0] for line in lines)
-    box = pygame.Rect(0, 0, width + 3 * size, round(1.5 * size) * len(lines) + size)
+    drawn = theme.picture(text, size_px=size, wrap_px=surface.get_width() - 6 * size)
+    box = drawn.get_rect().inflate(3 * size, size)
     box.midbottom = (surface.get_width() // 2, (surface.get_height() if lower is None else lower) - size)
     theme.panel(surface, box, (*theme.NIGHT, 250) if is_over_text else theme.PANEL)
-    for i, line in enumerate(lines):
-        y = box.top + round(0.55 * size) + i * round(1.5 * size)
-        theme.write(surface, line, (box.centerx, y), size_px=size, anchor="midtop")
+    surface.blit(drawn, drawn.get_rect(center=box.center))
     return box

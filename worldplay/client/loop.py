@@ -89,6 +89,10 @@ class Loop:
         if self._screen.failure:
             raise self._screen.failure
 
+    def leave(self):
+        """Let `run` return soon, as when the player closes the window; a signal handler may call it."""
+        self._commands.is_over = True
+
     def _handle_events(self):
         now = self._clock()
         self.timing.served(now)

@@ -55,16 +55,12 @@ def draw_stopped(surface, message, log_hint, choices):
 
 
 def _write_failure(surface, title, message, log_hint, choices):
-    size = theme.unit(surface)
-    lines = theme.wrap(message, "text", round(1.1 * size), surface.get_width() - 8 * size)
-    middle, top = surface.get_rect().center
-    top -= round(0.9 * size) * len(lines) + 2 * size
-    theme.write(surface, title, (middle, top - 2 * size), size_px=round(2.4 * size),
-                face="light", anchor="center")
-    for i, line in enumerate(lines):
-        y = top + 2 * size + round(1.8 * size) * i
-        theme.write(surface, line, (middle, y), size_px=round(1.1 * size), anchor="center")
-    bottom = top + 4 * size + round(1.8 * size) * len(lines)
-    theme.write(surface, log_hint, (middle, bottom), size_px=size, color=theme.MUTED, anchor="center")
-    theme.write(surface, choices, (middle, bottom + 2 * size), size_px=size,
-                color=theme.ACCENT, anchor="center")
+    """The title, the message over as many rows as it needs, then where its details are and what can be done."""
+    size, middle = theme.unit(surface), surface.get_rect().center
+    text = theme.picture(message, size_px=round(1.1 * size), wrap_px=surface.get_width() - 8 * size)
+    rect = surface.blit(text, text.get_rect(center=middle))
+    theme.write(surface, title, (middle[0], rect.top - round(2.6 * size)), size_px=round(2.4 * size), face="light",
+                anchor="center")
+    theme.write(surface, log_hint, (middle[0], rect.bottom + 2 * size), size_px=size, color=theme.MUTED, anchor="center")
+    theme.write(surface, choices, (middle[0], rect.bottom + 4 * size), size_px=size, color=theme.ACCENT,
+                anchor="center")

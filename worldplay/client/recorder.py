@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from worldplay.action import Action
+from worldplay.data.action_log import ActionLog
 from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.files import writable_folder
 
@@ -29,7 +30,7 @@ class Recorder:
     def __init__(self, world):
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
-        self._actions, self._ahead, self._number, self._header = [], (), 0, None
+        self._actions, self._ahead, self._number, self._header = ActionLog(), (), 0, None
         # {step: text}, {step: how passes ran from it on}, {step: torch's threads from it on}
         self._prompts, self._paths, self._threads = {}, {}, {}
         self._shown = None  # (frame, its step, its times)
@@ -60,7 +61,8 @@ class Recorder:
             self._header = describe(self.world, start=frames)
         self._header["is_rollout"] = ahead is not None
         self._ahead = tuple(ahead or ())
-        self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
+        self._actions, self._prompts, self._number = ActionLog([Action()]), {}, 0
+        self._shown = (frames[-1], 0, {})
         self._paths, self._threads = ({0: self.world.info.get(name)} for name in ("path", "threads"))
         if goes_on:
             self.start(self._folder / self._new_name())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.action import Action, ActionSpace
-from worldplay.data.video import DamagedVideo, read_frames
+from worldplay.data.video import DamagedVideo, padded_size, read_frames
 from worldplay.errors import WorldError
 
 FORMAT, VERSION = "worldplay clip", 1
@@ -91,9 +91,10 @@ class Clip:
         (height, width), num_frames, problem = self.sidecar["frame_size"], 0, ""
         try:
             for _, frame in read_frames(self.path):
-                if frame.shape[0] < height or frame.shape[1] < width:
-                    raise DamagedVideo("its pictures are smaller than the .json says")
-                yield frame[:height, :width]  # an odd size was padded
+                if frame.shape[:2] != padded_size((height, width)):
+                    raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its .json says "
+                                       f"{height} and {width}")
+                yield np.ascontiguousarray(frame[:height, :width])  # an odd size was padded
                 num_frames += 1
         except (DamagedVideo, OSError) as error:
             problem = f" ({error})"

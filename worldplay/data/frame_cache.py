@@ -1,6 +1,7 @@
 """Recorded play: rollouts, the held-out split, and the frame cache on disk that trainers read."""
 import json
 from dataclasses import dataclass
+from itertools import count, filterfalse
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,19 @@ _ARRAYS = {"frames": np.uint8, "actions": np.float32, "poses": np.float32}
 def is_held_out(seed):
     """Whether play with this seed belongs to evaluation and never to training."""
     return seed % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def held_out_positions(num):
+    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one at least."""
+    num_held_out = max(1, round(num / HELD_OUT_EVERY))
+    return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
+
+
+def numbers_of_sides(sides):
+    """Yield, for whether each episode is held out, a number in place of its seed that only says so (`is_held_out`)."""
+    numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
+    for side in sides:
+        yield next(numbers[side])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,12 +143,14 @@ class FrameCache:
         return self.texts[np.searchsorted(self.episodes[:, 0], row, side="right") - 1]
 
 
-def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, progress=None):
+def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, imported=None,
+                      progress=None):
     """Write rollouts, as they come, into a frame cache, and open it.
 
     rollouts    iterable of Rollout, `num_frames` frames in all
     world       the World they come from, or its Source
     has_poses   whether the rollouts have poses; is_lossy: whether their frames come from lossy video
+    imported    how they were read from a data set, kept in index.json for people to read
     progress    called with the number of frames of every rollout written
 
         Raises ValueError if the disk is too small or the rollouts hold another number of frames.
@@ -162,7 +178,7 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
         raise ValueError(f"{folder}: the rollouts hold {start} frames, not the {num_frames} announced")
     for array in arrays.values():
         array.flush()
-    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy,
+    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy, "imported": imported,
                                        "episodes": episodes, "texts": texts})
     return FrameCache.open(folder)
 
@@ -170,7 +186,3 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
 def _shapes(num_frames, frame_size, space):
     return {"frames": (num_frames, *frame_size, 3), "actions": (num_frames, space.num_channels),
             "poses": (num_frames, 4)}
-
-
-
-

@@ -1,22 +1,16 @@
 """Recorded clips as a LeRobot data set: which are fit, where they are cut, which part is held out."""
 import zlib
 from dataclasses import dataclass, replace
-from itertools import count, filterfalse, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from worldplay.data.clip import read_clip
 from worldplay.data.clip_recovery import part
-from worldplay.data.frame_cache import HELD_OUT_EVERY, Rollout, Source, is_held_out
-from worldplay.data.lerobot import (
-    PACKED_SHARE,
-    SHARD_EPISODES,
-    ShardWriter,
-    check_new,
-    describe,
-    finish,
-)
+from worldplay.data.frame_cache import HELD_OUT_EVERY, Rollout, Source, held_out_positions, numbers_of_sides
+from worldplay.data.lerobot import describe
+from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.errors import WorldError
 from worldplay.files import require_space, visible, writable_folder
 from worldplay.log import track
@@ -144,12 +138,8 @@ def _read(path):
 
 def _check_content(clip):
     """CRC-32 of the clip's frames and actions; ValueError or WorldError for a video that is not the sidecar's."""
-    size = tuple(clip.sidecar["frame_size"])
     crc = zlib.crc32(_vectors(clip))
-    for i, frame in enumerate(clip.frames()):
-        if frame.shape[:2] != size:
-            raise ValueError(f"clip {clip.path.with_suffix('')}: frame {i} has {_text(frame.shape[:2])} rows and "
-                             f"columns, its .json says {_text(size)}; restore it from a copy")
+    for frame in clip.frames():
         crc = zlib.crc32(frame, crc)
     return crc
 
@@ -213,8 +203,7 @@ def cut(lengths, gap):
     if len(pieces) < 2:
         raise ValueError(f"one clip of {lengths[0]} frames: too little to learn from one part and hold out another; "
                          f"record at least {2 * size + 1} frames, better twenty minutes")
-    num = max(1, round(len(pieces) / HELD_OUT_EVERY))
-    for i in (len(pieces) * (k + 1) // num - 1 for k in range(num)):
+    for i in held_out_positions(len(pieces)):
         before, after = (0 <= j < len(pieces) and pieces[j].clip == pieces[i].clip for j in (i - 1, i + 1))
         pieces[i] = replace(pieces[i], start=pieces[i].start + gap * before, stop=pieces[i].stop - gap * after,
                             is_held_out=True)
@@ -223,7 +212,7 @@ def cut(lengths, gap):
 
 def _rollouts(clips, pieces):
     """Yield a Rollout for each Piece, in order."""
-    numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
+    numbers = numbers_of_sides(piece.is_held_out for piece in pieces)
     for number, clip in enumerate(clips):
         vectors, shown = _vectors(clip), []
         todo = iter([piece for piece in pieces if piece.clip == number])
@@ -234,7 +223,7 @@ def _rollouts(clips, pieces):
             if i == piece.stop:
                 actions = vectors[piece.start:piece.stop + 1].copy()
                 actions[0] = 0
-                yield Rollout(np.stack(shown), actions, None, next(numbers[piece.is_held_out]))
+                yield Rollout(np.stack(shown), actions, None, next(numbers))
                 piece = next(todo, None)
                 if piece is None:
                     break

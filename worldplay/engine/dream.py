@@ -15,7 +15,7 @@ from worldplay.engine.threads import Threads
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
-from worldplay.worlds.scene import Scene, load_scene
+from worldplay.worlds.scene import Scene, load_scene, scene_names
 from worldplay.worlds.weights import world_hash
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class DreamWorld:
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._decoder = self.codec
         self.folder = folder
-        self.scenes = tuple(sorted(path.stem for path in (folder / "scenes").glob("*.safetensors"))) if folder else ()
+        self.scenes = scene_names(folder / "scenes") if folder else ()
         if config.transformer.text_dim:
             self.scenes += (TEXT,)
         self.scenes = self.scenes or ("random",)
@@ -58,9 +58,8 @@ class DreamWorld:
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
-        self.threads = Threads(device, self.info)
-        self.controls, self.text = controls_of(config, dtype, device), None
-        self._code, self._takes_over = None, False
+        self.controls, self.threads = controls_of(config, dtype, device), Threads(device, self.info)
+        self.text, self._code, self._takes_over = None, None, False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self._begin()
 
@@ -221,16 +220,17 @@ class DreamWorld:
         self.seed = self.info["seed"] = state["seed"]
 
     @torch.inference_mode()
-    def follow(self, frames, actions, others=(), *, start):
+    def follow(self, frames, actions, others=(), *, start, is_free=False):
         """Frame `start` and all later ones of real sequences, each chunk made from the real frames before it.
 
-        frames   uint8 [b n H W 3]
+        frames   uint8 [b n H W 3]; of free play those before `start` are enough
         actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i], actions[:, 0] is ignored
         others   list of more such arrays: what another action makes of the same past
+        is_free  free play: each chunk is made from the chunks made before it, as by `reset` and `walk`, in a batch
         start    at least frames_per_chunk; a chunk begins there, and what is no whole one before it is left out
         Yields   [uint8 [b H W 3], ...], one for `actions` and each of `others`, n - start times
         """
-        (b, n), size = frames.shape[:2], self.config.frames_per_chunk
+        (b, n), size = actions.shape[:2], self.config.frames_per_chunk
         skipped = start % size
         actions, *others = (torch.as_tensor(vectors) for vectors in (actions, *others))
         cache, told = self._new_cache(b), self.controls.start(b)
@@ -238,7 +238,8 @@ class DreamWorld:
             chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
             if i >= start:
                 each = [self.controls.conditions(told, given[:, chunk], i - skipped)[0] for given in (actions, *others)]
-                made = [self._sample(cache, self._place(cache, b, i - skipped, conditions), b, self.sigmas)
+                sigmas = self.first_sigmas if is_free and i == start else self.sigmas
+                made = [self._sample(cache, self._place(cache, b, i - skipped, conditions), b, sigmas)
                         for conditions in each]
                 for j in range(min(size, n - i)):
                     yield [self.codec.decode_uint8(x0[:, j]).cpu().numpy() for x0 in made]
@@ -246,8 +247,11 @@ class DreamWorld:
             if i == skipped:
                 vectors[:, 0] = 0
             conditions, told = self.controls.conditions(told, vectors, i - skipped)
-            pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
-            latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
+            if is_free and i >= start:
+                latents = made[0]
+            else:
+                pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(self.device)
+                latents = rearrange(self.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
             self._write(cache, latents, self._place(cache, b, i - skipped, conditions))
 
     @torch.inference_mode()
@@ -261,11 +265,9 @@ class DreamWorld:
     def _take_over(self):
         """Let the number of threads, and compiled code that has become ready, take effect from here on."""
         self.threads.update()
-        if not self._takes_over:
-            return
-        if self._code.is_ready():
+        if self._takes_over and self._code.is_ready():
             self.take_path("compiled")
-        elif self._code.problem:
+        elif self._takes_over and self._code.problem:
             self._takes_over = False
             log.warning("play goes on without compiled code, which is not to be had here (%s)", self._code.problem)
 
@@ -381,7 +383,7 @@ class DreamWorld:
             return Scene(name="random", frames=rng.integers(0, 256, (1, *self.frame_size, 3), np.uint8),
                          actions=[Action()], poses=None, origin={})
         scenes, name = self.folder / "scenes", name or self.scenes[0]
-        if TEXT not in self.scenes and not any(scenes.glob("*.safetensors")):
+        if TEXT not in self.scenes and not scene_names(scenes):
             raise WorldError("bad_scene", f"{self.name} has no scenes: {scenes} is missing or empty; "
                              f"{RESTORE}, or begin from a picture with --image")
         if name not in self.scenes:

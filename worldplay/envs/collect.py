@@ -10,7 +10,7 @@ import numpy as np
 
 from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
+from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
 from worldplay.files import require_space, writable_folder
@@ -30,14 +30,17 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
         raise ValueError(f"--seed {seed}: expected at least 0")
     if player not in PLAYERS:
         raise ValueError(f"player {player!r}: unknown; there are {', '.join(PLAYERS)}")
-    space = world.action_space
-    frames = np.empty((num_frames, *world.frame_size, 3), np.uint8)
-    poses = np.empty((num_frames, 4), np.float32)
-    actions = np.zeros((num_frames, space.num_channels), np.float32)
-    actions[1:] = PLAYERS[player](space, num_frames - 1, seed)
+    return play_actions(world, PLAYERS[player](world.action_space, num_frames - 1, seed), seed=seed)
+
+
+def play_actions(world, vectors, *, seed):
+    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its pose."""
+    actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
+    frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
+    poses = np.empty((len(actions), 4), np.float32)
     frames[0], poses[0] = world.reset(seed=seed)[-1], world.pose
-    for i in range(1, num_frames):
-        for frame in world.step(space.decode(actions[i])):
+    for i in range(1, len(actions)):
+        for frame in world.step(world.action_space.decode(actions[i])):
             frames[i] = frame
         poses[i] = world.pose
     return Rollout(frames, actions, poses, seed)
@@ -145,5 +148,3 @@ def _write_shard(task):
         # one frame more than rows: the last one has no action and is dropped
         writer.add(play_rollout(world, num_frames=num_rows + 1, seed=seed, player=player))
     return writer.close()
-
-

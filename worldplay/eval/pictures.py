@@ -33,10 +33,10 @@ def contact_sheet(rows, columns):
     return np.asarray(sheet)
 
 
-def free_play_sheet(material, players, num=3):
+def free_play_sheet(material, num=3):
     """Contact sheet of the first streams of each player: real above dreamed, at HORIZONS of free play."""
     rows = []
-    for player in players:
+    for player in material.source.players:
         streams, dreams = material.streams[player], material.dreams(player)
         numbers = [number for number in HORIZONS if streams.context + number <= dreams.shape[1]]
         at = [streams.context - 1, *(streams.context + number - 1 for number in numbers)]

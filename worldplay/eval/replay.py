@@ -19,12 +19,12 @@ from worldplay.eval.fidelity import psnr
 log = logging.getLogger(__name__)
 
 
-def run_replay(path, *, world=None, out=None, device="auto", vae=False):
+def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrite=False):
     """Play a clip's actions again in its world and compare the frames.
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
-    out     NAME.mp4 of a new clip; None keeps none
+    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an OSError
     vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
@@ -38,7 +38,7 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
     clip = read_clip(path)
     if out and Path(out).resolve() == clip.path.resolve():
         raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
-    kept = target_of(out) if out else None
+    kept = target_of(out, overwrite=overwrite) if out else None
     if vae and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
@@ -50,7 +50,7 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         frames, paths = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
             target = kept or Path(folder) / "replay"
-            _write(clip, frames, paths, target)
+            _write(clip, frames, paths, target, overwrite)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:
         opened.close()
@@ -165,13 +165,13 @@ def compare(recorded, replayed):
             "psnr": {"mean": float(np.mean(scores)), "min": min(scores)}}
 
 
-def _write(clip, frames, paths, target):
+def _write(clip, frames, paths, target, overwrite):
     sidecar = clip.sidecar
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
     header |= {"paths": list(paths.items()), "threads": list(clip.threads.items())}
     actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
-    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],
+    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0], overwrite=overwrite,
                         prompts={step: text for step, text in prompts.items() if step <= first})
     for frame, record in zip(frames, sidecar["frames"]):
         step = record["step"]

@@ -3,7 +3,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 
 from worldplay.engine.cost import flop_counter
 from worldplay.engine.loading import load_world
-from worldplay.envs import open_env
-from worldplay.eval.streams import Material, held_out_seeds, real_streams
+from worldplay.eval.sources import Game
+from worldplay.eval.streams import Material
 from worldplay.experiments.ablation_report import write_report
 from worldplay.experiments.paired import measure
 from worldplay.files import read_json, replacing
@@ -87,7 +86,7 @@ class Ablation:
         self.recipe, self.folder, self.stop_at, self.seed = recipe, Path(folder), stop_at, seed
         self.processes, self.device = processes, processes.device
         self.options = {"processes": processes, "stop_at": stop_at, "seed": seed, **options}
-        self.streams, self.where = None, ""
+        self.source, self.streams, self.where = None, None, ""
         for init, steps in cells():
             recipe.variant(init, steps)  # refuses now what would end a part hours later
 
@@ -125,12 +124,14 @@ class Ablation:
         if not path.exists():
             recipe = self.recipe
             if self.streams is None:
-                self.streams = real_streams(recipe.env, seeds=held_out_seeds(recipe.num_streams), player=PLAYER,
-                                            context=_context(recipe), horizon=recipe.horizon, workers=2)
-            material = Material(world=self._world(init, steps), streams={PLAYER: self.streams},
-                                open_real=partial(open_env, recipe.env), num_targets=recipe.num_targets,
-                                num_dreams=recipe.num_streams, walks=(), track=track)
-            rows = measure(material, PLAYER, recipe.chunk)
+                self.source = Game(recipe.env)
+                self.streams = self.source.streams(PLAYER, recipe.num_streams, context=_context(recipe),
+                                                   horizon=recipe.horizon)
+            with track(desc=f"measure {path.parent.name}", unit="pass") as bar:
+                material = Material(world=self._world(init, steps), source=self.source, streams={PLAYER: self.streams},
+                                    num_targets=recipe.num_targets, num_dreams=recipe.num_streams, walks=(),
+                                    advance=bar.update)
+                rows = measure(material, PLAYER, recipe.chunk)
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **rows)
         return True

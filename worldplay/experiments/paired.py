@@ -4,7 +4,7 @@ from typing import Callable
 
 import numpy as np
 
-from worldplay.eval.control import obeys, told_turns
+from worldplay.eval.control import follows_turn, turn_commands
 from worldplay.eval.drift import compare, drift_score, statistics
 from worldplay.eval.fidelity import psnr, score_targets
 
@@ -22,10 +22,10 @@ def measure(material, player, every):
     streams, dreams = material.streams[player], material.dreams(player)
     real = streams.frames[:len(dreams)]
     after = slice(streams.context, None)
-    yaw, _, steady = told_turns(material, player)
+    yaw, _, steady = turn_commands(material, player)
     tail = -int(_TAIL * dreams[:, after].shape[1])
     reference = np.stack([_mean_statistics(frames) for frames in real])
-    codec = np.stack([_mean_statistics(material.world.reconstruct(frames[::8])) for frames in real])
+    codec = np.stack([_mean_statistics(material.reconstruct(frames[::8])) for frames in real])
     return {
         "next_psnr": score_targets(material, player)[0]["psnr"][:, ::every].mean(axis=1),
         "free_psnr": psnr(dreams[:, after], real[:, after])[:, :_FREE].mean(axis=1),
@@ -104,6 +104,6 @@ def _count_obeyed(frames, context, yaw, chosen):
     counts = np.zeros(len(frames))
     s, i = np.nonzero(chosen)
     if len(s):
-        obeyed = obeys(frames[s, context + i - 1], frames[s, context + i], yaw[chosen])
+        obeyed = follows_turn(frames[s, context + i - 1], frames[s, context + i], yaw[chosen])
         np.add.at(counts, s, obeyed)
     return counts

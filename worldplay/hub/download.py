@@ -1,11 +1,14 @@
 """Published files on this disk: found in the hub's cache, or loaded into it; resumed, and verified by their hash."""
 import errno
 import hashlib
+import importlib.util
 import os
 import re
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from tqdm import tqdm
 
@@ -141,6 +144,24 @@ def _check_online():
     from huggingface_hub.errors import OfflineModeIsEnabled
     if constants.HF_HUB_OFFLINE:
         raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    for protocol in ("http", "https", "all"):
+        _check_proxy(f"{protocol.upper()}_PROXY", getproxies().get(protocol, ""))
+
+
+def _check_proxy(name, address):
+    """Raise OSError for a proxy that the hub's client cannot use; the address may hold a password, so it is not shown."""
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        is_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_address = False
+    if not address or is_address and parts.scheme in ("http", "https"):
+        return
+    if not is_address or parts.scheme not in ("socks5", "socks5h"):
+        raise OSError(f"{name} is set to no proxy that can be used; unset it, or give http://HOST:PORT or "
+                      "socks5://HOST:PORT")
+    if importlib.util.find_spec("socksio") is None:
+        raise OSError(f"{name} names a SOCKS proxy, which takes one more package: pip install socksio; or unset it")
 
 
 def _enter(source):

@@ -10,6 +10,7 @@ import torch
 from worldplay import runtime
 from worldplay.cores import allowed_cores
 from worldplay.data import lerobot
+from worldplay.data.clip_recovery import lock
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
@@ -49,11 +50,12 @@ class Chain:
     where     what is going on, for a run that stops with work left
     """
 
-    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, init_from=None,
-                 seed=0, shared=None):
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, reading=None,
+                 init_from=None, seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
-        data: a LeRobot folder to train on instead of collecting. init_from: name or folder of a world to go on
+        data: a LeRobot folder to train on instead of collecting; reading: options of LeRobotFolder.open, which run.json
+        keeps. init_from: name or folder of a world to go on
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
         several runs; whoever needs it first makes it there.
@@ -62,7 +64,8 @@ class Chain:
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.stop_at = budget, stop_at
-        self.data_from, self.init_from, self.seed = data, init_from and zoo.find(init_from), seed
+        self.data_from, self.reading, self.seed = data, reading or {}, seed
+        self.init_from = init_from and zoo.find(init_from)
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         kind = ImageLatents if isinstance(recipe, ImageRecipe) else VideoLatents
@@ -73,7 +76,10 @@ class Chain:
             self.compiled, reason = False, self.latents.no_compile()
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
+        self._take_folder()
+        if self.compiled:
+            runtime.keep_compiled_code(zoo.user_cache() / "training")
+        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data), **self.reading,
                           init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
@@ -94,9 +100,21 @@ class Chain:
             self.close()
 
     def close(self):
-        """Finish what is written beside training."""
+        """Finish what is written beside training, and let the folder go."""
         if self.metrics:
             self.metrics.close()
+        if self.lock:
+            self.lock.close()
+
+    def _take_folder(self):
+        """Keep other trainings out of the run folder until `close`, or the end of the process.
+
+            Raises ValueError where one has it.
+        """
+        self.lock = open(self.folder / "run.lock", "a+b") if self.processes.is_first else None
+        if not self.processes.agree(self.lock is None or lock(self.lock)):
+            raise ValueError(f"--out {self.folder}: another training is at work there; wait for its end, or give another "
+                             "folder")
 
     def run_stages(self):
         """All of `run` but the choice of the context sigma."""
@@ -122,11 +140,7 @@ class Chain:
 
     def open_data(self):
         """Open the frame cache, which is collected or read from the data set first."""
-        self.cache = cache = self.log.timed("collect", self._collect)
-        for split in ("train", "held_out"):
-            if not len(cache.split(split)):
-                raise ValueError(f"{self.place('data')}: no {split} episode among {len(cache.episodes)}; every twentieth "
-                                 "seed is held out, so 20 episodes are needed: more frames, or shorter episodes")
+        self.cache = self.log.timed("collect", self._collect)
 
     def make_windows(self):
         """Whether the windows of latents are there, or the call's time ended before."""
@@ -143,7 +157,8 @@ class Chain:
     def _write_cache(self, folder):
         recipe = self.recipe
         if self.data_from is not None:
-            lerobot.decode_to_cache(self.data_from, folder)
+            with track(desc="decode", total=self._opened_data().num_frames, unit="frame") as bar:
+                lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=allowed_cores(), rollout_frames=recipe.rollout_frames)
@@ -153,8 +168,15 @@ class Chain:
 
     def _check_data(self):
         """Refuse what cannot be learnt before anything is written."""
-        if self.data_from is not None and not (self.place("data") / "index.json").exists():
-            self.latents.check_data(lerobot.LeRobotFolder.open(self.data_from), self.data_from)
+        if (self.place("data") / "index.json").exists():
+            return
+        if self.data_from is None:
+            self.latents.check_collection(self.seed)
+        else:
+            self.latents.check_data(self._opened_data(), self.data_from)
+
+    def _opened_data(self):
+        return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
         """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was made."""
@@ -181,17 +203,33 @@ class Chain:
         self.networks |= dict.fromkeys(entry.makes, stage.models[stage.result])
         if "codec" in entry.makes:
             self.latents.lossy_codec |= self.cache.is_lossy
-        if self.budget is not None:
-            loop = replace(loop, seconds=self.log.stage_seconds(name))
         self._prepare(stage, loop)
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics, self.processes,
                           self.dtype, self._export if entry.is_shown else None)
+        self._set_seconds(trainer)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
             self.where = f"{name}, {100 * trainer.progress:.0f} % of it done"
-        if name == "codec" and trainer.progress >= 1:
+        if trainer.progress < 1:
+            return False
+        self.log.finished(name, trainer.spent)
+        if name == "codec":
             self.networks["codec"] = self.latents.finished_codec(self.networks["codec"])
-        return trainer.progress >= 1
+        return True
+
+    def _set_seconds(self, trainer):
+        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on the share."""
+        stage = trainer.stage
+
+        def share():
+            if self.budget is not None:
+                trainer.config = replace(trainer.config, seconds=self.log.stage_seconds(stage.name))
+        if trainer.step:  # its share was fixed when it began
+            share()
+        if self.compiled and trainer.progress < 1 and any(isinstance(x, Transformer) for x in stage.models.values()):
+            log.info("%s: compiling its blocks, which takes minutes the first time; the code is kept for later runs", stage.name)
+            self.log.timed("compile", trainer.warm_up)
+        share()
 
     def _prepare(self, stage, loop):
         """Give the transformers of a stage their adapters, their attention and their compiled blocks."""
@@ -233,16 +271,17 @@ class Chain:
         files = {"model": networks["student"]} | ({"teacher": networks["teacher"]} if "teacher" in networks else {})
         weights = {name: _whole_weights(network) for name, network in files.items()}
         if self.processes.is_first:
-            write_json(self.folder / "config.json", config.to_json())
             for name, tensors in weights.items():
                 save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
+        if self.processes.is_first:  # last: it makes the folder a world, and says the steps that these weights have learnt
+            write_json(self.folder / "config.json", config.to_json())
 
     def _choose_context_sigma(self):
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, num_frames=self.recipe.context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self.recipe.context_walk)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 

@@ -10,8 +10,9 @@ from worldplay.models.transformer import Transformer
 from worldplay.train.recipe import VideoRecipe
 from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.causal_ode import NODES
+from worldplay.train.stages.draws import PlacedDraws
 from worldplay.train.trainer import build_optimizers
-from worldplay.train.work import META, PlacedDraws, on_meta, over_shared_draws, step_flops, step_memory
+from worldplay.train.work import META, on_meta, over_shared_draws, step_flops, step_memory
 
 GIB = 2**30
 TURNS = 840  # steps over which turns are counted: a multiple of every short cycle

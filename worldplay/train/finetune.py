@@ -51,8 +51,10 @@ class Tuning:
             raise ValueError(f"--step-size {self.step_size}: a factor, expected above 0 and below 100")
 
 
-def tuned_recipe(tuning, init_from, data):
+def tuned_recipe(tuning, init_from, data, **reading):
     """The ImageRecipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
+
+    reading  options of LeRobotFolder.open
 
         Raises ValueError where one is missing or they do not fit, WorldError for an unreadable world.
     """
@@ -65,7 +67,7 @@ def tuned_recipe(tuning, init_from, data):
                          "one of recorded clips, python -m worldplay collect of scripted play)")
     folder = zoo.find(init_from)
     world = base_world(folder)
-    source = LeRobotFolder.open(data).source
+    source = LeRobotFolder.open(data, **reading).source
     _check_fit(world, folder, source, data)
     whole = tuning.lora_rank is None
 

@@ -6,6 +6,8 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
+from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
+from worldplay.envs import open_env
 from worldplay.files import replacing
 from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
@@ -50,7 +52,13 @@ class ImageLatents:
         if recipe.env and data.source.name != recipe.env:
             raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for {recipe.env!r}; "
                              f"--env {data.source.name} takes it")
+        self._check_frame_size(data.source.frame_size, f"--data {where}")
+        self._check_episodes([(episode["length"], episode["seed"]) for episode in data.episodes], f"--data {where}")
         if not data.is_lossy:
+            return
+        if self.world is None and not data.is_own:
+            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, so a world of it "
+                        "is for you to play and not to ship", where)
             return
         if self.world is None:
             raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go on "
@@ -58,6 +66,40 @@ class ImageLatents:
         if recipe.decoder_loop.share:
             log.warning("%s holds lossy clips: the codec's decoder learns their colours and their flaws, for you to play "
                         "and not to ship; a decoder share of 0 keeps the world's codec", where)
+
+    def check_collection(self, seed):
+        """Raise ValueError for numbers of a collection, its first seed among them, that give nothing to learn from."""
+        recipe = self.recipe
+        if not recipe.env:
+            raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of your own "
+                             "(docs/data.md)")
+        self._check_frame_size(open_env(recipe.env).frame_size, f"--env {recipe.env}")
+        starts = range(0, recipe.num_frames, recipe.rollout_frames)
+        self._check_episodes([(min(recipe.rollout_frames, recipe.num_frames - start), seed + i)
+                              for i, start in enumerate(starts)],
+                             f"--num-frames {recipe.num_frames} --rollout-frames {recipe.rollout_frames}")
+
+    def _check_frame_size(self, frame_size, where):
+        """A latent is `stride` pixels high and wide, a token a patch of latents: frames hold whole tokens."""
+        steps = [ImageCodec.stride * patch for patch in self.recipe.transformer.patch_size[1:]]
+        if any(length % step for length, step in zip(frame_size, steps)):
+            height, width = (-(-length // step) * step for length, step in zip(frame_size, steps))
+            raise ValueError(f"{where}: frames are {frame_size[1]}x{frame_size[0]} pixels (width x height), this recipe wants "
+                             f"multiples of {steps[1]} and {steps[0]}; --fit \"pad {width}x{height}\" adds a black border, "
+                             "crop and resize do what they say")
+
+    def _check_episodes(self, episodes, where):
+        """episodes: (length in frames, seed) of each."""
+        needed = self.recipe.length
+        for split, held_out in (("training", False), ("held-out", True)):
+            lengths = [length for length, seed in episodes if is_held_out(seed) == held_out]
+            if not lengths:
+                raise ValueError(f"{where}: no {split} episode among {len(episodes)}; one of {HELD_OUT_EVERY} is held out, by "
+                                 f"its seed: {HELD_OUT_EVERY} episodes have both, so record more or shorter ones")
+            if max(lengths) < needed:
+                raise ValueError(f"{where}: the longest {split} episode has {max(lengths)} frames, and a training sequence "
+                                 f"{needed} (--length, at least two windows of --context.window {self.recipe.context.window}); "
+                                 "record longer ones")
 
     # What the stages take
 
@@ -105,7 +147,8 @@ class ImageLatents:
             name=recipe.name, env=cache.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=recipe.network(cache.action_space), codec=recipe.codec.model, steps=steps,
             **asdict(recipe.context.rule), context_sigma=recipe.context_sigma,
-            columns_per_degree=recipe.columns_per_degree, lossy_codec=self.lossy_codec)
+            columns_per_degree=recipe.columns_per_degree if cache.action_space.look_axes else 0.0,
+            lossy_codec=self.lossy_codec)
 
     def save_codec(self, codec, cache, folder, is_first):
         """Write the codec and the scenes to start from into `folder`; all processes call it together."""

@@ -52,8 +52,17 @@ class RunLog(dict):
             rest = [self.recipe.loop(later).share for later in stages[stages.index(name):]]
             self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
             self.keep()
-        made = self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
-        return max(1.0, self["seconds"][name] - made)
+        return max(1.0, self["seconds"][name] - self._before(name))
+
+    def finished(self, name, seconds):
+        """Note that a stage is done after so many seconds of training; what is left of its share goes to later ones."""
+        if name in self["seconds"]:
+            self["seconds"][name] = seconds + self._before(name)
+            self.keep()
+
+    def _before(self, name):
+        """Seconds that count against a stage's share beside its training."""
+        return self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
 
     def keep(self):
         """Write run.json; what the first process has in it counts for all, because clocks differ."""

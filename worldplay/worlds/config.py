@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError, remedy
+from worldplay.files import is_file_name
 from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
 
 # numbers of sampling steps that a few-step network may be played with; worldplay.diffusion.WARPED_STEPS has their timesteps
@@ -53,7 +54,7 @@ class WorldConfig:
     def __post_init__(self):
         for name, (expected, is_right) in _RULES.items():
             if not is_right(getattr(self, name)):
-                raise ValueError(f"{name} {getattr(self, name)!r}: expected {expected}")
+                raise ValueError(f"{name} {getattr(self, name)!r:.60}: expected {expected}")
         FrameRule(frames_per_chunk=self.frames_per_chunk, window=self.window, sink=self.sink,
                   sink_position=self.sink_position)
         _, rows, columns = self.transformer.patch_size
@@ -98,8 +99,8 @@ class WorldConfig:
         return (self.transformer.in_channels, height // CodecConfig.stride, width // CodecConfig.stride)
 
 
-def _is_whole(value, least):
-    return type(value) is int and value >= least
+def _is_whole(value, least, most=math.inf):
+    return type(value) is int and least <= value <= most
 
 
 def _is_number(value):
@@ -112,21 +113,21 @@ def _is_text(value):
 
 # field of a WorldConfig: (what is expected, whether a value is that)
 _RULES = {
-    "frames_per_chunk": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
-    "name": ("a name", _is_text),
+    "frames_per_chunk": ("a whole number from 1 to 1024", lambda x: _is_whole(x, 1, 1024)),
+    "name": ("a name for files: letters, digits, spaces and - + _ . in it", is_file_name),
     "env": ("the name of an environment", lambda x: x is None or _is_text(x)),
-    "frame_size": (f"height and width, multiples of {CodecConfig.stride}", lambda size: len(size) == 2 and all(
-        _is_whole(length, 1) and length % CodecConfig.stride == 0 for length in size)),
-    "fps": ("a number above 0", lambda x: _is_number(x) and x > 0),
+    "frame_size": (f"height and width, multiples of {CodecConfig.stride}, at most 8192", lambda size: len(size) == 2 and all(
+        _is_whole(length, 1, 8192) and length % CodecConfig.stride == 0 for length in size)),
+    "fps": ("a number above 0, at most 1000", lambda x: _is_number(x) and 0 < x <= 1000),
     "steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
     "first_steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
-    "window": ("a whole number, at least 1", lambda x: _is_whole(x, 1)),
+    "window": ("a whole number from 1 to 1024", lambda x: _is_whole(x, 1, 1024)),
     "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
     "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
-    "columns_per_degree": ("a number", _is_number),
+    "columns_per_degree": ("a number from -100 to 100", lambda x: _is_number(x) and abs(x) <= 100),
     "parts": ("names of shared parts by role", lambda x: isinstance(x, dict) and all(map(_is_text, x.values()))),
-    "intrinsics": ("two numbers above 0", lambda x: x is None or len(x) == 2 and all(
-        _is_number(length) and length > 0 for length in x)),
+    "intrinsics": ("two numbers from 0.01 to 100", lambda x: x is None or len(x) == 2 and all(
+        _is_number(length) and 0.01 <= length <= 100 for length in x)),
     "prompt": ("a text", lambda x: isinstance(x, str)),
     "lossy_codec": ("true or false", lambda x: type(x) is bool),
 }
@@ -145,28 +146,36 @@ def _listed(value, what):
 
 
 def _space(given):
-    try:
-        return ActionSpace.from_json(_object(given, "action_space"))
-    except TypeError as error:
-        raise ValueError(f"action_space: {error}") from None
+    _object(given, "action_space")
+    if not all(isinstance(key, str) for key in _listed(given["keys"], "action_space keys")):
+        raise ValueError(f"action_space keys {given['keys']!r:.40}: expected names")
+    if not _is_number(given["look_limit"]) or not _is_whole(given["look_axes"], 0, 2):
+        raise ValueError(f"action_space look_limit {given['look_limit']!r:.40}, look_axes {given['look_axes']!r:.40}: "
+                         "expected degrees per frame, and 0, 1 or 2")
+    return ActionSpace.from_json(given)
 
 
 def _sizes(kind, given, what):
     """A TransformerConfig or CodecConfig of JSON; ValueError for a size that is not of its default's kind."""
     defaults = {each.name: each.default for each in fields(kind)}
     for name, value in _object(given, what).items():
-        if name in defaults and not _is_like(value, defaults[name]):
-            raise ValueError(f"{what} {name} {value!r}: expected sizes such as {defaults[name]!r}")
+        if name in defaults and not _is_like(value, defaults[name], _MOST.get(name, 2**16)):
+            raise ValueError(f"{what} {name} {value!r:.40}: expected sizes such as {defaults[name]!r}")
     return kind(**given)
 
 
-def _is_like(value, default):
+# the most of what a network is made of one by one; of other sizes there may be 65536
+_MOST = {"num_layers": 1024, "enc_blocks": 64, "dec_blocks": 64}
+
+
+def _is_like(value, default, most):
     if isinstance(default, tuple):
-        return isinstance(value, list) and len(value) == len(default) and all(map(_is_like, value, default))
+        return (isinstance(value, list) and len(value) == len(default)
+                and all(_is_like(*pair, most) for pair in zip(value, default)))
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, float):
-        return _is_number(value) and value > 0
+        return _is_number(value) and 0 < value <= 1
     if default is None and value is None:
         return True
-    return _is_whole(value, 0 if default == 0 else 1)
+    return _is_whole(value, 0 if default == 0 else 1, most)

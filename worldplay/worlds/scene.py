@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
 from worldplay.errors import RESTORE, WorldError
-from worldplay.files import replacing
+from worldplay.files import replacing, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,11 @@ def export_scenes(cache, folder, env, num=6, num_frames=4):
             poses=np.asarray(cache.poses[rows]) if has_poses else None,
             origin={"environment": env, "seed": seed} if has_poses else {}), cache.action_space)
     draft.rename(folder)
+
+
+def scene_names(folder):
+    """Names of the scenes in a folder, sorted."""
+    return tuple(path.stem for path in visible(folder, "*.safetensors"))
 
 
 def load_scene(path, frame_size):

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from worldplay.errors import WorldError, remedy
 from worldplay.files import read_json, replacing, write_json
 from worldplay.models.weights import check_shapes, fingerprint, is_finite
+from worldplay.worlds.digests import digests
 
 MAX_SHARD_BYTES = 15 * 2**20
 
@@ -134,10 +135,11 @@ def world_hash(folder, config, codec):
     if (folder / "lock.json").is_file():
         told = [_deciding(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
         return hashlib.sha256(json.dumps(told, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
-    digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name.startswith(("config.json", "model", "codec")):
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    files, digest = [folder / "config.json"], hashlib.sha256()
+    for path in (folder / "model.safetensors", *([folder / "codec.safetensors"] if config.codec is not None else [])):
+        files += [*_files(path), *([_index(path)] if _index(path).exists() else [])]
+    for file, content in digests(sorted(files)).items():
+        digest.update(file.name.encode() + bytes.fromhex(content))
     if config.codec is None:
         digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]

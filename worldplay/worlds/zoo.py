@@ -9,15 +9,15 @@ import platformdirs
 
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError, fetch_command, remedy
-from worldplay.files import read_json
+from worldplay.files import read_json, visible
 from worldplay.worlds import catalog
 from worldplay.worlds.config import WorldConfig
 
 log = logging.getLogger(__name__)
 
 # inside an installed package, or beside the package in a checkout
-_PACKAGED = next((path for path in (Path(__file__).parent / "_data" / "checkpoints",) if path.is_dir()),
-                 Path(__file__).parent.parent / "checkpoints")
+_PACKAGE = Path(__file__).parent.parent
+_PACKAGED = next((path for path in (_PACKAGE / "_data" / "checkpoints",) if path.is_dir()), _PACKAGE.parent / "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,8 @@ def _named():
 
 
 def _configs():
-    return [config for place in _places() for config in sorted(place.glob("*/config.json"))]
+    configs = (folder / "config.json" for place in _places() for folder in visible(place, "*"))
+    return [config for config in configs if config.is_file()]
 
 
 def _is_ours(config):

@@ -1,5 +1,6 @@
 """Contract over the sequence stages: finite losses, gradients only where they belong, no leak, learning, exact resume."""
 import copy
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from worldplay.camera import viewmats
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas
 from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
+from worldplay.train import progress
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import Processes
 from worldplay.train.stages.bidirectional import BidirectionalConfig, BidirectionalStage
@@ -184,8 +186,12 @@ class Published:
 
 @pytest.mark.parametrize("make", [bidirectional, teacher_forcing, causal_cd, dmd])
 def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path, monkeypatch):
-    """With texts and cameras; the weights in the compute dtype are still there on the way back."""
+    """With texts and cameras, a progress line after every step; the weights in the compute dtype are still there on the
+    way back.
+    """
     monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
+    monkeypatch.setattr(progress.Progress, "period", 0)
+    monkeypatch.setattr(progress, "matmul_tflops", lambda device, dtype, repeats: 0.05)
 
     def run(folder, recompute):
         stage = make()
@@ -196,6 +202,8 @@ def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path,
         Trainer(stage, Published(), LoopConfig(batch=2, steps=2), folder, metrics, Processes(torch.device("cpu")),
                 torch.bfloat16).run()
         metrics.close()
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert sum(bool(line.get("gflops")) for line in lines) == 2
         assert all(p.dtype == torch.float32 for model in stage.models.values() for p in model.parameters())
         return stage.models["student"].state_dict()
     kept, again = run(tmp_path / "kept", False), run(tmp_path / "again", True)

@@ -49,3 +49,22 @@ class Draws:
 
     def _per_sample(self, draw, purpose, shape):
         return torch.stack([draw(shape, generator=self.generator(purpose, index)) for index in self.indices])
+
+
+class PlacedDraws(Draws):
+    """Draws of zeros; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
+
+    def __init__(self, part, indices):
+        super().__init__(0, 0, indices)
+        self.part, self.shared = part, set()
+
+    def shared_uniform(self, purpose):
+        self.shared.add("uniform")
+        return self.part
+
+    def shared_integer(self, purpose, below):
+        self.shared.add("integer")
+        return int(self.part * below)
+
+    def _per_sample(self, draw, purpose, shape):
+        return torch.zeros(len(self.indices), *shape)
