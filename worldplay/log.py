@@ -58,8 +58,8 @@ def run_command(name, body):
 def leave(status):
     """End this process with `status` now, as the last thing an entry point does.
 
-    The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a world, one that
-    talks to another process) through C++, which aborts.
+    The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a
+    world, or talks to another process) through C++, which aborts.
     """
     atexit._run_exitfuncs()  # what is registered still runs: game engines are stopped, logs are written out
     for stream in (sys.stdout, sys.stderr):
@@ -71,7 +71,8 @@ def leave(status):
 def track(iterable=None, **options):
     """tqdm on stderr at a fitting rate; nothing is shown where there is no stderr or it is closed."""
     is_open = sys.stderr is not None and not sys.stderr.closed
-    return tqdm(iterable, **{"file": sys.stderr, "mininterval": redraw_seconds(), "disable": not is_open} | options)
+    usual = {"file": sys.stderr, "mininterval": redraw_seconds(), "disable": not is_open}
+    return tqdm(iterable, **usual | options)
 
 
 def redraw_seconds():

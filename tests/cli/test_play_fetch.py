@@ -20,7 +20,8 @@ HERE = SimpleNamespace(device=torch.device("cpu"))  # what load_world is taken t
 
 def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
     opened, told = [], []
-    monkeypatch.setattr("worldplay.engine.loading.load_world", lambda name, **_: opened.append(zoo.find(name)) or HERE)
+    monkeypatch.setattr("worldplay.engine.loading.load_world",
+                        lambda name, **_: opened.append(zoo.find(name)) or HERE)
     load(PlayConfig(world="first"), told.append)
     assert opened == [cache / "worlds/first"] and told[-1] == ""
     assert any(line.startswith("encoder.pth, 100%") for line in told), told
@@ -49,13 +50,15 @@ def test_play_opens_a_folder_of_a_published_name_and_fetches_nothing(hub, tmp_pa
     folder, opened = tmp_path / "first", []
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(catalog.WORLDS["first"].config))
-    monkeypatch.setattr("worldplay.engine.loading.load_world", lambda name, **_: opened.append(zoo.find(name)) or HERE)
+    monkeypatch.setattr("worldplay.engine.loading.load_world",
+                        lambda name, **_: opened.append(zoo.find(name)) or HERE)
     load(PlayConfig(world="first"))
     assert opened == [Path("first")] and not hub.requests
 
 
 @pytest.mark.parametrize("flags, words", [
-    ({"image": Path("gone.png")}, "image gone.png does not exist"), ({"device": "cuda"}, "sees no CUDA device"),
+    ({"image": Path("gone.png")}, "image gone.png does not exist"),
+    ({"device": "cuda"}, "sees no CUDA device"),
     ({"prompt": "gone.safetensors"}, "prompt file gone.safetensors does not exist"),
     ({"prompt": "narrow.safetensors"}, r"\[4, 11\]: expected floating point \[1 to 5, 12\]"),
     ({}, "a prompt needs ftfy, which is not installed")])

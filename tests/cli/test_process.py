@@ -1,4 +1,4 @@
-"""Commands as processes: streams that are closed or whose reader leaves, signals, and folders that cannot be written."""
+"""Commands as processes: closed streams, readers that leave, signals, folders that cannot be written."""
 import json
 import os
 import signal
@@ -16,15 +16,17 @@ PATIENCE = 300  # seconds; only a machine that is busy with other things needs t
 
 def shell(command, tmp_path, **environment):
     """What a shell makes of a command line in which $PY is Python and any part of a pipe may fail."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "PY": sys.executable, "XDG_STATE_HOME": str(tmp_path / "state"),
-                        "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    return subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, text=True, env=env | environment,
+    folders = {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("STATE", "CONFIG", "CACHE")}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PY": sys.executable} | folders | environment
+    return subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, text=True, env=env,
                           capture_output=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("command", [
-    "$PY play.py --version >&-", "$PY play.py --version 2>&-", "$PY play.py --help | true", "$PY play.py --help 2>&1 | head -1",
-    "$PY -m worldplay worlds | head -c 5", "$PY -u -m worldplay worlds | head -c 5", "$PY -m worldplay worlds <&- >&- 2>&-",
+    "$PY play.py --version >&-", "$PY play.py --version 2>&-", "$PY play.py --help | true",
+    "$PY play.py --help 2>&1 | head -1",
+    "$PY -m worldplay worlds | head -c 5", "$PY -u -m worldplay worlds | head -c 5",
+    "$PY -m worldplay worlds <&- >&- 2>&-",
     "$PY train_world.py --help | true", "$PY -m worldplay --help >&- 2>&-"])
 def test_nobody_has_to_read_what_is_printed(command, tmp_path):
     done = shell(command, tmp_path)
@@ -35,8 +37,8 @@ def test_nobody_has_to_read_what_is_printed(command, tmp_path):
 def test_a_script_is_played_to_its_end_whoever_reads(streams, tmp_path):
     clip = tmp_path / "clip.mp4"
     world = tmp_path / "fake.py"
-    world.write_text("import sys\nfrom tests.client.fake_worlds import FakeWorld\nfrom worldplay.cli import play\n"
-                     "from worldplay.cli.process import run_process\n"
+    world.write_text("import sys\nfrom tests.client.fake_worlds import FakeWorld\n"
+                     "from worldplay.cli import play\nfrom worldplay.cli.process import run_process\n"
                      "run_process(lambda: play.main(sys.argv[1:], open_world=lambda config: FakeWorld()))\n")
     done = shell(f"$PY {world} --headless --script 'w*40' --out {clip} {streams}", tmp_path)
     assert done.returncode == 0 and done.stderr == ""
@@ -55,12 +57,27 @@ def test_bad_usage_stays_bad_usage_without_streams(tmp_path):
 def test_play_goes_on_where_no_log_cache_setting_or_temporary_file_can_be_written(tmp_path):
     (tmp_path / "file").touch()
     nowhere = str(tmp_path / "file" / "folder")
-    environment = {name: nowhere for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR", "HOME")}
+    names = ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "TMPDIR", "HOME")
+    environment = dict.fromkeys(names, nowhere)
     clip = tmp_path / "clip.mp4"
     done = shell(f"$PY play.py --headless --script 'w*3' --out {clip} --json", tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == 3 and read_clip(clip).num_frames == 4
     assert "Traceback" not in done.stderr
+
+
+def test_where_no_home_is_known_play_makes_no_folder_of_that_name(tmp_path):
+    code = ("import os, pwd, sys\n\ndef unknown(uid): raise KeyError(uid)\n"
+            "pwd.getpwuid = unknown\nos.environ.pop('HOME', None)\n"
+            "for name in ('STATE', 'CONFIG', 'CACHE'): os.environ.pop(f'XDG_{name}_HOME', None)\n"
+            "from tests.client.fake_worlds import FakeWorld\nfrom worldplay.cli import play\n"
+            "from worldplay.cli.process import run_process\n"
+            "run_process(lambda: play.main(sys.argv[1:], open_world=lambda config: FakeWorld()))\n")
+    done = subprocess.run([sys.executable, "-c", code, "--headless", "--script", "w*3", "--out", "clip.mp4"],
+                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+                          capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.json", "clip.mp4"]
 
 
 HELD = """import signal, sys, threading, time
@@ -109,7 +126,8 @@ def test_the_figures_of_a_model_that_failed_are_written(tmp_path):
 
 
 def test_the_figures_of_a_world_that_never_opened_say_so(tmp_path):
-    process = start(tmp_path, "--stats", tmp_path / "stats.json", more=") if open(sys.argv[1], 'w') and 0 else time.sleep(3600")
+    process = start(tmp_path, "--stats", tmp_path / "stats.json",
+                    more=") if open(sys.argv[1], 'w') and 0 else time.sleep(3600")
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=PATIENCE)
     stats = json.loads((tmp_path / "stats.json").read_text())
@@ -118,11 +136,12 @@ def test_the_figures_of_a_world_that_never_opened_say_so(tmp_path):
 
 def start(tmp_path, *arguments, more=""):
     """Play a fake world in a process; returns it once its sixth step is under way, or it opens."""
-    env = os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path),
-                        "SDL_VIDEODRIVER": "dummy"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(tmp_path),
+                        "XDG_CONFIG_HOME": str(tmp_path), "SDL_VIDEODRIVER": "dummy"}
     mark = tmp_path / "under_way"
-    process = subprocess.Popen([sys.executable, "-c", HELD.replace("{more}", more), str(mark), *map(str, arguments)],
-                               cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-c", HELD.replace("{more}", more), str(mark), *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     while not mark.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)

@@ -19,8 +19,8 @@ class FakeWorld:
     frames   frames per step
     fail_at  number of the step that raises, counted over all resets
     error    what it raises
-    prompt   what it shows at first, if it reads text: its colours (`tint_shown`); a text that begins with "no" is
-             one that it cannot read, and `reading` is how many seconds it takes to
+    prompt   what it shows at first, if it reads text: its colours (`tint_shown`); a text that begins with
+             "no" is one that it cannot read, and `reading` is how many seconds it takes to
     calls    what was asked of it, in order, with times
     """
 
@@ -76,7 +76,8 @@ class FakeWorld:
     def _draw(self, keys):
         height, width = self.frame_size
         bands = 90 + 40 * np.sin((np.arange(width) / 3 + self._yaw) / 4)
-        frame = np.repeat(np.broadcast_to(bands, (height, width))[..., None], 3, 2) * TINTS[tint_of(self.info.get("prompt", ""))]
+        grey = np.repeat(np.broadcast_to(bands, (height, width))[..., None], 3, 2)
+        frame = grey * TINTS[tint_of(self.info.get("prompt", ""))]
         clock = 4 * self._count % width
         frame[:8, clock:clock + 8] = 255
         for i, key in enumerate(self.action_space.keys):

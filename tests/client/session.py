@@ -13,7 +13,7 @@ from worldplay.client.loop import Loop, SessionOptions
 from worldplay.client.settings import Settings
 from worldplay.client.window import Window
 
-PATIENCE = 120  # seconds until a session that does not end is a failure, also on a machine busy with other things
+PATIENCE = 120  # seconds until a session that does not end is a failure, also on a busy machine
 FOCUS_LOST, QUIT = pygame.event.Event(pygame.WINDOWFOCUSLOST), pygame.event.Event(pygame.QUIT)
 
 

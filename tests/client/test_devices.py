@@ -16,9 +16,9 @@ from worldplay.client.devices import (
 )
 from worldplay.client.screen import Screen
 
-SCANCODES = {getattr(pygame, f"K_{name.lower() if len(name) == 1 else name}"): getattr(pygame, f"KSCAN_{name}")
-             for name in (name.removeprefix("KSCAN_") for name in dir(pygame) if name.startswith("KSCAN_"))
-             if hasattr(pygame, f"K_{name.lower() if len(name) == 1 else name}")}
+NAMES = [name.removeprefix("KSCAN_") for name in dir(pygame) if name.startswith("KSCAN_")]
+SCANCODES = {getattr(pygame, f"K_{name.lower() if len(name) == 1 else name}", None):
+             getattr(pygame, f"KSCAN_{name}") for name in NAMES}  # of the US layout, by key code
 
 
 def key(code, is_down=True, mod=0, scancode=None):
@@ -165,4 +165,5 @@ def test_every_canonical_key_has_a_binding_and_the_help_lists_every_binding():
     assert {label for label, _ in world + client} == {binding.label for binding in BINDINGS} | {"Mouse"}
     codes = [code for binding in WORLD_BINDINGS for code in binding.inputs]
     assert len(codes) == len(set(codes))
-    assert all(hasattr(Commands, f"on_{command.name}") != hasattr(Screen, f"on_{command.name}") for command in COMMANDS)
+    methods = [f"on_{command.name}" for command in COMMANDS]
+    assert all(hasattr(Commands, method) != hasattr(Screen, method) for method in methods)

@@ -1,4 +1,4 @@
-"""Changing the text while playing: the line, what the world is asked, pauses within a latent, and the clips of it."""
+"""Changing the text while playing: the line, requests to the world, pauses within a latent, and clips."""
 import shutil
 import time
 
@@ -45,8 +45,8 @@ def written(text, *events, clipboard="a\tb\n\0\ud800c"):
 
 def test_the_line_is_edited_as_lines_are():
     home, end, left, right, up, down, back, delete = (key(code) for code in (
-        pygame.K_HOME, pygame.K_END, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_UP, pygame.K_DOWN, pygame.K_BACKSPACE,
-        pygame.K_DELETE))
+        pygame.K_HOME, pygame.K_END, pygame.K_LEFT, pygame.K_RIGHT, pygame.K_UP, pygame.K_DOWN,
+        pygame.K_BACKSPACE, pygame.K_DELETE))
     word = {code: key(code, mod=pygame.KMOD_LCTRL) for code in (
         pygame.K_LEFT, pygame.K_RIGHT, pygame.K_BACKSPACE, pygame.K_DELETE)}
     assert written("a hall") == "a hall|"
@@ -81,19 +81,21 @@ def test_what_is_pasted_becomes_one_line_that_can_be_drawn():
         assert surface.get_rect().contains(box) and box.height < 220, f"at most {MAX_ROWS} rows"
 
 
-@pytest.mark.parametrize("text", ["", "a", "a hall ", "one two  three four five", "x" * 95, "ab " + "y" * 30, " " * 40])
+@pytest.mark.parametrize("text", [
+    "", "a", "a hall ", "one two  three four five", "x" * 95, "ab " + "y" * 30, " " * 40])
 def test_rows_hold_the_whole_text_and_fit(text):
     rows = rows_of(text, lambda part: 3 * len(part), 30)
     assert "".join(text[start:stop] for start, stop in rows) == text
     assert all(len(text[start:stop].rstrip()) <= 10 for start, stop in rows)
-    assert all(text[stop - 1] == " " or " " not in text[start:stop] for start, stop in rows[:-1]), "words stay whole"
+    assert all(text[stop - 1] == " " or " " not in text[start:stop] for start, stop in rows[:-1])
 
 
 def test_a_long_text_is_shortened_to_fit():
     pygame.font.init()
     text = "/a/long/path/" + "x" * 300 + "/rows.safetensors"
     short = shorten(text, "text", 14, 300)
-    assert short.startswith("/a/l") and short.endswith("tensors") and " ... " in short and 30 < len(short) < 80
+    assert short.startswith("/a/l") and short.endswith("tensors") and " ... " in short
+    assert 30 < len(short) < 80
     assert shorten("a hall", "text", 14, 300) == "a hall"
 
 
@@ -112,14 +114,15 @@ def clips_in(folder):
 def test_a_text_is_written_read_and_shown_by_the_next_frame_and_no_key_gets_through():
     world = FakeWorld(fps=50.0, prompt="a hall", reading=0.3)
     session = Session(world, [
-        (3, key(pygame.K_w)), (3, F2), (0.2, ALL, key(pygame.K_w, False), *keystrokes("rp. wasd")), (0.2, click()),
-        (0.1, ENTER), (3, key(pygame.K_RETURN, False)), (3, QUIT)]).run()
+        (3, key(pygame.K_w)), (3, F2), (0.2, ALL, key(pygame.K_w, False), *keystrokes("rp. wasd")),
+        (0.2, click()), (0.1, ENTER), (3, key(pygame.K_RETURN, False)), (3, QUIT)]).run()
     assert prompts_of(world) == ["rp. wasd"] and world.info["prompt"] == "rp. wasd"
     [asked] = [i for i, (what, *_) in enumerate(world.calls) if what == "prompt"]
-    before, after = (sum(what == "step" for what, *_ in calls) for calls in (world.calls[:asked], world.calls[asked:]))
-    assert [what for what, *_ in world.calls].count("reset") == 1 and after >= 3, "play goes on in the same world"
+    before, after = (sum(what == "step" for what, *_ in calls)
+                     for calls in (world.calls[:asked], world.calls[asked:]))
+    assert [what for what, *_ in world.calls].count("reset") == 1 and after >= 3, "the same world plays on"
     assert {"w"} in [action.keys for action in world.actions[:before]], "W counts until the line is open"
-    assert not any(action.keys for action in world.actions[before:]), "no key reaches the world, none is stuck"
+    assert not any(action.keys for action in world.actions[before:]), "no key gets through, none is stuck"
     shown = [tint_shown(frame) for frame in session.frames]
     assert shown == [tint_of("a hall")] * (before + 1) + [tint_of("rp. wasd")] * (len(shown) - before - 1)
     at = world.calls[asked][2]
@@ -130,7 +133,8 @@ def test_a_text_is_written_read_and_shown_by_the_next_frame_and_no_key_gets_thro
 
 def test_a_key_that_is_still_down_when_the_line_closes_counts_on():
     world = FakeWorld(fps=50.0, prompt="a hall")
-    Session(world, [(3, key(pygame.K_w)), (3, F2), (0.1, ESC), (0.0, key(pygame.K_ESCAPE, False)), (4, QUIT)]).run()
+    Session(world, [(3, key(pygame.K_w)), (3, F2), (0.1, ESC), (0.0, key(pygame.K_ESCAPE, False)),
+                    (4, QUIT)]).run()
     assert world.actions[-1].keys == {"w"}
 
 
@@ -156,8 +160,8 @@ def test_a_paused_world_stays_paused(before, after, ends_with):
 def test_the_line_outlives_a_visit_to_another_window():
     world = FakeWorld(fps=50.0, prompt="a hall")
     back = pygame.event.Event(pygame.WINDOWFOCUSGAINED)
-    Session(world, [(3, key(pygame.K_w)), (2, F2), (0.1, typed("way")), (0.1, FOCUS_LOST), (0.1, back), (0.1, ENTER),
-                (4, QUIT)]).run()
+    Session(world, [(3, key(pygame.K_w)), (2, F2), (0.1, typed("way")), (0.1, FOCUS_LOST), (0.1, back),
+                    (0.1, ENTER), (4, QUIT)]).run()
     assert prompts_of(world) == ["a hallway"] and not world.actions[-1].keys
 
 
@@ -165,11 +169,12 @@ def test_a_text_that_cannot_be_read_is_a_notice_and_what_was_written_is_there_to
     world = FakeWorld(fps=50.0, prompt="a hall")
     session = Session(world, [
         (3, F2), (0.1, ALL, typed("no.safetensors"), ENTER), (lambda: "does not exist" in session.notice,),
-        (4, F2), (lambda: session.loop._screen.entry.text == "no.safetensors", *[key(pygame.K_HOME), key(pygame.K_DELETE)],
-                  ENTER), (lambda: len(prompts_of(world)) == 2,), (4, F2),
+        (4, F2), (lambda: session.loop._screen.entry.text == "no.safetensors", key(pygame.K_HOME),
+                  key(pygame.K_DELETE), ENTER), (lambda: len(prompts_of(world)) == 2,), (4, F2),
         (lambda: session.loop._screen.entry.text == "o.safetensors", QUIT)])
     session.run()
-    assert prompts_of(world) == ["no.safetensors", "o.safetensors"] and world.info["prompt"] == "o.safetensors"
+    assert prompts_of(world) == ["no.safetensors", "o.safetensors"]
+    assert world.info["prompt"] == "o.safetensors"
     [said] = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert "no.safetensors does not exist" in said and "\n" not in said
 
@@ -183,8 +188,10 @@ def test_what_happens_while_a_text_is_read(tmp_path):
         seen.append(session.loop._screen._waited())
         return bool(seen[-1])
     session = Session(world, [
-        (3, F2), (0.1, typed("1"), ENTER), (look, ESC), (0.1, F2), (0.1, typed("2"), ENTER), (0.0, key(pygame.K_TAB)),
-        (lambda: world.calls[-1][0] == "committed" and len(prompts_of(world)) == 2,), (4, QUIT)], record_in=tmp_path)
+        (3, F2), (0.1, typed("1"), ENTER), (look, ESC), (0.1, F2), (0.1, typed("2"), ENTER),
+        (0.0, key(pygame.K_TAB)),
+        (lambda: world.calls[-1][0] == "committed" and len(prompts_of(world)) == 2,),
+        (4, QUIT)], record_in=tmp_path)
     session.run()
     asked = [what for call, what, _ in world.calls if call in ("prompt", "reset")]
     assert asked == ["one", "a hall1", "a hall12", "two"]
@@ -211,7 +218,8 @@ def test_where_there_is_no_text_to_change_it_is_said(tmp_path):
 
 def test_a_world_that_fails_while_the_line_is_open_says_so():
     world = FakeWorld(fps=50.0, prompt="a hall", fail_at=4, delay=lambda n: 0.3 if n == 4 else 0.0)
-    session = Session(world, [(4,), (lambda: len(world.actions) == 4, F2), (lambda: session.mode is Mode.STOPPED,),
+    session = Session(world, [(4,), (lambda: len(world.actions) == 4, F2),
+                              (lambda: session.mode is Mode.STOPPED,),
                       (0.1, ESC)])
     with pytest.raises(WorldError, match="plug it in"):
         session.run()
@@ -245,7 +253,8 @@ def test_a_pause_comes_between_the_frames_of_a_latent_and_a_single_step_is_one_f
     assert steps[-1] == 3, "a new step only when the latent is used up"
     clocks = [int(frame[4].argmax() // 3) for frame in session.frames]
     assert all((b - a) % 128 == 4 for a, b in zip(clocks, clocks[1:])), "and no frame is left out"
-    gaps = [b[1] - a[1] for a, b in zip(session.window.seen[frames[-1]:], session.window.seen[frames[-1] + 1:])]
+    seen = session.window.seen[frames[-1]:]
+    gaps = [b[1] - a[1] for a, b in zip(seen, seen[1:])]
     assert min(gaps) > 0.03, "play goes on at the rate of the world"
     assert session.loop.timing.to_json()["key_flip_ms"] is None, "no waiting in a pause is counted"
 
@@ -259,7 +268,8 @@ def test_the_line_opens_between_the_frames_of_a_latent():
     [(frames, steps)] = noted
     assert frames <= 7 and steps == 2
     tints = [tint_shown(frame) for frame in session.frames]
-    assert tints == [tint_of("a hall")] * 9 + [tint_of("a hallway")] * (len(tints) - 9), "the latent is shown to its end"
+    expected = [tint_of("a hall")] * 9 + [tint_of("a hallway")] * (len(tints) - 9)
+    assert tints == expected, "the latent is shown to its end"
     assert len(tints) >= 14
 
 
@@ -281,8 +291,8 @@ def test_a_clip_knows_the_texts_before_and_during_it_and_a_reset_begins_with_the
     def write(text):
         return [(4, F2), (0.05, ALL, typed(text), ENTER, key(pygame.K_RETURN, False)),
                 (lambda: world.info["prompt"] == text,)]
-    Session(world, [*write("a garden"), (3, key(pygame.K_F9)), *write("rain"), *write("the sea"), (4, key(pygame.K_r)),
-                (5, QUIT)], settings=Settings(record_folder=str(tmp_path))).run()
+    Session(world, [*write("a garden"), (3, key(pygame.K_F9)), *write("rain"), *write("the sea"),
+                    (4, key(pygame.K_r)), (5, QUIT)], settings=Settings(record_folder=str(tmp_path))).run()
     clips = clips_in(tmp_path)
     assert [clip.sidecar["info"]["prompt"] for clip in clips] == ["a hall", "the sea"]
     assert list(clips[0].prompts.values()) == ["a garden", "rain", "the sea"] and not clips[1].prompts

@@ -45,7 +45,8 @@ def test_f9_records_from_the_frame_on_the_screen(tmp_path):
 def test_f9_without_permission_is_a_notice_and_play_goes_on(tmp_path):
     (tmp_path / "file").touch()
     world = FakeWorld(fps=50.0)
-    session = Session(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in session.notice,), (8, QUIT)],
+    session = Session(world, [(3, key(pygame.K_F9)), (lambda: "cannot be written" in session.notice,),
+                              (8, QUIT)],
               settings=Settings(record_folder=str(tmp_path / "file" / "clips")))
     session.run()
     assert len(world.actions) >= 10
@@ -76,21 +77,24 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     [video] = tmp_path.glob("*.mp4")
     session = Session(ClipWorld(video), [
         (2, key(pygame.K_F9)), (lambda: "a recording already" in session.notice,),
-        (lambda: session.mode is Mode.PAUSED, key(pygame.K_r)), (lambda: session.mode is Mode.PLAYING,),
-        (lambda: session.mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
+        (lambda: session.mode is Mode.PAUSED and "is over; reset to play it again (R resets)" in session.notice,
+         key(pygame.K_r)), (lambda: session.mode is Mode.PLAYING,), (lambda: session.mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
     session.run()
     assert len(session.frames) >= 2 * read_clip(video).num_frames - 1 and not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("place", ["describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
+@pytest.mark.parametrize("place", [
+    "describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
 @pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), RuntimeError("two\nlines")])
-def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tmp_path, monkeypatch, caplog, place, error):
+def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tmp_path, monkeypatch, caplog,
+                                                                              place, error):
     def fail(*_, **__):
         raise error
     world = FakeWorld(fps=50.0)
     monkeypatch.setattr(f"worldplay.client.recorder.{place}", fail)
     session = Session(world, [(4, key(pygame.K_r)), (4, key(pygame.K_F9)),
-                              (lambda: session.notice.startswith("Recording ended: "),), (4, QUIT)], record_in=tmp_path)
+                              (lambda: session.notice.startswith("Recording ended: "),), (4, QUIT)],
+                      record_in=tmp_path)
     session.run()
     assert not session.loop._recording.is_recording and len(world.actions) >= 8
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -100,5 +104,20 @@ def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tm
 def test_a_folder_of_the_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    Session(FakeWorld(fps=50.0), [(4, key(pygame.K_F9)), (4, QUIT)], settings=Settings(record_folder="~/clips")).run()
+    settings = Settings(record_folder="~/clips")
+    Session(FakeWorld(fps=50.0), [(4, key(pygame.K_F9)), (4, QUIT)], settings=settings).run()
     assert list((tmp_path / "clips").glob("*.mp4")) and not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), MemoryError(), OSError(28, "No space left")])
+def test_a_clip_that_could_not_be_written_is_not_said_to_be_saved(tmp_path, monkeypatch, caplog, error):
+    def fail(writer):
+        raise error
+    monkeypatch.setattr("worldplay.data.clip_writer.ClipWriter._encode", fail)
+    world = FakeWorld(fps=50.0)
+    session = Session(world, [(lambda: "recording fake_" in session.notice,), (4, QUIT)], record_in=tmp_path)
+    session.run()
+    assert not session.loop._recording.is_recording
+    said = [record.levelname for record in caplog.records if "recording fake_" in record.message]
+    assert said == ["WARNING"]
+    assert not [record for record in caplog.records if record.message.startswith("saved")]

@@ -8,12 +8,17 @@ from worldplay.client.settings import Settings, load_settings, save_settings
 
 @pytest.mark.parametrize("text, words", [
     ("{", "no JSON"), ("[]", "list in place of an object"), ("[" * 100_000, "no JSON"), ("\ud800", "no JSON"),
-    ('{"scaling": "odd"}', "scaling 'odd'"), ('{"scaling": []}', "scaling []"), ('{"colour": 1}', "unknown name 'colour'"),
+    ('{"scaling": "odd"}', "scaling 'odd'"), ('{"scaling": []}', "scaling []"),
+    ('{"colour": 1}', "unknown name 'colour'"),
     ('{"window_size": [5, 5]}', "window_size (5, 5)"), ('{"window_size": 3}', "window_size 3"),
-    ('{"window_size": [1e999, 720]}', "window_size [inf, 720]"), ('{"window_size": [NaN, 720]}', "window_size [nan, 720]"),
-    ('{"window_size": [100000000000000000000, 720]}', "window_size"), ('{"window_size": null}', "window_size None"),
-    ('{"degrees_per_count": "x"}', "degrees_per_count 'x'"), ('{"degrees_per_count": NaN}', "degrees_per_count nan"),
-    ('{"show_hud": 1}', "show_hud 1"), ('{"record_folder": 3}', "record_folder 3"), ('{"record_folder": ""}', "record_folder ''"),
+    ('{"window_size": [1e999, 720]}', "window_size [inf, 720]"),
+    ('{"window_size": [NaN, 720]}', "window_size [nan, 720]"),
+    ('{"window_size": [100000000000000000000, 720]}', "window_size"),
+    ('{"window_size": null}', "window_size None"),
+    ('{"degrees_per_count": "x"}', "degrees_per_count 'x'"),
+    ('{"degrees_per_count": NaN}', "degrees_per_count nan"),
+    ('{"show_hud": 1}', "show_hud 1"), ('{"record_folder": 3}', "record_folder 3"),
+    ('{"record_folder": ""}', "record_folder ''"),
     ('{"record_folder": "~no-such-user/clips"}', "record_folder")])
 def test_what_cannot_be_used_is_said_in_one_line_and_repaired_with_a_backup(tmp_path, caplog, text, words):
     path = tmp_path / "settings.json"

@@ -12,8 +12,9 @@ import pytest
 from tests import ROOT
 from tests.client.fake_worlds import BLOCK, SPACE
 
-PATIENCE = 60  # seconds; only a machine that is busy with other things needs them
-TOOLS = {"Xvfb": "xvfb", "openbox": "openbox", "xdotool": "xdotool", "import": "imagemagick", "setxkbmap": "x11-xkb-utils"}
+PATIENCE = 180  # seconds; only a machine that is busy with other things needs them
+TOOLS = {"Xvfb": "xvfb", "openbox": "openbox", "xdotool": "xdotool", "import": "imagemagick",
+         "setxkbmap": "x11-xkb-utils"}
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +59,14 @@ class Player:
         self.env = {**os.environ, "DISPLAY": display, "XDG_STATE_HOME": str(folder),
                     "XDG_CONFIG_HOME": str(folder)}
         self.env.pop("SDL_VIDEODRIVER", None)
-        code = (f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.client.fake_worlds import *\n"
-                "from worldplay.cli import play as app\nfrom worldplay.log import leave\n"
-                f"leave(app.main(sys.argv[1:], open_world=lambda config: {world}))")
+        code = (f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
+                "from tests.client.fake_worlds import *\nfrom worldplay.cli import play as app\n"
+                "from worldplay.cli.process import run_process\n"
+                f"run_process(lambda: app.main(sys.argv[1:], open_world=lambda config: {world}))")
         self.process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=self.env,
                                         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        # the window manager takes a new window off the screen for a moment to frame it; keys before the focus are lost
+        # the window manager takes a new window off the screen for a moment to frame it; keys before the focus
+        # are lost
         self.wait(self.has_focus, "a window with the focus")
 
     def has_focus(self):
@@ -127,6 +130,11 @@ class Player:
         return self.process.returncode, said
 
 
+def difference(first, second):
+    """How far two pictures of the window are apart, pixel by pixel."""
+    return np.abs(first.astype(int) - second)
+
+
 def test_a_person_plays(play, tmp_path):
     player = play("--stats", tmp_path / "stats.json", "--record", tmp_path / "clips")
     player.wait_for_title("fake - worldplay")
@@ -140,23 +148,18 @@ def test_a_person_plays(play, tmp_path):
     before = player.screenshot("before_turn")
     for _ in range(5):
         player.do("mousemove_relative", 30, 0)
-    time.sleep(0.3)
-    after = player.screenshot("after_turn")
-    assert np.abs(before.astype(int) - after)[:500].mean() > 5, "the mouse turns the picture"
+    player.wait(lambda: difference(before, player.screenshot("after_turn"))[:500].mean() > 5, "the turn")
     player.do("key", "F3")
-    time.sleep(1.0)
-    player.screenshot("hud")
+    player.wait(lambda: player.screenshot("hud")[30:150, 30:250].mean() < 70, "the figures")
+    after = player.screenshot("before_help")
     player.do("key", "F1")
-    time.sleep(0.3)
-    assert np.abs(player.screenshot("help").astype(int) - after).mean() > 10, "help is on the screen"
+    player.wait(lambda: difference(after, player.screenshot("help")).mean() > 10, "the help")
     player.do("key", "F1")
     player.do("key", "F11")
-    player.wait(lambda: "1280x800" in player.do("getwindowgeometry", player.window), "fullscreen")
-    time.sleep(0.4)
-    assert player.screenshot("fullscreen").shape == (800, 1280, 3)
+    player.wait(lambda: player.screenshot("fullscreen").shape == (800, 1280, 3), "fullscreen")
     player.do("key", "F11")
-    player.wait(lambda: "960x720" in player.do("getwindowgeometry", player.window), "the window again")
-    time.sleep(0.4)
+    player.wait(lambda: player.screenshot("window").shape == (720, 960, 3), "the window again")
+    player.wait(player.has_focus, "the focus")
     player.do("key", "Escape")
     player.wait(player.stands_still, "the pause")
     assert player.is_veiled("pause")
@@ -167,7 +170,8 @@ def test_a_person_plays(play, tmp_path):
     status, said = player.end()
     assert status == 0, said
     stats = json.loads((tmp_path / "stats.json").read_text())
-    assert stats["world"] == "fake" and stats["frames"] > 40 and stats["key_flip_ms"]["p50"] > 0 and stats["loading_ms"] > 0
+    assert stats["world"] == "fake" and stats["frames"] > 40
+    assert stats["key_flip_ms"]["p50"] > 0 and stats["loading_ms"] > 0
     assert len(list((tmp_path / "clips").glob("*.mp4"))) == 1 and "saved" in said
     assert json.loads((tmp_path / "worldplay" / "settings.json").read_text())["show_hud"] is True
 
@@ -184,17 +188,16 @@ def test_a_person_changes_the_text(play, tmp_path):
     player.do("type", "--delay", 40, "Waves. Tap r, d!")
     player.screenshot("entry")
     player.do("keydown", "BackSpace")
-    time.sleep(2.0)  # it repeats
+    # the key repeats until no letter is left
+    player.wait(lambda: player.screenshot("deleted")[-60:-25, 60:-60].max() < 100, "an empty line")
     player.do("keyup", "BackSpace")
     player.do("type", "--delay", 40, "Rain, p. R")
     player.do("key", "Return")
-    time.sleep(0.7)
-    player.screenshot("reading")
     player.wait(lambda: not player.stands_still(), "play to go on")
     player.do("key", "F2")
     player.wait(player.stands_still, "a world that stands still")
     player.do("keydown", "Escape")
-    time.sleep(1.0)  # a second one would open the menu, a third one quit
+    time.sleep(1.0)  # while it repeats: a second one would open the menu, a third one quit
     player.do("keyup", "Escape")
     assert not player.stands_still() and not player.is_lit("w")
     player.do("key", "Escape")
@@ -230,7 +233,7 @@ def test_keys_play_by_their_place_under_every_layout(play):
     player.wait(player.is_veiled, "the pause")
     russian = player.screenshot("menu_ru")
     player.set_layout("us")
-    player.wait(lambda: not np.array_equal(russian, player.screenshot("menu_us")), "the labels of the other layout")
+    player.wait(lambda: not np.array_equal(russian, player.screenshot("menu_us")), "the other labels")
     player.do("key", "Escape")
     assert player.end()[0] == 0
 
@@ -240,7 +243,8 @@ def test_a_remembered_size_larger_than_the_desktop_opens_on_the_screen_with_its_
     (tmp_path / "worldplay" / "settings.json").write_text('{"window_size": [3840, 2160]}')
     player = play()
     player.wait_for_title("fake - worldplay")
-    place = dict(line.split("=") for line in player.do("getwindowgeometry", "--shell", player.window).splitlines())
+    lines = player.do("getwindowgeometry", "--shell", player.window).splitlines()
+    place = dict(line.split("=") for line in lines)
     x, y, width, height = (int(place[name]) for name in ("X", "Y", "WIDTH", "HEIGHT"))
     assert x >= 0 and y > 0 and x + width <= 1280 and y + height <= 800, place
     player.do("key", "Escape", "key", "Escape")

@@ -35,9 +35,9 @@ class Collect:
                            player=self.player)
         if self.json:
             return made
-        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, {made['mib']:.1f} MiB "
-              f"({made['bytes_per_frame']:.0f} bytes a frame), {made['frames_per_second']:.0f} frames/s with "
-              f"{made['workers']} processes")
+        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, {made['held_out_episodes']} of them "
+              f"held out, {made['mib']:.1f} MiB ({made['bytes_per_frame']:.0f} bytes a frame), "
+              f"{made['frames_per_second']:.0f} frames/s with {made['workers']} processes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +88,12 @@ class Pack:
         made = run_pack(self.clips, out=self.out)
         if self.json:
             return made
-        shown = {0: "the real game", 1: "a learned world"}.get(made["dreamed"], "the real game and a learned world")
+        both = "the real game and a learned world"
+        shown = {0: "the real game", 1: "a learned world"}.get(made["dreamed"], both)
+        clips = f"{made['clips']} {'lossy ' if made['lossy'] else ''}clip{'' if made['clips'] == 1 else 's'}"
         print(f"{made['out']}: {made['frames']} frames ({made['minutes']:.1f} minutes) of {shown} in "
-              f"{made['episodes']} episodes, {made['held_out_episodes']} of them held out, from {made['clips']} "
-              f"{'lossy ' if made['lossy'] else ''}clip{'' if made['clips'] == 1 else 's'}, {made['mib']:.1f} MiB")
+              f"{made['episodes']} episodes, {made['held_out_episodes']} of them held out, from {clips}, "
+              f"{made['mib']:.1f} MiB")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,10 +45,10 @@ class Eval:
     world: World = None
     """Name or folder; none is the default world."""
     against: Annotated[str | None, arg(metavar="ENV|FOLDER")] = None
-    """Real play to measure it on: an environment, or a data set (LeRobot folder or frame cache), whose held-out episodes
-    are taken; none is the environment it was trained on."""
+    """Real play to measure it on: an environment, or a data set (LeRobot folder or frame cache), of which the
+    held-out episodes are taken; none is the environment it was trained on."""
     quick: bool = False
-    """Fewer streams and walks of 300 frames: about two minutes instead of a quarter of an hour on two cores."""
+    """Fewer streams and walks of 300 frames: about two minutes instead of fifteen on two cores."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; none is runs/eval-NAME."""
     compare: Annotated[str | None, arg(metavar="WORLD")] = None
@@ -64,8 +64,8 @@ class Eval:
         find_world(self.world)
         from worldplay.eval.report import run_eval
         from worldplay.eval.verdict import markdown
-        report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out, compare=self.compare,
-                          device=self.device, steps=self.steps)
+        report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
+                          compare=self.compare, device=self.device, steps=self.steps)
         if self.json:
             return report
         print(markdown(report))
@@ -78,20 +78,19 @@ class Bench:
     world: World = None
     """Name or folder; none is the default world."""
     random: bool = False
-    """Random weights in the shape of that world, for speed alone; also of one that is published, and of wan-1.3b."""
+    """Random weights in the shape of that world, for speed alone; also of a published one and of wan-1.3b."""
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
     loaded: bool = False
     """Also beside as many busy loops as there are cores: what is left of the rate while other programs run."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
-    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size random world."""
+    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     steps: Steps = None
     """Sampling steps per frame; none is the world's own number."""
     path: PassPath = "auto"
-    """How passes run: eager, compiled, or auto: eager on a processor, compiled on a GPU; there a Wan-size random world is
-    measured both ways."""
+    """How passes run: eager, compiled, or auto: eager on a CPU, compiled on a GPU (Wan-size random: both)."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
@@ -102,8 +101,9 @@ class Bench:
         from worldplay.eval import latency, throughput
         from worldplay.eval.busy import bench_loaded
         from worldplay.log import track
+        from worldplay.worlds.config import VideoWorldConfig
         configs = random_configs(self.world, steps=self.steps) if self.random else []
-        is_wan_size = bool(configs) and configs[0].codec is None
+        is_wan_size = bool(configs) and isinstance(configs[0], VideoWorldConfig)
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
         if is_wan_size and self.loaded:

@@ -24,13 +24,13 @@ def report(figures, as_json):
         return figures
     for name, value in figures.items():
         if value != {}:
-            print(f"{name:<24}{_text(value)}")
+            print(f"{name:<24} {_text(value)}")
     return None
 
 
 def _text(value):
     if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
-        return "".join(f"\n  {name:<22}{_text(part)}" for name, part in value.items())
+        return "".join(f"\n  {name:<22} {_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
         return "  ".join(f"{name} {_text(part)}" for name, part in value.items())
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return "none" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)

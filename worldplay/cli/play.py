@@ -2,31 +2,26 @@
 import ctypes
 import gc
 import importlib.util
-import json
 import logging
 import os
-import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from worldplay import __version__, cores
 from worldplay.action import ANY_SPACE, parse_script
+from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
-from worldplay.client.recorder import Recorder, frame_record
-from worldplay.client.timing import summary_ms
-from worldplay.client.worker import Reset, begin
+from worldplay.client.worker import Reset
 from worldplay.data.clip import ClipWorld
-from worldplay.data.clip_recovery import log_recovered, target_of
-from worldplay.errors import WorldError
+from worldplay.data.clip_recovery import log_recovered
 from worldplay.files import writable_folder, write_json
-from worldplay.log import current_log, run_command, track
+from worldplay.log import current_log, run_command
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
 
@@ -53,8 +48,8 @@ class PlayConfig:
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
     path: PassPath = "auto"
-    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and in a window
-    on a GPU compiled code takes over while you play."""
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and
+    in a window on a GPU compiled code takes over while you play."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -89,7 +84,8 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto", "record": None}
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
+                        "record": None}
             idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
@@ -127,15 +123,15 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     if config.version:
         print(f"worldplay {__version__}")
         return 0
-    told = deque(maxlen=1)  # the last line of what opening says; one thread writes it, another reads
-    open_world = open_world or partial(load, tell=told.append)
-    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: told[-1] if told else ""))
+    lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
+    open_world = open_world or partial(load, on_progress=lines.append)
+    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: lines[-1]))
 
 
-def load(config, tell=lambda line: None):
-    """The World a PlayConfig names, fetched if it is published and not here; a learned one is what imports torch.
+def load(config, on_progress=lambda line: None):
+    """The World a PlayConfig names, fetched if it is published and not here; only a learned one needs torch.
 
-    tell  function of a line that says what takes long, "" when that is over
+    on_progress  function of a line that says what takes long, "" when that is over
     """
     if config.is_recording:
         return ClipWorld(config.world)
@@ -150,31 +146,32 @@ def load(config, tell=lambda line: None):
         _check_before_fetch(config, published)
         from worldplay.hub.fetch import fetch
         log.info("%s is not here yet; what it needs is fetched now", config.world)
-        fetch(config.world, with_text=not config.has_text_rows, tell=tell)
-        tell("")
+        fetch(config.world, with_text=not config.has_text_rows, tell=on_progress)
+        on_progress("")
     zoo.check_playable(config.world)  # before all that torch brings
     # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
     gc.disable()
     try:
         _load_torch_unlocked()
         from worldplay.engine.loading import load_world
-        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed, prompt=config.prompt)
+        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
+                           prompt=config.prompt)
         if not config.headless:  # a script gives the same frames however busy the machine is
             world.threads.adapt()
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
     if config.path == "compiled":
-        tell("preparing compiled code, which is kept for the next time")
+        on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
-        tell("")
+        on_progress("")
     elif config.path == "auto" and not config.headless and world.device.type != "cpu":
         world.compile()
     return world
 
 
 def _check_before_fetch(config, published):
-    """Raise now what would only be said after many GiB: a device, picture, text or package that is not there."""
+    """Raise before the download what would fail after it: a missing device, picture, text or package."""
     from worldplay import runtime
     from worldplay.engine import prompts
     from worldplay.models.text import check_packages
@@ -205,12 +202,9 @@ def _load_torch_unlocked():
 def _play(config, open_world, progress):
     config.check()
     if config.headless:
-        _play_script(config, open_world)
+        play_script(config, open_world)
     else:
         _play_window(config, open_world, progress)
-
-
-# In a window ------------------------------------------------------------------------------------------------
 
 
 def _play_window(config, open_world, progress):
@@ -235,75 +229,7 @@ def _play_window(config, open_world, progress):
         if loop.settings != settings:
             save_settings(loop.settings)
         if config.stats:
-            write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
-
-
-# Without one ------------------------------------------------------------------------------------------------
-
-
-def _play_script(config, open_world):
-    target = target_of(config.out, overwrite=config.overwrite)
-    writable_folder(config.out.parent, "clips")
-    log_recovered(config.out.parent)
-    world = open_world()
-    actions = parse_script(config.script, world.action_space)
-    recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then an action is a latent's, not a whole chunk's
-    shown = (_rollout if is_rollout else _steps)(world, request, actions)
-    began = time.perf_counter()
-    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
-    recorder.start(target, overwrite=config.overwrite)
-    if not is_rollout:  # whose first actions are carried out with the start
-        began = time.perf_counter()
-    ready = [began]
-    try:
-        with at_end_signal(_interrupt):
-            for action in track(actions, desc=world.name, unit="step"):
-                recorder.step(action)
-                polled = time.perf_counter()
-                for frame in next(shown):
-                    ready.append(time.perf_counter())
-                    recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
-    except WorldError as error:
-        raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
-    except KeyboardInterrupt:
-        log.info("%s holds what was shown before the interruption", config.out)
-        raise
-    finally:
-        world.close()
-        for writer in recorder.close():
-            if writer.error:
-                raise writer.error
-    num_frames = len(ready) - 1
-    report = {**_facts(world), "frames": num_frames, "fps": round(num_frames / (ready[-1] - began), 3),
-              "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(config.out)}
-    if config.json:
-        print(json.dumps(report))
-    else:
-        log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
-                 report["frame_ms"]["p95"])
-
-
-def _interrupt():
-    raise KeyboardInterrupt
-
-
-def _steps(world, request, actions):
-    """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
-    yield begin(world, request)
-    yield from map(world.step, actions)
-
-
-def _rollout(world, request, actions):
-    """The same of a world that makes several latents at once: every one of them has an action of its own."""
-    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
-    return world.rollout(actions, request.scene, frames=frames)
-
-
-def _facts(world):
-    """What --stats and --json say of a world; all of it is None of one that was never opened."""
-    names = ("device", "dtype", "steps", "seed", "path")
-    return {"world": world and world.name, **{name: world and world.info.get(name) for name in names}}
+            write_json(config.stats, {**facts(loop.world), **loop.timing.to_json()})
 
 
 def _check_file(path):

@@ -15,10 +15,12 @@ _GONE = {errno.EPIPE, errno.EIO, errno.EINVAL} if os.name == "nt" else {errno.EP
 def run_process(main):
     """Call main() -> exit status and end this process with that status.
 
-    The work is done whether or not somebody reads what is printed: streams that were closed before the start, or
-    whose reader leaves, swallow the rest.
+    The work is done whether or not somebody reads what is printed: what goes to a stream that was closed
+    before the start, or whose reader has gone, is dropped.
     """
     _open_streams()
+    if os.path.expanduser("~") == "~":  # else what belongs there would go into a folder named "~" here
+        os.environ["HOME"] = os.devnull
     try:
         status = main()
     except SystemExit as left:
@@ -35,31 +37,31 @@ def run_process(main):
 
 @contextmanager
 def at_end_signal(act):
-    """Inside, the signals that end a process (SIGTERM; SIGHUP of a terminal that closes) call act() instead, once.
+    """Inside, the signals that end a process call act() once instead: SIGTERM, SIGHUP of a closing terminal.
 
     A signal that is ignored, as after nohup, stays so. On the main thread only.
     """
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    usual = {number: signal.getsignal(number) for number in numbers if signal.getsignal(number) == signal.SIG_DFL}
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+
+    def set_all(handler):
+        for number in numbers:
+            signal.signal(number, handler)
 
     def handle(number, frame):
-        for each in usual:
-            signal.signal(each, signal.SIG_IGN)  # what ends the command now is not to be broken off
+        set_all(signal.SIG_IGN)  # nothing breaks off what `act` sets going, such as finishing a clip
         act()
-    for number in usual:
-        signal.signal(number, handle)
+    set_all(handle)
     try:
         yield
     finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        set_all(signal.SIG_DFL)
 
 
 def _open_streams():
-    """Give the standard streams that are closed, or that a program without a console lacks, to the null device.
+    """Connect standard streams that are closed, or missing for want of a console, to the null device.
 
-    Else the next files that are opened get their numbers, and what libraries print goes into them. The others go there
-    once their reader leaves.
+    Else the next files that are opened would get their numbers, and with them all that libraries print.
     """
     for number in range(3):
         try:

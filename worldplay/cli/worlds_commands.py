@@ -30,19 +30,20 @@ class Worlds:
             height, width = world["frame_size"]
             look = ("", " mouse(yaw)", " mouse(yaw, pitch)")[world["look_axes"]]
             controls = f"keys {' '.join(world['keys'])}{look}" if world["keys"] or look else "no keys"
-            size = f"{world['size_mib']} MiB" if world["size_mib"] < 1024 else f"{world['size_mib'] / 1024:.1f} GiB"
+            mib = world["size_mib"]
+            size = f"{mib} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
             print(f"{world['name']}{' (default)' if world['is_default'] else ''}: {width}x{height}, "
                   f"{world['fps']:g} frames/s, {controls}, {size}, "
                   f"{'' if world['is_playable'] else 'to train from, '}{world['folder']}")
         for world in others:
             size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size told by its server"
-            print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), {size}, "
-                  f"{world['licence']}")
+            print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), "
+                  f"{size}, {world['licence']}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
-    """Load a published world from the Hugging Face hub; `worlds` lists them. The same command goes on after a break."""
+    """Load a published world from the Hugging Face hub; `worlds` lists them. The same command resumes."""
     world: Annotated[Positional[str], arg(metavar="NAME")]
     """Its name, or that of a part alone that worlds share, such as wan-vae."""
     vae: bool = False
@@ -60,13 +61,14 @@ class Fetch:
         if made["was_complete"]:
             print(f"{self.world} is complete in {made['folder']}; nothing was loaded")
         else:
-            print(f"{self.world} is in {made['folder']}: {made['files']} files, {made['loaded_mib']:.0f} MiB loaded, "
-                  f"{made['seconds']:.0f} s; the published files stay in the hub's cache and may be deleted there")
+            print(f"{self.world} is in {made['folder']}: {made['files']} files, {made['loaded_mib']:.0f} MiB "
+                  f"loaded, {made['seconds']:.0f} s; the published files stay in the hub's cache and may be "
+                  "deleted there")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the transformer of a Wan-size world as one .pt file with the published names: generator_ema, model.NAME."""
+    """Write a Wan-size world's transformer as a .pt file with published names (generator_ema, model.NAME)."""
     world: Annotated[Positional[str], arg(metavar="WORLD")]
     """Its name, or the folder of a training run."""
     out: Annotated[Path, arg(metavar="FILE")]
@@ -80,8 +82,8 @@ class Export:
         from worldplay.worlds.weights import load_weights
         folder, config = read_config(self.world)
         if config.transformer.action_channels:
-            raise ValueError(f"{config.name} takes actions as vectors, which no published network has names for; its "
-                             f"weights are safetensors already, in {folder}")
+            raise ValueError(f"{config.name} takes actions as vectors, which no published network has names "
+                             f"for; its weights are safetensors already, in {folder}")
         if self.out.suffix != ".pt" or self.out.exists():
             raise ValueError(f"--out {self.out}: expected a new file NAME.pt")
         weights = load_weights(folder / "model.safetensors")

@@ -29,16 +29,17 @@ class Commands:
         self._world = None
         self._is_away = False  # the focus was lost; a window that is about to get it is not away
         self._mode_before_line = None  # the Mode in which F2 was pressed
-        self._closing_key = None  # scancode of what closed the line, until its release: it may repeat once more
+        self._closing_key = None  # scancode of the key that closed the line, until its release: it may repeat
 
     # What happens to the world
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self._world, self._device.space = world, world.action_space.over(world.info.get("frames_per_chunk", 1))
+        self._world = world
+        self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
 
     def begin(self):
-        """The first frame after opening, an error or an end is on the screen: play, or wait for the player."""
+        """The first frame after opening, an error or an end is there: play, or wait for the player."""
         self.open_menu() if self._is_away else self.resume()
 
     def take_reset(self):
@@ -104,7 +105,8 @@ class Commands:
         if end:
             self._closing_key = event.scancode
             self.prompting.close()
-            goes_on = end == "taken" and self._mode_before_line is Mode.MENU  # who wrote a text wants to see it
+            # who wrote a text in the menu wants to see what becomes of it
+            goes_on = end == "taken" and self._mode_before_line is Mode.MENU
             mode = Mode.PLAYING if goes_on else self._mode_before_line
             self.open_menu() if mode is Mode.MENU else self.resume()
             self.mode = mode
@@ -116,7 +118,8 @@ class Commands:
         self.mode, self._screen.is_dirty = Mode.PLAYING, True
         self._device.forget()
         space = self._world.action_space
-        self._window.capture_mouse(bool(space.look_axes or any(key.startswith("mouse") for key in space.keys)))
+        takes_mouse = space.look_axes > 0 or any(key.startswith("mouse") for key in space.keys)
+        self._window.capture_mouse(takes_mouse)
 
     def pause(self):
         """The picture stands, the mouse stays captured."""
@@ -127,7 +130,7 @@ class Commands:
         self.mode, self._screen.is_dirty, self.wants_step = Mode.MENU, True, False
         self._window.capture_mouse(False)
 
-    # Commands, by the names in worldplay.client.devices.COMMANDS; Screen has those that only change what is shown
+    # Commands, named as in worldplay.client.devices.COMMANDS; Screen has those that only change what is shown
 
     def on_escape(self):
         if self.mode in (Mode.PLAYING, Mode.PAUSED):

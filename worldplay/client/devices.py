@@ -54,7 +54,7 @@ COMMANDS = (
     Binding("reset", (pygame.KSCAN_R,), "R", "start again"),
     Binding("next_scene", (pygame.KSCAN_TAB,), "Tab", "next scene"),
     Binding("help", (pygame.KSCAN_F1,), "F1", "this help"),
-    Binding("prompt", (pygame.KSCAN_F2,), "F2", "change the text"),  # no world has a function key: all have it
+    Binding("prompt", (pygame.KSCAN_F2,), "F2", "change the text"),
     Binding("hud", (pygame.KSCAN_F3,), "F3", "frame rate and delays"),
     Binding("record", (pygame.KSCAN_F9,), "F9", "record a clip"),
     Binding("scaling", (pygame.KSCAN_F10,), "F10", "smooth or whole-step scaling"),
@@ -77,7 +77,7 @@ def command_of(event, space=None):
 
 
 def label_of(binding, labels):
-    """What the key of a binding prints; labels are those that differ from the US layout, {scancode: label}."""
+    """What the key of a binding prints; labels are those unlike the US layout: {scancode: label}."""
     return labels.get(binding.inputs[0], binding.label)
 
 
@@ -101,10 +101,10 @@ def help_rows(space, labels, *, reads_text=False):
 class KeyboardMouse:
     """The player's input for one world: `feed` takes pygame's events, `poll` gives the next Action.
 
-    Keys are known by their scancode, so a change of the layout while one is down changes nothing, and a key of the
-    world is down as long as any of its keys is: letting go of right Shift does not let go of the left one.
+    Keys are known by their scancode, so a change of the layout while one is down changes nothing. A name with
+    several keys, such as "shift", is down as long as one of them is.
 
-    space              ActionSpace of the world; None while it opens, when keys that go down are only remembered
+    space              ActionSpace of the world; None while it opens, when keys are only remembered as down
     degrees_per_count  how far one count of the mouse turns; may be changed while playing
     input_time         after `poll`: when the oldest input that is new in its Action was fed, seconds; or None
     """

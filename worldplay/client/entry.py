@@ -109,7 +109,8 @@ def rows_of(text, width_of, width_px):
     while True:
         # half a row of the narrowest letters is wider than any row: no need to measure the whole text
         longest = min(len(text) - start, width_px)
-        num = bisect.bisect_right(range(1, longest + 1), width_px, key=lambda n: width_of(text[start:start + n]))
+        num = bisect.bisect_right(range(1, longest + 1), width_px,
+                                  key=lambda n: width_of(text[start:start + n]))
         stop = start + max(1, num)
         if stop >= len(text):
             return [*rows, (start, len(text))]
@@ -132,7 +133,8 @@ def draw_entry(surface, entry):
     theme.panel(surface, box, (*theme.NIGHT, 228))
     left, top = box.left + pad, box.top + round(0.8 * size)
     theme.write(surface, "What the world shows", (left, top), size_px=size, color=theme.ACCENT, face="bold")
-    hint = f"{MAX_CHARACTERS} characters, no more" if entry.is_full else "Enter takes it, Esc leaves it as it was"
+    hint = (f"{MAX_CHARACTERS} characters, no more" if entry.is_full
+            else "Enter takes it, Esc leaves it as it was")
     theme.write(surface, hint, (box.right - pad, top), size_px=size, color=theme.MUTED, anchor="topright")
     for place, i in enumerate(shown, 1):
         _draw_row(surface, entry, rows[i], (left, top + line * place + size // 3), has_cursor=i == at)

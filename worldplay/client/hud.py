@@ -17,7 +17,8 @@ def figures(timing, info, frame_number, now):
     return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
             ("key to screen, p50 / p95", pair(timing.key_flip)),
             ("sampling steps", str(info.get("steps", "-"))),
-            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"), ("path", info.get("path", "-")),
+            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"),
+            ("path", info.get("path", "-")),
             *_threads(info), ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
 
 
@@ -104,7 +105,7 @@ def draw_recording(surface, seconds):
 
 
 def draw_notice(surface, text, lower=None, *, is_over_text=False):
-    """One passing line above `lower` (None: the lower edge), over as many rows as it needs; returns its Rect."""
+    """A passing message over as many rows as it needs, above `lower` (None: the edge); returns its Rect."""
     size = theme.unit(surface)
     drawn = theme.picture(text, size_px=size, wrap_px=surface.get_width() - 6 * size)
     box = drawn.get_rect().inflate(3 * size, size)

@@ -15,7 +15,7 @@ _US = {getattr(pygame, f"KSCAN_{name}"): getattr(pygame, f"K_{name}") for name i
 def printed_labels():
     """{scancode: label} of the keys on which the current layout prints another character than the US layout.
 
-    Characters that our fonts do not have are left out: the help then shows what a US keyboard has in that place.
+    Characters that our fonts lack are left out: the help then shows what a US keyboard has in that place.
     """
     # SDL tells the scancode of a key code only through this sequence of key states, which key codes index.
     scancode_of = pygame.key.ScancodeWrapper(range(512))

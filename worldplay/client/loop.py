@@ -45,7 +45,7 @@ class SessionOptions:
 class Loop:
     """Lives on the main thread and owns the window; `run` returns when the player leaves.
 
-    A worker thread owns the model: it gets one request at a time, while it is idle, and its replies come in a queue.
+    A worker thread owns the model. It gets one request at a time, and its replies come in a queue.
 
     timing    worldplay.client.timing.Timing of the session
     world     for its facts only, once opened
@@ -102,7 +102,7 @@ class Loop:
     # Wait
 
     def _take_reply(self):
-        """Wait for the worker's next reply, but no longer than until there is something else to do."""
+        """Wait for the worker's next reply, but not past the time at which something else is due."""
         now, until = self._clock(), self._next_show()
         if until is None:
             is_waiting_for_step = self._is_idle and self._commands.mode is Mode.PLAYING
@@ -135,7 +135,7 @@ class Loop:
             case worker.Ended():
                 self._has_ended = True
                 self._commands.pause()
-                self._screen.notify(reply.message)
+                self._screen.notify_ended(reply.message)
             case worker.RequestFailed():
                 self._stop(reply.error, Mode.FAILED if self._commands.mode is Mode.LOADING else Mode.STOPPED)
 
@@ -200,8 +200,9 @@ class Loop:
         elif commands.reset:
             self._frames.clear()
             self._ask(commands.take_reset())
-        elif not self._frames and (commands.wants_step or (commands.mode is Mode.PLAYING and now >= self._pace.due)):
-            self._begin_step()
+        elif not self._frames:
+            if commands.wants_step or (commands.mode is Mode.PLAYING and now >= self._pace.due):
+                self._begin_step()
 
     def _begin_step(self):
         """Poll at the last moment and hand the action over."""
@@ -228,10 +229,9 @@ class Loop:
     # Show
 
     def _next_show(self):
-        """When the next frame that is there is due; None while there is none, or the picture stands.
+        """When the next frame that is ready is due; None while none is ready, or play is paused.
 
-        A pause comes between the frames of one step too; but the first frame of a step under way is shown once it is
-        there.
+        A pause also holds back the further frames of a step; its first one is shown as soon as it is ready.
         """
         if not self._frames:
             return None
@@ -256,7 +256,7 @@ class Loop:
         self._window.capture_mouse(False)
         self._window.close()
         self._recording.close()
-        self._worker.close(patience=2.0 if self.world else 0.0)  # what is still opening cannot be asked to close
+        self._worker.close(patience=2.0 if self.world else 0.0)  # one that is still opening cannot be closed
         try:
             self._screen.choose(window_size=self._window.window_size)
         except ValueError:

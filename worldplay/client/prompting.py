@@ -1,4 +1,4 @@
-"""Changing the world's text while playing: the open line, and the text that waits to be handed to the world."""
+"""Changing the world's text while playing: the open line, and the text to be handed to the world."""
 import pygame
 
 from worldplay.client.entry import Entry

@@ -1,8 +1,9 @@
 """The branch played since the last reset, and the clip that is written of it."""
 import logging
-import time
 from contextlib import suppress
 from datetime import datetime
+from glob import escape
+from itertools import chain, islice
 
 from worldplay.action import Action
 from worldplay.data.action_log import ActionLog
@@ -21,10 +22,10 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Knows all actions and texts since the last reset: a clip begun at any frame can be replayed from the start.
+    """Keeps all actions and texts since the last reset, so that a clip begun at any frame can be replayed.
 
-    Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
-    reset ends the clip and, while recording, begins the next one.
+    A branch is what is played from one reset to the next. Frame numbers count its frames: 0 is the last
+    frame of the context shown at the start. A reset ends the clip and, while recording, begins the next one.
     """
 
     def __init__(self, world):
@@ -50,8 +51,8 @@ class Recorder:
 
         ahead  the actions of a `rollout`, which the world knows from now on; None: they come step by step
 
-        The last ones that a clip shows may be in a chunk with later ones, which then had a part in its frames: a clip
-        of a rollout holds all of them, wherever it ends.
+        A chunk is denoised together, so later actions of it take part in the frames before them: a clip of a
+        rollout holds all actions, wherever it ends.
         """
         goes_on, self._goes_on = self.is_recording or self._goes_on, False
         self.stop()
@@ -97,7 +98,7 @@ class Recorder:
         """
         shown = self._shown[1]
         header = self._header | {"paths": list(self._paths.items()), "threads": list(self._threads.items())}
-        actions = [*self._actions[:shown + 1], *self._ahead[shown:]]
+        actions = chain(islice(self._actions, shown + 1), self._ahead[shown:])
         prompts = {step: text for step, text in self._prompts.items() if step <= shown}
         self._writer = ClipWriter(path, header, actions=actions, first=self._number, prompts=prompts,
                                   overwrite=overwrite)
@@ -142,9 +143,9 @@ class Recorder:
         self._writer.add(frame, step, self._actions[step], times, self._prompts.get(step))
 
     def _new_name(self):
-        stamp = datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d_%H-%M-%S")
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         name, count = f"{self.world.name}_{stamp}", 2
-        while any(self._folder.glob(f"{name}.*")):
+        while any(self._folder.glob(f"{escape(name)}.*")):
             name, count = f"{self.world.name}_{stamp}_{count}", count + 1
         return name
 

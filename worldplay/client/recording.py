@@ -75,7 +75,7 @@ class Recording:
                 log_clip(writer)
 
     def _guard(self, act, *arguments):
-        """Carry out an act of the recorder; an exception ends the recording, and is said on screen and terminal."""
+        """Call a method of the recorder; an exception ends the recording, said on screen and terminal."""
         try:
             return act(*arguments)
         except Exception as error:  # of any kind: no recording is worth the session

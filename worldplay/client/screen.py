@@ -30,7 +30,7 @@ class Screen:
     settings   worldplay.client.settings.Settings with the player's choices as they were changed while playing
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
-    frame      the newest frame, uint8 [H W 3], None while the world opens; `number` is its number on the branch
+    frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
     entry      the worldplay.client.entry.Entry being written, or None
     failure    the exception that made the world fail, or None
     is_dirty   whether `refresh` has something to draw
@@ -91,7 +91,8 @@ class Screen:
         if mode is Mode.FAILED:
             menu.draw_failure(surface, _message(self.failure), self._log_hint)
         elif self.frame is None:
-            menu.draw_loading(surface, self._progress() or f"Opening {self._title}", self._clock() - self._began)
+            what = self._progress() or f"Opening {self._title}"
+            menu.draw_loading(surface, what, self._clock() - self._began)
         else:
             self.window.draw(self.frame)
             if mode is Mode.MENU:
@@ -134,6 +135,10 @@ class Screen:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
 
+    def notify_ended(self, message):
+        """Say that a recording or an episode is over, and which key resets it."""
+        self.notify(f"{message} ({self._choices_of(reset='resets')})")
+
     def _choices_of(self, **says):
         """"P goes on, ...": what some commands do now, by their keys; those that work in this world."""
         bindings = commands_in(self.world.action_space)
@@ -141,7 +146,7 @@ class Screen:
                          if name in bindings)
 
     def _waited(self):
-        """What the model is being waited for and how long, "" when it is not; a moment is not worth saying."""
+        """What the model is being waited for and how long; "" when it is not, or only for a moment."""
         if self._waiting is None:
             return ""
         what, since, after = self._waiting

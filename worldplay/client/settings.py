@@ -35,8 +35,8 @@ class Settings:
             raise ValueError(f"degrees_per_count {self.degrees_per_count}: expected 0.001 to 10")
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}")
-        if len(self.window_size) != 2 or not 100 <= min(self.window_size) <= max(self.window_size) <= MAX_LENGTH:
-            raise ValueError(f"window_size {self.window_size}: expected a width and height of 100 to {MAX_LENGTH} pixels")
+        if len(self.window_size) != 2 or not all(100 <= length <= MAX_LENGTH for length in self.window_size):
+            raise ValueError(f"window_size {self.window_size}: expected two lengths of 100 to {MAX_LENGTH}")
         if not isinstance(self.show_hud, bool):
             raise ValueError(f"show_hud {self.show_hud!r}: expected true or false")
         if not isinstance(self.record_folder, str) or not self.record_folder:
@@ -54,8 +54,10 @@ def settings_path():
 
 
 def load_settings(path=None):
-    """The player's Settings. What cannot be used in their file is said in one line, the default serves in its place,
-    and the file is written anew, the old one being kept beside it.
+    """The player's Settings.
+
+    A field of the file that cannot be used gets its default: one warning names it, the old file is kept as
+    settings.json.bak, and the file is written anew.
     """
     path = Path(path or settings_path())
     try:

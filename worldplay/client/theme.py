@@ -69,7 +69,7 @@ def picture(text, *, size_px, color=INK, face="text", font=None, wrap_px=0):
 
 
 def write(surface, text, position, *, anchor="topleft", **how):
-    """Draw a text as `picture` takes it, with its `anchor` (a pygame.Rect attribute) at position; returns its Rect."""
+    """Draw a text, `how` as for `picture`, its `anchor` (of a pygame.Rect) at position; returns its Rect."""
     drawn = picture(text, **how)
     rect = drawn.get_rect(**{anchor: position})
     surface.blit(drawn, rect)
@@ -93,11 +93,12 @@ def veil(surface, strength=170):
 
 
 def shorten(text, face, size_px, width_px):
-    """The text, its middle left out where it does not fit: the end of a path says as much as a prompt's start."""
+    """The text, without its middle where it does not fit: both ends of a path or prompt say something."""
     chosen = font_for(text, face, size_px)
     if chosen.size(text)[0] <= width_px:
         return text
-    num_fitting = bisect.bisect_right(range(1, len(text) // 2), width_px, key=lambda n: chosen.size(_cut(text, n))[0])
+    num_fitting = bisect.bisect_right(range(1, len(text) // 2), width_px,
+                                      key=lambda n: chosen.size(_cut(text, n))[0])
     return _cut(text, num_fitting)
 
 

@@ -60,6 +60,7 @@ class Timing:
 
     def to_json(self):
         return {"loading_ms": self.loading and round(1000 * self.loading, 3), "frames": self.num_frames,
-                "late": self.num_late, "work_ms": summary_ms(self.work), "key_flip_ms": summary_ms(self.key_flip),
+                "late": self.num_late, "work_ms": summary_ms(self.work),
+                "key_flip_ms": summary_ms(self.key_flip),
                 "events_gap_max_ms": round(1000 * self.longest_gap, 3),
                 "threads": {str(number): steps for number, steps in sorted(self.threads.items())}}

@@ -19,8 +19,8 @@ class Window:
     """Owns the one window; everything is drawn to `surface` and shown by `flip`."""
 
     def __init__(self, size, *, fullscreen=False, scaling="smooth"):
-        """size (width, height) in pixels when not fullscreen, less where the desktop is smaller; scaling "smooth" or
-        "whole".
+        """size     (width, height) in pixels when not fullscreen, less where the desktop is smaller
+        scaling  "smooth" or "whole", see Settings
 
             Raises NoDisplay where there is no video driver.
         """
@@ -114,13 +114,13 @@ def _init_display():
     if pygame.display.get_driver() in ("dummy", "offscreen") and not is_chosen:
         raise pygame.error("no video driver")
     if pygame.display.get_driver() == "x11":
-        # SDL would draw the finished picture once more, by OpenGL, which without a GPU is software on our cores
-        # and waits for the linker's lock while torch is mapped.
+        # Else SDL copies the finished picture through OpenGL, which without a GPU is software on our cores,
+        # and waits for the linker's lock while torch's libraries are loaded.
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
 
 
 def within(desktop, size):
-    """The largest (width, height) up to `size` at which a window with its title bar is wholly on a desktop."""
+    """The largest (width, height) up to `size` at which a window with its title bar fits a desktop."""
     return tuple(min(length, max(least, room - border))
                  for length, least, room, border in zip(size, MIN_SIZE, desktop, BORDERS))
 

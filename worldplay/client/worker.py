@@ -26,7 +26,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Give the world another text, or a .safetensors file of its rows; the frames show it from the next step on."""
+    """Give the world another text, or a .safetensors file of its rows; the next step is made under it."""
     text: str
 
 
@@ -140,7 +140,7 @@ class Worker:
                     self._step(world, request.action)
         except Exception as error:
             log.debug("the world failed", exc_info=error)
-            traceback.clear_frames(error.__traceback__)  # else they keep what the model holds meanwhile in memory
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
             self.replies.put(RequestFailed(error))
 
     def _step(self, world, action):

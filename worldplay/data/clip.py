@@ -28,9 +28,9 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset, of a rollout all it was told; `prompts`, the texts
-              given since then; `frames`, one record per video frame, whose `step` is the index of the action that
-              caused it
+              branch played; `actions`, all since the last reset, of a rollout all that it was given;
+              `prompts`, the texts given since then; `frames`, one record per video frame, whose `step` is the
+              index of the action that caused it
     """
     path: Path
     sidecar: dict
@@ -41,7 +41,8 @@ class Clip:
 
     @property
     def actions(self):
-        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th step's."""
+        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th
+        step's."""
         return [action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
@@ -51,12 +52,14 @@ class Clip:
 
     @property
     def prompts(self):
-        """{step: text} since the last reset, by the first step made under a text; the start's own is in `info`."""
+        """{step: text} since the last reset, by the first step made under a text; the start's own is in
+        `info`."""
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
 
     @property
     def paths(self):
-        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"] says it."""
+        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"]
+        says it."""
         return self._changes("paths", "path", str)
 
     @property
@@ -65,7 +68,8 @@ class Clip:
         return self._changes("threads", "threads", int)
 
     def _changes(self, listed, name, kind):
-        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in its frames' records."""
+        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in its frames'
+        records."""
         found = [*self.sidecar.get(listed, ()),
                  *((record["step"], record.get(name)) for record in self.sidecar["frames"])]
         steps = {}
@@ -84,7 +88,8 @@ class Clip:
         return len(range(*self.sidecar["recorded"]))
 
     def frames(self):
-        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it.
+        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal
+        to it.
 
             Raises WorldError("bad_scene") where the video breaks off, or is not the one of the sidecar.
         """
@@ -92,7 +97,8 @@ class Clip:
         try:
             for _, frame in read_frames(self.path):
                 if frame.shape[:2] != padded_size((height, width)):
-                    raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its .json says "
+                    raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its "
+                                       ".json says "
                                        f"{height} and {width}")
                 yield np.ascontiguousarray(frame[:height, :width])  # an odd size was padded
                 num_frames += 1
@@ -134,7 +140,8 @@ def read_clip(path):
 
 
 def sidecar_problem(sidecar):
-    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it is whole."""
+    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it
+    is whole."""
     try:
         _check_sidecar(sidecar)
     except KeyError as error:
@@ -180,8 +187,8 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "max_threads", "note", "prompt", "seed", "steps", "threads",
-                                  "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "max_threads", "note", "prompt",
+                                     "seed", "steps", "threads", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 
@@ -202,7 +209,7 @@ class ClipWorld:
         if self._is_mid_step:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if self._ahead is None:
-            raise WorldError("ended", f"the recording {self.name} is over; reset plays it again")
+            raise WorldError("ended", f"the recording {self.name} is over; reset to play it again")
         self._is_mid_step = True
         step = self._ahead[0]
         while self._ahead is not None and self._ahead[0] == step:

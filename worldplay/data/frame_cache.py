@@ -20,13 +20,15 @@ def is_held_out(seed):
 
 
 def held_out_positions(num):
-    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one at least."""
+    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one
+    at least."""
     num_held_out = max(1, round(num / HELD_OUT_EVERY))
     return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
 
 
 def numbers_of_sides(sides):
-    """Yield, for whether each episode is held out, a number in place of its seed that only says so (`is_held_out`)."""
+    """Yield, for whether each episode is held out, a number in place of its seed that only says so
+    (`is_held_out`)."""
     numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
     for side in sides:
         yield next(numbers[side])
@@ -38,10 +40,10 @@ class Rollout:
 
     frames   uint8 [n H W 3], RGB; frames[i] is what was seen because of actions[i], frames[0] is the start
     actions  float32 [n a], encoded; actions[0] is null
-    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a recorded
-             clip, which does not tell them
-    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which side of
-             the split it is
+    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a
+             recorded clip, which does not tell them
+    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which
+             side of the split it is
     text     what is seen, in words; empty where nobody said
     """
     frames: np.ndarray
@@ -87,7 +89,8 @@ class FrameCache:
 
     frames        uint8 [N H W 3], RGB; in an episode, frames[i] is what was seen because of actions[i]
     actions       float32 [N a], encoded; null at the first frame of every episode
-    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where nobody told them
+    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where they are
+                  unknown
     episodes      int64 [e 3]: start, length, seed
     env           name of the environment it came from
     action_space  its ActionSpace
@@ -109,25 +112,25 @@ class FrameCache:
     def open(cls, folder):
         """The frame cache in `folder`.
 
-            Raises ValueError if there is none, or its files do not belong together.
+            Raises ValueError, which names the file, if there is none, or its files are damaged or do not
+            belong together.
         """
-        folder = Path(folder)
-        if not (folder / "index.json").is_file():
+        path = Path(folder, "index.json")
+        if not path.is_file():
             raise ValueError(f"{folder}: no frame cache (index.json, written last, is missing); "
                              "build it again")
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        names = _ARRAYS if index.get("has_poses", True) else _ARRAYS.keys() - {"poses"}
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        space, episodes = ActionSpace.from_json(index["action_space"]), np.array(index["episodes"], np.int64)
-        num_frames = int(episodes[:, 1].sum())
-        expected = _shapes(num_frames, index["frame_size"], space)
-        for name, array in arrays.items():
-            if array.shape != expected[name]:
-                raise ValueError(f"{folder / name}.npy: shape {array.shape}, index.json says "
-                                 f"{expected[name]}; build the frame cache again")
-        return cls(**{"poses": None} | arrays, episodes=episodes, env=index["env"], action_space=space,
-                   fps=index["fps"], is_lossy=index.get("is_lossy", False),
-                   texts=tuple(index.get("texts", [""] * len(episodes))))
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            episodes = np.array(index["episodes"], np.int64)
+            facts = {"env": index["env"], "action_space": ActionSpace.from_json(index["action_space"]),
+                     "fps": index["fps"], "is_lossy": index["is_lossy"], "texts": tuple(index["texts"])}
+            expected = _shapes(int(episodes[:, 1].sum()), index["frame_size"], facts["action_space"])
+            names = _ARRAYS if index["has_poses"] else _ARRAYS.keys() - {"poses"}
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path}: damaged ({what}); build the frame cache again") from None
+        arrays = {name: _mapped(path.with_name(f"{name}.npy"), expected[name]) for name in names}
+        return cls(**{"poses": None} | arrays, episodes=episodes, **facts)
 
     @property
     def frame_size(self):
@@ -178,9 +181,20 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
         raise ValueError(f"{folder}: the rollouts hold {start} frames, not the {num_frames} announced")
     for array in arrays.values():
         array.flush()
-    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy, "imported": imported,
+    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses,
+                                       "is_lossy": is_lossy, "imported": imported,
                                        "episodes": episodes, "texts": texts})
     return FrameCache.open(folder)
+
+
+def _mapped(path, shape):
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable ({error}); build the frame cache again") from None
+    if array.shape != shape:
+        raise ValueError(f"{path}: shape {array.shape}, index.json says {shape}; build the frame cache again")
+    return array
 
 
 def _shapes(num_frames, frame_size, space):

@@ -24,8 +24,10 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
-    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an OSError
-    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
+    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an
+            OSError
+    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the
+            small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -47,10 +49,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
         if vae or clip.sidecar["info"].get("decoder") == "full":
             opened.render_fully()
             clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
-        frames, paths = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
             target = kept or Path(folder) / "replay"
-            _write(clip, frames, paths, target, overwrite)
+            _write(clip, opened, target, overwrite)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:
         opened.close()
@@ -60,20 +61,24 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 def open_for(clip, name, device):
     """The World a clip was played in, with its steps and seed.
 
-        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what set_prompt
-        raises for a text that the clip was played under.
+        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what
+        set_prompt raises for a text that the clip was played under.
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
+        if name not in (None, sidecar["env"]):
+            log.warning("clip %s was played in the real %s; in %s the same actions give other frames",
+                        clip.path.name, sidecar["env"], name)
         return open_env(name or sidecar["env"])
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
     found, played = world.info["world_hash"], sidecar["world_hash"]
     if found != played:
-        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
-                         f"here it is {found}; name the folder of the other with --world")
+        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} "
+                         f"{played}, here it is {found}; name the folder of the other with --world")
     _compare_attention(clip, world)
-    for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
+    # kept once encoded: what is wrong with one is said before anything is played
+    for prompt in clip.prompts.values():
         world.set_prompt(prompt)
     if clip.prompts:
         world.set_prompt(sidecar["info"]["prompt"])
@@ -81,7 +86,8 @@ def open_for(clip, name, device):
         try:
             world.compile(wait=True)
         except WorldError as problem:
-            log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s", clip.path.name, problem)
+            log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s",
+                        clip.path.name, problem)
     return world
 
 
@@ -89,16 +95,20 @@ def _compare_attention(clip, world):
     """Say so where this machine's attention rounds otherwise than the one that the clip was played on."""
     played, found = clip.sidecar["info"].get("attention"), world.info["attention"]
     if played not in (None, found):  # older clips do not say
-        log.warning("clip %s was played with attention by %s on %s, here it is by %s: frames may differ a little",
+        log.warning("clip %s was played with attention by %s on %s, here by %s: frames may differ a little",
                     clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
-def replay_frames(clip, world):
-    """(uint8 [n H W 3], {step: path}): the frames of the clip's video, made again in an open World, and Clip.paths of them."""
-    paths = {}
-    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world, _path_follower(clip, world, paths))
-    # frame 0 of a branch is the last one of its start; what a rollout was told beyond the clip's end is not made
-    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"]))), paths
+def replayed(clip, world, paths):
+    """Yield the frames of the clip's video, uint8 [H W 3], made again in an open World; none is kept.
+
+    paths  gets {step: path} as Clip.paths, of the steps made so far
+    """
+    make = _rollout if clip.sidecar.get("is_rollout") else _steps
+    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not
+    # played
+    frames = chain.from_iterable(make(clip, world, _path_follower(clip, world, paths)))
+    yield from islice(frames, *clip.sidecar["recorded"])
 
 
 def _steps(clip, world, follow):
@@ -117,9 +127,10 @@ def _steps(clip, world, follow):
 
 
 def _rollout(clip, world, follow):
-    """The same of a clip whose world was told all actions ahead."""
+    """The same of a clip whose world was given all actions ahead."""
     follow(0)
-    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start,
+                          seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
     _warn_of_codec(clip, world)
     yield from shown
@@ -129,26 +140,26 @@ def _warn_of_codec(clip, world):
     """Say why frames differ: which codec encodes a start depends on what was fetched and has room."""
     then, now = (info.get("start_codec") for info in (clip.sidecar["info"], world.info))
     if then and then != now:
-        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one did: frames differ",
+        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one: frames differ",
                     clip.path.name, then, now)
 
 
-def _path_follower(clip, world, into):
-    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
+def _path_follower(clip, world, paths):
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it
+    can; also with as many threads, because sums that are split otherwise may round otherwise.
 
-    Also by as many threads: sums that are split otherwise may round otherwise.
-
-    into  gets, by step, how they run
+    paths  gets, by step, how they run
     """
-    can, paths, threads = {world.info["path"], "eager"}, clip.paths, clip.threads  # compiled code is in use, if it is to be had
+    # compiled code is in use, if it is to be had
+    possible, played, threads = {world.info["path"], "eager"}, clip.paths, clip.threads
 
     def follow(step):
         if step in threads:
             world.threads.fix(threads[step])
-        path = paths.get(step)
-        if path in can and path != world.info["path"]:
+        path = played.get(step)
+        if path in possible and path != world.info["path"]:
             world.take_path(path)
-        into[step] = world.info["path"]
+        paths[step] = world.info["path"]
     return follow
 
 
@@ -165,18 +176,27 @@ def compare(recorded, replayed):
             "psnr": {"mean": float(np.mean(scores)), "min": min(scores)}}
 
 
-def _write(clip, frames, paths, target, overwrite):
-    sidecar = clip.sidecar
+def _write(clip, world, target, overwrite):
+    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is
+    kept.
+    """
+    sidecar, paths = clip.sidecar, {}
+    frames = replayed(clip, world, paths)
+    first_frame, first = next(frames), sidecar["frames"][0]["step"]
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
-    header |= {"paths": list(paths.items()), "threads": list(clip.threads.items())}
-    actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
+    header["threads"] = list(clip.threads.items())
+    header["paths"] = list(paths.items())  # of the steps so far
+    actions, prompts = clip.actions, clip.prompts
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
     writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0], overwrite=overwrite,
                         prompts={step: text for step, text in prompts.items() if step <= first})
-    for frame, record in zip(frames, sidecar["frames"]):
-        step = record["step"]
-        writer.add(frame, step, actions[step], {"steps": record.get("steps")}, prompts.get(step))
-    writer.finish()
-    writer.wait()
+    try:
+        for frame, record in zip(chain([first_frame], frames), sidecar["frames"], strict=True):
+            step = record["step"]
+            writer.add(frame, step, actions[step], {"steps": record.get("steps"), "path": world.info["path"]},
+                       prompts.get(step))
+    finally:
+        writer.finish()
+        writer.wait()
     if writer.error:
         raise writer.error

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.engine.cost import FusedAttention, flop_counter
-from worldplay.models.codecs.random import META
+from worldplay.engine.networks import META
 from worldplay.models.transformer import Transformer
 from worldplay.train.stages.draws import PlacedDraws
 
@@ -47,16 +47,11 @@ def step_flops(stage, role, batch, draws):
 
     stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
     A multiplication and an addition count two; of attention only what is seen counts. The second number is
-    what activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one
-    and two of them are run, and the others count like the second.
+    what activation checkpointing adds.
     """
     for model in _transformers(stage):
         model.causal_attention = "chunks"
-    depths = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
-    if len(depths) != 1 or max(depths) < 3:
-        return _flops(stage, role, batch, draws)
-    one, two = (_flops(_shallow(stage, layers), role, batch, draws) for layers in (1, 2))
-    return tuple(a + (max(depths) - 1) * (b - a) for a, b in zip(one, two))
+    return _by_depth(lambda part: _flops(part, role, batch, draws), stage, (1, 2))
 
 
 def over_shared_draws(run, num_samples):
@@ -64,13 +59,29 @@ def over_shared_draws(run, num_samples):
 
     run  takes Draws without values, the same shapes as real ones
     """
-    results, parts = [], [0.1, 0.3, 0.5, 0.7, 0.9]
-    while parts:
-        draws = PlacedDraws(parts.pop(0), range(num_samples))
-        results.append(run(draws))
-        if "uniform" not in draws.shared:  # work grows evenly with an exit step: first and last tell the mean
-            parts = parts[-1:] if draws.shared else []
-    return results
+    def at(part):
+        draws = PlacedDraws(part, range(num_samples))
+        return run(draws), draws.shared
+    first, shared = at(0.1)
+    if not shared:
+        return [first]
+    last, _ = at(0.9)
+    if "uniform" in shared and first != last:  # a share of the steps does other work; which share, more draws say
+        return [first, *(at(part)[0] for part in (0.3, 0.5, 0.7)), last]
+    return [first, last]  # work grows evenly with an exit step: first and last tell the mean
+
+
+def _by_depth(count, stage, depths):
+    """The numbers count(stage) of a stage whose networks have equally many blocks, all alike.
+
+    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with no more
+            blocks, or networks that differ, is counted as it is.
+    """
+    found = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
+    if len(found) != 1 or max(found) <= max(depths):
+        return count(stage)
+    less, more = (count(_shallow(stage, depth)) for depth in depths)
+    return tuple(a + (max(found) - depths[0]) * (b - a) // (depths[1] - depths[0]) for a, b in zip(less, more))
 
 
 def _transformers(stage):
@@ -97,10 +108,12 @@ def _flops(stage, role, batch, draws):
 
 def step_memory(stage, role, batch, draws):
     """StepMemory; arguments as for `step_flops`."""
-    with _Memory(stage) as memory, _around_blocks(stage, memory.enter_block, memory.leave_block):
-        _pass(stage, role, batch, draws)
-    return StepMemory(kept=memory.most_kept, peak=memory.most_alive, peak_recomputed=memory.most_recomputed,
-                      kept_recomputed=memory.most_outside + memory.largest_block)
+    def count(part):
+        with _Memory(part) as memory, _around_blocks(part, memory.enter_block, memory.leave_block):
+            _pass(part, role, batch, draws)
+        return memory.most_kept, memory.most_alive, memory.most_outside + memory.largest_block, memory.most_recomputed
+    kept, peak, kept_recomputed, peak_recomputed = _by_depth(count, stage, (2, 3))
+    return StepMemory(kept=kept, peak=peak, kept_recomputed=kept_recomputed, peak_recomputed=peak_recomputed)
 
 
 def _pass(stage, role, batch, draws):
