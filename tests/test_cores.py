@@ -1,4 +1,4 @@
-"""Cores: limits of affinity and control groups count, OpenMP is set up before torch, threads follow what others leave."""
+"""Cores: limits count, OpenMP is set up before torch, threads follow what others leave."""
 import os
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Processor cores: how many this process may use, how many other programs keep busy, how many threads that leaves."""
+"""Processor cores: how many this process may use, and how many other programs leave it."""
 import math
 import os
 import sys
@@ -12,12 +12,12 @@ THREADS_ARE_GIVEN = bool({"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.key
 
 LOOK_EVERY = 0.5   # seconds over which the use of the cores is averaged
 QUIET_FOR = 3.0    # seconds that a core has to be free before another thread is begun
-BUSY = 0.5         # of a core used by others: one thread less. A thread that waits for its core holds up all
-FREE = 0.3         # of a core used by others at most: it counts as free, a desktop that shows the window uses some
+BUSY = 0.5         # of a core used by others: one thread less
+FREE = 0.3         # of a core used by others at most: it counts as free; showing the window uses some
 
 
 def allowed_cores(root=Path("/")):
-    """Cores this process may keep busy: its affinity, or less where a control group limits its time; at least 1.
+    """Cores this process may keep busy: its affinity, or fewer where a control group limits its time.
 
     root  the folder with proc/ and sys/, of Linux
     """
@@ -25,10 +25,10 @@ def allowed_cores(root=Path("/")):
 
 
 def prepare():
-    """Call before torch is imported: where time is limited to fewer cores than are visible, OpenMP begins fewer threads.
+    """Call before torch is imported: OpenMP begins no more threads than a control group grants cores' time.
 
-    It counts cores alone. Threads beyond the limit use it up by waiting for each other, and then all of them stand.
-    Variables that are set already stay as they are, and nothing is changed once torch is there.
+    Alone it counts visible cores. Threads beyond the limit use it up by waiting for each other, and then all
+    of them are stopped. Variables that are set already stay, and nothing is changed once torch is there.
     """
     cores = allowed_cores()
     if "torch" not in sys.modules and not THREADS_ARE_GIVEN and cores < len(_affinity()):
@@ -43,7 +43,7 @@ def _affinity():
 
 
 def _time_limit(root):
-    """Cores' worth of time that control groups (Linux, version 1 and 2) grant this process; infinity without a limit."""
+    """Cores' worth of time that control groups (Linux, version 1 and 2) grant; infinity without a limit."""
     try:
         groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -55,7 +55,7 @@ def _time_limit(root):
             continue
         mount = root / "sys/fs/cgroup" / controllers
         folder = mount / path.lstrip("/")
-        # In a container the path may be the host's, which is not visible here; the limit is then at the mount itself.
+        # In a container the path may be the host's, which is not visible; the limit is then at the mount.
         for place in (folder, *folder.parents[:len(folder.parts) - len(mount.parts)]):
             limit = min(limit, _limit_of_group(place))
     return limit
@@ -66,20 +66,22 @@ def _limit_of_group(folder):
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
         else:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8") for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text(encoding="utf-8")
+                             for name in ("quota", "period"))
         return math.inf if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
     except (OSError, ValueError):
         return math.inf
 
 
 class OtherPrograms:
-    """Measures how many of the visible cores are kept busy by others than this process, from one call to the next."""
+    """Measures how many of the visible cores others than this process keep busy, from call to call."""
 
     def __init__(self):
         self._last = _core_times()
 
     def cores(self):
-        """Cores' worth of time since the last call that was neither idle nor ours; other virtual machines' count too."""
+        """Cores' worth of time since the last call that was neither idle nor ours; time that the host of a
+        virtual machine gave to others is in it."""
         (then, idle_then, all_then, own_then), self._last = self._last, _core_times()
         now, idle, total, own = self._last
         if now <= then or total <= all_then:  # a system that does not count
@@ -101,13 +103,13 @@ class ThreadChoice:
     threads  the choice of the last `look`
     others   cores that others used when it was made
 
-    Fewer are chosen at the first look that finds a core taken, more only after QUIET_FOR seconds in which every look
-    found it free. Each thread of an operation waits for the others at its end, many times a frame, so one that shares
-    its core with another program holds up all of them: fewer threads are then faster.
+    Fewer are chosen at the first look that finds a core taken, more only after QUIET_FOR seconds in which
+    every look found it free. Each thread of an operation waits for the others at its end, many times a frame,
+    so one that shares its core with another program holds up all of them: fewer threads are then faster.
     """
 
     def __init__(self, most, *, visible=None, measure=None, clock=time.perf_counter):
-        """visible: cores that are shared with the others; measure() -> how many they used since its last call."""
+        """visible: cores shared with the others; measure() -> how many they used since its last call."""
         self.most, self.threads, self.others = most, most, 0.0
         self._visible = len(_affinity()) if visible is None else visible
         self._measure, self._clock = measure or OtherPrograms().cores, clock

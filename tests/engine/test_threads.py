@@ -1,4 +1,4 @@
-"""Threads of torch: play follows what others leave, other work keeps its number, a clip knows it and replays by it."""
+"""Threads of torch: play adapts their number, other work keeps it, a clip records it and replays by it."""
 import threading
 
 import numpy as np

@@ -9,8 +9,10 @@ from worldplay.eval import busy
 
 class World:
     """A world that is quick."""
-    name, action_space, info, first_made = "quick", ActionSpace(("w",), 10.0, look_axes=1), {"threads": 1}, 0
-    frame = 1
+    name, action_space, info = "quick", ActionSpace(("w",), 10.0, look_axes=1), {"threads": 1}
+
+    class state:
+        frame, first_generated = 1, 0
 
     class config:
         frames_per_chunk = 1

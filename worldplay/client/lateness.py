@@ -25,7 +25,8 @@ class Lateness:
         self._num_late += work > period
         if len(self._work) < NUM_STEPS:
             return ""
-        mean, is_late, now = sum(self._work) / NUM_STEPS, self._num_late >= LATE_SHARE * NUM_STEPS, self._clock()
+        mean, is_late = sum(self._work) / NUM_STEPS, self._num_late >= LATE_SHARE * NUM_STEPS
+        now = self._clock()
         others = self._measure()  # also when nothing is said: the next measure then begins here
         self._work, self._num_late = [], 0
         if not is_late or (self._said is not None and now - self._said < AGAIN_AFTER):
@@ -38,7 +39,7 @@ def _reason(work, period, info, others):
     steps = info.get("steps")
     fewer = f"fewer sampling steps (--steps {steps // 2}) would help" if steps and steps > 1 else ""
     if info.get("device") == "cpu" and others >= BUSY:
-        return (f"Late frames: other programs keep {others:.1f} of {allowed_cores()} processor cores busy; closing some"
-                f"{' or ' + fewer if fewer else ' would help'}")
+        return (f"Late frames: other programs keep {others:.1f} of {allowed_cores()} processor cores busy; "
+                f"closing some{' or ' + fewer if fewer else ' would help'}")
     return (f"Late frames: one takes {1000 * work:.0f} ms here and should take {1000 * period:.0f}; "
             f"{fewer or 'a faster machine or a smaller world would help'}")

@@ -64,12 +64,12 @@ class Clip:
 
     @property
     def threads(self):
-        """{step: number}: torch's threads from each of these steps on; empty where the sidecar does not say."""
+        """{step: number}: torch's threads from each of these steps on; empty where it does not say."""
         return self._changes("threads", "threads", int)
 
     def _changes(self, listed, name, kind):
-        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in its frames'
-        records."""
+        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in the
+        records of its frames."""
         found = [*self.sidecar.get(listed, ()),
                  *((record["step"], record.get(name)) for record in self.sidecar["frames"])]
         steps = {}

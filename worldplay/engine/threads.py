@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 class Threads:
     """The number of torch's threads for one world; without `adapt` or `fix` it stays what torch began with.
 
-    Sums are split among the threads, so the last digit of a frame may depend on their number (measured: 1, 2 and 4 gave
-    equal frames, 3 did not). So only play adapts it, and a clip records it.
+    Sums are split among the threads, so the last digit of a frame may depend on their number (measured: 1, 2
+    and 4 gave equal frames, 3 did not). So only play adapts it, and a clip records it.
     """
 
     def __init__(self, device, info):
@@ -23,7 +23,7 @@ class Threads:
             info["threads"] = info["max_threads"] = torch.get_num_threads()
 
     def adapt(self):
-        """From the next step on use as many as other programs leave cores; where the user has set a number, that one."""
+        """From the next step on use one for each core that is left, unless the user has set a number."""
         if self._is_cpu and not cores.THREADS_ARE_GIVEN:
             self._choice = cores.ThreadChoice(self._info["max_threads"])
 
@@ -33,7 +33,7 @@ class Threads:
             self._choice, self._fixed = None, number
 
     def update(self):
-        """Call before each step, on the thread that computes it: torch keeps the number for each thread that asks."""
+        """Call before each step, on the thread that computes it: in torch each thread has its own number."""
         number = self._choice.look() if self._choice else self._fixed
         if number is None or number == self._info["threads"] == torch.get_num_threads():
             return

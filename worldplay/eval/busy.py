@@ -1,4 +1,4 @@
-"""How fast a world plays while other programs keep every core busy, and how that compares with its fair share."""
+"""How fast a world plays while busy loops use every core, held against its fair share of them."""
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -20,13 +20,13 @@ while True: pass
 
 
 def bench_loaded(world, quiet, *, track=lambda iterable, **_: iterable):
-    """Figures of a world played like `latency.bench`, beside as many busy loops as this process may use cores.
+    """Figures of a world played as by `latency.bench`, beside as many busy loops as there are allowed cores.
 
     quiet  figures of latency.bench of the same world, made just before
     Returns dict: busy_loops, frames, fps, frame_ms, latency_ms, threads (those of the last step), and
 
-    fair_share  n / (n + k) for n cores and k loops: the part of the machine that an even division of processor time
-                gives to a program of n threads, here 1/2
+    fair_share  n / (n + k) for n cores and k loops: the part of the machine that an even division of
+                processor time gives to a program of n threads, here 1/2
     fps_ratio   fps over that of `quiet`
     fair_ratio  fps_ratio over fair_share: 1.0 loses nothing but the time that the loops are due
     """
@@ -36,8 +36,8 @@ def bench_loaded(world, quiet, *, track=lambda iterable, **_: iterable):
     actions = [world.action_space.decode(vector) for vector in vectors]
     latency.first_frame_ms(world, actions[0])
     with busy_loops(cores):
-        times = list(track(latency.played(world, actions[1:]), desc=f"bench {world.name}, loaded", total=FRAMES,
-                           unit="frame"))
+        times = list(track(latency.played(world, actions[1:]), desc=f"bench {world.name}, loaded",
+                           total=FRAMES, unit="frame"))
     delays, ready = np.array(times).T
     figures = latency.frame_figures(latency.frame_seconds(ready, per_step))
     fair, ratio = cores / (cores + cores), figures["fps"] / quiet["fps"]
