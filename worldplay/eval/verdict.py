@@ -2,8 +2,8 @@
 from worldplay.eval.drift import CURVE
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
-# how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels that
-# have another colour beyond what the choice of places makes
+# how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
+# that have another colour beyond what the choice of places makes
 _SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
 _TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "sharpness",
           "blocked", "revisit", "drift")
