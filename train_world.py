@@ -10,6 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from worldplay import cores
+
+cores.prepare()
+
 from worldplay import runtime
 from worldplay.cli.process import run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
@@ -165,7 +169,7 @@ class Options:
     for example "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0,
     right=action:1". Without it the error lists the columns."""
     fit: str | None = None
-    """Frames of --data in another size: "pad 160x120", "crop 160x120" or "resize 160x120", width x height."""
+    """Frames of --data in another size: "pad 160x112", "crop 160x112" or "resize 160x112", width x height."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None

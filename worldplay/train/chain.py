@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from worldplay import runtime
+from worldplay.cores import allowed_cores
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
@@ -161,7 +162,7 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=collect.num_processors(), rollout_frames=recipe.rollout_frames)
+                                            workers=allowed_cores(), rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                               progress=bar.update)
