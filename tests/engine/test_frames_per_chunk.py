@@ -28,7 +28,7 @@ from worldplay.errors import WorldError
 from worldplay.train.stages.causal_cd import CausalCDConfig, CausalCDStage
 from worldplay.train.stages.causal_ode import causal_trajectories
 from worldplay.train.stages.context import Context, ContextConfig
-from worldplay.train.stages.dmd import replay, self_rollout
+from worldplay.train.stages.dmd import recompute, self_rollout
 from worldplay.train.stages.draws import Draws
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.world import check_world
@@ -59,7 +59,9 @@ def test_contract():
 
 @pytest.mark.parametrize("num_real", [2, 4])
 def test_play_equals_the_training_forward_over_whole_sequences(num_real):
-    """Over three windows, with the dense mask: frames of a step share an action, each moves the camera's column on."""
+    """Over three windows, with the dense mask: frames of a step share an action, each moves the camera's
+    column on.
+    """
     world = chunk_world()
     frames, actions = context(num_real)
     world.reset(frames=frames, actions=actions)
@@ -103,7 +105,8 @@ def test_a_movement_of_the_mouse_counts_once_for_a_chunk_and_a_key_in_all_of_it(
     stepped = np.stack(list(worlds[0].step(Action({"w"}, (yaw, 0)))))
     walked = np.stack(list(worlds[1].walk([Action({"w"}, (told / CHUNK, 0))] * CHUNK)))
     assert np.array_equal(stepped, walked)
-    assert worlds[0].state.controls.item() == worlds[1].state.controls.item() == pytest.approx(told * CONFIG.columns_per_degree)
+    columns = [world.state.controls.item() for world in worlds]
+    assert columns[0] == columns[1] == pytest.approx(told * CONFIG.columns_per_degree)
 
 
 @pytest.mark.parametrize("given, used", [(1, [0, 0]), (2, [0, 1]), (3, [1, 2]), (5, [1, 2, 3, 4])])
@@ -129,6 +132,18 @@ def test_following_real_frames_equals_a_walk_from_them_with_the_actions_of_every
         world.state.first_generated = None  # the first frames of play take more sampling steps
         for (follow,), alone in zip(made[chunk:chunk + 2], world.walk(actions[last:last + 2]), strict=True):
             assert np.abs(follow[0].astype(int) - alone).max() <= 1
+
+
+def test_free_play_in_a_batch_equals_the_walk_of_each():
+    frames, actions = context(4)
+    world, given = chunk_world(), encoded([*actions, *WALK[:5]]).numpy()
+    starts = np.stack([frames, frames[::-1]])
+    made = np.stack([both for (both,) in world.follow(starts, np.stack([given, given]), start=4, is_free=True)])
+    assert len(made) == 5, "the last chunk is cut where the actions end"
+    for i, start in enumerate(starts):
+        world.reset(frames=start, actions=actions)
+        alone = np.stack(list(world.walk(WALK[:5])))
+        assert np.abs(made[:, i].astype(int) - alone).max() <= 1
 
 
 def test_a_walk_ends_where_its_actions_end_and_an_unfinished_step_is_refused():
@@ -157,7 +172,7 @@ def test_frames_of_a_chunk_see_each_other_and_no_later_chunk():
     within["actions"][:, 3] = 0.5
     outputs = []
     for part in (batch, later, within):
-        context = Context(CONTEXT, part, draws).spoil(call_of(stage), "student", draws)
+        context = Context(CONTEXT, part, draws).augment(call_of(stage), "student", draws)
         outputs.append(context.predict(call_of(stage), "student", x, sigma))
     plain, later, within = outputs
     assert torch.equal(plain[:, :4], later[:, :4]) and not torch.equal(plain[:, 4:], later[:, 4:])
@@ -190,7 +205,8 @@ def test_trajectories_on_the_cache_equal_whole_sequences():
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:]):
             sigmas = torch.full((2, 8), sigma)
-            velocity = whole.predict(lambda _, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas)
+            velocity = whole.predict(lambda _, function, *args, **kwargs: function(teacher, *args, **kwargs),
+                                     "", x, sigmas)
             x = euler_step(x, velocity, sigma, lower)
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
@@ -222,12 +238,13 @@ def test_a_rollout_is_what_the_engine_plays():
     with torch.no_grad():
         latents[:, :2] = codec.encode_uint8(torch.from_numpy(frames))
         batch = {"latents": latents, "actions": vectors, "columns": yaw.cumsum(1)}
-        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4, num_real=2).frames
+        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4,
+                            num_real=2).frames
         shown = codec.decode_uint8(made[0, 2:]).numpy()
     assert np.abs(shown.astype(int) - played).max() <= 1
 
 
-def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier_one():
+def test_recomputed_chunks_are_the_rollout_and_no_later_chunk_reaches_an_earlier_one():
     student, (batch, draws) = spread(), batch_and_draws()
     asked, denoise = [], student.denoise
 
@@ -238,10 +255,10 @@ def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
     played.past.requires_grad_()
-    torch.testing.assert_close(replay(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(recompute(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
 
     def gradient(frames, by):
-        made = replay(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)
+        made = recompute(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)
         return torch.autograd.grad(made[:, frames].square().sum(), by)[0]
     weight = student.head.head.weight
     assert not gradient(slice(0, 5), weight).any() and gradient(slice(5, 8), weight).any()
@@ -258,11 +275,14 @@ def command(script, *args):
 def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
     out = tmp_path / "run"
     trained = command("train_world.py", "tiny-maze", "--out", out, "--steps", "1", "--dmd-loop.share", "0.1",
-                      "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk", "100",
-                      "--context.frames-per-chunk", "4", "--dmd.num-real", "4", "--transformer.num-layers", "1")
+                      "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk",
+                      "100",
+                      "--context.frames-per-chunk", "4", "--dmd.num-real", "4", "--transformer.num-layers",
+                      "1")
     assert trained.returncode == 0, trained.stderr
     assert json.loads((out / "config.json").read_text())["frames_per_chunk"] == 4
-    played = command("play.py", out, "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu", "--json",
+    played = command("play.py", out, "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu",
+                     "--json",
                      "--out", tmp_path / "clip.mp4")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["frames"] == 5  # a script says what leads to every latent
@@ -270,7 +290,8 @@ def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
 
 @pytest.mark.parametrize("flags, words", [
     (("--length", "18"), "--length 18: expected whole chunks of 4"),
-    (("--dmd-loop.share", "0.1", "--bidirectional-loop.share", "0.1"), "--dmd.num-real 1: expected whole chunks"),
+    (("--dmd-loop.share", "0.1", "--bidirectional-loop.share", "0.1"),
+     "--dmd.num-real 1: expected whole chunks"),
     (("--context.window", "3"), "window 3 has no room"),
 ])
 def test_numbers_that_are_no_whole_chunks_are_refused_in_one_line(tmp_path, flags, words):

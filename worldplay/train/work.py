@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.engine.cost import FusedAttention, flop_counter
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META
 from worldplay.models.transformer import Transformer
 from worldplay.train.stages.draws import PlacedDraws
@@ -33,7 +33,8 @@ class StepMemory:
 def on_meta(stage, dtype=None):
     """The same stage on networks without values; dtype: of the weights, None keeps theirs.
 
-    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running it.
+    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running
+    it.
     """
     twin = copy.copy(stage)
     twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
@@ -74,8 +75,8 @@ def over_shared_draws(run, num_samples):
 def _by_depth(count, stage, depths):
     """The numbers count(stage) of a stage whose networks have equally many blocks, all alike.
 
-    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with no more
-            blocks, or networks that differ, is counted as it is.
+    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with
+            no more blocks, or networks that differ, is counted as it is.
     """
     found = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
     if len(found) != 1 or max(found) <= max(depths):
@@ -159,16 +160,14 @@ def _around_blocks(stage, enter, leave):
         hook.remove()
 
 
-class _Memory(TorchDispatchMode):
-    """Follows every storage on the networks' device from making to end, and what autograd keeps of them."""
+class _Memory(AllocatedMemory):
+    """Also follows what autograd keeps for the backward pass, and which block alone keeps it; weights do not count."""
 
     def __init__(self, stage):
-        super().__init__()
         weights = [x for model in stage.models.values() for x in (*model.parameters(), *model.buffers())]
-        self.device = weights[0].device
-        self.ignored = {x.untyped_storage()._cdata for x in weights}
-        self.sizes, self.references = {}, Counter()  # of storages alive; how often autograd keeps each
-        self.alive = self.most_alive = self.kept = self.most_kept = self.most_outside = 0
+        super().__init__(weights[0].device, uncounted=weights)
+        self.references = Counter()  # how often autograd keeps each storage
+        self.kept = self.most_kept = self.most_outside = 0
         self.inner, self.blocks = {}, []  # storage -> number of the block that alone keeps it; their bytes
         self.inputs, self.largest_block, self.most_recomputed = None, 0, 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.tensor)
@@ -181,13 +180,6 @@ class _Memory(TorchDispatchMode):
         self.hooks.__exit__(*error)
         return super().__exit__(*error)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor) and x.device == self.device:
-                self._add(x)
-        return out
-
     def enter_block(self, block, args):
         self.inputs = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, torch.Tensor)}
         for key in self.inputs:
@@ -198,15 +190,17 @@ class _Memory(TorchDispatchMode):
         self.largest_block = max(self.largest_block, self.blocks[-1])
         self.inputs = None
 
-    def _add(self, x):
-        storage = x.untyped_storage()
-        key = storage._cdata
-        if key not in self.sizes and key not in self.ignored:
-            self.sizes[key] = storage.nbytes()
-            self.alive += storage.nbytes()
-            self.most_alive = max(self.most_alive, self.alive)
+    def add(self, x):
+        """As AllocatedMemory.add; also the most that is alive when blocks are computed again."""
+        is_new = super().add(x)
+        if is_new:
             self.most_recomputed = max(self.most_recomputed, self.alive - sum(self._absent()))
-            weakref.finalize(storage, self._remove, key)
+        return is_new
+
+    def released(self, key):
+        """As AllocatedMemory.released."""
+        self._keep_outside(key)
+        super().released(key)
 
     def _absent(self):
         """Bytes of the blocks that are not there when blocks are computed again: not in their backward."""
@@ -216,14 +210,12 @@ class _Memory(TorchDispatchMode):
             self.blocks.pop()
         return self.blocks[:-1]
 
-    def _remove(self, key):
-        self._keep_outside(key)
-        self.alive -= self.sizes.pop(key)
-
     def _pack(self, x):
-        self._add(x)
+        if x.device != self.device:
+            return _Kept(x)
+        self.add(x)
         key = x.untyped_storage()._cdata
-        if key in self.ignored or x.device != self.device:
+        if not self.sizes[key]:
             return _Kept(x)
         self.references[key] += 1
         if self.references[key] == 1:
