@@ -62,8 +62,8 @@ class Commands:
         return {Mode.LOADING: BEFORE_PLAY, Mode.FAILED: BEFORE_PLAY, Mode.STOPPED: AFTER_ERROR}.get(self.mode)
 
     def handle(self, event, now):
-        """Dispatch one pygame event: window and focus, text entry, the window's commands allowed in this mode;
-        all else goes to the input device. now: time.perf_counter() seconds.
+        """Dispatch one pygame event: window and focus, text entry, the window's commands allowed in this
+        mode; all else goes to the input device. now: time.perf_counter() seconds.
         """
         command = command_of(event, self._world and self._world.action_space)
         if event.type in (pygame.KEYDOWN, pygame.KEYUP) and event.scancode == self._closing_key:

@@ -22,7 +22,7 @@ class Prompting:
         self._window.take_text(True)
 
     def feed(self, event):
-        """Handle one event of the open line; returns None, or why the caller is to close the line: "taken" (Enter;
+        """Handle one event of the open line; returns None, or why the caller is to close it: "taken" (Enter;
         sets `pending` where the text changed) or "left" (Esc, the text stays).
         """
         entry, self._screen.is_dirty = self._screen.entry, True

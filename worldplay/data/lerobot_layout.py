@@ -305,7 +305,7 @@ class Layout:
     # What only LeRobot reads
 
     def check_rest(self):
-        """Check what only LeRobot reads: that every episode's tasks are in the table of tasks, and the statistics.
+        """Check what only LeRobot reads: that the tasks of episodes are in the table of tasks, and the statistics.
 
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """

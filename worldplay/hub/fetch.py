@@ -160,7 +160,7 @@ def _check_space(jobs, located):
 
 @contextmanager
 def _alone():
-    """Context manager: hold the fetch lock of the user's cache; raises OSError at once where another fetch holds it.
+    """Context manager: hold the fetch lock of the user's cache; OSError at once where another fetch has it.
 
     Two would append to the same partial files.
     """
