@@ -77,8 +77,9 @@ def test_verify_needs_neither_camera_nor_actions(folder):
 
 def test_describe_says_what_there_is_to_choose_from(folder):
     facts = lerobot.describe(folder)
-    assert facts["cameras"] == {FRONT: list(SIZE)} and facts["action_columns"] == ["forward", "strafe",
-                                                                                   "turn"]
+    assert facts["cameras"] == {FRONT: {"height": SIZE[0], "width": SIZE[1]}}
+    assert list(facts["action_columns"]) == ["0 forward", "1 strafe", "2 turn"]
+    assert facts["action_columns"]["0 forward"] == [0, 1] and facts["action_columns"]["1 strafe"] == [-1, 1]
     assert facts["episodes"] == 3 and facts["frames"] == sum(LENGTHS) and facts["held_out_episodes"] == 1
 
 

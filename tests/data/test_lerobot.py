@@ -267,7 +267,7 @@ def write_folder_of(rollouts, folder):
     (lambda folder: cut(folder / EPISODES), "file-000.parquet: unreadable"),
     (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tasks.parquet: missing"),
     (change_table("meta/tasks.parquet", lambda table: table.replace_schema_metadata({})),
-     "tasks.parquet: its texts are not"),
+     "tasks.parquet: its texts are not .*to_parquet.'tasks.parquet'. writes one"),
     (change_table("meta/tasks.parquet", put(0, "task_index", 4)), "tasks.parquet, row 0: fields task_index "
                                                                   "and task are 4"),
     (lambda folder: (folder / "meta/stats.json").write_text("{"), "stats.json: no valid JSON"),

@@ -5,11 +5,14 @@ import pytest
 import torch
 
 import train_world
+from tests.data.foreign_folders import write_v2
 from tests.train.test_finetune import CODEC, MODEL, make_clips
 from worldplay import runtime
 from worldplay.action import Action, ActionSpace
+from worldplay.data.lerobot import LeRobotFolder
 from worldplay.engine.loading import load_world
 from worldplay.train.chain import Chain
+from worldplay.train.image_latents import ImageLatents
 from worldplay.train.processes import Processes
 from worldplay.train.stages.codec import CodecStageConfig
 
@@ -60,6 +63,15 @@ def test_what_does_not_fit_is_said_before_anything_is_written(clips, changes, wo
     with pytest.raises(ValueError, match=words):
         begin(tmp_path / "run", folder, **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_episodes_too_short_for_a_sequence_are_counted_before_training(tmp_path, caplog):
+    lengths = (8, 22, 20, 22)  # the last one is held out
+    folder = LeRobotFolder.open(write_v2(tmp_path / "set", lengths=lengths), actions="w=forward")
+    latents = ImageLatents(recipe(length=20), None, torch.device("cpu"))
+    latents.check_data(folder, "set")
+    assert "set: 1 of 3 training episodes are shorter than a training sequence of 20 frames" in caplog.text
+    assert "held-out episodes are shorter" not in caplog.text
 
 
 def test_a_second_training_in_a_folder_is_refused_until_the_first_ends(tmp_path):

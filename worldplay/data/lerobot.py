@@ -160,9 +160,12 @@ def describe(folder):
               "hours": num_frames / layout.fps / 3600, "mib": num_bytes / 2**20,
               "bytes_per_frame": num_bytes / num_frames}
     if not layout.is_own:
-        return {"format": layout.info["codebase_version"], "fps": layout.fps, "cameras": {
-            camera: list(layout.frame_size(camera)) for camera in layout.cameras}, "action_columns": [
-                column.label for column in action_columns(layout.info["features"])], **counts}
+        sizes = {camera: dict(zip(("height", "width"), layout.frame_size(camera))) for camera in layout.cameras}
+        columns = action_columns(layout.info["features"])
+        least, greatest = _ranges(layout, columns)
+        return {"format": layout.info["codebase_version"], "fps": layout.fps, "cameras": sizes,
+                "action_columns": {f"{i} {column.label}": [float(low), float(high)] for i, (column, low, high)
+                                   in enumerate(zip(columns, least, greatest))}, **counts}
     opened = LeRobotFolder.open(folder)
     space = opened.source.action_space
     actions = np.concatenate([layout.rows(episode, ["action"])["action"] for episode in layout.episodes])
@@ -219,7 +222,9 @@ def _columns(layout, text):
 
 
 def _ranges(layout, columns):
-    """(least, greatest) value of every Column."""
+    """(least, greatest) value of every Column, two rows of numbers."""
+    if not columns:
+        return (), ()
     parts = []
     for episode in layout.episodes:
         rows = layout.rows(episode, {column.feature: None for column in columns})

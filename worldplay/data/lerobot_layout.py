@@ -349,7 +349,9 @@ class Layout:
             pandas = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
             index = pandas.get("index_columns") or [None]
             if index[0] not in table.column_names:
-                raise ValueError(f"{path}: its texts are not the index of a pandas table; {self.remedy}")
+                raise ValueError(f"{path}: its texts are not the index of a pandas table, where LeRobot looks "
+                                 "for them: pandas.DataFrame({'task_index': [0]}, "
+                                 f"index=['the text']).to_parquet({path.name!r}) writes one; {self.remedy}")
             rows = [row | {"task": row[index[0]]} for row in table.to_pylist()]
         for i, row in enumerate(rows):
             if row.get("task_index") != i or not isinstance(row.get("task"), str):

@@ -103,6 +103,10 @@ class ImageLatents:
                 raise ValueError(f"{where}: the longest {split} episode has {max(lengths)} frames, and a training sequence "
                                  f"{needed} (--length, at least two windows of --context.window {self.recipe.context.window}); "
                                  "record longer ones")
+            short = sum(length < needed for length in lengths)
+            if short:
+                log.warning("%s: %d of %d %s episodes are shorter than a training sequence of %d frames (--length): the codec "
+                            "alone uses them", where, short, len(lengths), split, needed)
 
     # What the stages take
 
