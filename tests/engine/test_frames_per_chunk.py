@@ -134,6 +134,18 @@ def test_following_real_frames_equals_a_walk_from_them_with_the_actions_of_every
             assert np.abs(follow[0].astype(int) - alone).max() <= 1
 
 
+def test_free_play_in_a_batch_equals_the_walk_of_each():
+    frames, actions = context(4)
+    world, given = chunk_world(), encoded([*actions, *WALK[:5]]).numpy()
+    starts = np.stack([frames, frames[::-1]])
+    made = np.stack([both for (both,) in world.follow(starts, np.stack([given, given]), start=4, is_free=True)])
+    assert len(made) == 5, "the last chunk is cut where the actions end"
+    for i, start in enumerate(starts):
+        world.reset(frames=start, actions=actions)
+        alone = np.stack(list(world.walk(WALK[:5])))
+        assert np.abs(made[:, i].astype(int) - alone).max() <= 1
+
+
 def test_a_walk_ends_where_its_actions_end_and_an_unfinished_step_is_refused():
     world = chunk_world()
     frames, actions = context(2)
