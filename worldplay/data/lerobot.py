@@ -112,10 +112,11 @@ class LeRobotFolder:
             # that led to a frame, not taken at it
             actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
             frames = _with_checksum(frames, self.layout, episode, self.camera)
-            for start in range(0, episode["length"], MAX_ROWS):
-                part = slice(start, min(start + MAX_ROWS, episode["length"]))
-                shown, led = np.empty((part.stop - start, *self.source.frame_size, 3),
-                                      np.uint8), actions[part].copy()
+            num_parts = -(-episode["length"] // MAX_ROWS)
+            borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
+            for start, stop in zip(borders, borders[1:]):  # of equal length: none too short for a window
+                part = slice(start, stop)
+                shown, led = np.empty((stop - start, *self.source.frame_size, 3), np.uint8), actions[part].copy()
                 for i in range(len(shown)):
                     frame = next(frames)
                     shown[i] = self.fit.apply(frame) if self.fit else frame

@@ -1,7 +1,8 @@
 """The files of a LeRobot folder, v3.0 or v2.1, by any program; each field that is read is checked."""
-import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from worldplay.data.lerobot_info import (
     OWN_REMEDY,
     parse_object,
     read_info,
+    read_lines,
     read_object,
 )
 from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
@@ -120,16 +122,8 @@ class Layout:
 
     def _rows_of_v2(self):
         """The same of meta/episodes.jsonl, where every episode has files of its own."""
-        path, found, first = self.path / "meta/episodes.jsonl", [], 0
-        if not path.is_file():
-            raise ValueError(f"{path}: missing; {self.remedy}")
-        size = self._whole_number(self.info, "chunks_size", self.path / INFO)
-        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-            where = f"{path}, row {i}"
-            try:
-                row = dict(json.loads(line))
-            except (ValueError, TypeError):
-                raise ValueError(f"{where}: no JSON object; {self.remedy}") from None
+        found, first, size = [], 0, self.info["chunks_size"]
+        for where, row in read_lines(self.path / "meta/episodes.jsonl", self.remedy):
             number, length = self._whole_number(row, "episode_index", where), self._length(row, where)
             files = {"episode_chunk": number // size, "episode_index": number}
             row |= {"dataset_from_index": first, "dataset_to_index": first + length,
@@ -179,10 +173,9 @@ class Layout:
     def _place(self, template, where, **values):
         try:
             return self.path / self.info[template].format(**values)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{self.path / INFO}: field {template} {self.info[template]!r} cannot be filled "
-                             "in for "
-                             f"{where} ({error}); {self.remedy}") from None
+                             f"in for {where} ({error}); {self.remedy}") from None
 
     def _whole_number(self, row, name, where):
         if name not in row:
@@ -257,12 +250,19 @@ class Layout:
         if path not in self._last:
             self._last.clear()
             table = read_table(path, self.remedy)
-            expected = sum(episode["length"] for episode in self.episodes if episode["data"] == path)
-            if table.num_rows != expected:
-                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say {expected}; "
-                                 f"{self.remedy}")
+            if table.num_rows != self._num_rows[path]:
+                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say "
+                                 f"{self._num_rows[path]}; {self.remedy}")
             self._last[path] = (table, {})
         return self._last[path]
+
+    @cached_property
+    def _num_rows(self):
+        """{path: rows that the table there must have}; of v2.1 every episode has a table of its own."""
+        counts = Counter()
+        for episode in self.episodes:
+            counts[episode["data"]] += episode["length"]
+        return counts
 
     # Frames
 
@@ -310,8 +310,9 @@ class Layout:
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """
         tasks = self._tasks()
+        known = set(tasks)
         for number, episode in enumerate(self.episodes):
-            strange = [task for task in episode["tasks"] if task not in tasks]
+            strange = [task for task in episode["tasks"] if task not in known]
             if strange:
                 raise ValueError(f"{self.path / EPISODES}: episode {number}: field tasks holds "
                                  f"{strange[0]!r}, which is not "
@@ -338,15 +339,12 @@ class Layout:
         """The texts of all tasks, by their number."""
         if self.info["codebase_version"] == "v2.1":
             path = self.path / "meta/tasks.jsonl"
-            if not path.is_file():
-                raise ValueError(f"{path}: missing; {self.remedy}")
-            rows = [parse_object(line, path, self.remedy)
-                    for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [row for _, row in read_lines(path, self.remedy)]
         else:
             path = self.path / TASKS
             table = read_table(path, self.remedy)
             # LeRobot takes the text from the index that pandas writes
-            pandas = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+            pandas = parse_object((table.schema.metadata or {}).get(b"pandas", b"{}"), path, self.remedy)
             index = pandas.get("index_columns") or [None]
             if index[0] not in table.column_names:
                 raise ValueError(f"{path}: its texts are not the index of a pandas table; {self.remedy}")
