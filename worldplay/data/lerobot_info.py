@@ -22,7 +22,8 @@ def read_lines(path, remedy):
     """
     if not path.is_file():
         raise ValueError(f"{path}: missing; {remedy}")
-    lines = _read_text(path, remedy).rstrip("\n").split("\n")  # splitlines() would also break inside some texts
+    # splitlines() would also break at characters that a text may hold, such as U+2028
+    lines = _read_text(path, remedy).rstrip("\n").split("\n")
     places = [f"{path}, row {i}" for i in range(len(lines))]
     return [(where, parse_object(line, where, remedy)) for where, line in zip(places, lines)]
 
@@ -35,7 +36,7 @@ def _read_text(path, remedy):
 
 
 def parse_object(text, where, remedy):
-    """The object that JSON text holds; ValueError naming `where` the text stands where it holds anything else."""
+    """The object in a JSON text; ValueError where it is anything else, with `where` the text is from."""
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -94,7 +95,7 @@ def _is_feature(feature):
 
 
 def _check_own(path, info):
-    """What worldplay says in its own part must be what LeRobot reads in the others."""
+    """Raise ValueError unless the field "worldplay" agrees with the fields that LeRobot reads."""
     try:
         own = info["worldplay"]
         source = Source.from_json(own)

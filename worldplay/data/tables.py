@@ -33,7 +33,8 @@ def column(table, name, path, remedy):
 
     def refuse(bad, problem):
         if len(bad):
-            raise ValueError(f"{path}, row {bad[0] // max(width, 1)}: field {name} {problem(bad[0])}; {remedy}")
+            row = bad[0] // max(width, 1)
+            raise ValueError(f"{path}, row {row}: field {name} {problem(bad[0])}; {remedy}")
     refuse(_nulls(values), lambda i: "is null")
     while _is_list(values.type):
         lengths = values.value_lengths().to_numpy(zero_copy_only=False)
@@ -50,7 +51,7 @@ def column(table, name, path, remedy):
 
 
 def _storage(values):
-    """The array in which an extension type, such as the array types of Hugging Face datasets, keeps values."""
+    """The plain array under an extension type, such as those of Hugging Face's datasets library."""
     pa, _ = libraries()
     return values.storage if isinstance(values.type, pa.ExtensionType) else values
 
@@ -66,7 +67,7 @@ def _nulls(values):
 
 
 def write_table(path, columns):
-    """Write arrays, [n] or [n c] (as lists of fixed size), as a Parquet file."""
+    """Write {name: array [n] or [n c]} as a Parquet file; rows of [n c] become lists of fixed size."""
     pa, pq = libraries()
     arrays = {name: pa.array(values) if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values, np.float32).reshape(-1)), values.shape[1])
