@@ -1,13 +1,16 @@
 """The real game, Doom levels with Freedoom's pictures in ViZDoom, as a World with true poses."""
 import tempfile
+from collections.abc import Callable
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from worldplay.action import ActionSpace
 from worldplay.envs.doom_map import Floor, calm_level
+from worldplay.envs.gallery import SKY_TEXTURE, WEAPON, gallery_level
 from worldplay.world import WorldError
 
 TICS_PER_SECOND = 35
@@ -37,37 +40,42 @@ _PLAYER = """actor Wanderer : DoomPlayer
 class Scenario:
     """One level and what the player can do in it.
 
-    wad          file in ViZDoom's scenario folder
-    keys         keys of its action space
-    look_limit   degrees of yaw in one frame that encode to 1.0
-    keep_things  whether the level's pick-ups stay, as landmarks: the player walks through them
-    weapon       Doom's class names of a weapon and its ammunition, or none
-    textures     {texture name: the one shown instead}
-    light        brightness of every sector, 0 to 255, or None for the level's own
-    sky          texture of the sky, where the level has one
+    level          level(lumps), where lumps is {name: text} to put into it, gives (bytes of a PWAD, its blocks)
+    keys           keys of its action space
+    look_limit     degrees of yaw in one frame that encode to 1.0
+    weapon         class names of a weapon and its ammunition, or of a weapon that needs none, or nothing
+    sky            texture of the sky, where the level has one
+    supersampling  pixels rendered along each side of a pixel of the frame, which is their average: 1, 2, 4 or 5
     """
-    wad: str
+    level: Callable
     keys: tuple[str, ...] = ("w", "a", "s", "d")
     look_limit: float = 12.0
-    keep_things: bool = False
     weapon: tuple[str, ...] = ()
-    textures: dict[str, str] = field(default_factory=dict)
-    light: int | None = None
     sky: str = "RSKY1"
+    supersampling: int = 1
 
     @property
     def action_space(self):
         return ActionSpace(self.keys, self.look_limit, look_axes=1)
 
 
+def _stock_level(wad, lumps, **changes):
+    """A level of ViZDoom's scenario folder made calm and bright; `changes` as calm_level takes them."""
+    data = Path(_import_vizdoom().scenarios_path, wad).read_bytes()
+    return calm_level(data, lumps=lumps, light=255, **{"keep_things": False, "textures": {}} | changes)
+
+
 SCENARIOS = {
     # the level's own acid floor moves by itself and its stone is dark: still, bright surfaces of three
     # colours instead, and a sky whose clouds tell which way one looks
-    "doom-maze": Scenario(wad="health_gathering_supreme.wad", light=255, sky="RSKY3",
-                          textures={"STONE2": "STARGR1", "NUKAGE1": "FLOOR7_1", "CEIL4_1": "F_SKY1"}),
+    "doom-maze": Scenario(level=partial(_stock_level, "health_gathering_supreme.wad", textures={
+        "STONE2": "STARGR1", "NUKAGE1": "FLOOR7_1", "CEIL4_1": "F_SKY1"}), sky="RSKY3"),
     # of the weapons the chaingun has the shortest animation, eight tics: little is hidden from the picture
-    "doom-arena": Scenario(wad="deathmatch.wad", keys=("w", "a", "s", "d", "mouse_left"), keep_things=True,
-                           weapon=("Chaingun", "Clip"), light=255),
+    "doom-arena": Scenario(level=partial(_stock_level, "deathmatch.wad", keep_things=True),
+                           keys=("w", "a", "s", "d", "mouse_left"), weapon=("Chaingun", "Clip")),
+    # large flat shapes everywhere, so that nothing in it is finer than what supersampling averages away
+    "doom-gallery": Scenario(level=gallery_level, keys=("w", "a", "s", "d", "mouse_left"), weapon=(WEAPON,),
+                             sky=SKY_TEXTURE, supersampling=4),
 }
 
 
@@ -149,24 +157,33 @@ class DoomWorld:
     def _look(self):
         state = self._game.get_state()
         self.pose = state.game_variables.astype(np.float32)
-        return state.screen_buffer.copy()
+        return area_average(state.screen_buffer, self._scenario.supersampling)
 
     def _open(self):
         vizdoom = _import_vizdoom()
         scenario = self._scenario
-        wad = Path(vizdoom.scenarios_path, scenario.wad).read_bytes()
         items = (f'Player.StartItem "{item}", {amount}' for item, amount in zip(scenario.weapon, (1, 200)))
         lumps = {"DECORATE": _PLAYER.format(start_items="\n    ".join(items)),
                  "KEYCONF": "clearplayerclasses\naddplayerclass Wanderer\n"}
         lumps["MAPINFO"] = f'map MAP01 "{self.name}"\n{{\nsky1 = "{scenario.sky}"\n}}\n'
-        level, blocks = calm_level(wad, keep_things=scenario.keep_things, textures=scenario.textures,
-                                   light=scenario.light, lumps=lumps)
+        level, blocks = scenario.level(lumps)
         self._floor = Floor(blocks)
         # the engine keeps the level open and writes its settings beside it
         self._folder = tempfile.TemporaryDirectory(prefix="worldplay-")
         path = Path(self._folder.name, "level.wad")
         path.write_bytes(level)
         return _start(vizdoom, path, scenario)
+
+
+def area_average(picture, size):
+    """uint8 [h w 3]: the rounded mean of every `size` x `size` pixels of a picture [h*size w*size 3]; always a copy."""
+    if size == 1:
+        return picture.copy()
+    height, width, channels = picture.shape
+    # rows first, each one long run of memory
+    rows = picture.reshape(height // size, size, -1).sum(1, dtype=np.uint16)
+    sums = rows.reshape(height // size, width // size, size, channels).sum(2, dtype=np.uint16)
+    return ((sums + size * size // 2) // (size * size)).astype(np.uint8)
 
 
 def _turn(degrees):
@@ -184,7 +201,8 @@ def _start(vizdoom, level, scenario):
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
-    game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
+    height, width = (side * scenario.supersampling for side in FRAME_SIZE)
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}"))
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_render_hud(False)
     game.set_render_crosshair(False)

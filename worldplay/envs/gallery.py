@@ -1,0 +1,279 @@
+"""The gallery: a level of our own, nine bright places of which no two views are alike, made to be learned and walked in."""
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from worldplay.envs.doom_map import write_blocks, write_lumps
+from worldplay.envs.murals import (Colors, num_emblems, paint_floor, paint_plain, paint_sky, paint_wall, paint_wand)
+from worldplay.envs.palette import Palette
+from worldplay.envs.shapes import SHAPES
+from worldplay.envs.udmf import SKY, Sector, level_blocks
+
+# Places lie in three rows and columns of cells; between two cells is a gap, which only doorways cross.
+_CELL, _GAP = 704, 64
+_ORIGINS = tuple(-_CELL // 2 + step * (_CELL + _GAP) for step in (-1, 0, 1))
+_DOOR_HEIGHT = 136
+SKY_TEXTURE = "OURSKY"
+WEAPON = "Wand"
+_WAND = """actor Wand : Weapon
+{
+    Weapon.SlotNumber 1
+    +WEAPON.NOALERT
+    +WEAPON.AMMO_OPTIONAL
+    States
+    {
+    Ready:
+        WAND A 1 A_WeaponReady
+        Loop
+    Deselect:
+        WAND A 1 A_Lower
+        Loop
+    Select:
+        WAND A 1 A_Raise
+        Loop
+    Fire:
+        WAND B 4
+        WAND C 4
+        WAND A 0 A_ReFire
+        Goto Ready
+    Spawn:
+        TNT1 A -1
+        Stop
+    }
+}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One place, in map units from the lower left corner of its cell.
+
+    cell      (column, row), 0 to 2, from the south-west
+    outline   points clockwise, y up; holes: further loops, each counter-clockwise, the faces of blocks and pillars
+    low       height of the floor, high of the ceiling or of the walls under the sky
+    is_open   whether the sky is its ceiling
+    wall, spread, floor  see worldplay.envs.murals.Colors
+    pattern, pattern_size  of its floor, see worldplay.envs.murals.paint_floor
+    """
+    cell: tuple[int, int]
+    outline: tuple
+    holes: tuple = ()
+    low: int = 0
+    high: int = 192
+    is_open: bool = False
+    wall: tuple[float, float, float]
+    spread: tuple[float, float] = (0.06, 28.0)
+    floor: tuple
+    pattern: str
+    pattern_size: int = 84
+
+    @property
+    def box(self):
+        """(left, bottom, right, top) of its cell in the world."""
+        left, bottom = (_ORIGINS[at] for at in self.cell)
+        return left, bottom, left + _CELL, bottom + _CELL
+
+
+@dataclass(frozen=True)
+class Doorway:
+    """A passage from a place to its eastern or northern neighbour, `at` to `at` + `width` along their cells' side."""
+    place: str
+    towards: str
+    at: int
+    width: int = 192
+    low: int = 0
+
+
+def box(left, bottom, right, top):
+    """The four corners of a rectangle, clockwise."""
+    return (left, bottom), (left, top), (right, top), (right, bottom)
+
+
+def regular(x, y, radius, corners):
+    """A regular polygon, clockwise, in whole map units."""
+    turns = 2 * np.pi * (np.arange(corners) + 0.5) / corners
+    return tuple((int(round(x + radius * np.sin(t))), int(round(y + radius * np.cos(t)))) for t in turns)
+
+
+def octagon(cut):
+    """A whole cell with its corners cut off."""
+    far = _CELL - cut
+    return (0, cut), (0, far), (cut, _CELL), (far, _CELL), (_CELL, far), (_CELL, cut), (far, 0), (cut, 0)
+
+
+def hole(loop):
+    """The loop the other way round."""
+    return tuple(reversed(loop))
+
+
+POND = regular(370, 330, 150, 8)
+PLACES = {
+    "square": Place(cell=(1, 1), outline=octagon(160), holes=(hole(regular(352, 352, 60, 8)),), is_open=True,
+                    wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)), pattern="rings"),
+    "hall": Place(cell=(1, 2), outline=box(0, 0, _CELL, 560), high=240, wall=(0.66, 0.17, 12),
+                  holes=(hole(box(150, 250, 206, 306)), hole(box(500, 250, 556, 306))),
+                  floor=((0.55, 0.08, 350), (0.83, 0.06, 10)), pattern="stripes"),
+    "gallery": Place(cell=(2, 2), outline=box(0, 0, _CELL, _CELL), high=176, wall=(0.68, 0.15, 305),
+                     holes=(hole(box(200, 290, 480, 400)),),
+                     floor=((0.55, 0.1, 285), (0.82, 0.08, 310)), pattern="tiles"),
+    "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), is_open=True, wall=(0.76, 0.16, 145),
+                    holes=(hole(POND), hole(box(60, 500, 260, 548)), hole(box(560, 90, 608, 250))),
+                    floor=((0.66, 0.13, 130), (0.86, 0.13, 120)), pattern="waves"),
+    "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)), low=40, high=220,
+                     is_open=True, wall=(0.83, 0.15, 85), floor=((0.68, 0.14, 50), (0.88, 0.11, 70)), pattern="slant",
+                     holes=(hole(regular(300, 330, 64, 3)),)),
+    "alley": Place(cell=(1, 0), outline=((0, 120), (0, 400), (224, 400), (224, _CELL), (480, _CELL), (480, 520),
+                                         (_CELL, 520), (_CELL, 240), (480, 240), (480, 120)), high=256, is_open=True,
+                   wall=(0.7, 0.14, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
+    "bath": Place(cell=(0, 0), outline=((0, 0), (0, _CELL), (420, _CELL), (420, 480), (_CELL, 480), (_CELL, 0)), high=168,
+                  wall=(0.76, 0.12, 195), floor=((0.62, 0.09, 200), (0.88, 0.07, 185)), pattern="spiral",
+                  holes=(hole(regular(210, 230, 70, 6)),)),
+    "tower": Place(cell=(0, 1), outline=octagon(220), high=420, wall=(0.86, 0.06, 330), spread=(0.06, 60.0),
+                   holes=(hole(regular(352, 352, 84, 6)),),
+                   floor=((0.45, 0.03, 280), (0.9, 0.03, 320)), pattern="rays"),
+    "yard": Place(cell=(0, 2), outline=((0, 160), (0, 500), (300, _CELL), (_CELL, 560), (_CELL, 0), (160, 0)),
+                  is_open=True, wall=(0.8, 0.15, 112), spread=(0.07, 22.0),
+                  holes=(hole(regular(300, 360, 76, 4)),),
+                  floor=((0.5, 0.1, 25), (0.75, 0.12, 45)), pattern="rings"),
+}
+DOORWAYS = (
+    Doorway("square", "hall", 256), Doorway("square", "garden", 256), Doorway("alley", "square", 256),
+    Doorway("tower", "square", 256), Doorway("hall", "gallery", 160), Doorway("yard", "hall", 240),
+    Doorway("garden", "gallery", 420), Doorway("terrace", "garden", 180, low=20), Doorway("alley", "terrace", 288, low=20),
+    Doorway("bath", "alley", 180), Doorway("bath", "tower", 228), Doorway("tower", "yard", 256))
+
+
+def in_world(place, loop):
+    """A loop of a place in map units of the level."""
+    left, bottom, *_ = place.box
+    return tuple((left + x, bottom + y) for x, y in loop)
+
+
+def door_loop(door):
+    """The four corners of a doorway in the level, clockwise."""
+    first, second = PLACES[door.place], PLACES[door.towards]
+    left, bottom, right, top = first.box
+    if second.cell[0] > first.cell[0]:
+        return box(right, bottom + door.at, right + _GAP, bottom + door.at + door.width)
+    return box(left + door.at, top, left + door.at + door.width, top + _GAP)
+
+
+def with_points(loop, points):
+    """The loop with those of the points that lie on its edges put in."""
+    made = []
+    for a, b in zip(loop, (*loop[1:], loop[0])):
+        x, y = b[0] - a[0], b[1] - a[1]
+        along = {p: x * (p[0] - a[0]) + y * (p[1] - a[1]) for p in points
+                 if x * (p[1] - a[1]) == y * (p[0] - a[0])}
+        made += [a, *sorted((p for p in along if 0 < along[p] < x * x + y * y), key=along.get)]
+    return tuple(made)
+
+
+class _Painting:
+    """Paints the level's surfaces while its walls are laid, and keeps them by the names of their textures."""
+
+    def __init__(self):
+        self.palette = palette = Palette()
+        self.textures = {}
+        self.white, self.black = palette.index(0.97, 0.01, 100), palette.index(0.25, 0.03, 280)
+        self.bright = [palette.index(*color) for color in (
+            (0.64, 0.22, 27), (0.9, 0.17, 98), (0.5, 0.19, 262), (0.62, 0.19, 145), (0.72, 0.18, 55), (0.5, 0.2, 310))]
+        self.colors = {name: Colors(palette, wall=place.wall, spread=place.spread, floor=place.floor)
+                       for name, place in PLACES.items()}
+        self.water = palette.ramp((0.62, 0.12, 235), (0.82, 0.09, 215), 5)
+        self.num_emblems = 0
+
+    def add(self, prefix, picture):
+        """Name of the texture that shows `picture`."""
+        name = f"{prefix}{len(self.textures):03d}"
+        self.textures[name] = picture
+        return name
+
+    def next_emblem(self, background):
+        """(shape, outer colour, inner colour) that no call before gave, standing out from the palette's `background`."""
+        number, colors = self.num_emblems, self.palette.colors.astype(int)
+        self.num_emblems += 1
+        shades = [self.white, self.black, *self.bright]
+        far = sorted(shades, key=lambda shade: -np.abs(colors[shade] - colors[background]).sum())[:5]
+        outer = far[(number + number // len(SHAPES)) % len(far)]
+        others = [shade for shade in shades if np.abs(colors[shade] - colors[outer]).sum() > 200]
+        return number % (2 * len(SHAPES)), outer, others[(3 * number + 1) % len(others)]
+
+    def wall(self, wall, sectors):
+        """Name of the texture of a Wall of `sectors`, which begin with the places in the order of PLACES."""
+        height, length = wall.high - wall.low, int(round(np.hypot(*np.subtract(wall.b, wall.a))))
+        if wall.sector >= len(PLACES):
+            background = int(self.water[0]) if sectors[wall.sector].low < 0 else self.bright[wall.sector % 6]
+            return self._plain(background, height, length)
+        place = sectors[wall.sector]
+        if wall.loop:
+            return self._plain(self.bright[(self.num_emblems + wall.loop) % 6], height, length)
+        colors = list(self.colors.values())[wall.sector]
+        steps = [(a, np.hypot(*np.subtract(b, a))) for loop, a, b in place.edges if loop == 0]
+        start = sum(length for _, length in steps[:[a for a, _ in steps].index(wall.a)])
+        around = sum(length for _, length in steps)
+        middle = int(colors.ring[int((start + length / 2) / around * len(colors.ring))])
+        if (wall.low, wall.high) != (place.low, place.high):
+            return self._plain(middle, height, length)
+        emblems = [self.next_emblem(middle) for _ in range(num_emblems(length))]
+        return self.add("WALL", paint_wall(colors, len(self.textures), height=height, start=start, length=length,
+                                           around=around, trim=(colors.dark, self.white, colors.dark), emblems=emblems))
+
+    def _plain(self, background, height, length):
+        return self.add("SIDE", paint_plain(background, self.next_emblem(background), height=height, length=length))
+
+
+def _sectors(painting):
+    """The level's Sectors: the places, then the pond, then the doorways."""
+    doors = [door_loop(door) for door in DOORWAYS]
+    corners = [corner for loop in doors for corner in loop]
+    sectors = []
+    for name, place in PLACES.items():
+        colors, loop = painting.colors[name], with_points(in_world(place, place.outline), corners)
+        floor = painting.add("FLOR", paint_floor(colors.floor, place.pattern, size=place.pattern_size, box=place.box))
+        ceiling = SKY if place.is_open else painting.add("CEIL", paint_floor(
+            colors.ring[[3, 4, 5, 1, 0]], place.pattern, size=2 * place.pattern_size, box=place.box))
+        sectors.append(Sector(loops=(loop, *(in_world(place, inner) for inner in place.holes)), low=place.low,
+                              high=place.high, floor=floor, ceiling=ceiling))
+    garden = PLACES["garden"]
+    water = painting.add("FLOR", paint_floor(painting.water, "rings", size=44, box=garden.box))
+    sectors.append(Sector(loops=(in_world(garden, POND),), low=-16, high=garden.high, floor=water, ceiling=SKY))
+    for door, loop in zip(DOORWAYS, doors, strict=True):
+        colors = painting.colors[door.place]
+        flat = [painting.add(kind, np.full((64, 64), color, np.uint8))
+                for kind, color in (("FLOR", colors.floor[2]), ("CEIL", colors.dark))]
+        sectors.append(Sector(loops=(loop,), low=door.low, high=door.low + _DOOR_HEIGHT, floor=flat[0], ceiling=flat[1]))
+    return sectors
+
+
+@lru_cache(maxsize=1)
+def _parts():
+    """(blocks, [(name, bytes)] of its palette and pictures) of the level."""
+    painting = _Painting()
+    sectors = _sectors(painting)
+    blocks = level_blocks(sectors, start=(0, -200, 90), texture=lambda wall: painting.wall(wall, sectors))
+    palette = painting.palette
+    sky = paint_sky(palette)
+    sprites = [(f"WAND{frame}0", paint_wand(palette, flash)) for frame, flash in zip("ABC", (0, 1, 0.6))]
+    pictures = [*((name, palette.png(_whole(picture))) for name, picture in painting.textures.items()),
+                (SKY_TEXTURE, palette.png(sky))]
+    return blocks, [("PLAYPAL", palette.lump()), ("TX_START", b""), *pictures, ("TX_END", b""), ("S_START", b""),
+                    *((name, palette.png(picture, offset=(-160, -104))) for name, picture in sprites), ("S_END", b"")]
+
+
+def _whole(picture):
+    """The picture with black rows below it, to a height that is a power of two, as the engine's walls want it."""
+    height = 1 << (picture.shape[0] - 1).bit_length()
+    return np.pad(picture, ((0, height - picture.shape[0]), (0, 0)))
+
+
+def gallery_level(lumps):
+    """The level as (bytes of its PWAD, its blocks); the same every time.
+
+    lumps  {name: text} of more lumps; actors in DECORATE may use the class WEAPON
+    """
+    blocks, pictures = _parts()
+    lumps = lumps | {"DECORATE": _WAND + lumps.get("DECORATE", "")}
+    level = [("MAP01", b""), ("TEXTMAP", write_blocks(blocks).encode("ascii")), ("ENDMAP", b"")]
+    return write_lumps([*((name, text.encode("ascii")) for name, text in lumps.items()), *pictures, *level]), blocks
