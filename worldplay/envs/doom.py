@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from worldplay.action import ActionSpace
 from worldplay.envs.doom_map import Floor, calm_level
@@ -82,7 +83,8 @@ SCENARIOS = {
 class DoomWorld:
     """A level of the real game behind the World contract; the engine starts at the first reset.
 
-    pose  float32 [4] after every frame: x, y, z in map units (the player's feet), yaw in degrees to the left
+    pose   float32 [4] after every frame: x, y, z in map units (the player's feet), yaw in degrees to the left
+    floor  the level's Floor, None before the first reset
     """
 
     def __init__(self, name):
@@ -94,7 +96,8 @@ class DoomWorld:
         self.scenes = ("start",)
         self.info = {"env": name, "device": "cpu", "path": "vizdoom"}
         self.pose = np.zeros(4, np.float32)
-        self._game = self._folder = self._floor = self._seed = None
+        self.floor = None
+        self._game = self._folder = self._seed = None
         self._stepping = False
 
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
@@ -109,7 +112,7 @@ class DoomWorld:
         self._game = self._game or self._open()
         self._seed = self.info["seed"] = seed if seed is not None else self._seed or 0
         rng = np.random.default_rng(self._seed)
-        x, y = np.rint(self._floor.draw(rng, room=_START_ROOM)).astype(int)
+        x, y = np.rint(self.floor.draw(rng, room=_START_ROOM)).astype(int)
         yaw = rng.uniform(-180, 180)
         idle = [0.0] * len(self.action_space.keys)
         with self._running() as game:
@@ -167,7 +170,7 @@ class DoomWorld:
                  "KEYCONF": "clearplayerclasses\naddplayerclass Wanderer\n"}
         lumps["MAPINFO"] = f'map MAP01 "{self.name}"\n{{\nsky1 = "{scenario.sky}"\n}}\n'
         level, blocks = scenario.level(lumps)
-        self._floor = Floor(blocks)
+        self.floor = Floor(blocks)
         # the engine keeps the level open and writes its settings beside it
         self._folder = tempfile.TemporaryDirectory(prefix="worldplay-")
         path = Path(self._folder.name, "level.wad")
@@ -177,13 +180,7 @@ class DoomWorld:
 
 def area_average(picture, size):
     """uint8 [h w 3]: the rounded mean of every `size` x `size` pixels of a picture [h*size w*size 3]; always a copy."""
-    if size == 1:
-        return picture.copy()
-    height, width, channels = picture.shape
-    # rows first, each one long run of memory
-    rows = picture.reshape(height // size, size, -1).sum(1, dtype=np.uint16)
-    sums = rows.reshape(height // size, width // size, size, channels).sum(2, dtype=np.uint16)
-    return ((sums + size * size // 2) // (size * size)).astype(np.uint8)
+    return np.array(Image.fromarray(picture).reduce(size))
 
 
 def _turn(degrees):

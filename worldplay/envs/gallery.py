@@ -14,6 +14,8 @@ from worldplay.envs.udmf import SKY, Sector, level_blocks
 _CELL, _GAP = 704, 64
 _ORIGINS = tuple(-_CELL // 2 + step * (_CELL + _GAP) for step in (-1, 0, 1))
 _DOOR_HEIGHT = 136
+# Kerbs too high to step on keep the player so far from walls and pillars that their pictures are always legible.
+_KERB_WIDTH, _KERB_HEIGHT = 40, 26
 SKY_TEXTURE = "OURSKY"
 WEAPON = "Wand"
 _WAND = """actor Wand : Weapon
@@ -50,7 +52,7 @@ class Place:
     """One place, in map units from the lower left corner of its cell.
 
     cell      (column, row), 0 to 2, from the south-west
-    outline   points clockwise, y up; holes: further loops, each counter-clockwise, the faces of blocks and pillars
+    outline   points clockwise, y up; holes: outlines of blocks and pillars, likewise
     low       height of the floor, high of the ceiling or of the walls under the sky
     is_open   whether the sky is its ceiling
     wall, spread, floor  see worldplay.envs.murals.Colors
@@ -102,40 +104,35 @@ def octagon(cut):
     return (0, cut), (0, far), (cut, _CELL), (far, _CELL), (_CELL, far), (_CELL, cut), (far, 0), (cut, 0)
 
 
-def hole(loop):
-    """The loop the other way round."""
-    return tuple(reversed(loop))
-
-
 POND = regular(370, 330, 150, 8)
 PLACES = {
-    "square": Place(cell=(1, 1), outline=octagon(160), holes=(hole(regular(352, 352, 60, 8)),), is_open=True,
+    "square": Place(cell=(1, 1), outline=octagon(160), holes=(regular(352, 352, 60, 8),), high=160, is_open=True,
                     wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)), pattern="rings"),
-    "hall": Place(cell=(1, 2), outline=box(0, 0, _CELL, 560), high=240, wall=(0.66, 0.17, 12),
-                  holes=(hole(box(150, 250, 206, 306)), hole(box(500, 250, 556, 306))),
-                  floor=((0.55, 0.08, 350), (0.83, 0.06, 10)), pattern="stripes"),
-    "gallery": Place(cell=(2, 2), outline=box(0, 0, _CELL, _CELL), high=176, wall=(0.68, 0.15, 305),
-                     holes=(hole(box(200, 290, 480, 400)),),
+    "hall": Place(cell=(1, 2), outline=box(0, 0, _CELL, 560), high=240, wall=(0.72, 0.16, 10),
+                  holes=(box(150, 250, 206, 306), box(500, 250, 556, 306)),
+                  floor=((0.62, 0.09, -12), (0.85, 0.06, 14)), pattern="stripes"),
+    "gallery": Place(cell=(2, 2), outline=box(0, 0, _CELL, _CELL), high=176, wall=(0.74, 0.13, 305),
+                     holes=(box(200, 290, 480, 400),),
                      floor=((0.55, 0.1, 285), (0.82, 0.08, 310)), pattern="tiles"),
-    "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), is_open=True, wall=(0.76, 0.16, 145),
-                    holes=(hole(POND), hole(box(60, 500, 260, 548)), hole(box(560, 90, 608, 250))),
+    "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), high=160, is_open=True, wall=(0.76, 0.16, 145),
+                    holes=(box(60, 500, 260, 548), box(560, 90, 608, 250)),
                     floor=((0.66, 0.13, 130), (0.86, 0.13, 120)), pattern="waves"),
-    "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)), low=40, high=220,
-                     is_open=True, wall=(0.83, 0.15, 85), floor=((0.68, 0.14, 50), (0.88, 0.11, 70)), pattern="slant",
-                     holes=(hole(regular(300, 330, 64, 3)),)),
-    "alley": Place(cell=(1, 0), outline=((0, 120), (0, 400), (224, 400), (224, _CELL), (480, _CELL), (480, 520),
-                                         (_CELL, 520), (_CELL, 240), (480, 240), (480, 120)), high=256, is_open=True,
-                   wall=(0.7, 0.14, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
-    "bath": Place(cell=(0, 0), outline=((0, 0), (0, _CELL), (420, _CELL), (420, 480), (_CELL, 480), (_CELL, 0)), high=168,
-                  wall=(0.76, 0.12, 195), floor=((0.62, 0.09, 200), (0.88, 0.07, 185)), pattern="spiral",
-                  holes=(hole(regular(210, 230, 70, 6)),)),
+    "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)), low=40, high=196,
+                     is_open=True, wall=(0.87, 0.15, 86), spread=(0.05, 16.0), floor=((0.7, 0.14, 45), (0.86, 0.11, 62)), pattern="slant",
+                     holes=(regular(300, 330, 64, 3),)),
+    "alley": Place(cell=(1, 0), outline=((0, 110), (0, 430), (192, 430), (192, _CELL), (512, _CELL), (512, 550),
+                                         (_CELL, 550), (_CELL, 220), (512, 220), (512, 110)), high=216, is_open=True,
+                   wall=(0.75, 0.12, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
+    "bath": Place(cell=(0, 0), outline=((0, 0), (0, _CELL), (500, _CELL), (500, 480), (_CELL, 480), (_CELL, 0)), high=168,
+                  wall=(0.8, 0.11, 190), floor=((0.62, 0.09, 200), (0.88, 0.07, 185)), pattern="spiral",
+                  holes=(regular(210, 230, 70, 6),)),
     "tower": Place(cell=(0, 1), outline=octagon(220), high=420, wall=(0.86, 0.06, 330), spread=(0.06, 60.0),
-                   holes=(hole(regular(352, 352, 84, 6)),),
+                   holes=(regular(352, 352, 84, 6),),
                    floor=((0.45, 0.03, 280), (0.9, 0.03, 320)), pattern="rays"),
     "yard": Place(cell=(0, 2), outline=((0, 160), (0, 500), (300, _CELL), (_CELL, 560), (_CELL, 0), (160, 0)),
-                  is_open=True, wall=(0.8, 0.15, 112), spread=(0.07, 22.0),
-                  holes=(hole(regular(300, 360, 76, 4)),),
-                  floor=((0.5, 0.1, 25), (0.75, 0.12, 45)), pattern="rings"),
+                  high=168, is_open=True, wall=(0.84, 0.16, 118), spread=(0.06, 16.0),
+                  holes=(regular(300, 360, 76, 4),),
+                  floor=((0.6, 0.11, 25), (0.78, 0.11, 40)), pattern="rings"),
 }
 DOORWAYS = (
     Doorway("square", "hall", 256), Doorway("square", "garden", 256), Doorway("alley", "square", 256),
@@ -170,6 +167,36 @@ def with_points(loop, points):
     return tuple(made)
 
 
+def inset(loop, width, *, is_closed=True):
+    """The loop moved by `width` to its right, in whole map units; an open one keeps the directions of its two ends."""
+    points = np.array(loop, float)
+    along = np.roll(points, -1, axis=0) - points
+    normals = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.hypot(*along.T)[:, None]
+    before, after = np.roll(normals, 1, axis=0), normals.copy()
+    if not is_closed:
+        before[0], after[-1] = after[0], before[-1]
+    moved = points + width * (before + after) / (1 + (before * after).sum(1, keepdims=True))
+    return tuple((int(x), int(y)) for x, y in np.rint(moved))
+
+
+def with_kerb(outline, doors):
+    """The outline of the floor inside of a kerb, and the outlines of the parts of the kerb.
+
+    outline  points clockwise; doors: its edges (a, b) that stay free
+    """
+    first = next(i for i, a in enumerate(outline) if (a, outline[(i + 1) % len(outline)]) in doors)
+    points = [*outline[first + 1:], *outline[:first + 1]]  # from the end of a door to its beginning
+    floor, kerbs, run = [], [], [points[0]]
+    for a, b in zip(points, [*points[1:], points[0]]):
+        if (a, b) in doors:
+            inner = inset(run, _KERB_WIDTH, is_closed=False)
+            floor += [run[0], *inner, run[-1]]
+            kerbs.append((*run, *reversed(inner)))
+            run = []
+        run.append(b)
+    return tuple(floor), kerbs
+
+
 class _Painting:
     """Paints the level's surfaces while its walls are laid, and keeps them by the names of their textures."""
 
@@ -200,65 +227,99 @@ class _Painting:
         others = [shade for shade in shades if np.abs(colors[shade] - colors[outer]).sum() > 200]
         return number % (2 * len(SHAPES)), outer, others[(3 * number + 1) % len(others)]
 
-    def wall(self, wall, sectors):
-        """Name of the texture of a Wall of `sectors`, which begin with the places in the order of PLACES."""
-        height, length = wall.high - wall.low, int(round(np.hypot(*np.subtract(wall.b, wall.a))))
-        if wall.sector >= len(PLACES):
-            background = int(self.water[0]) if sectors[wall.sector].low < 0 else self.bright[wall.sector % 6]
-            return self._plain(background, height, length)
-        place = sectors[wall.sector]
-        if wall.loop:
-            return self._plain(self.bright[(self.num_emblems + wall.loop) % 6], height, length)
-        colors = list(self.colors.values())[wall.sector]
-        steps = [(a, np.hypot(*np.subtract(b, a))) for loop, a, b in place.edges if loop == 0]
-        start = sum(length for _, length in steps[:[a for a, _ in steps].index(wall.a)])
-        around = sum(length for _, length in steps)
-        middle = int(colors.ring[int((start + length / 2) / around * len(colors.ring))])
-        if (wall.low, wall.high) != (place.low, place.high):
-            return self._plain(middle, height, length)
-        emblems = [self.next_emblem(middle) for _ in range(num_emblems(length))]
-        return self.add("WALL", paint_wall(colors, len(self.textures), height=height, start=start, length=length,
-                                           around=around, trim=(colors.dark, self.white, colors.dark), emblems=emblems))
+    def plain(self, background, wall):
+        """Name of the texture of a Wall of one colour and one emblem."""
+        return self.add("SIDE", paint_plain(int(background), self.next_emblem(int(background)),
+                                            height=wall.high - wall.low, length=wall.length))
 
-    def _plain(self, background, height, length):
-        return self.add("SIDE", paint_plain(background, self.next_emblem(background), height=height, length=length))
+    def mural(self, name, wall, start, around):
+        """Name of the texture of a Wall on the outline of a place; see worldplay.envs.murals.paint_wall."""
+        colors = self.colors[name]
+        middle = colors.ring_at((start + wall.length / 2) / around)
+        emblems = [self.next_emblem(int(middle)) for _ in range(num_emblems(wall.length))]
+        return self.add("WALL", paint_wall(
+            colors, len(self.textures), height=wall.high - wall.low, start=start, length=wall.length, around=around,
+            trim=(colors.dark, self.white, colors.dark), emblems=emblems))
 
 
-def _sectors(painting):
-    """The level's Sectors: the places, then the pond, then the doorways."""
-    doors = [door_loop(door) for door in DOORWAYS]
-    corners = [corner for loop in doors for corner in loop]
-    sectors = []
-    for name, place in PLACES.items():
-        colors, loop = painting.colors[name], with_points(in_world(place, place.outline), corners)
-        floor = painting.add("FLOR", paint_floor(colors.floor, place.pattern, size=place.pattern_size, box=place.box))
-        ceiling = SKY if place.is_open else painting.add("CEIL", paint_floor(
-            colors.ring[[3, 4, 5, 1, 0]], place.pattern, size=2 * place.pattern_size, box=place.box))
-        sectors.append(Sector(loops=(loop, *(in_world(place, inner) for inner in place.holes)), low=place.low,
-                              high=place.high, floor=floor, ceiling=ceiling))
-    garden = PLACES["garden"]
-    water = painting.add("FLOR", paint_floor(painting.water, "rings", size=44, box=garden.box))
-    sectors.append(Sector(loops=(in_world(garden, POND),), low=-16, high=garden.high, floor=water, ceiling=SKY))
-    for door, loop in zip(DOORWAYS, doors, strict=True):
-        colors = painting.colors[door.place]
-        flat = [painting.add(kind, np.full((64, 64), color, np.uint8))
-                for kind, color in (("FLOR", colors.floor[2]), ("CEIL", colors.dark))]
-        sectors.append(Sector(loops=(loop,), low=door.low, high=door.low + _DOOR_HEIGHT, floor=flat[0], ceiling=flat[1]))
-    return sectors
+class _Plan:
+    """The level's sectors, and what each of its walls shows."""
+
+    def __init__(self):
+        self.painting = _Painting()
+        self.sectors = []
+        # sector -> the name of its place, where it is the floor or a kerb of one
+        self._places = {}
+        # (place, point of its outline) -> map units along the outline; place -> length of its outline
+        self._starts, self._around = {}, {}
+        doors = [door_loop(door) for door in DOORWAYS]
+        for name, place in PLACES.items():
+            self._add_place(name, place, [corner for loop in doors for corner in loop])
+        self._add_pond()
+        for door, loop in zip(DOORWAYS, doors, strict=True):
+            self._add_doorway(door, loop)
+
+    def texture(self, wall):
+        """Name of the texture of a Wall of these sectors."""
+        paint, name = self.painting, self._places.get(wall.sector)
+        if name is None:
+            is_pond = self.sectors[wall.sector].low < 0
+            return paint.plain(paint.water[0] if is_pond else paint.bright[wall.sector % 6], wall)
+        start, colors = self._starts.get((name, wall.a)), paint.colors[name]
+        if start is None:  # a pillar, or the side of a kerb
+            is_kerb = wall.high - wall.low <= _KERB_HEIGHT
+            return paint.plain(colors.dark if is_kerb else paint.bright[(paint.num_emblems + wall.sector) % 6], wall)
+        if wall.high - wall.low < self.sectors[wall.sector].high - self.sectors[wall.sector].low:  # above a door
+            return paint.plain(colors.ring_at((start + wall.length / 2) / self._around[name]), wall)
+        return paint.mural(name, wall, start, self._around[name])
+
+    def _add_place(self, name, place, corners):
+        colors = self.painting.colors[name]
+        outline = with_points(in_world(place, place.outline), corners)
+        edges = list(zip(outline, (*outline[1:], outline[0])))
+        lengths = [np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in edges]
+        self._starts |= {(name, a): sum(lengths[:i]) for i, (a, _) in enumerate(edges)}
+        self._around[name] = sum(lengths)
+        floor, kerbs = with_kerb(outline, {edge for edge in edges if edge[0] in corners and edge[1] in corners})
+        holes = [tuple(reversed(in_world(place, loop))) for loop in place.holes]
+        plinths = [inset(loop, _KERB_WIDTH) for loop in holes]
+        ponds = [tuple(reversed(in_world(place, POND)))] if name == "garden" else []
+        ceiling = SKY if place.is_open else self._paint("CEIL", colors.ring[[3, 4, 5, 1, 0]], place, 2)
+        flat = self._paint("FLOR", colors.floor, place, 1)
+        kerb = self.painting.add("FLOR", paint_floor(colors.ring[[2, 4, 6, 0, 9]], "rays", box=place.box))
+        for loops, height, texture in (((floor, *plinths, *ponds), 0, flat),
+                                       *(((loop,), _KERB_HEIGHT, kerb) for loop in kerbs),
+                                       *(((tuple(reversed(outer)), inner), _KERB_HEIGHT, kerb)
+                                         for outer, inner in zip(plinths, holes))):
+            self._places[len(self.sectors)] = name
+            self.sectors.append(Sector(loops=loops, low=place.low + height, high=place.high, floor=texture, ceiling=ceiling))
+
+    def _paint(self, prefix, colors, place, scale):
+        return self.painting.add(prefix, paint_floor(colors, place.pattern, size=scale * place.pattern_size, box=place.box))
+
+    def _add_pond(self):
+        garden = PLACES["garden"]
+        water = self.painting.add("FLOR", paint_floor(self.painting.water, "rings", size=44, box=garden.box))
+        self.sectors.append(Sector(loops=(in_world(garden, POND),), low=-16, high=garden.high, floor=water, ceiling=SKY))
+
+    def _add_doorway(self, door, loop):
+        colors = self.painting.colors[door.place]
+        floor, ceiling = (self.painting.add(kind, np.full((64, 64), color, np.uint8))
+                          for kind, color in (("FLOR", colors.floor[2]), ("CEIL", colors.dark)))
+        self.sectors.append(Sector(loops=(loop,), low=door.low, high=door.low + _DOOR_HEIGHT, floor=floor, ceiling=ceiling))
 
 
 @lru_cache(maxsize=1)
 def _parts():
     """(blocks, [(name, bytes)] of its palette and pictures) of the level."""
-    painting = _Painting()
-    sectors = _sectors(painting)
-    blocks = level_blocks(sectors, start=(0, -200, 90), texture=lambda wall: painting.wall(wall, sectors))
-    palette = painting.palette
+    plan = _Plan()
+    blocks = level_blocks(plan.sectors, start=(0, -200, 90), texture=plan.texture)
+    palette = plan.painting.palette
     sky = paint_sky(palette)
     sprites = [(f"WAND{frame}0", paint_wand(palette, flash)) for frame, flash in zip("ABC", (0, 1, 0.6))]
-    pictures = [*((name, palette.png(_whole(picture))) for name, picture in painting.textures.items()),
+    pictures = [*((name, palette.png(_whole(picture))) for name, picture in plan.painting.textures.items()),
                 (SKY_TEXTURE, palette.png(sky))]
-    return blocks, [("PLAYPAL", palette.lump()), ("TX_START", b""), *pictures, ("TX_END", b""), ("S_START", b""),
+    return blocks, [*palette.lumps(), ("TX_START", b""), *pictures, ("TX_END", b""), ("S_START", b""),
                     *((name, palette.png(picture, offset=(-160, -104))) for name, picture in sprites), ("S_END", b"")]
 
 

@@ -28,9 +28,13 @@ class Colors:
             return np.array([palette.index(lightness + shift + spread[0] * np.cos(t), chroma, hue + spread[1] * np.sin(t))
                              for t in turns], np.uint8)
         lightness, chroma, hue = wall
-        self.ring, self.hills = around(steps, 0), around(5, -0.17)
+        self.ring, self.hills = around(steps, 0), around(5, -0.12)
         self.floor = palette.ramp(*floor, 5)
-        self.dark = palette.index(lightness - 0.38, chroma * 0.7, hue)
+        self.dark = palette.index(lightness - 0.3, chroma * 0.75, hue)
+
+    def ring_at(self, share):
+        """Colour of the walls at a share, an array or a number, of the way round the place."""
+        return self.ring[(np.asarray(share) % 1 * len(self.ring)).astype(int)]
 
 
 def paint_wall(colors, number, *, height, start, length, around, trim, emblems):
@@ -46,9 +50,9 @@ def paint_wall(colors, number, *, height, start, length, around, trim, emblems):
     rng = np.random.default_rng([number, 3])
     x, up = np.arange(length) + 0.5, height - np.arange(height)[:, None] - 0.5
     share = (start + x) / around % 1
-    picture = np.repeat(colors.ring[(share * len(colors.ring)).astype(int)][None], height, axis=0)
-    waves = zip((34, 18), rng.uniform((260, 110), (520, 210)), rng.uniform(0, 2 * np.pi, 2))
-    top = 62 + sum(size * np.sin(2 * np.pi * x / length_ + phase) for size, length_, phase in waves)
+    picture = np.repeat(colors.ring_at(share)[None], height, axis=0)
+    waves = zip((22, 12), rng.uniform((210, 90), (400, 160)), rng.uniform(0, 2 * np.pi, 2))
+    top = 44 + sum(size * np.sin(2 * np.pi * x / length_ + phase) for size, length_, phase in waves)
     hill = np.broadcast_to(colors.hills[(share * len(colors.hills)).astype(int)], picture.shape)
     picture = np.where(up < top, hill, picture)
     for i, (shape, outer, inner) in enumerate(emblems):

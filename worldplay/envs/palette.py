@@ -53,9 +53,12 @@ class Palette:
         colors[:len(self._indices)] = list(self._indices)
         return colors
 
-    def lump(self):
-        """The engine's PLAYPAL: 14 copies of the colours, because nothing tints the screen."""
-        return self.colors.tobytes() * 14
+    def lumps(self):
+        """[(name, bytes)] for the engine: the colours, never tinted, and the maps from them to darker ones, never darker.
+
+        The game's own maps would also merge the indices that have one colour in the game's own palette.
+        """
+        return [("PLAYPAL", self.colors.tobytes() * 14), ("COLORMAP", bytes(range(SIZE)) * 34)]
 
     def png(self, picture, *, offset=None):
         """Bytes of a PNG file of palette indices, which the engine maps to exactly these colours.

@@ -1,4 +1,5 @@
 """A level from polygons: sectors whose shared edges become passages and whose other edges become walls."""
+import math
 from dataclasses import dataclass
 
 SKY = "F_SKY1"
@@ -22,22 +23,26 @@ class Sector:
 
     @property
     def edges(self):
-        """[(number of the loop, a, b)]: from point a to point b the sector lies to the right."""
-        return [(number, a, b) for number, loop in enumerate(self.loops) for a, b in zip(loop, (*loop[1:], loop[0]))]
+        """[(a, b)]: from point a to point b the sector lies to the right."""
+        return [edge for loop in self.loops for edge in zip(loop, (*loop[1:], loop[0]))]
 
 
 @dataclass(frozen=True)
 class Wall:
     """A vertical surface seen from a sector: from point a (left) to point b (right), from height low to high.
 
-    sector  number of the sector that it is seen from; loop: of its loop; edge: of the edge in that loop
+    sector  number of the sector that it is seen from
     """
     sector: int
-    loop: int
     a: tuple[int, int]
     b: tuple[int, int]
     low: int
     high: int
+
+    @property
+    def length(self):
+        """Its length, rounded to whole map units."""
+        return round(math.hypot(self.b[0] - self.a[0], self.b[1] - self.a[1]))
 
 
 def level_blocks(sectors, *, start, texture):
@@ -51,34 +56,34 @@ def level_blocks(sectors, *, start, texture):
     """
     owners = {}
     for number, sector in enumerate(sectors):
-        for loop, a, b in sector.edges:
+        for a, b in sector.edges:
             if (a, b) in owners:
-                raise ValueError(f"sectors {owners[a, b][0]} and {number} both lie to the right of {a} to {b}")
-            owners[a, b] = number, loop
+                raise ValueError(f"sectors {owners[a, b]} and {number} both lie to the right of {a} to {b}")
+            owners[a, b] = number
     points = sorted({point for edge in owners for point in edge})
     vertices = {point: i for i, point in enumerate(points)}
     lines, sides = [], []
 
-    def side(number, loop, a, b, other):
+    def side(number, a, b, other):
         this = sectors[number]
         parts = {"middle": (this.low, this.high)} if other is None else {
             "top": (other.high, this.high), "bottom": (this.low, other.low)}
         if other is not None and this.ceiling == other.ceiling == SKY:
             del parts["top"]
-        names = {f"texture{part}": f'"{texture(Wall(number, loop, a, b, low, high))}"'
+        names = {f"texture{part}": f'"{texture(Wall(number, a, b, low, high))}"'
                  for part, (low, high) in parts.items() if high > low}
         sides.append(("sidedef", {"sector": str(number), **names}))
         return str(len(sides) - 1)
 
-    for (a, b), (number, loop) in owners.items():
+    for (a, b), number in owners.items():
         fields = {"v1": str(vertices[a]), "v2": str(vertices[b])}
         if (b, a) not in owners:
-            lines.append(("linedef", fields | {"blocking": "true", "sidefront": side(number, loop, a, b, None)}))
+            lines.append(("linedef", fields | {"blocking": "true", "sidefront": side(number, a, b, None)}))
         elif a < b:
-            other, back = owners[b, a]
-            front = side(number, loop, a, b, sectors[other])
+            other = owners[b, a]
+            front = side(number, a, b, sectors[other])
             lines.append(("linedef", fields | {"twosided": "true", "dontpegtop": "true", "sidefront": front,
-                                               "sideback": side(other, back, b, a, sectors[number])}))
+                                               "sideback": side(other, b, a, sectors[number])}))
     scale = {f"{axis}scale{part}": str(FLOOR_SCALE) for axis in "xy" for part in ("floor", "ceiling")}
     x, y, degrees = start
     return [

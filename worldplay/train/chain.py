@@ -138,7 +138,8 @@ class Chain:
             lerobot.decode_to_cache(self.data_from, folder)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=os.cpu_count(), rollout_frames=recipe.rollout_frames)
+                                            workers=os.cpu_count(), player=recipe.player,
+                                            rollout_frames=recipe.rollout_frames)
         with tqdm(total=recipe.num_frames, desc="collect", unit="frame", disable=None) as bar:
             dataset.write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                                       progress=bar.update)

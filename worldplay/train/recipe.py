@@ -25,6 +25,8 @@ class Recipe:
     """The real environment, a name in worldplay.envs.ENVS; empty where there is none."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
+    player: Literal["explorer", "stroller"] = "explorer"
+    """Who plays them, a name in worldplay.envs.players.PLAYERS."""
     rollout_frames: int = 256
     """Frames of one episode of it; every twentieth episode is held out."""
     latents: tuple[int, int, int] | None = None
