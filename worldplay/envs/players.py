@@ -65,8 +65,8 @@ def stroller(space, num_frames, seed):
         yaw = actions[:, len(space.keys):len(space.keys) + 1]
     start = int(rng.integers(0, 60))
     while start < num_frames:
-        kind = rng.choice(3, p=(0.5, 0.35, 0.15))
-        length = int(rng.integers(*((20, 80), (16, 50), (6, 24))[kind]))
+        kind = rng.choice(3, p=(0.4, 0.3, 0.3))
+        length = int(rng.integers(*((20, 80), (16, 50), (10, 40))[kind]))
         part = slice(start, start + length)
         actions[part] = 0
         turn = rng.choice((-1, 1)) * _eased(length)[:num_frames - start, None] / space.look_limit

@@ -1,5 +1,6 @@
 """How often an environment looks the same in different places, which no network can learn to tell apart."""
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +10,14 @@ import tyro
 from PIL import Image, ImageDraw
 
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import play_rollout
-from worldplay.eval.streams import held_out_seeds
+from worldplay.envs.collect import collect_rollouts
 from worldplay.log import leave, run_command
 
 ALIKE = 24.0  # dB PSNR, from which two pictures count as alike
 APART = 256.0  # map units, beyond which two places are different
 TURNED = 45.0  # degrees, beyond which two directions are
+COARSE = 8  # pixels along each side of what `coarse` averages
+_ROLLOUT, _EVERY = 256, 16  # frames
 _INK, _GROUND, _LINES = (250, 120, 40), (24, 24, 24), (200, 200, 200)
 _MAP_SIZE = 640  # pixels
 
@@ -28,6 +30,8 @@ def lookalikes(frames, poses):
     Returns  dict: pairs, the number of different pairs; share, of those that look alike; poses_share, of the poses
              that look like at least one different one; worst, the numbers of the two different poses that look most
              alike; worst_psnr
+
+        Raises ValueError where no two poses are different.
     """
     # squared distances by the products of all pairs, a block of rows at a time
     flat = frames.reshape(len(frames), -1).astype(np.float32) - 128
@@ -38,12 +42,11 @@ def lookalikes(frames, poses):
     limit = flat.shape[1] * 255 ** 2 / 10 ** (ALIKE / 10)
     for start in range(0, len(frames), 256):
         rows = slice(start, start + 256)
-        errors = squares[rows, None] + squares - 2 * (flat[rows] @ flat.T)
         different = _different(poses[rows], poses)
-        alike = different & (errors <= limit)
+        errors = np.where(different, squares[rows, None] + squares - 2 * (flat[rows] @ flat.T), np.inf)
+        alike = errors <= limit
         has_alike[rows] = alike.any(1)
         pairs, count = pairs + int(different.sum()), count + int(alike.sum())
-        errors = np.where(different, errors, np.inf)
         if errors.min() < worst_error:
             worst_error = float(errors.min())
             row, column = np.unravel_index(int(errors.argmin()), errors.shape)
@@ -61,10 +64,22 @@ def _different(poses, others):
     return far | turned
 
 
-def sample(world, num):
-    """(uint8 [num H W 3], float32 [num 4]): frames and poses of starts spread over the level, of held-out seeds."""
-    starts = [(world.reset(seed=seed)[-1], world.pose.copy()) for seed in held_out_seeds(num)]
-    return tuple(np.stack(part) for part in zip(*starts))
+def coarse(frames):
+    """uint8 [n H/8 W/8 3]: the means of every 8 x 8 pixels, what is left where a fine pattern is not known."""
+    return np.stack([np.asarray(Image.fromarray(frame).reduce(COARSE)) for frame in frames])
+
+
+def played(env, *, num_frames, player):
+    """(uint8 [n H W 3], float32 [n 4], float32 [num_frames 4]): every 16th frame, its pose, and all poses of scripted play.
+
+    A new start is drawn every 256 frames.
+    """
+    frames, poses = [], []
+    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=os.cpu_count(), player=player,
+                                    rollout_frames=_ROLLOUT):
+        frames.append(rollout.frames[::_EVERY].copy())
+        poses.append(rollout.poses)
+    return np.concatenate(frames), np.concatenate([part[::_EVERY] for part in poses]), np.concatenate(poses)
 
 
 def grid(frames, columns):
@@ -77,14 +92,12 @@ def grid(frames, columns):
         rows * height, columns * width, 3)
 
 
-def coverage(world, *, num_frames, player, episodes):
-    """Picture uint8 [640 640 3] of the level's lines and of every place a scripted player came to, and their poses.
+def visited(floor, poses):
+    """Picture uint8 [640 640 3] of a level's lines and of every place that was come to.
 
-    num_frames  frames of each episode
+    floor  worldplay.envs.doom_map.Floor; poses: float [n 4]
     """
-    poses = np.concatenate([play_rollout(world, num_frames=num_frames, seed=seed, player=player).poses
-                            for seed in range(episodes)])
-    low, high = world.floor.bounds
+    low, high = floor.bounds
     scale = (_MAP_SIZE - 20) / (high - low).max()
 
     def pixel(point):
@@ -93,9 +106,9 @@ def coverage(world, *, num_frames, player, episodes):
     picture = Image.new("RGB", (_MAP_SIZE, _MAP_SIZE), _GROUND)
     draw = ImageDraw.Draw(picture)
     draw.point([pixel(pose[:2]) for pose in poses], _INK)
-    for a, b in world.floor.lines:
+    for a, b in floor.lines:
         draw.line([pixel(a), pixel(b)], _LINES, 2)
-    return np.asarray(picture), poses
+    return np.asarray(picture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,32 +116,45 @@ class Options:
     """Share of pairs of different places that look alike, for every environment named; pictures with --out."""
     envs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENV...")]
     """Names of environments."""
-    poses: int = 2000
-    """Places and directions drawn in each."""
+    frames: int = 32_000
+    """Frames of scripted play in each; every 16th is compared with all the others."""
+    player: str = "explorer"
+    """Who plays."""
     out: Path | None = None
     """Folder for ENV-views.png, ENV-worst.png (the two different places most alike) and ENV-map.png."""
 
 
+def measure(env, *, num_frames, player, out=None):
+    """Figures of one environment; see Options.
+
+    Returns  dict: frames, and what `lookalikes` gives of the `frames` as they are and of them `coarse`
+    """
+    frames, poses, all_poses = played(env, num_frames=num_frames, player=player)
+    made = {"player": player, "frames": len(frames), "as_seen": lookalikes(frames, poses),
+            "coarse": lookalikes(coarse(frames), poses)}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        world = open_env(env)
+        world.reset(seed=0)
+        floor = world.floor
+        world.close()
+        worst = [*made["as_seen"]["worst"], *made["coarse"]["worst"]]
+        pictures = {"views": grid(frames[::max(1, len(frames) // 24)][:24], 6), "worst": grid(frames[worst], 2),
+                    "map": visited(floor, all_poses)}
+        for name, picture in pictures.items():
+            Image.fromarray(picture).save(out / f"{env}-{name}.png", optimize=True)
+    return made
+
+
 def run(options):
     """Print one JSON object: {environment: figures}."""
-    if options.poses < 2:
-        raise ValueError(f"--poses {options.poses}: expected at least 2")
+    if options.frames < 2 * _EVERY:
+        raise ValueError(f"--frames {options.frames}: expected at least {2 * _EVERY}")
     unknown = [name for name in options.envs if name not in ENVS]
     if unknown:
         raise ValueError(f"environment {unknown[0]!r}: unknown; there are {', '.join(ENVS)}")
-    report = {}
-    for name in options.envs:
-        world = open_env(name)
-        frames, poses = sample(world, options.poses)
-        report[name] = {"poses": options.poses, **lookalikes(frames, poses)}
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            plan, _ = coverage(world, num_frames=256, player="explorer", episodes=100)
-            for kind, picture in (("views", grid(frames[:24], 6)), ("worst", grid(frames[list(report[name]["worst"])], 2)),
-                                  ("map", plan)):
-                Image.fromarray(picture).save(options.out / f"{name}-{kind}.png", optimize=True)
-        world.close()
-    print(json.dumps(report, indent=1))
+    print(json.dumps({name: measure(name, num_frames=options.frames, player=options.player, out=options.out)
+                      for name in options.envs}, indent=1))
 
 
 def main(args=None):
