@@ -144,6 +144,27 @@ def test_inset_moves_every_edge_by_its_width():
         (0, 0), (0, 20), (0, 60), (0, 100), (100, 100), (100, 0))
 
 
+def test_no_two_sectors_overlap(level):
+    blocks = level[1]
+    corners = [(int(vertex["x"]), int(vertex["y"])) for vertex in all_of(blocks, "vertex")]
+    sectors = [int(side["sector"]) for side in all_of(blocks, "sidedef")]
+    loops = {}
+    for line in all_of(blocks, "linedef"):
+        for side in ("sidefront", "sideback"):
+            if side in line:
+                loops.setdefault(sectors[int(line[side])], []).append((corners[int(line["v1"])], corners[int(line["v2"])]))
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(-1150, 1150, (2, 60_000))
+    covers = np.zeros(len(x), int)
+    for edges in loops.values():
+        inside = np.zeros(len(x), bool)
+        for (ax, ay), (bx, by) in edges:
+            if ay != by:
+                inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) / (by - ay) * (bx - ax))
+        covers += inside
+    assert covers.max() == 1 and 0.5 < covers.mean() < 0.9
+
+
 # --- on foot
 
 def within_reach(blocks, start, spacing=24):

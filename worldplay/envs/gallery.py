@@ -115,7 +115,7 @@ PLACES = {
                      holes=(box(200, 290, 480, 400),),
                      floor=((0.55, 0.1, 285), (0.82, 0.08, 310)), pattern="tiles"),
     "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), high=160, is_open=True, wall=(0.76, 0.16, 145),
-                    holes=(box(60, 500, 260, 548), box(560, 90, 608, 250)),
+                    holes=(box(120, 540, 270, 588), box(560, 90, 608, 250)),
                     floor=((0.66, 0.13, 130), (0.86, 0.13, 120)), pattern="waves"),
     "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)), low=40, high=196,
                      is_open=True, wall=(0.87, 0.15, 86), spread=(0.05, 16.0), floor=((0.7, 0.14, 45), (0.86, 0.11, 62)), pattern="slant",
