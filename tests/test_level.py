@@ -1,4 +1,4 @@
-"""The gallery: a well-formed level, all of it within reach on foot, no two surfaces alike, no aliasing; look-alikes."""
+"""The gallery: well-formed, all within reach on foot, no two walls alike, no aliasing; look-alikes counted."""
 import io
 from collections import deque
 
@@ -12,10 +12,10 @@ from worldplay.envs import open_env
 from worldplay.envs.collect import play_rollout
 from worldplay.envs.doom import area_average
 from worldplay.envs.doom_map import Floor, read_blocks, read_lumps
-from worldplay.envs.gallery import DOORWAYS, PLACES, door_loop, gallery_level, inset, with_points
+from worldplay.envs.gallery import DOORWAYS, PLACES, door_loop, gallery_level
 from worldplay.envs.palette import Palette
 from worldplay.envs.players import PLAYERS
-from worldplay.envs.udmf import SKY, Sector, level_blocks
+from worldplay.envs.udmf import SKY, Sector, inset, level_blocks, with_points
 from worldplay.eval.lookalikes import coarse, lookalikes
 
 STEP, HEADROOM = 24, 56  # map units that Doom's player can step up, and needs above the floor
@@ -41,7 +41,8 @@ def all_of(blocks, kind):
 
 def textures(blocks):
     """Names of all textures of a level."""
-    return {value.strip('"') for _, fields in blocks for name, value in fields.items() if name.startswith("texture")}
+    return {value.strip('"') for _, fields in blocks for name, value in fields.items()
+            if name.startswith("texture")}
 
 
 # --- the file
@@ -59,7 +60,8 @@ def test_level_is_the_same_every_time_and_reads_back(level):
 
 def test_every_line_has_its_corners_sides_and_sectors(level):
     _, blocks = level
-    vertices, lines, sides, sectors = (all_of(blocks, kind) for kind in ("vertex", "linedef", "sidedef", "sector"))
+    vertices, lines, sides, sectors = (
+        all_of(blocks, kind) for kind in ("vertex", "linedef", "sidedef", "sector"))
     ends = {int(line[end]) for line in lines for end in ("v1", "v2")}
     used = sorted(int(line[side]) for line in lines for side in ("sidefront", "sideback") if side in line)
     assert ends == set(range(len(vertices))) and used == list(range(len(sides)))
@@ -83,10 +85,10 @@ def test_no_two_walls_look_alike(level):
     lumps, blocks = level
     pictures = dict(lumps)
     walls = [name for name in textures(blocks) if name.startswith("WALL")]
-    # every wall is drawn once, and those of one colour are too low for an emblem: the sides of kerbs and steps
+    # every wall has a texture of its own; only the sides of kerbs and steps are too low for an emblem
     assert len(walls) > 70 and len({pictures[name] for name in walls}) == len(walls)
-    shown = [side.get(f"texture{part}") for side in all_of(blocks, "sidedef") for part in ("middle", "top", "bottom")]
-    assert len([name for name in shown if name]) == len({name for name in shown if name})
+    shown = [name for side in all_of(blocks, "sidedef") for field, name in side.items() if field != "sector"]
+    assert len(shown) == len(set(shown))
     marked = [pictures[name] for name in textures(blocks) if name.startswith("SIDE")
               and len(np.unique(np.asarray(Image.open(io.BytesIO(pictures[name]))))) > 2]
     assert len(marked) > 60 and len(set(marked)) == len(marked)
@@ -152,7 +154,8 @@ def test_no_two_sectors_overlap(level):
     for line in all_of(blocks, "linedef"):
         for side in ("sidefront", "sideback"):
             if side in line:
-                loops.setdefault(sectors[int(line[side])], []).append((corners[int(line["v1"])], corners[int(line["v2"])]))
+                edge = corners[int(line["v1"])], corners[int(line["v2"])]
+                loops.setdefault(sectors[int(line[side])], []).append(edge)
     rng = np.random.default_rng(0)
     x, y = rng.uniform(-1150, 1150, (2, 60_000))
     covers = np.zeros(len(x), int)
@@ -170,11 +173,12 @@ def test_no_two_sectors_overlap(level):
 def within_reach(blocks, start, spacing=24):
     """{grid point: number of its sector} of a walk from `start`, and [(floor, ceiling)] of all sectors.
 
-    Grid points are `spacing` apart; a step leads to a neighbour at most STEP higher or lower, so that every walk can be
-    walked back.
+    Grid points are `spacing` apart; a step leads to a neighbour at most STEP higher or lower, so that every
+    walk can be walked back.
     """
     floor = Floor(blocks)
-    heights = [(int(sector["heightfloor"]), int(sector["heightceiling"])) for sector in all_of(blocks, "sector")]
+    heights = [tuple(int(sector[f"height{part}"]) for part in ("floor", "ceiling"))
+               for sector in all_of(blocks, "sector")]
     found, waiting = {start: floor.sector(start)}, deque([start])
     while waiting:
         point = waiting.popleft()

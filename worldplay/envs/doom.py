@@ -41,12 +41,12 @@ _PLAYER = """actor Wanderer : DoomPlayer
 class Scenario:
     """One level and what the player can do in it.
 
-    level          level(lumps), where lumps is {name: text} to put into it, gives (bytes of a PWAD, its blocks)
+    level          level(lumps) gives (bytes of a PWAD, its blocks); lumps is {name: text} to put into it
     keys           keys of its action space
     look_limit     degrees of yaw in one frame that encode to 1.0
     weapon         class names of a weapon and its ammunition, or of a weapon that needs none, or nothing
     sky            texture of the sky, where the level has one
-    supersampling  pixels rendered along each side of a pixel of the frame, which is their average: 1, 2, 4 or 5
+    supersampling  pixels that are rendered along each side of a frame's pixel, their average: 1, 2, 4 or 5
     """
     level: Callable
     keys: tuple[str, ...] = ("w", "a", "s", "d")
@@ -179,7 +179,7 @@ class DoomWorld:
 
 
 def area_average(picture, size):
-    """uint8 [h w 3]: the rounded mean of every `size` x `size` pixels of a picture [h*size w*size 3]; always a copy."""
+    """uint8 [h w 3], a copy: the rounded mean of every `size` x `size` pixels of a picture [h*size w*size 3]."""
     return np.array(Image.fromarray(picture).reduce(size))
 
 

@@ -1,23 +1,26 @@
-"""The gallery: a level of our own, nine bright places of which no two views are alike, made to be learned and walked in."""
+"""The gallery: a level of our own, nine bright places of which no two views are alike."""
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from worldplay.envs.doom_map import write_blocks, write_lumps
-from worldplay.envs.murals import (Colors, num_emblems, paint_floor, paint_plain, paint_sky, paint_wall, paint_wand)
+from worldplay.envs.murals import (Colors, num_emblems, paint_floor, paint_plain, paint_sky, paint_wall,
+                                   paint_wand)
 from worldplay.envs.palette import Palette
 from worldplay.envs.shapes import SHAPES
-from worldplay.envs.udmf import SKY, Sector, level_blocks
+from worldplay.envs.udmf import SKY, Sector, box, inset, level_blocks, regular, with_points
 
 # Places lie in three rows and columns of cells; between two cells is a gap, which only doorways cross.
 _CELL, _GAP = 704, 64
 _ORIGINS = tuple(-_CELL // 2 + step * (_CELL + _GAP) for step in (-1, 0, 1))
 _DOOR_HEIGHT = 136
-# Kerbs too high to step on keep the player so far from walls and pillars that their pictures are always legible.
+# Kerbs too high to step on keep the player so far from walls and pillars that their pictures stay legible.
 _KERB_WIDTH, _KERB_HEIGHT = 40, 26
 SKY_TEXTURE = "OURSKY"
 WEAPON = "Wand"
+# moves the picture to the right of and below the middle of the engine's screen of 320 x 200
+_WAND_OFFSET = -160, -104
 _WAND = """actor Wand : Weapon
 {
     Weapon.SlotNumber 1
@@ -79,23 +82,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Doorway:
-    """A passage from a place to its eastern or northern neighbour, `at` to `at` + `width` along their cells' side."""
+    """A passage from a place to its eastern or northern neighbour.
+
+    at, width  where it begins along the side of the two cells, and how wide it is, in map units
+    low        height of its floor
+    """
     place: str
     towards: str
     at: int
     width: int = 192
     low: int = 0
-
-
-def box(left, bottom, right, top):
-    """The four corners of a rectangle, clockwise."""
-    return (left, bottom), (left, top), (right, top), (right, bottom)
-
-
-def regular(x, y, radius, corners):
-    """A regular polygon, clockwise, in whole map units."""
-    turns = 2 * np.pi * (np.arange(corners) + 0.5) / corners
-    return tuple((int(round(x + radius * np.sin(t))), int(round(y + radius * np.cos(t)))) for t in turns)
 
 
 def octagon(cut):
@@ -106,24 +102,26 @@ def octagon(cut):
 
 POND = regular(370, 330, 150, 8)
 PLACES = {
-    "square": Place(cell=(1, 1), outline=octagon(160), holes=(regular(352, 352, 60, 8),), high=160, is_open=True,
-                    wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)), pattern="rings"),
+    "square": Place(cell=(1, 1), outline=octagon(160), holes=(regular(352, 352, 60, 8),), high=160,
+                    is_open=True, wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)), pattern="rings"),
     "hall": Place(cell=(1, 2), outline=box(0, 0, _CELL, 560), high=240, wall=(0.72, 0.16, 10),
                   holes=(box(150, 250, 206, 306), box(500, 250, 556, 306)),
                   floor=((0.62, 0.09, -12), (0.85, 0.06, 14)), pattern="stripes"),
     "gallery": Place(cell=(2, 2), outline=box(0, 0, _CELL, _CELL), high=176, wall=(0.74, 0.13, 305),
                      holes=(box(200, 290, 480, 400),),
                      floor=((0.55, 0.1, 285), (0.82, 0.08, 310)), pattern="tiles"),
-    "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), high=160, is_open=True, wall=(0.76, 0.16, 145),
-                    holes=(box(120, 540, 270, 588), box(560, 90, 608, 250)),
+    "garden": Place(cell=(2, 1), outline=box(0, 0, _CELL, _CELL), high=160, is_open=True,
+                    wall=(0.76, 0.16, 145), holes=(box(120, 540, 270, 588), box(560, 90, 608, 250)),
                     floor=((0.66, 0.13, 130), (0.86, 0.13, 120)), pattern="waves"),
-    "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)), low=40, high=196,
-                     is_open=True, wall=(0.87, 0.15, 86), spread=(0.05, 16.0), floor=((0.7, 0.14, 45), (0.86, 0.11, 62)), pattern="slant",
+    "terrace": Place(cell=(2, 0), outline=((0, 0), (0, _CELL), (_CELL, _CELL), (_CELL, 300), (404, 0)),
+                     low=40, high=196, is_open=True, wall=(0.87, 0.15, 86), spread=(0.05, 16.0),
+                     floor=((0.7, 0.14, 45), (0.86, 0.11, 62)), pattern="slant",
                      holes=(regular(300, 330, 64, 3),)),
-    "alley": Place(cell=(1, 0), outline=((0, 110), (0, 430), (192, 430), (192, _CELL), (512, _CELL), (512, 550),
-                                         (_CELL, 550), (_CELL, 220), (512, 220), (512, 110)), high=216, is_open=True,
-                   wall=(0.75, 0.12, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
-    "bath": Place(cell=(0, 0), outline=((0, 0), (0, _CELL), (500, _CELL), (500, 480), (_CELL, 480), (_CELL, 0)), high=168,
+    "alley": Place(cell=(1, 0), high=216, is_open=True,
+                   outline=((0, 110), (0, 430), (192, 430), (192, _CELL), (512, _CELL), (512, 550), (_CELL, 550),
+                            (_CELL, 220), (512, 220), (512, 110)), wall=(0.75, 0.12, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
+    "bath": Place(cell=(0, 0), high=168,
+                  outline=((0, 0), (0, _CELL), (500, _CELL), (500, 480), (_CELL, 480), (_CELL, 0)),
                   wall=(0.8, 0.11, 190), floor=((0.62, 0.09, 200), (0.88, 0.07, 185)), pattern="spiral",
                   holes=(regular(210, 230, 70, 6),)),
     "tower": Place(cell=(0, 1), outline=octagon(220), high=420, wall=(0.86, 0.06, 330), spread=(0.06, 60.0),
@@ -137,8 +135,9 @@ PLACES = {
 DOORWAYS = (
     Doorway("square", "hall", 256), Doorway("square", "garden", 256), Doorway("alley", "square", 256),
     Doorway("tower", "square", 256), Doorway("hall", "gallery", 160), Doorway("yard", "hall", 240),
-    Doorway("garden", "gallery", 420), Doorway("terrace", "garden", 180, low=20), Doorway("alley", "terrace", 288, low=20),
-    Doorway("bath", "alley", 180), Doorway("bath", "tower", 228), Doorway("tower", "yard", 256))
+    Doorway("garden", "gallery", 420), Doorway("terrace", "garden", 180, low=20),
+    Doorway("alley", "terrace", 288, low=20), Doorway("bath", "alley", 180),
+    Doorway("bath", "tower", 228), Doorway("tower", "yard", 256))
 
 
 def in_world(place, loop):
@@ -154,29 +153,6 @@ def door_loop(door):
     if second.cell[0] > first.cell[0]:
         return box(right, bottom + door.at, right + _GAP, bottom + door.at + door.width)
     return box(left + door.at, top, left + door.at + door.width, top + _GAP)
-
-
-def with_points(loop, points):
-    """The loop with those of the points that lie on its edges put in."""
-    made = []
-    for a, b in zip(loop, (*loop[1:], loop[0])):
-        x, y = b[0] - a[0], b[1] - a[1]
-        along = {p: x * (p[0] - a[0]) + y * (p[1] - a[1]) for p in points
-                 if x * (p[1] - a[1]) == y * (p[0] - a[0])}
-        made += [a, *sorted((p for p in along if 0 < along[p] < x * x + y * y), key=along.get)]
-    return tuple(made)
-
-
-def inset(loop, width, *, is_closed=True):
-    """The loop moved by `width` to its right, in whole map units; an open one keeps the directions of its two ends."""
-    points = np.array(loop, float)
-    along = np.roll(points, -1, axis=0) - points
-    normals = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.hypot(*along.T)[:, None]
-    before, after = np.roll(normals, 1, axis=0), normals.copy()
-    if not is_closed:
-        before[0], after[-1] = after[0], before[-1]
-    moved = points + width * (before + after) / (1 + (before * after).sum(1, keepdims=True))
-    return tuple((int(x), int(y)) for x, y in np.rint(moved))
 
 
 def with_kerb(outline, doors):
@@ -205,7 +181,8 @@ class _Painting:
         self.textures = {}
         self.white, self.black = palette.index(0.97, 0.01, 100), palette.index(0.25, 0.03, 280)
         self.bright = [palette.index(*color) for color in (
-            (0.64, 0.22, 27), (0.9, 0.17, 98), (0.5, 0.19, 262), (0.62, 0.19, 145), (0.72, 0.18, 55), (0.5, 0.2, 310))]
+            (0.64, 0.22, 27), (0.9, 0.17, 98), (0.5, 0.19, 262), (0.62, 0.19, 145), (0.72, 0.18, 55),
+            (0.5, 0.2, 310))]
         self.colors = {name: Colors(palette, wall=place.wall, spread=place.spread, floor=place.floor)
                        for name, place in PLACES.items()}
         self.water = palette.ramp((0.62, 0.12, 235), (0.82, 0.09, 215), 5)
@@ -218,7 +195,10 @@ class _Painting:
         return name
 
     def next_emblem(self, background):
-        """(shape, outer colour, inner colour) that no call before gave, standing out from the palette's `background`."""
+        """(shape, outer colour, inner colour) of a new emblem that stands out from the colour `background`.
+
+        Colours are indices of the palette.
+        """
         number, colors = self.num_emblems, self.palette.colors.astype(int)
         self.num_emblems += 1
         shades = [self.white, self.black, *self.bright]
@@ -238,8 +218,8 @@ class _Painting:
         middle = colors.ring_at((start + wall.length / 2) / around)
         emblems = [self.next_emblem(int(middle)) for _ in range(num_emblems(wall.length))]
         return self.add("WALL", paint_wall(
-            colors, len(self.textures), height=wall.high - wall.low, start=start, length=wall.length, around=around,
-            trim=(colors.dark, self.white, colors.dark), emblems=emblems))
+            colors, len(self.textures), height=wall.high - wall.low, start=start, length=wall.length,
+            around=around, trim=(colors.dark, self.white, colors.dark), emblems=emblems))
 
 
 class _Plan:
@@ -268,8 +248,10 @@ class _Plan:
         start, colors = self._starts.get((name, wall.a)), paint.colors[name]
         if start is None:  # a pillar, or the side of a kerb
             is_kerb = wall.high - wall.low <= _KERB_HEIGHT
-            return paint.plain(colors.dark if is_kerb else paint.bright[(paint.num_emblems + wall.sector) % 6], wall)
-        if wall.high - wall.low < self.sectors[wall.sector].high - self.sectors[wall.sector].low:  # above a door
+            bright = paint.bright[(paint.num_emblems + wall.sector) % 6]
+            return paint.plain(colors.dark if is_kerb else bright, wall)
+        sector = self.sectors[wall.sector]
+        if wall.high - wall.low < sector.high - sector.low:  # above a door
             return paint.plain(colors.ring_at((start + wall.length / 2) / self._around[name]), wall)
         return paint.mural(name, wall, start, self._around[name])
 
@@ -280,7 +262,7 @@ class _Plan:
         lengths = [np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in edges]
         self._starts |= {(name, a): sum(lengths[:i]) for i, (a, _) in enumerate(edges)}
         self._around[name] = sum(lengths)
-        floor, kerbs = with_kerb(outline, {edge for edge in edges if edge[0] in corners and edge[1] in corners})
+        floor, kerbs = with_kerb(outline, {(a, b) for a, b in edges if a in corners and b in corners})
         holes = [tuple(reversed(in_world(place, loop))) for loop in place.holes]
         plinths = [inset(loop, _KERB_WIDTH) for loop in holes]
         ponds = [tuple(reversed(in_world(place, POND)))] if name == "garden" else []
@@ -292,21 +274,25 @@ class _Plan:
                                        *(((tuple(reversed(outer)), inner), _KERB_HEIGHT, kerb)
                                          for outer, inner in zip(plinths, holes))):
             self._places[len(self.sectors)] = name
-            self.sectors.append(Sector(loops=loops, low=place.low + height, high=place.high, floor=texture, ceiling=ceiling))
+            self.sectors.append(Sector(loops=loops, low=place.low + height, high=place.high, floor=texture,
+                                       ceiling=ceiling))
 
     def _paint(self, prefix, colors, place, scale):
-        return self.painting.add(prefix, paint_floor(colors, place.pattern, size=scale * place.pattern_size, box=place.box))
+        size = scale * place.pattern_size
+        return self.painting.add(prefix, paint_floor(colors, place.pattern, size=size, box=place.box))
 
     def _add_pond(self):
         garden = PLACES["garden"]
         water = self.painting.add("FLOR", paint_floor(self.painting.water, "rings", size=44, box=garden.box))
-        self.sectors.append(Sector(loops=(in_world(garden, POND),), low=-16, high=garden.high, floor=water, ceiling=SKY))
+        self.sectors.append(Sector(loops=(in_world(garden, POND),), low=-16, high=garden.high, floor=water,
+                                   ceiling=SKY))
 
     def _add_doorway(self, door, loop):
         colors = self.painting.colors[door.place]
         floor, ceiling = (self.painting.add(kind, np.full((64, 64), color, np.uint8))
                           for kind, color in (("FLOR", colors.floor[2]), ("CEIL", colors.dark)))
-        self.sectors.append(Sector(loops=(loop,), low=door.low, high=door.low + _DOOR_HEIGHT, floor=floor, ceiling=ceiling))
+        self.sectors.append(Sector(loops=(loop,), low=door.low, high=door.low + _DOOR_HEIGHT, floor=floor,
+                                   ceiling=ceiling))
 
 
 @lru_cache(maxsize=1)
@@ -316,15 +302,16 @@ def _parts():
     blocks = level_blocks(plan.sectors, start=(0, -200, 90), texture=plan.texture)
     palette = plan.painting.palette
     sky = paint_sky(palette)
-    sprites = [(f"WAND{frame}0", paint_wand(palette, flash)) for frame, flash in zip("ABC", (0, 1, 0.6))]
+    sprites = [(f"WAND{frame}0", paint_wand(palette, flash)) for frame, flash in (("A", 0), ("B", 1), ("C", 0.6))]
     pictures = [*((name, palette.png(_whole(picture))) for name, picture in plan.painting.textures.items()),
                 (SKY_TEXTURE, palette.png(sky))]
     return blocks, [*palette.lumps(), ("TX_START", b""), *pictures, ("TX_END", b""), ("S_START", b""),
-                    *((name, palette.png(picture, offset=(-160, -104))) for name, picture in sprites), ("S_END", b"")]
+                    *((name, palette.png(picture, offset=_WAND_OFFSET)) for name, picture in sprites),
+                    ("S_END", b"")]
 
 
 def _whole(picture):
-    """The picture with black rows below it, to a height that is a power of two, as the engine's walls want it."""
+    """The picture with black rows added below, to a height that is a power of two, which the engine needs."""
     height = 1 << (picture.shape[0] - 1).bit_length()
     return np.pad(picture, ((0, height - picture.shape[0]), (0, 0)))
 
@@ -337,4 +324,5 @@ def gallery_level(lumps):
     blocks, pictures = _parts()
     lumps = lumps | {"DECORATE": _WAND + lumps.get("DECORATE", "")}
     level = [("MAP01", b""), ("TEXTMAP", write_blocks(blocks).encode("ascii")), ("ENDMAP", b"")]
-    return write_lumps([*((name, text.encode("ascii")) for name, text in lumps.items()), *pictures, *level]), blocks
+    texts = [(name, text.encode("ascii")) for name, text in lumps.items()]
+    return write_lumps([*texts, *pictures, *level]), blocks

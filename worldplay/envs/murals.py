@@ -1,4 +1,4 @@
-"""Pictures for a level of our own: walls, floors, ceilings, the sky and the wand, in large flat shapes of bright colours."""
+"""Pictures for a level of our own, in large flat shapes of bright colours: walls, floors, sky and wand."""
 import numpy as np
 
 from worldplay.envs.shapes import emblem
@@ -25,8 +25,8 @@ class Colors:
         """
         def around(count, shift):
             turns = 2 * np.pi * np.arange(count) / count
-            return np.array([palette.index(lightness + shift + spread[0] * np.cos(t), chroma, hue + spread[1] * np.sin(t))
-                             for t in turns], np.uint8)
+            return np.array([palette.index(lightness + shift + spread[0] * np.cos(t), chroma,
+                                           hue + spread[1] * np.sin(t)) for t in turns], np.uint8)
         lightness, chroma, hue = wall
         self.ring, self.hills = around(steps, 0), around(5, -0.12)
         self.floor = palette.ramp(*floor, 5)
@@ -38,7 +38,7 @@ class Colors:
 
 
 def paint_wall(colors, number, *, height, start, length, around, trim, emblems):
-    """uint8 [H W]: a wall with a row of hills that no other wall has and its own emblems; indices of a palette.
+    """uint8 [H W], indices of a palette: a wall with emblems and a row of hills that no other wall has.
 
     colors          Colors of its place
     number          of the wall; another number gives other hills
@@ -86,7 +86,7 @@ def _stamp(picture, shape, outer, inner, *, size, center):
         part[mask] = color
 
 
-# Floors ------------------------------------------------------------------------------------------------------
+# Floors ----------------------------------------------------------------------------------------------------
 
 def _rings(x, y, size):
     return np.hypot(x, y) / size
@@ -116,13 +116,15 @@ def _tiles(x, y, size):
     return np.floor(x / (1.3 * size)) + np.floor(y / (1.3 * size))
 
 
-PATTERNS = {name: globals()[f"_{name}"] for name in ("rings", "rays", "stripes", "slant", "waves", "spiral", "tiles")}
+PATTERNS = {"rings": _rings, "rays": _rays, "stripes": _stripes, "slant": _slant, "waves": _waves,
+            "spiral": _spiral, "tiles": _tiles}
 
 
 def paint_floor(colors, pattern, *, box, size=84):
     """uint8 [512 512]: a floor or ceiling over the place in `box`, lying in the world as the engine lays it.
 
-    colors   uint8 [5], from dark to light: light and dark of the pattern change, and both brighten towards one corner
+    colors   uint8 [5], from dark to light: the pattern alternates between two of them that are two apart, and
+             both become lighter towards one corner
     pattern  name in PATTERNS; size: map units of one of its parts
     box      (left, bottom, right, top) in map units
     """
@@ -137,37 +139,39 @@ def paint_floor(colors, pattern, *, box, size=84):
     return np.asarray(colors)[(3 * share).clip(0, 2).astype(int) + 2 * odd]
 
 
-# Sky and wand ------------------------------------------------------------------------------------------------
+# Sky and wand ----------------------------------------------------------------------------------------------
 
 def paint_sky(palette):
-    """uint8 [256 1024]: hues that go once round the horizon, mountains, a sun, a moon and clouds; all tell the direction."""
+    """uint8 [256 1024], the whole circle: hues, mountains, a sun, a moon and clouds, which show the direction."""
     height, width = _SKY_SIZE
     turn, up = np.meshgrid(np.arange(width) / width, np.linspace(1, 0, height))
     hues = 8
     tones = np.array([[palette.index(light, chroma, 215 + 65 * np.sin(2 * np.pi * (k + 0.5) / hues)
                                      + (90 if k in (2, 3) else 0) * (light > 0.85))
-                       for light, chroma in ((0.93, 0.045), (0.86, 0.07), (0.78, 0.1))] for k in range(hues)], np.uint8)
+                       for light, chroma in ((0.93, 0.045), (0.86, 0.07), (0.78, 0.1))]
+                      for k in range(hues)], np.uint8)
     wobble = 0.02 * np.sin(2 * np.pi * 3 * turn)
     picture = tones[(turn * hues).astype(int), (3 * (up + wobble).clip(0, 0.999)).astype(int)]
-    white, sun, moon = palette.index(0.99, 0.01, 100), palette.index(0.9, 0.17, 95), palette.index(0.97, 0.03, 250)
-    for at, high, wide, tall in ((0.10, 0.72, 60, 16), (0.13, 0.66, 42, 20), (0.45, 0.8, 80, 14), (0.62, 0.62, 50, 18),
-                                 (0.66, 0.68, 64, 12), (0.87, 0.74, 46, 22)):
+    white, sun, moon = (palette.index(*color) for color in ((0.99, 0.01, 100), (0.9, 0.17, 95), (0.97, 0.03, 250)))
+    for at, high, wide, tall in ((0.10, 0.72, 60, 16), (0.13, 0.66, 42, 20), (0.45, 0.8, 80, 14),
+                                 (0.62, 0.62, 50, 18), (0.66, 0.68, 64, 12), (0.87, 0.74, 46, 22)):
         picture[((turn - at) * width / wide) ** 2 + ((up - high) * height / tall) ** 2 < 1] = white
     picture[((turn - 0.27) * width / 44) ** 2 + ((up - 0.7) * height / 44) ** 2 < 1] = sun
     picture[(((turn - 0.77) * width / 34) ** 2 + ((up - 0.8) * height / 34) ** 2 < 1)
             & (((turn - 0.785) * width / 34) ** 2 + ((up - 0.84) * height / 34) ** 2 > 1)] = moon
     far = 0.46 + 0.06 * np.sin(2 * np.pi * (2 * turn + 0.1)) + 0.05 * np.sin(2 * np.pi * (5 * turn + 0.4))
-    peaks = 0.34 + 0.13 * (np.abs((7 * turn + 0.35 * np.sin(2 * np.pi * turn)) % 1 - 0.5)) * (1 + np.cos(2 * np.pi * turn))
+    zigzag = np.abs((7 * turn + 0.35 * np.sin(2 * np.pi * turn)) % 1 - 0.5)
+    peaks = 0.34 + 0.13 * zigzag * (1 + np.cos(2 * np.pi * turn))
     picture[up < far] = palette.index(0.72, 0.06, 265)
     picture[up < peaks + 0.04] = palette.index(0.6, 0.08, 285)
     return picture
 
 
 def paint_wand(palette, flash):
-    """uint8 [96 96]: a hand's wand, its tip flashing by `flash`, 0 to 1; index 0 is transparent."""
+    """uint8 [96 96]: a wand whose tip flashes, as brightly as `flash` says (0 to 1); index 0 is transparent."""
     x, up = np.meshgrid(np.arange(96) + 0.5, 96 - np.arange(96) - 0.5)
     picture = np.zeros((96, 96), np.uint8)
-    wood, light, gold = palette.index(0.45, 0.09, 50), palette.index(0.62, 0.1, 60), palette.index(0.85, 0.16, 90)
+    wood, light, gold = (palette.index(*color) for color in ((0.45, 0.09, 50), (0.62, 0.1, 60), (0.85, 0.16, 90)))
     shaft = x - 58 + 0.32 * (up - 20)  # 0 along its middle
     picture[(np.abs(shaft) < 6) & (up < 56)] = wood
     picture[(shaft > 0) & (shaft < 4) & (up < 56)] = light

@@ -1,4 +1,4 @@
-"""The 256 colours of a level of our own, and pictures of them as PNG files that the engine takes as textures."""
+"""The 256 colours of a level of our own, and pictures of them as PNG files for the engine."""
 import struct
 import zlib
 
@@ -15,9 +15,11 @@ def oklch(lightness, chroma, hue):
     Source: Ottosson, "A perceptual color space for image processing" (2020).
     """
     a, b = chroma * np.cos(np.deg2rad(hue)), chroma * np.sin(np.deg2rad(hue))
-    lms = np.array([lightness + 0.3963377774 * a + 0.2158037573 * b, lightness - 0.1055613458 * a - 0.0638541728 * b,
+    lms = np.array([lightness + 0.3963377774 * a + 0.2158037573 * b,
+                    lightness - 0.1055613458 * a - 0.0638541728 * b,
                     lightness - 0.0894841775 * a - 1.2914855480 * b]) ** 3
-    linear = np.array([[4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965],
+    linear = np.array([[4.0767416621, -3.3077115913, 0.2309699292],
+                       [-1.2684380046, 2.6097574011, -0.3413193965],
                        [-0.0041960863, -0.7034186147, 1.7076147010]]) @ lms
     linear = linear.clip(0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
@@ -25,13 +27,13 @@ def oklch(lightness, chroma, hue):
 
 
 class Palette:
-    """Colours in the order in which they were asked for; index 0 is black, which sprites use for what is transparent."""
+    """At most 256 colours, numbered as they are added; index 0 is black, and transparent in sprites."""
 
     def __init__(self):
         self._indices = {(0, 0, 0): 0}
 
     def index(self, *color):
-        """Index (int) of the OKLCH colour (lightness, chroma, hue); a new one is added.
+        """Index (int) of the OKLCH colour (lightness, chroma, hue), which is added where it is new.
 
             Raises ValueError when the palette is full.
         """
@@ -43,20 +45,23 @@ class Palette:
         return self._indices[rgb]
 
     def ramp(self, start, stop, count):
-        """uint8 [count]: indices of colours from one OKLCH colour to another in equal steps; hues need not be in 0 to 360."""
+        """uint8 [count]: indices of colours from one OKLCH colour to another, in equal steps.
+
+        Hues may lie outside of 0 to 360, which says which way round the steps go.
+        """
         return np.array([self.index(*color) for color in np.linspace(start, stop, count)], np.uint8)
 
     @property
     def colors(self):
-        """uint8 [256 3], sRGB; black where no colour was asked for."""
+        """uint8 [256 3], sRGB; black where there is no colour."""
         colors = np.zeros((SIZE, 3), np.uint8)
         colors[:len(self._indices)] = list(self._indices)
         return colors
 
     def lumps(self):
-        """[(name, bytes)] for the engine: the colours, never tinted, and the maps from them to darker ones, never darker.
+        """[(name, bytes)] for the engine: the colours, and its tables for tinted and darker ones, which leave them as is.
 
-        The game's own maps would also merge the indices that have one colour in the game's own palette.
+        The game's own tables would also replace some indices: those of equal colours in the game's own palette.
         """
         return [("PLAYPAL", self.colors.tobytes() * 14), ("COLORMAP", bytes(range(SIZE)) * 34)]
 

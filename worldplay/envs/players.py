@@ -53,7 +53,7 @@ def tester(space, num_frames, seed):
 
 
 def stroller(space, num_frames, seed):
-    """Actions where a picture is hard to predict: slides along walls, slow turns, standing, among the explorer's; for training.
+    """The explorer's actions with stretches that are hard to predict: slides along walls, slow turns, standing.
 
     space     the world's ActionSpace
     Returns   float32 [n a], encoded actions; the same for the same arguments
@@ -71,7 +71,8 @@ def stroller(space, num_frames, seed):
         actions[part] = 0
         turn = rng.choice((-1, 1)) * _eased(length)[:num_frames - start, None] / space.look_limit
         if kind == 0:  # into a wall and along it, wherever the next one is
-            _press(actions[part], space, str(rng.choice(("w", "w a", "w d", "s a", "s d"), p=(0.3, 0.3, 0.3, 0.05, 0.05))))
+            keys = rng.choice(("w", "w a", "w d", "s a", "s d"), p=(0.3, 0.3, 0.3, 0.05, 0.05))
+            _press(actions[part], space, str(keys))
             yaw[part] = turn * rng.choice((0, 0.4, 1.0, 2.0))
         elif kind == 1:  # a look around at walking pace
             _press(actions[part], space, str(rng.choice(("", "w", "a", "d"), p=(0.55, 0.25, 0.1, 0.1))))

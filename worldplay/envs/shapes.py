@@ -1,4 +1,4 @@
-"""Large simple shapes, each told from the others at a glance and at ten pixels: the emblems on a level's walls."""
+"""Large simple shapes that can be told apart at a size of ten pixels: the emblems on a level's walls."""
 import numpy as np
 
 # Each takes u (to the right) and v (up), arrays that run from -1 to 1 over the emblem, and gives its mask.
@@ -49,8 +49,8 @@ def _drop(u, v):
 
 
 def _heart(u, v):
-    return (((np.abs(u) - 0.45) ** 2 + (v - 0.35) ** 2 < 0.27) | ((v <= 0.5) & (np.abs(u) < 0.5 * (v + 1) * 1.3)
-                                                                  & (np.abs(u) < 0.95) & (v < 0.35)))
+    lobes = (np.abs(u) - 0.45) ** 2 + (v - 0.35) ** 2 < 0.27
+    return lobes | ((v < 0.35) & (np.abs(u) < 0.65 * (v + 1)) & (np.abs(u) < 0.95))
 
 
 def _arrow(u, v):
@@ -74,9 +74,9 @@ SHAPES = (
 
 
 def emblem(number, size):
-    """(outer, inner): masks bool [size size] of shape `number` and of its heart; another number gives another look.
+    """(outer, inner): masks bool [size size] of a shape and of the same shape at about half its size inside.
 
-    The first len(SHAPES) numbers have each their own shape; the next ones are the same shapes upside down.
+    number  of the shape in SHAPES; from len(SHAPES) on they are upside down
     """
     at = (np.arange(size) + 0.5) / size * 2 - 1
     u, v = np.meshgrid(at, -at)

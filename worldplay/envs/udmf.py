@@ -2,6 +2,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 SKY = "F_SKY1"
 # how many texels of a floor's picture lie on one map unit, along each axis
 FLOOR_SCALE = 0.5
@@ -11,7 +13,8 @@ FLOOR_SCALE = 0.5
 class Sector:
     """A floor and a ceiling over an area; all lengths in map units.
 
-    loops    tuple of loops, each a tuple of points (x, y): the outline clockwise, y up, then holes counter-clockwise
+    loops    tuple of loops, each a tuple of points (x, y): the outline clockwise, y up, then holes
+             counter-clockwise
     low      height of the floor; high: of the ceiling
     floor    name of the floor's texture; ceiling: of the ceiling's, SKY where it is open
     """
@@ -43,6 +46,43 @@ class Wall:
     def length(self):
         """Its length, rounded to whole map units."""
         return round(math.hypot(self.b[0] - self.a[0], self.b[1] - self.a[1]))
+
+
+def box(left, bottom, right, top):
+    """The four corners of a rectangle, clockwise."""
+    return (left, bottom), (left, top), (right, top), (right, bottom)
+
+
+def regular(x, y, radius, corners):
+    """A regular polygon, clockwise, in whole map units."""
+    turns = 2 * np.pi * (np.arange(corners) + 0.5) / corners
+    return tuple((int(round(x + radius * np.sin(t))), int(round(y + radius * np.cos(t)))) for t in turns)
+
+
+def with_points(loop, points):
+    """The loop with those of the points that lie on its edges put in."""
+    made = []
+    for a, b in zip(loop, (*loop[1:], loop[0])):
+        x, y = b[0] - a[0], b[1] - a[1]
+        along = {p: x * (p[0] - a[0]) + y * (p[1] - a[1]) for p in points
+                 if x * (p[1] - a[1]) == y * (p[0] - a[0])}
+        made += [a, *sorted((p for p in along if 0 < along[p] < x * x + y * y), key=along.get)]
+    return tuple(made)
+
+
+def inset(loop, width, *, is_closed=True):
+    """The loop with every edge moved by `width` to its right, its corners rounded to whole map units.
+
+    is_closed  False for a path: its two ends move at right angles to its first and last edge
+    """
+    points = np.array(loop, float)
+    along = np.roll(points, -1, axis=0) - points
+    normals = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.hypot(*along.T)[:, None]
+    before, after = np.roll(normals, 1, axis=0), normals.copy()
+    if not is_closed:
+        before[0], after[-1] = after[0], before[-1]
+    moved = points + width * (before + after) / (1 + (before * after).sum(1, keepdims=True))
+    return tuple((int(x), int(y)) for x, y in np.rint(moved))
 
 
 def level_blocks(sectors, *, start, texture):

@@ -27,9 +27,9 @@ def lookalikes(frames, poses):
 
     frames   uint8 [n H W 3]
     poses    float [n 4], x, y, z in map units and yaw in degrees
-    Returns  dict: pairs, the number of different pairs; share, of those that look alike; poses_share, of the poses
-             that look like at least one different one; worst, the numbers of the two different poses that look most
-             alike; worst_psnr
+    Returns  dict: pairs, the number of different pairs; share, of those that look alike; poses_share, of the
+             poses that look like at least one different one; worst, the numbers of the two different poses
+             that look most alike; worst_psnr
 
         Raises ValueError where no two poses are different.
     """
@@ -54,8 +54,8 @@ def lookalikes(frames, poses):
     if not pairs:
         raise ValueError("no two of these poses are of different places")
     error = max(worst_error, 1e-9) / flat.shape[1]
-    return {"pairs": pairs // 2, "share": count / pairs, "poses_share": float(has_alike.mean()), "worst": worst,
-            "worst_psnr": float(10 * np.log10(255 ** 2 / error))}
+    return {"pairs": pairs // 2, "share": count / pairs, "poses_share": float(has_alike.mean()),
+            "worst": worst, "worst_psnr": float(10 * np.log10(255 ** 2 / error))}
 
 
 def _different(poses, others):
@@ -65,14 +65,14 @@ def _different(poses, others):
 
 
 def coarse(frames):
-    """uint8 [n H/8 W/8 3]: the means of every 8 x 8 pixels, what is left where a fine pattern is not known."""
+    """uint8 [n H/8 W/8 3]: the means of every 8 x 8 pixels, the part of a picture that is learned first."""
     return np.stack([np.asarray(Image.fromarray(frame).reduce(COARSE)) for frame in frames])
 
 
 def played(env, *, num_frames, player):
-    """(uint8 [n H W 3], float32 [n 4], float32 [num_frames 4]): every 16th frame, its pose, and all poses of scripted play.
+    """(uint8 [n H W 3], float32 [n 4], float32 [num_frames 4]) of scripted play with a new start every 256 frames.
 
-    A new start is drawn every 256 frames.
+    Every 16th frame, their poses, and the poses of all frames.
     """
     frames, poses = [], []
     for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=os.cpu_count(), player=player,
@@ -113,7 +113,7 @@ def visited(floor, poses):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Share of pairs of different places that look alike, for every environment named; pictures with --out."""
+    """Share of pairs of different places that look alike, of every environment given; with pictures by --out."""
     envs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENV...")]
     """Names of environments."""
     frames: int = 32_000
@@ -139,8 +139,8 @@ def measure(env, *, num_frames, player, out=None):
         floor = world.floor
         world.close()
         worst = [*made["as_seen"]["worst"], *made["coarse"]["worst"]]
-        pictures = {"views": grid(frames[::max(1, len(frames) // 24)][:24], 6), "worst": grid(frames[worst], 2),
-                    "map": visited(floor, all_poses)}
+        pictures = {"views": grid(frames[::max(1, len(frames) // 24)][:24], 6),
+                    "worst": grid(frames[worst], 2), "map": visited(floor, all_poses)}
         for name, picture in pictures.items():
             Image.fromarray(picture).save(out / f"{env}-{name}.png", optimize=True)
     return made
