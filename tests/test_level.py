@@ -1,4 +1,4 @@
-"""The gallery: well-formed, all within reach on foot, no two walls alike, no aliasing; look-alikes counted."""
+"""The gallery: well-formed, all within reach on foot, no two walls alike, no aliasing; look-alikes."""
 import io
 from collections import deque
 

@@ -179,7 +179,7 @@ class DoomWorld:
 
 
 def area_average(picture, size):
-    """uint8 [h w 3], a copy: the rounded mean of every `size` x `size` pixels of a picture [h*size w*size 3]."""
+    """uint8 [h w 3], a copy: the rounded means of `size` x `size` pixels of a picture [h*size w*size 3]."""
     return np.array(Image.fromarray(picture).reduce(size))
 
 
