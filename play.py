@@ -1,6 +1,6 @@
 """Play a learned world: python play.py [WORLD]; see --help."""
-from worldplay.app import main
-from worldplay.log import leave
+from worldplay.cli.play import main
+from worldplay.cli.process import run_process
 
 if __name__ == "__main__":
-    leave(main())
+    run_process(main)

@@ -11,21 +11,21 @@ from typing import Annotated
 import tyro
 
 from worldplay import runtime
-from worldplay.log import leave, run_command
-from worldplay.models.codec import CodecConfig
-from worldplay.models.transformer import TransformerConfig
-from worldplay.train.ablation import Ablation, AblationRecipe
-from worldplay.train.bidirectional import BidirectionalConfig
-from worldplay.train.causal_cd import CausalCDConfig
-from worldplay.train.causal_ode import CausalODEConfig
+from worldplay.cli.process import run_process
+from worldplay.experiments.ablation import Ablation, AblationRecipe
+from worldplay.log import run_command
+from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
-from worldplay.train.codec import CodecStageConfig
-from worldplay.train.context import ContextConfig
-from worldplay.train.dmd import DMDConfig
 from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.processes import Processes
-from worldplay.train.recipe import STAGES, Recipe
-from worldplay.train.teacher_forcing import TeacherForcingConfig
+from worldplay.train.recipe import ImageRecipe, Recipe, VideoRecipe
+from worldplay.train.stages.bidirectional import BidirectionalConfig
+from worldplay.train.stages.causal_cd import CausalCDConfig
+from worldplay.train.stages.causal_ode import CausalODEConfig
+from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.stages.context import ContextConfig
+from worldplay.train.stages.dmd import DMDConfig
+from worldplay.train.stages.teacher_forcing import TeacherForcingConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 
 
@@ -34,7 +34,7 @@ def doom_maze():
     frames = OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=50, decay=0.4)
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
-    return Recipe(
+    return ImageRecipe(
         name="doom-maze", env="doom-maze",
         # a picture of 90 degrees is 10 tokens wide: 0.116 tokens a degree, averaged over its columns
         columns_per_degree=0.116,
@@ -66,15 +66,15 @@ def wan_frame():
     # 64 samples, one per GPU and pass (Causal Forcing: 8 x 8 GPUs). A save writes 20 to 50 GB: seldom
     loop = LoopConfig(share=1.0, batch=64, micro_batch=1, checkpoint_activations=True, save_every=1800.0,
                       sheet_every=1800.0, optim=optim)
-    return Recipe(
-        name="wan-frame", env="",
+    return VideoRecipe(
+        name="wan-frame",
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
                                       out_channels=16, text_dim=4096, text_len=512),  # Wan2.1-T2V-1.3B
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
         # the whole sequence is seen, the past is real and clean, and every action is told
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
-        context_sigma=0.0, context_walk=0, student_steps=2,
+        context_sigma=0.0, student_steps=2,
         # the averages of stages 0 and 1 are switched off as published
         bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
@@ -83,7 +83,6 @@ def wan_frame():
         # conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
         dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
                       ema=0.99),
-        codec_loop=LoopConfig(batch=1), decoder_loop=LoopConfig(batch=1),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
         teacher_forcing_loop=replace(loop, steps=20_000),  # this and the next: Causal Forcing++, arXiv:2605.15141
         causal_cd_loop=replace(loop, steps=5_000),
@@ -98,6 +97,15 @@ def wan_chunk():
     return replace(recipe, name="wan-chunk", length=20, student_steps=4,
                    transformer=replace(recipe.transformer, has_camera=True),
                    context=replace(recipe.context, window=20, frames_per_chunk=4))
+
+
+def own_data():
+    """A world of your own data set, from nothing: give --data DIR; --name NAME is the world's."""
+    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of view, so that is
+    # left to the network until --columns-per-degree says it
+    recipe = doom_maze()
+    return replace(recipe, name="own-data", env="", columns_per_degree=0.0,
+                   transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
 
 
 def tiny_maze():
@@ -138,16 +146,25 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena, "tiny-maze": tiny_maze,
-           "finetune": finetune, "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
+RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena,
+           "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune, "wan-frame": wan_frame,
+           "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The same command again goes on where it stopped."""
-    recipe: Annotated[Recipe | Tuning, tyro.conf.arg(name="")]
+    recipe: Annotated[ImageRecipe | VideoRecipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
     """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
+    camera: str | None = None
+    """Of a --data folder with several cameras the one that is learnt."""
+    actions: str | None = None
+    """Of a --data folder by another program: which action columns are which keys and the look, in degrees, for example
+    "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0, right=action:1". Without it
+    the error lists the columns."""
+    fit: str | None = None
+    """Frames of --data in another size: "pad 160x120", "crop 160x120" or "resize 160x120", width x height."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
@@ -189,7 +206,7 @@ def check_flags(options):
         return [f"--{f.name.replace('_', '-')}" for f in fields(options)
                 if f.name in names and getattr(options, f.name) != f.default]
     if options.dry_run:
-        useless = given(("data", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
+        useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
         if isinstance(options.recipe, Tuning):
@@ -198,7 +215,10 @@ def check_flags(options):
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
-    if getattr(options.recipe, "latents", None) is not None and not (options.data and options.init_from):
+    useless = given(("camera", "actions", "fit")) if options.data is None else []
+    if useless:
+        raise ValueError(f"{', '.join(useless)}: only with --data DIR")
+    if isinstance(options.recipe, VideoRecipe) and not (options.data and options.init_from):
         raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, --init-from WORLD "
                          "(python -m worldplay worlds lists them) and --data DIR, a LeRobot folder; or add --dry-run to "
                          "see what training would take")
@@ -206,7 +226,7 @@ def check_flags(options):
 
 def ends_by_steps(recipe):
     """Whether every stage of a recipe knows its steps."""
-    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in STAGES if recipe.loop(name).share)
+    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in recipe.stages if recipe.loop(name).share)
 
 
 def dry_run(options):
@@ -236,11 +256,11 @@ def train(options):
         raise ValueError(f"--steps {options.steps}: expected at least 1")
     budget = seconds(options.budget, "--budget") if options.budget else None
     stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
-    recipe = options.recipe
+    recipe, reading = options.recipe, {name: getattr(options, name) for name in ("camera", "actions", "fit")}
     if isinstance(recipe, Tuning):
-        recipe = tuned_recipe(recipe, options.init_from, options.data)
+        recipe = tuned_recipe(recipe, options.init_from, options.data, **reading)
     if options.steps is not None:
-        recipe = replace(recipe, **{f"{name}_loop": replace(recipe.loop(name), steps=options.steps) for name in STAGES})
+        recipe = recipe.with_loops(steps=options.steps)
     recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
@@ -250,7 +270,8 @@ def train(options):
     log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
              f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
-    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "data": options.data, "seed": options.seed}
+    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "seed": options.seed, "data": options.data,
+             "reading": reading}
     if is_ablation:
         job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
@@ -272,4 +293,4 @@ def main(args=None):
 
 
 if __name__ == "__main__":
-    leave(main())
+    run_process(main)

@@ -15,8 +15,8 @@ def fresh_log(monkeypatch):
 @pytest.fixture(scope="session")
 def code_cache(tmp_path_factory):
     """A user's cache folder with the code of the toy world, made by the other process once for all files."""
-    from toy_code import passes
-    from worldplay.compiled import CompiledCode
+    from tests.engine.toy_code import passes
+    from worldplay.engine.compiled import CompiledCode
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))

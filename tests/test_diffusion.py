@@ -4,9 +4,19 @@ import itertools
 import pytest
 import torch
 
-from worldplay.diffusion import (add_noise, euler_step, euler_walk, frame_noise, sample_frame, shift_sigma,
-                                 shifted_sigmas, velocity_from_x0, velocity_target, warped_sigmas,
-                                 x0_from_velocity)
+from worldplay.diffusion import (
+    add_noise,
+    euler_step,
+    euler_walk,
+    frame_noise,
+    sample_frame,
+    shift_sigma,
+    shifted_sigmas,
+    velocity_from_x0,
+    velocity_target,
+    warped_sigmas,
+    x0_from_velocity,
+)
 
 SHAPE = (2, 3, 4, 5, 6)
 

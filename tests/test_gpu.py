@@ -1,6 +1,5 @@
 """The shipped world on a CUDA device, beside the CPU: the same world, at a flat cost."""
 import warnings
-
 from dataclasses import replace
 
 import numpy as np
@@ -8,15 +7,17 @@ import pytest
 import torch
 
 import worldplay
-from parity import video_codec
+from tests.parity import video_codec
 from worldplay.action import Action
+from worldplay.engine import attention_backend
+from worldplay.engine.loading import random_configs, random_world
 from worldplay.envs.players import PLAYERS
-from worldplay.eval.fidelity import psnr
 from worldplay.eval import throughput
-from worldplay import attention_backend
+from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench, ceilings
-from worldplay.models.attention import BACKENDS, AttentionShape, FrameRule, causal_attention
-from worldplay.opening import random_configs, random_world
+from worldplay.models.attention.causal import causal_attention
+from worldplay.models.attention.kernels import BACKENDS, AttentionShape
+from worldplay.models.configs import FrameRule
 from worldplay.train.attention_choice import fastest_attention
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -2,11 +2,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 PACKAGE = sorted((ROOT / "worldplay").rglob("*.py"))
 SOURCES = [*PACKAGE, *ROOT.glob("*.py"), *sorted((ROOT / "tests").rglob("*.py"))]
 MAX_LINES = 400

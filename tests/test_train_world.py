@@ -10,9 +10,9 @@ import pytest
 
 import train_world
 from worldplay.action import Action
-from worldplay.opening import load_world
+from worldplay.engine.loading import load_world
 from worldplay.eval.drift import drift_score
-from worldplay.train.recipe import STAGES
+from worldplay.train.stage_table import STAGES
 
 ROOT = Path(train_world.__file__).parent
 

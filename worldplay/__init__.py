@@ -4,11 +4,11 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_world": "worldplay.opening",
+    "load_world": "worldplay.engine.loading",
     "Action": "worldplay.action",
     "ActionSpace": "worldplay.action",
     "World": "worldplay.world",
-    "WorldError": "worldplay.world",
+    "WorldError": "worldplay.errors",
 }
 __all__ = ["__version__", *_HOMES]
 

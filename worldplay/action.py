@@ -34,11 +34,11 @@ class ActionSpace:
     """What a world understands; it travels with every checkpoint and clip.
 
     keys        canonical names, in the order of their channels
-    look_limit  degrees per frame that encode to 1.0; more is cut to it
+    look_limit  degrees per frame that encode to 1.0; more is cut to it. Without look it has no meaning
     look_axes   0 no look, 1 yaw only, 2 yaw and pitch
     """
     keys: tuple[str, ...]
-    look_limit: float
+    look_limit: float = 0.0
     look_axes: int = 2
 
     def __post_init__(self):
@@ -48,8 +48,10 @@ class ActionSpace:
             raise ValueError(f"action space: unknown key {unknown[0]!r}; canonical names are in worldplay.action.KEYS")
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"action space: a key stands twice in {self.keys}")
-        if not self.look_limit > 0 or self.look_axes not in (0, 1, 2):
-            raise ValueError(f"action space: look_limit {self.look_limit} must be > 0 degrees, look_axes 0, 1 or 2")
+        if self.look_axes not in (0, 1, 2):
+            raise ValueError(f"action space: look_axes {self.look_axes}: expected 0, 1 or 2")
+        if self.look_axes and not self.look_limit > 0:
+            raise ValueError(f"action space: look_limit {self.look_limit} must be > 0 degrees where there is look")
 
     @property
     def num_channels(self):
@@ -89,7 +91,7 @@ class ActionSpace:
 
     @classmethod
     def from_json(cls, fields):
-        return cls(tuple(fields["keys"]), fields["look_limit"], fields["look_axes"])
+        return cls(tuple(fields["keys"]), fields.get("look_limit", 0.0), fields["look_axes"])
 
 
 # Understands every action there is: what a script says can be checked before its world is open.

@@ -1,5 +1,6 @@
 """How every command ends: a log file in the platform's state folder, and one clear line for every error."""
 import atexit
+import errno
 import logging
 import logging.handlers
 import os
@@ -7,10 +8,18 @@ import sys
 from contextlib import suppress
 
 import platformdirs
+from tqdm import tqdm
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 log = logging.getLogger(__name__)
+
+
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """The log; a disk that is full costs lines of it, and is no reason to print anything amid a command."""
+
+    def handleError(self, record):
+        pass
 
 
 class _OneLine(logging.Formatter):
@@ -49,8 +58,8 @@ def run_command(name, body):
 def leave(status):
     """End this process with `status` now, as the last thing an entry point does.
 
-    The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a world, one that
-    talks to another process) through C++, which aborts.
+    The interpreter's own end would unwind a thread that is inside torch by then (one that still opens a
+    world, or talks to another process) through C++, which aborts.
     """
     atexit._run_exitfuncs()  # what is registered still runs: game engines are stopped, logs are written out
     for stream in (sys.stdout, sys.stderr):
@@ -59,9 +68,22 @@ def leave(status):
     os._exit(status)
 
 
-def log_path(name):
-    """Where the command `name` keeps its log."""
-    return platformdirs.user_state_path("worldplay", appauthor=False) / f"{name}.log"
+def track(iterable=None, **options):
+    """tqdm on stderr at a fitting rate; nothing is shown where there is no stderr or it is closed."""
+    is_open = sys.stderr is not None and not sys.stderr.closed
+    usual = {"file": sys.stderr, "mininterval": redraw_seconds(), "disable": not is_open}
+    return tqdm(iterable, **usual | options)
+
+
+def redraw_seconds():
+    """How often progress is shown: a terminal is redrawn often, a log file gets a line now and then."""
+    return 0.2 if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty() else 10
+
+
+def current_log():
+    """The file that the running command writes its log to; None where it has none."""
+    files = [handler for handler in logging.getLogger("worldplay").handlers if isinstance(handler, _LogFile)]
+    return files[0].baseFilename if files else None
 
 
 def _fail(name, error, where, status):
@@ -82,10 +104,12 @@ def _start_log(name):
     root = logging.getLogger("worldplay")
     root.setLevel(logging.DEBUG)
     root.handlers = [terminal]
-    path = log_path(name)
+    path = platformdirs.user_state_path("worldplay", appauthor=False) / f"{name}.log"
     try:
+        if not path.is_absolute():  # where the home is not known it stays "~", which would be a folder here
+            raise OSError(errno.ENOENT, "no home folder is known")
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.handlers.RotatingFileHandler(path, maxBytes=2**20, backupCount=1, encoding="utf-8")
+        file = _LogFile(path, maxBytes=2**20, backupCount=1, encoding="utf-8")
     except OSError as error:
         print(f"{name}: no log file, {path} cannot be written ({error.strerror})", file=sys.stderr)
         return None

@@ -1,6 +1,7 @@
 """Device, number type, timers and memory of this machine; the only module that says cuda."""
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
@@ -61,6 +62,16 @@ def pick_compile(device):
         return found, "Triton" if found else "Triton is not installed"
     compiler = next((name for name in ("g++", "clang++", "cl") if shutil.which(name)), None)
     return compiler is not None, compiler or "no C++ compiler on the path"
+
+
+def keep_compiled_code(folder):
+    """Have torch.compile keep the code that it makes in `folder`, for later processes too.
+
+    A folder that the user has named (TORCHINDUCTOR_CACHE_DIR) stays, and so does torch's own choice where this one has a
+    blank in its name, which the compiler does not take.
+    """
+    if not re.search(r"\s", str(folder)):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def device_name(device):

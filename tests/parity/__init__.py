@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from worldplay.models.taehv import TAEHV
-from worldplay.models.transformer import Transformer, TransformerConfig
-from worldplay.models.wan_vae import WanVAE, WanVAEConfig
+from worldplay.models.codecs.taehv import TAEHV
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer
+from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 
 FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
 

@@ -4,6 +4,7 @@ import bisect
 import pygame
 
 from worldplay.client import theme
+from worldplay.client.keyboard_layout import shortcut_key
 
 MAX_CHARACTERS = 4000  # the text encoders read 512 tokens, about half of that
 MAX_ROWS = 6
@@ -37,11 +38,11 @@ class Entry:
         if event.type == pygame.TEXTINPUT:
             self._insert(event.text)
         elif event.type == pygame.KEYDOWN:
-            self._press(event.key, event.mod)
+            self._press(event)
 
-    def _press(self, key, mod):
-        wordwise = bool(mod & _WORDWISE)
-        match key:
+    def _press(self, event):
+        wordwise = bool(event.mod & _WORDWISE)
+        match shortcut_key(event):
             case pygame.K_BACKSPACE:
                 self._delete(self._left(wordwise), self.cursor)
             case pygame.K_DELETE:
@@ -58,7 +59,7 @@ class Entry:
                 self.is_selected = bool(self.text)
             case pygame.K_v if wordwise:
                 self._insert(self._clipboard())
-            case pygame.K_INSERT if mod & pygame.KMOD_SHIFT:
+            case pygame.K_INSERT if event.mod & pygame.KMOD_SHIFT:
                 self._insert(self._clipboard())
 
     def _insert(self, text):
@@ -108,7 +109,8 @@ def rows_of(text, width_of, width_px):
     while True:
         # half a row of the narrowest letters is wider than any row: no need to measure the whole text
         longest = min(len(text) - start, width_px)
-        num = bisect.bisect_right(range(1, longest + 1), width_px, key=lambda n: width_of(text[start:start + n]))
+        num = bisect.bisect_right(range(1, longest + 1), width_px,
+                                  key=lambda n: width_of(text[start:start + n]))
         stop = start + max(1, num)
         if stop >= len(text):
             return [*rows, (start, len(text))]
@@ -121,7 +123,7 @@ def rows_of(text, width_of, width_px):
 def draw_entry(surface, entry):
     """The open line at the lower edge, over as many rows as it needs; returns its Rect."""
     size = theme.unit(surface)
-    pad, line, font = round(1.3 * size), round(1.6 * size), theme.font("text", size)
+    pad, line, font = round(1.3 * size), round(1.6 * size), theme.font_for(entry.text, "text", size)
     box = pygame.Rect(size, 0, surface.get_width() - 2 * size, 0)
     rows = rows_of(entry.text, lambda text: font.size(text)[0], box.width - 2 * pad)
     at = max(i for i, (start, _) in enumerate(rows) if start <= entry.cursor)
@@ -131,7 +133,8 @@ def draw_entry(surface, entry):
     theme.panel(surface, box, (*theme.NIGHT, 228))
     left, top = box.left + pad, box.top + round(0.8 * size)
     theme.write(surface, "What the world shows", (left, top), size_px=size, color=theme.ACCENT, face="bold")
-    hint = f"{MAX_CHARACTERS} characters, no more" if entry.is_full else "Enter takes it, Esc leaves it as it was"
+    hint = (f"{MAX_CHARACTERS} characters, no more" if entry.is_full
+            else "Enter takes it, Esc leaves it as it was")
     theme.write(surface, hint, (box.right - pad, top), size_px=size, color=theme.MUTED, anchor="topright")
     for place, i in enumerate(shown, 1):
         _draw_row(surface, entry, rows[i], (left, top + line * place + size // 3), has_cursor=i == at)
@@ -146,11 +149,11 @@ def _around(row, num_rows):
 
 def _draw_row(surface, entry, row, position, *, has_cursor):
     size = theme.unit(surface)
-    font, (start, stop), (x, y) = theme.font("text", size), row, position
+    font, (start, stop), (x, y) = theme.font_for(entry.text, "text", size), row, position
     height = round(1.25 * size)
     if entry.is_selected:
         pygame.draw.rect(surface, theme.CAP, (x, y, font.size(entry.text[start:stop])[0], height))
-    theme.write(surface, entry.text[start:stop], position, size_px=size)
+    theme.write(surface, entry.text[start:stop], position, size_px=size, font=font)
     if has_cursor:
         x += font.size(entry.text[start:entry.cursor])[0]
         pygame.draw.rect(surface, theme.ACCENT, (x, y, max(2, size // 8), height))

@@ -1,4 +1,6 @@
 """What is written over the running picture: figures, help, badges and notices."""
+from itertools import islice
+
 import pygame
 
 from worldplay.client import theme
@@ -10,12 +12,13 @@ RECENT = 300  # frames the figures look back on: 17 s at 17.5 frames per second
 def figures(timing, info, frame_number, now):
     """(label, value) lines of the F3 panel."""
     def pair(seconds):
-        summary = summary_ms(seconds[-RECENT:], (50, 95))
+        summary = summary_ms(list(islice(reversed(seconds), RECENT)), (50, 95))
         return f"{summary['p50']:.1f} / {summary['p95']:.1f} ms" if summary else "-"
     return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
             ("key to screen, p50 / p95", pair(timing.key_flip)),
             ("sampling steps", str(info.get("steps", "-"))),
-            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"), ("path", info.get("path", "-")),
+            ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"),
+            ("path", info.get("path", "-")),
             ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
 
 
@@ -23,9 +26,8 @@ def draw_figures(surface, rows, note=""):
     """The F3 panel, in the upper left corner; a note stands below it, so that the panel stays as it is."""
     size = theme.unit(surface)
     pad, line = size, round(1.55 * size)
-    labels = max(theme.font("text", size).size(label)[0] for label, _ in rows)
-    values = max(theme.font("bold", size).size("000.0 / 000.0 ms")[0],
-                 *(theme.font("bold", size).size(value)[0] for _, value in rows))
+    labels = max(theme.width(label, "text", size) for label, _ in rows)
+    values = max(theme.width(value, "bold", size) for _, value in [("", "000.0 / 000.0 ms"), *rows])
     box = pygame.Rect(pad, pad, labels + values + 4 * pad, line * len(rows) + round(1.5 * pad))
     theme.panel(surface, box)
     for i, (label, value) in enumerate(rows):
@@ -34,7 +36,7 @@ def draw_figures(surface, rows, note=""):
         theme.write(surface, value, (box.right - round(1.3 * pad), y), size_px=size, face="bold",
                     anchor="topright")
     if note:
-        width = theme.font("text", size).size(note)[0] + round(2.6 * pad)
+        width = theme.width(note, "text", size) + round(2.6 * pad)
         below = pygame.Rect(pad, box.bottom + size // 2, width, round(2.2 * size))
         theme.panel(surface, below)
         theme.write(surface, note, below.center, size_px=size, color=theme.ACCENT, anchor="center")
@@ -58,10 +60,10 @@ def draw_keys(surface, title, rows, position):
     size = theme.unit(surface)
     line, (x, y) = round(2.0 * size), position
     theme.write(surface, title, (x, y), size_px=size, color=theme.ACCENT, face="bold")
-    caps = max((theme.font("bold", round(0.85 * size)).size(label)[0] for label, _ in rows), default=0) + size
+    caps = max((theme.width(label, "bold", round(0.85 * size)) for label, _ in rows), default=0) + size
     for i, (label, says) in enumerate(rows):
         middle = y + round(2.6 * size) + i * line
-        width = max(theme.font("bold", round(0.85 * size)).size(label)[0] + size, round(1.7 * size))
+        width = max(theme.width(label, "bold", round(0.85 * size)) + size, round(1.7 * size))
         cap = pygame.Rect(x, 0, width, round(1.6 * size))
         cap.centery = middle
         theme.panel(surface, cap, theme.CAP, radius=size // 3)
@@ -73,7 +75,7 @@ def draw_keys(surface, title, rows, position):
 def draw_badge(surface, text, hint, lower):
     """A short state near the lower edge, above the notices, which begin at `lower`: Paused."""
     size = theme.unit(surface)
-    width = theme.font("bold", size).size(text)[0] + theme.font("text", size).size(hint)[0] + 4 * size
+    width = theme.width(text, "bold", size) + theme.width(hint, "text", size) + 4 * size
     box = pygame.Rect(0, 0, width, round(2.4 * size))
     box.midbottom = (surface.get_width() // 2, min(surface.get_height() - 5 * size, lower - size // 2))
     theme.panel(surface, box)
@@ -97,14 +99,11 @@ def draw_recording(surface, seconds):
 
 
 def draw_notice(surface, text, lower=None, *, is_over_text=False):
-    """One passing line above `lower` (None: the lower edge), over as many rows as it needs; returns its Rect."""
+    """A passing message over as many rows as it needs, above `lower` (None: the edge); returns its Rect."""
     size = theme.unit(surface)
-    lines = theme.wrap(text, "text", size, surface.get_width() - 6 * size)
-    width = max(theme.font("text", size).size(line)[0] for line in lines)
-    box = pygame.Rect(0, 0, width + 3 * size, round(1.5 * size) * len(lines) + size)
+    drawn = theme.picture(text, size_px=size, wrap_px=surface.get_width() - 6 * size)
+    box = drawn.get_rect().inflate(3 * size, size)
     box.midbottom = (surface.get_width() // 2, (surface.get_height() if lower is None else lower) - size)
     theme.panel(surface, box, (*theme.NIGHT, 250) if is_over_text else theme.PANEL)
-    for i, line in enumerate(lines):
-        y = box.top + round(0.55 * size) + i * round(1.5 * size)
-        theme.write(surface, line, (box.centerx, y), size_px=size, anchor="midtop")
+    surface.blit(drawn, drawn.get_rect(center=box.center))
     return box

@@ -7,7 +7,7 @@ from worldplay.client import hud, theme
 
 
 def draw_loading(surface, what, seconds):
-    """Shown while a world opens, over a line that says what is done; the bar moves as long as the window is alive."""
+    """Shown while a world opens: `what` is being done, and a bar that moves while the window is alive."""
     size = theme.unit(surface)
     middle = surface.get_rect().center
     surface.fill(theme.NIGHT)
@@ -20,11 +20,12 @@ def draw_loading(surface, what, seconds):
     slider.centerx = track.centerx - round(math.cos(2.2 * seconds) * (track.width - slider.width) / 2)
     pygame.draw.rect(surface, theme.ACCENT, slider, border_radius=track.height)
     what = theme.shorten(what, "text", size, surface.get_width() - 2 * size)
-    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size, color=theme.MUTED, anchor="center")
+    theme.write(surface, what, (middle[0], middle[1] + 3 * size), size_px=size, color=theme.MUTED,
+                anchor="center")
 
 
 def draw_pause(surface, world_rows, client_rows, choices, text=""):
-    """Over the darkened picture: how to go on, what the world shows, every key, and what the player has chosen."""
+    """Over the darkened picture: how to go on, the world's text, all keys, and what the player has chosen."""
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
@@ -44,17 +45,23 @@ def draw_pause(surface, world_rows, client_rows, choices, text=""):
 
 def draw_failure(surface, message, log_hint):
     """A world that cannot be opened or go on: what, where and the remedy, in full."""
-    size = theme.unit(surface)
     surface.fill(theme.NIGHT)
-    lines = theme.wrap(message, "text", round(1.1 * size), surface.get_width() - 8 * size)
-    middle, top = surface.get_rect().center
-    top -= round(0.9 * size) * len(lines) + 2 * size
-    theme.write(surface, "That did not work", (middle, top - 2 * size), size_px=round(2.4 * size),
-                face="light", anchor="center")
-    for i, line in enumerate(lines):
-        y = top + 2 * size + round(1.8 * size) * i
-        theme.write(surface, line, (middle, y), size_px=round(1.1 * size), anchor="center")
-    bottom = top + 4 * size + round(1.8 * size) * len(lines)
-    theme.write(surface, log_hint, (middle, bottom), size_px=size, color=theme.MUTED, anchor="center")
-    theme.write(surface, "Esc closes the window", (middle, bottom + 2 * size), size_px=size,
-                color=theme.ACCENT, anchor="center")
+    _write_failure(surface, "That did not work", message, log_hint, "Esc closes the window")
+
+
+def draw_stopped(surface, message, log_hint, choices):
+    """Over the darkened picture: a step that failed, and what can be done."""
+    theme.veil(surface, 215)
+    _write_failure(surface, "The world has stopped", message, log_hint, choices)
+
+
+def _write_failure(surface, title, message, log_hint, choices):
+    """The title, the message over as many rows as it needs, where its details are, and what can be done."""
+    size, middle = theme.unit(surface), surface.get_rect().center
+    text = theme.picture(message, size_px=round(1.1 * size), wrap_px=surface.get_width() - 8 * size)
+    rect = surface.blit(text, text.get_rect(center=middle))
+    for line, y, how in (
+            (title, rect.top - round(2.6 * size), {"size_px": round(2.4 * size), "face": "light"}),
+            (log_hint, rect.bottom + 2 * size, {"size_px": size, "color": theme.MUTED}),
+            (choices, rect.bottom + 4 * size, {"size_px": size, "color": theme.ACCENT})):
+        theme.write(surface, line, (middle[0], y), anchor="center", **how)

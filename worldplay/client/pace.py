@@ -1,4 +1,4 @@
-"""When the next step begins and the next frame is shown, so that frames follow each other at the world's rate."""
+"""When the next step begins and the next frame is shown, so that frames keep the rate of the world."""
 from collections import deque
 from dataclasses import dataclass
 from statistics import median

@@ -1,27 +1,16 @@
 """The branch played since the last reset, and the clip that is written of it."""
 import logging
-import time
+from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
+from glob import escape
+from itertools import chain, islice
 
 from worldplay.action import Action
-from worldplay.clip import ClipWriter, describe
+from worldplay.data.action_log import ActionLog
+from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
-
-
-def check_folder(folder):
-    """The folder, made if need be, where clips can be written; an OSError says in one line that it cannot."""
-    folder = Path(folder)
-    probe = folder / ".worldplay.part.probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"clips cannot be written to {folder} ({error.strerror}); "
-                      "name another folder") from None
-    return folder
 
 
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
@@ -32,18 +21,19 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Knows all actions and texts since the last reset: a clip begun at any frame can be replayed from the start.
+    """Keeps all actions and texts since the last reset, so that a clip begun at any frame can be replayed.
 
-    Frame numbers count the frames of the branch: 0 is the last frame of the context shown at the start. A
-    reset ends the clip and, while recording, begins the next one.
+    A branch is what is played from one reset to the next. Frame numbers count its frames: 0 is the last
+    frame of the context shown at the start. A reset ends the clip and, while recording, begins the next one.
     """
 
     def __init__(self, world):
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
-        self._actions, self._ahead, self._number, self._header = [], (), 0, None
+        self._actions, self._ahead, self._number, self._header = ActionLog(), (), 0, None
         self._prompts, self._paths = {}, {}  # {step: text}, {step: how passes ran from it on}
         self._shown = None  # (frame, its step, its times)
+        self._goes_on = False  # the clip was interrupted: the next branch begins another one
 
     @property
     def is_recording(self):
@@ -59,10 +49,10 @@ class Recorder:
 
         ahead  the actions of a `rollout`, which the world knows from now on; None: they come step by step
 
-        The last ones that a clip shows may be in a chunk with later ones, which then had a part in its frames: a clip
-        of a rollout holds all of them, wherever it ends.
+        A chunk is denoised together, so later actions of it take part in the frames before them: a clip of a
+        rollout holds all actions, wherever it ends.
         """
-        was_recording = self.is_recording
+        goes_on, self._goes_on = self.is_recording or self._goes_on, False
         self.stop()
         if request.image is None:
             self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
@@ -70,9 +60,10 @@ class Recorder:
             self._header = describe(self.world, start=frames)
         self._header["is_rollout"] = ahead is not None
         self._ahead = tuple(ahead or ())
-        self._actions, self._prompts, self._number, self._shown = [Action()], {}, 0, (frames[-1], 0, {})
+        self._actions, self._prompts, self._number = ActionLog([Action()]), {}, 0
+        self._shown = (frames[-1], 0, {})
         self._paths = {0: self.world.info.get("path")}
-        if was_recording:
+        if goes_on:
             self.start(self._folder / self._new_name())
 
     def step(self, action):
@@ -95,16 +86,20 @@ class Recorder:
 
     def start_in(self, folder):
         """Begin a clip with a name of its own in a folder; OSError where it cannot be written."""
-        self._folder = check_folder(folder)
+        self._folder = writable_folder(folder, "clips")
         self.start(self._folder / self._new_name())
 
-    def start(self, path):
-        """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way."""
+    def start(self, path, *, overwrite=False):
+        """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way.
+
+        overwrite  replace a clip of that name; without it that is an OSError
+        """
         shown = self._shown[1]
         header = self._header | {"paths": list(self._paths.items())}
-        actions = [*self._actions[:shown + 1], *self._ahead[shown:]]
-        self._writer = ClipWriter(path, header, actions=actions, first=self._number,
-                                  prompts={step: text for step, text in self._prompts.items() if step <= shown})
+        actions = chain(islice(self._actions, shown + 1), self._ahead[shown:])
+        prompts = {step: text for step, text in self._prompts.items() if step <= shown}
+        self._writer = ClipWriter(path, header, actions=actions, first=self._number, prompts=prompts,
+                                  overwrite=overwrite)
         self._add_shown()
 
     def stop(self):
@@ -113,6 +108,17 @@ class Recorder:
             self._writer.finish()
             self._finishing.append(self._writer)
             self._writer = None
+
+    def interrupt(self):
+        """End the clip for now; the next branch begins another one."""
+        self._goes_on = self._goes_on or self.is_recording
+        self.stop()
+
+    def abandon(self):
+        """After an exception: end the clip with what it has, whatever that raises, and begin no other."""
+        with suppress(Exception):
+            self.stop()
+        self._writer, self._goes_on = None, False
 
     def finished(self):
         """The writers that are done since the last call; one that failed meanwhile is stopped by this."""
@@ -135,9 +141,9 @@ class Recorder:
         self._writer.add(frame, step, self._actions[step], times, self._prompts.get(step))
 
     def _new_name(self):
-        stamp = datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d_%H-%M-%S")
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         name, count = f"{self.world.name}_{stamp}", 2
-        while any(self._folder.glob(f"{name}.*")):
+        while any(self._folder.glob(f"{escape(name)}.*")):
             name, count = f"{self.world.name}_{stamp}_{count}", count + 1
         return name
 

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import platformdirs
 
+from worldplay.files import write_json
+
 log = logging.getLogger(__name__)
 
 SCALINGS = ("smooth", "whole")
+MAX_LENGTH = 16_384  # of a window in pixels, which SDL and graphics drivers can make
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,18 @@ class Settings:
             raise ValueError(f"degrees_per_count {self.degrees_per_count}: expected 0.001 to 10")
         if self.scaling not in SCALINGS:
             raise ValueError(f"scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}")
-        if len(self.window_size) != 2 or min(self.window_size) < 100:
-            raise ValueError(f"window_size {self.window_size}: expected a width and height from 100 pixels")
-        if not isinstance(self.show_hud, bool) or not isinstance(self.record_folder, str):
-            raise ValueError("show_hud is true or false, record_folder is a path")
+        if len(self.window_size) != 2 or not all(100 <= length <= MAX_LENGTH for length in self.window_size):
+            raise ValueError(f"window_size {self.window_size}: expected two lengths of 100 to {MAX_LENGTH}")
+        if not isinstance(self.show_hud, bool):
+            raise ValueError(f"show_hud {self.show_hud!r}: expected true or false")
+        if not isinstance(self.record_folder, str) or not self.record_folder:
+            raise ValueError(f"record_folder {self.record_folder!r}: expected a path")
+        self.clip_folder  # raises where the home that it begins with is not known
+
+    @property
+    def clip_folder(self):
+        """record_folder as a Path, `~` replaced by the home folder."""
+        return Path(self.record_folder).expanduser()
 
 
 def settings_path():
@@ -43,28 +54,67 @@ def settings_path():
 
 
 def load_settings(path=None):
-    """The player's Settings; a file that cannot be used is said in one line, and the defaults serve."""
+    """The player's Settings.
+
+    A field of the file that cannot be used gets its default: one warning names it, the old file is kept as
+    settings.json.bak, and the file is written anew.
+    """
     path = Path(path or settings_path())
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        unknown = sorted(set(stored) - {known.name for known in fields(Settings)})
-        if unknown:
-            raise ValueError(f"unknown name {unknown[0]!r}")
-        return Settings(**stored)
+        text = path.read_bytes()
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError, TypeError) as error:
-        log.warning("settings %s cannot be used (%s); playing with the defaults", path, error)
+    except OSError as error:
+        log.warning("settings %s cannot be read (%s); the defaults serve", path, error.strerror)
         return Settings()
+    usable, problems = _usable(text)
+    settings = Settings(**usable)
+    if problems:
+        kept = _set_aside(path)
+        if kept:
+            save_settings(settings, path)
+        log.warning("settings %s: %s; the default serves%s", path, "; ".join(problems),
+                    f", and the old file is kept as {kept}" if kept else "")
+    return settings
+
+
+def _usable(text):
+    """({name: value} of the fields in a file's text that can be used, [what is wrong with the others])."""
+    try:
+        stored = json.loads(text)
+        if not isinstance(stored, dict):
+            raise ValueError(f"{type(stored).__name__} in place of an object")
+    except (ValueError, RecursionError) as error:  # no UTF-8 is a ValueError too
+        return {}, [f"no JSON of settings ({error})"]
+    usable, problems, known = {}, [], {field.name for field in fields(Settings)}
+    for name, value in stored.items():
+        try:
+            if name not in known:
+                raise ValueError(f"unknown name {name!r}")
+            Settings(**{name: value})  # each field is checked by itself
+        except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            problems.append(reason if name in reason else f"{name} {value!r:.40}: {reason}")
+        else:
+            usable[name] = value
+    return usable, problems
+
+
+def _set_aside(path):
+    """The path under which a file that is replaced is kept, or None where it cannot be renamed."""
+    backup = path.with_name(f"{path.name}.bak")
+    try:
+        os.replace(path, backup)
+    except OSError:
+        return None
+    return backup
 
 
 def save_settings(settings, path=None):
     """Write them whole or not at all; where that is not possible it is said in one line."""
     path = Path(path or settings_path())
-    temporary = path.with_suffix(".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_json(path, asdict(settings))
     except OSError as error:
         log.warning("settings %s cannot be written (%s)", path, error.strerror)

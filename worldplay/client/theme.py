@@ -1,6 +1,6 @@
 """Type, colours and panels that every screen is drawn with."""
 import bisect
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pygame
@@ -26,24 +26,53 @@ def unit(surface):
 
 @cache
 def font(face, size_px):
-    return pygame.font.Font(assets() / "fonts" / FACES[face], size_px)
+    """A face at a size; None is pygame's own font, which also has Greek and Cyrillic letters."""
+    path = None if face is None else assets() / "fonts" / FACES[face]
+    loaded = pygame.font.Font(path, size_px if face else round(1.4 * size_px))  # pygame makes its own smaller
+    loaded.align = pygame.FONT_CENTER  # of the rows of wrapped text
+    return loaded
 
 
-@cache
-def _rendered(text, face, size_px, color):
-    return font(face, size_px).render(text, True, color)
+@lru_cache(maxsize=400)
+def font_for(text, face, size_px):
+    """The font for a text: the face, or pygame's own font where the face lacks a character."""
+    ours = font(face, size_px)
+    return ours if _has_all(ours, text) else font(None, size_px)
 
 
-def write(surface, text, position, *, size_px, color=INK, face="text", anchor="topleft"):
-    """Draw one line of text with its `anchor` (a pygame.Rect attribute) at position; returns its Rect.
+def is_drawable(text):
+    """Whether the fonts have every character of a text."""
+    return _has_all(font_for(text, "bold", 20), text)
 
-    Lines whose text keeps changing (figures) go through here too: the cache is emptied when it has grown.
+
+def _has_all(font, text):
+    [missing] = font.metrics("\ue000")  # a code point that is no character
+    return all(known != missing for known in font.metrics(text.replace(" ", "")))
+
+
+@lru_cache(maxsize=400)
+def _rendered(text, font, color, wrap_px):
+    return font.render(text, True, color, wraplength=wrap_px)
+
+
+def width(text, face, size_px):
+    """Pixels that one line of text takes."""
+    return font_for(text, face, size_px).size(text)[0]
+
+
+def picture(text, *, size_px, color=INK, face="text", font=None, wrap_px=0):
+    """The text as a surface: one line, or centred rows that are at most `wrap_px` wide.
+
+    font  instead of the one for the face and the text
     """
-    if _rendered.cache_info().currsize > 400:
-        _rendered.cache_clear()
-    picture = _rendered(text, face, size_px, tuple(color))
-    rect = picture.get_rect(**{anchor: position})
-    surface.blit(picture, rect)
+    return _rendered(text, font or font_for(text, face, size_px), tuple(color), wrap_px)
+
+
+def write(surface, text, position, *, anchor="topleft", **how):
+    """Draw a text, `how` as for `picture`, its `anchor` (of a pygame.Rect) at position; returns its Rect."""
+    drawn = picture(text, **how)
+    rect = drawn.get_rect(**{anchor: position})
+    surface.blit(drawn, rect)
     return rect
 
 
@@ -63,24 +92,13 @@ def veil(surface, strength=170):
     surface.blit(sheet, (0, 0))
 
 
-def wrap(text, face, size_px, width_px):
-    """The text broken into lines that fit; a word longer than a line stands alone."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font(face, size_px).size(longer)[0] > width_px:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
 def shorten(text, face, size_px, width_px):
-    """The text, its middle left out where it does not fit: the end of a path says as much as a prompt's start."""
-    if font(face, size_px).size(text)[0] <= width_px:
+    """The text, without its middle where it does not fit: both ends of a path or prompt say something."""
+    chosen = font_for(text, face, size_px)
+    if chosen.size(text)[0] <= width_px:
         return text
     num_fitting = bisect.bisect_right(range(1, len(text) // 2), width_px,
-                                      key=lambda n: font(face, size_px).size(_cut(text, n))[0])
+                                      key=lambda n: chosen.size(_cut(text, n))[0])
     return _cut(text, num_fitting)
 
 

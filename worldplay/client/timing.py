@@ -3,6 +3,8 @@ from collections import deque
 
 import numpy as np
 
+MAX_FRAMES = 100_000  # 95 minutes at 17.5 frames per second
+
 
 def summary_ms(seconds, percentiles=(50, 95, 99)):
     """{"p50": ms, ..., "max": ms} of a list of durations in seconds; None where there is none."""
@@ -14,16 +16,17 @@ def summary_ms(seconds, percentiles=(50, 95, 99)):
 
 
 class Timing:
-    """Times of the frames of one sitting, in seconds of time.perf_counter(); the loop alone writes them.
+    """Times of the frames of one session, in seconds of time.perf_counter(); the loop alone writes them.
 
     work         from an action handed over to its step's end, context commit included, per frame made
-    key_flip     from the oldest input in a frame's action, as it left the queue, to the flip that shows it
+    key_flip     from the oldest input in a frame's action, as it left the queue, to the flip that shows it;
+                 both of the latest MAX_FRAMES, so that a long session does not fill the memory
     longest_gap  the longest time between two looks at the event queue
     loading      from the open window to the world in it; None until then
     """
 
     def __init__(self):
-        self.work, self.key_flip = [], []
+        self.work, self.key_flip = deque(maxlen=MAX_FRAMES), deque(maxlen=MAX_FRAMES)
         self.num_frames, self.num_late, self.longest_gap = 0, 0, 0.0
         self.loading = None
         self._flips = deque(maxlen=120)
@@ -34,6 +37,11 @@ class Timing:
         if self._served is not None:
             self.longest_gap = max(self.longest_gap, now - self._served)
         self._served = now
+
+    def worked(self, seconds, *, is_late):
+        """A step is over; it took so long for each of its frames."""
+        self.work.append(seconds)
+        self.num_late += is_late
 
     def flipped(self, input_time, now):
         """A new frame is on the screen; input_time is None when nothing new was in its action."""
@@ -49,5 +57,6 @@ class Timing:
 
     def to_json(self):
         return {"loading_ms": self.loading and round(1000 * self.loading, 3), "frames": self.num_frames,
-                "late": self.num_late, "work_ms": summary_ms(self.work), "key_flip_ms": summary_ms(self.key_flip),
+                "late": self.num_late, "work_ms": summary_ms(self.work),
+                "key_flip_ms": summary_ms(self.key_flip),
                 "events_gap_max_ms": round(1000 * self.longest_gap, 3)}

@@ -8,6 +8,7 @@ from worldplay.client import theme
 
 REPEAT_MS = (400, 35)  # a key held down while writing: until it repeats, and from then on
 MIN_SIZE = (560, 440)  # what the pause screen needs
+BORDERS = (16, 80)  # pixels that title bar, borders and a panel of the desktop take at most, across and down
 
 
 class NoDisplay(OSError):
@@ -18,13 +19,15 @@ class Window:
     """Owns the one window; everything is drawn to `surface` and shown by `flip`."""
 
     def __init__(self, size, *, fullscreen=False, scaling="smooth"):
-        """size (width, height) in pixels when not fullscreen; scaling "smooth" or "whole".
+        """size     (width, height) in pixels when not fullscreen, less where the desktop is smaller
+        scaling  "smooth" or "whole", see Settings
 
             Raises NoDisplay where there is no video driver.
         """
-        self.scaling, self.window_size, self.is_fullscreen = scaling, tuple(size), fullscreen
+        self.scaling, self.is_fullscreen = scaling, fullscreen
         try:
             _init_display()
+            self.window_size = within(pygame.display.get_desktop_sizes()[0], size)
             # hidden until it has its surface: SDL may make the whole window anew for that
             self._window = pygame.Window("worldplay", self.window_size, resizable=True, hidden=True,
                                          fullscreen_desktop=fullscreen)
@@ -111,9 +114,15 @@ def _init_display():
     if pygame.display.get_driver() in ("dummy", "offscreen") and not is_chosen:
         raise pygame.error("no video driver")
     if pygame.display.get_driver() == "x11":
-        # SDL would draw the finished picture once more, by OpenGL, which without a GPU is software on our cores
-        # and waits for the linker's lock while torch is mapped.
+        # Else SDL copies the finished picture through OpenGL, which without a GPU is software on our cores,
+        # and waits for the linker's lock while torch's libraries are loaded.
         os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+
+
+def within(desktop, size):
+    """The largest (width, height) up to `size` at which a window with its title bar fits a desktop."""
+    return tuple(min(length, max(least, room - border))
+                 for length, least, room, border in zip(size, MIN_SIZE, desktop, BORDERS))
 
 
 def fit(picture, screen, scaling):

@@ -3,14 +3,16 @@ import logging
 import queue
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from worldplay.action import Action
-from worldplay.scene import image_scene
-from worldplay.world import World, WorldError
+from worldplay.errors import WorldError
+from worldplay.world import World
+from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Give the world another text, or a .safetensors file of its rows; the frames show it from the next step on."""
+    """Give the world another text, or a .safetensors file of its rows; the next step is made under it."""
     text: str
 
 
@@ -74,8 +76,14 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class RequestFailed:
+    """A Reset or Step raised; a Reset may help."""
+    error: Exception
+
+
+@dataclass(frozen=True)
 class Failed:
-    """The world is gone; error says why."""
+    """The world could not be opened, or is gone; error says why."""
     error: BaseException
 
 
@@ -118,16 +126,22 @@ class Worker:
                 self._serve(world, request)
             world.close()
         except BaseException as error:  # crosses to the main thread, which shows it and raises it there
+            log.debug("the world failed", exc_info=error)
             self.replies.put(Failed(error))
 
     def _serve(self, world, request):
-        match request:
-            case Reset():
-                self.replies.put(Started(request, begin(world, request)))
-            case Prompt():
-                self.replies.put(Prompted(request.text, _problem(world, request.text)))
-            case Step():
-                self._step(world, request.action)
+        try:
+            match request:
+                case Reset():
+                    self.replies.put(Started(request, begin(world, request)))
+                case Prompt():
+                    self.replies.put(Prompted(request.text, _problem(world, request.text)))
+                case Step():
+                    self._step(world, request.action)
+        except Exception as error:
+            log.debug("the world failed", exc_info=error)
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
+            self.replies.put(RequestFailed(error))
 
     def _step(self, world, action):
         try:

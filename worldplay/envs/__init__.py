@@ -2,7 +2,7 @@
 from functools import partial
 
 from worldplay.envs.doom import SCENARIOS, DoomWorld
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 # name -> constructor; action_space, frame_size and fps are known before the first reset starts the engine
 ENVS = {name: partial(DoomWorld, name) for name in SCENARIOS}

@@ -1,6 +1,5 @@
 """Gameplay from a real environment: scripted players in parallel processes, as rollouts or as a data set."""
 import os
-import sys
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from worldplay.dataset import Rollout, Source, require_space
+from worldplay.data.frame_cache import Rollout, Source
+from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
-from worldplay.lerobot import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish, make_folder
+from worldplay.files import require_space, writable_folder
+from worldplay.log import track
 
 ROLLOUT_FRAMES = 512
 
@@ -29,14 +30,17 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
         raise ValueError(f"--seed {seed}: expected at least 0")
     if player not in PLAYERS:
         raise ValueError(f"player {player!r}: unknown; there are {', '.join(PLAYERS)}")
-    space = world.action_space
-    frames = np.empty((num_frames, *world.frame_size, 3), np.uint8)
-    poses = np.empty((num_frames, 4), np.float32)
-    actions = np.zeros((num_frames, space.num_channels), np.float32)
-    actions[1:] = PLAYERS[player](space, num_frames - 1, seed)
+    return play_actions(world, PLAYERS[player](world.action_space, num_frames - 1, seed), seed=seed)
+
+
+def play_actions(world, vectors, *, seed):
+    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its pose."""
+    actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
+    frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
+    poses = np.empty((len(actions), 4), np.float32)
     frames[0], poses[0] = world.reset(seed=seed)[-1], world.pose
-    for i in range(1, num_frames):
-        for frame in world.step(space.decode(actions[i])):
+    for i in range(1, len(actions)):
+        for frame in world.step(world.action_space.decode(actions[i])):
             frames[i] = frame
         poses[i] = world.pose
     return Rollout(frames, actions, poses, seed)
@@ -96,8 +100,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
 
         Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
     """
-    from tqdm import tqdm
-    out, workers = Path(out), _num_processors() if workers is None else workers
+    out, workers = Path(out), num_processors() if workers is None else workers
     if frames < 1:
         raise ValueError(f"--frames {frames}: expected at least 1")
     if workers < 1:
@@ -111,14 +114,12 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()
-    make_folder(out)
+    writable_folder(out, "the data set")
     source = Source.of(world)
     require_space(out, int(frames * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     start, episodes = time.monotonic(), []
     tasks = _shards(source, str(out), frames, seed, player)
-    # a terminal is redrawn often, a log file gets a line now and then
-    with tqdm(total=frames, unit="frame", desc=f"collect {env}", file=sys.stderr,
-              mininterval=0.2 if sys.stderr.isatty() else 10) as bar:
+    with track(total=frames, unit="frame", desc=f"collect {env}") as bar:
         for shard in in_processes(_write_shard, tasks, workers):
             episodes += shard
             bar.update(sum(episode["length"] for episode in shard))
@@ -149,5 +150,5 @@ def _write_shard(task):
     return writer.close()
 
 
-def _num_processors():
+def num_processors():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

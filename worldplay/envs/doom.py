@@ -12,7 +12,7 @@ from PIL import Image
 from worldplay.action import ActionSpace
 from worldplay.envs.doom_map import Floor, calm_level
 from worldplay.envs.gallery import SKY_TEXTURE, WEAPON, gallery_level
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 TICS_PER_SECOND = 35
 TICS_PER_FRAME = 2

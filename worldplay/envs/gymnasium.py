@@ -2,7 +2,7 @@
 import gymnasium
 import numpy as np
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 
 class GymWorld:

@@ -3,18 +3,12 @@ import math
 
 import numpy as np
 
-from worldplay.action import Action
-from worldplay.envs.players import PLAYERS
+from worldplay.eval.detail import luma
+from worldplay.eval.streams import encode_for
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
-PLAYER = "explorer"
 _BINS = 32
 _TAIL = 0.25  # a figure at frame N is the mean over the last quarter of the way there
-
-
-def luma(frames):
-    """uint8 [... 3] RGB -> float32 [...], levels 0 to 255 (ITU-R BT.601)."""
-    return np.asarray(frames, np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def statistics(frame):
@@ -54,16 +48,16 @@ def drift_score(figures):
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
-    Walks follow the explorer's actions in the real environment on the streams' seeds, each from real frames; walk i is
-    as long as material.walks[i]. The reference is the mean over all the explorer's real streams. `real` holds the same
-    figures for the real game that was given the same actions: what the choice of places alone makes of them.
+    Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its real
+    frames on. The reference is the mean over all real streams of the player. `real` holds the same figures for the
+    real frames of the walks: what the choice of places alone makes of them.
     """
     streams = material.streams[player]
     reference = [statistics(frame) for stream in streams.frames for frame in stream]
     sample = streams.frames[:, -1]
-    through_codec = [statistics(frame) for frame in material.world.reconstruct(sample)]
+    through_codec = [statistics(frame) for frame in material.reconstruct(sample)]
     codec = compare(through_codec, [statistics(frame) for frame in sample])["sharpness_ratio"]
-    made, real = zip(*_walks(material, streams))
+    made, real = _walks(material, streams.context)
     curve = {}
     for number in CURVE:
         reached = [i for i, length in enumerate(material.walks) if length >= number]
@@ -75,22 +69,18 @@ def drift(material, player):
     return {"drift": curve}
 
 
-def _walks(material, streams):
-    """Yield ([statistics of the world's frames], [statistics of the real ones]) of every walk."""
-    world, real, context = material.world, material.open_real(), streams.context
-    space, fit = real.action_space, world.action_space.fit  # a world of other keys is led the same way
-    for number, (length, seed) in enumerate(zip(material.walks, map(int, streams.seeds)), 1):
-        vectors = PLAYERS[PLAYER](space, context - 1 + length, seed)
-        actions = [space.decode(vector) for vector in vectors]
-        frames = [real.reset(seed=seed)[-1], *_frames(real, actions[:context - 1])]
-        ahead = actions[context - 1:]
-        of_real = [statistics(frame) for frame in _frames(real, ahead)]
-        world.reset(frames=np.stack(frames), actions=[Action(), *map(fit, actions[:context - 1])])
-        shown = material.track(world.walk(list(map(fit, ahead))), desc=f"drift walk {number}", total=length, unit="frame")
-        yield [statistics(frame) for frame in shown], of_real
-    real.close()
-
-
-def _frames(world, actions):
-    for action in actions:
-        yield from world.step(action)
+def _walks(material, context):
+    """([statistics of the world's frames, a row each], [of the real ones]): a list of arrays [n ...], one a walk."""
+    source, starts, real = material.source, [], []
+    for number, length in enumerate(material.walks):
+        walk = source.walk(number, length, context)
+        real.append(np.stack([statistics(frame) for frame in walk.real]))
+        starts.append((walk.frames, encode_for(walk.actions, source.action_space, material.world.action_space)))
+    made = [[] for _ in starts]
+    for length in dict.fromkeys(material.walks):  # those of one length in a batch
+        walks = [i for i, other in enumerate(material.walks) if other == length]
+        frames, actions = (np.stack(parts) for parts in zip(*(starts[i] for i in walks)))
+        for part, _, (shown,) in material.predict(frames, actions, start=context, is_free=True):
+            for i, frame in zip(walks[part], shown):
+                made[i].append(statistics(frame))
+    return list(map(np.stack, made)), real

@@ -6,12 +6,11 @@ import torch
 from einops import rearrange
 from torch.nn import functional as F
 
+from worldplay.eval.control import shift, shifted
+
 PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
 HORIZONS = (1, 4, 16, 64)
-_SCORES = ("psnr", "ssim", "repeat_last_psnr", "shuffled_actions_psnr", "codec_psnr")
-_BATCH = 13  # streams; larger ones outgrow a laptop's caches
-# the player moved or turned by more than this since the last frame: map units, degrees
-_MOVED, _TURNED = 0.5, 0.5
+_SCORES = ("psnr", "ssim", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr", "codec_psnr")
 _WINDOW, _SPREAD = 11, 1.5  # the Gaussian of SSIM, pixels
 
 
@@ -56,8 +55,10 @@ def ssim(a, b):
 def next_frame(material, player):
     """{next_frame, moving}: a frame predicted from real ones, over all frames and where the player moves.
 
-    Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shuffled_actions_psnr (the same
-    context, with the action of another frame drawn at random) and codec_psnr (the real frame through codec).
+    Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shifted_last_psnr (the last real frame
+    moved sideways by the number of pixels that fits the real next frame best: a turn that knows its size and shows
+    nothing new), shuffled_actions_psnr (the same context, with the action of another frame drawn at random) and
+    codec_psnr (the real frame through the codec).
     """
     scores, moving = score_targets(material, player)
     return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}
@@ -75,25 +76,22 @@ def rollout_psnr(material, player):
 
 def score_targets(material, player):
     """({score: float64 [s i]}, bool [s i] where the player moves) over the first frames after the context."""
-    world, streams = material.world, material.streams[player]
+    streams = material.streams[player]
     start, stop = streams.context, min(streams.context + material.num_targets, streams.frames.shape[1])
     frames, actions = streams.frames[:, :stop], streams.actions[:, :stop]
     targets = actions[:, start:].reshape(-1, actions.shape[-1])
     misleading = actions.copy()
     misleading[:, start:] = np.random.default_rng(0).permutation(targets).reshape(actions[:, start:].shape)
     scores = {name: np.zeros((len(frames), stop - start)) for name in _SCORES}
-    parts = [slice(first, first + _BATCH) for first in range(0, len(frames), _BATCH)]
-    for part in material.track(parts, desc=f"{player}: next frame", unit="batch"):
-        made = world.follow(frames[part], actions[part], [misleading[part]], start=start)
-        for i, (guess, misled) in enumerate(made):
-            before, real = frames[part, start + i - 1], frames[part, start + i]
-            scores["psnr"][part, i] = psnr(guess, real)
-            scores["ssim"][part, i] = ssim(guess, real)
-            scores["repeat_last_psnr"][part, i] = psnr(before, real)
-            scores["shuffled_actions_psnr"][part, i] = psnr(misled, real)
-            scores["codec_psnr"][part, i] = psnr(world.reconstruct(real), real)
-    forward, right, turn = np.moveaxis(streams.moves[:, start:stop], -1, 0)
-    return scores, (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
+    for part, i, (guess, misled) in material.predict(frames, actions, [misleading], start=start):
+        before, real, row = frames[part, i - 1], frames[part, i], i - start
+        scores["psnr"][part, row] = psnr(guess, real)
+        scores["ssim"][part, row] = ssim(guess, real)
+        scores["repeat_last_psnr"][part, row] = psnr(before, real)
+        scores["shifted_last_psnr"][part, row] = psnr(shifted(before, shift(before, real)), real)
+        scores["shuffled_actions_psnr"][part, row] = psnr(misled, real)
+        scores["codec_psnr"][part, row] = psnr(material.reconstruct(real), real)
+    return scores, streams.is_moving(material.world.action_space)[:, start:stop]
 
 
 def _means(scores, chosen):

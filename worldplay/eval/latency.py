@@ -2,16 +2,17 @@
 import math
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from worldplay import runtime
-from worldplay.attention_backend import measure
-from worldplay.cost import flop_counter
+from worldplay.engine.attention_backend import measure
+from worldplay.engine.cost import flop_counter
 from worldplay.envs.players import PLAYERS
-from worldplay.models.attention import AttentionShape
+from worldplay.models.attention.kernels import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
 _INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
@@ -118,7 +119,7 @@ def ceilings(device, dtype):
     tokens, heads = (2048, 4) if is_cpu else (16384, 12)
     source = torch.randn(2**26 if is_cpu else 2**28, device=device)
     copy = torch.empty_like(source)
-    copy_ms = _median_ms(lambda: copy.copy_(source), device)
+    copy_ms = _median_ms(partial(copy.copy_, source), device)
     num_bytes = 2 * source.nbytes
     del source, copy
     large = attention_tflops(device, dtype, heads, tokens, tokens)

@@ -1,6 +1,5 @@
 """How often an environment looks the same in different places, which no network can learn to tell apart."""
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ import tyro
 from PIL import Image, ImageDraw
 
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import collect_rollouts
+from worldplay.envs.collect import collect_rollouts, num_processors
 from worldplay.log import leave, run_command
 
 ALIKE = 24.0  # dB PSNR, from which two pictures count as alike
@@ -75,7 +74,7 @@ def played(env, *, num_frames, player):
     Every 16th frame, their poses, and the poses of all frames.
     """
     frames, poses = [], []
-    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=os.cpu_count(), player=player,
+    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=num_processors(), player=player,
                                     rollout_frames=_ROLLOUT):
         frames.append(rollout.frames[::_EVERY].copy())
         poses.append(rollout.poses)

@@ -1,10 +1,10 @@
 """Pictures of an evaluation: the contact sheet and the side-by-side video, real play beside the dream."""
-from fractions import Fraction
-
 import numpy as np
 from PIL import Image, ImageDraw
 
+from worldplay.data.video import H264Writer
 from worldplay.eval.fidelity import HORIZONS
+from worldplay.files import replacing
 
 _GAP, _MARGIN, _LABEL = 2, 14, 64  # pixels
 _GROUND, _INK = (24, 24, 24), (220, 220, 220)
@@ -33,10 +33,10 @@ def contact_sheet(rows, columns):
     return np.asarray(sheet)
 
 
-def free_play_sheet(material, players, num=3):
+def free_play_sheet(material, num=3):
     """Contact sheet of the first streams of each player: real above dreamed, at HORIZONS of free play."""
     rows = []
-    for player in players:
+    for player in material.source.players:
         streams, dreams = material.streams[player], material.dreams(player)
         numbers = [number for number in HORIZONS if streams.context + number <= dreams.shape[1]]
         at = [streams.context - 1, *(streams.context + number - 1 for number in numbers)]
@@ -53,17 +53,10 @@ def write_side_by_side(path, pairs, fps):
 
         Raises OSError where the file cannot be written.
     """
-    import av
-    with av.open(str(path), "w") as video:
-        stream = None
+    height, width = pairs[0][0].shape[1:3]
+    size = _SCALE * height, _SCALE * (2 * width + _GAP)
+    with replacing(path) as temporary, H264Writer(temporary, size, fps, crf=str(_CRF)) as video:
         for real, dreamed in pairs:
             for left, right in zip(real, dreamed):
                 bar = np.full((len(left), _GAP, 3), _GROUND, np.uint8)
-                picture = np.concatenate([left, bar, right], axis=1).repeat(_SCALE, 0).repeat(_SCALE, 1)
-                if stream is None:
-                    rate = Fraction(fps).limit_denominator(1001)
-                    stream = video.add_stream("libx264", rate=rate, pix_fmt="yuv420p",
-                                              options={"crf": str(_CRF)})
-                    stream.height, stream.width = picture.shape[:2]
-                video.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        video.mux(stream.encode())
+                video.add(np.concatenate([left, bar, right], axis=1).repeat(_SCALE, 0).repeat(_SCALE, 1))

@@ -9,21 +9,22 @@ import numpy as np
 
 import worldplay
 from worldplay.action import Action
-from worldplay.clip import ClipWriter, read_clip
-from worldplay.clip_parts import check_target
+from worldplay.data.clip import read_clip
+from worldplay.data.clip_recovery import target_of
+from worldplay.data.clip_writer import ClipWriter
 from worldplay.envs import open_env
+from worldplay.errors import WorldError
 from worldplay.eval.fidelity import psnr
-from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 
 
-def run_replay(path, *, world=None, out=None, device="auto", vae=False):
+def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrite=False):
     """Play a clip's actions again in its world and compare the frames.
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
-    out     NAME.mp4 of a new clip; None keeps none
+    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an OSError
     vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
@@ -35,10 +36,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         changed since, and OSError where `out` cannot be written; before anything is played.
     """
     clip = read_clip(path)
-    if out:
-        check_target(Path(out).with_suffix(""))
-        if Path(out).with_suffix("").resolve() == clip.path.with_suffix("").resolve():
-            raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    if out and Path(out).resolve() == clip.path.resolve():
+        raise ValueError(f"--out {out}: is the clip itself; give the new one another name")
+    kept = target_of(out, overwrite=overwrite) if out else None
     if vae and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
@@ -47,10 +47,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False):
         if vae or clip.sidecar["info"].get("decoder") == "full":
             opened.render_fully()
             clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
-        frames, paths = replay_frames(clip, opened)
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
-            target = Path(out).with_suffix("") if out else Path(folder) / "replay"
-            _write(clip, frames, paths, target)
+            target = kept or Path(folder) / "replay"
+            _write(clip, opened, target, overwrite)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:
         opened.close()
@@ -65,6 +64,9 @@ def open_for(clip, name, device):
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
+        if name not in (None, sidecar["env"]):
+            log.warning("clip %s was played in the real %s; in %s the same actions give other frames", clip.path.name,
+                        sidecar["env"], name)
         return open_env(name or sidecar["env"])
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
@@ -81,7 +83,8 @@ def open_for(clip, name, device):
         try:
             world.compile(wait=True)
         except WorldError as problem:
-            log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s", clip.path.name, problem)
+            log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s",
+                        clip.path.name, problem)
     return world
 
 
@@ -93,12 +96,15 @@ def _compare_attention(clip, world):
                     clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
-def replay_frames(clip, world):
-    """(uint8 [n H W 3], {step: path}): the frames of the clip's video, made again in an open World, and Clip.paths of them."""
-    paths = {}
-    shown = (_rollout if clip.sidecar.get("is_rollout") else _steps)(clip, world, _path_follower(clip, world, paths))
-    # frame 0 of a branch is the last one of its start; what a rollout was told beyond the clip's end is not made
-    return np.stack(list(islice(chain.from_iterable(shown), *clip.sidecar["recorded"]))), paths
+def replayed(clip, world, paths):
+    """Yield the frames of the clip's video, uint8 [H W 3], made again in an open World; none is kept.
+
+    paths  gets {step: path} as Clip.paths, of the steps made so far
+    """
+    make = _rollout if clip.sidecar.get("is_rollout") else _steps
+    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not played
+    frames = chain.from_iterable(make(clip, world, _path_follower(clip, world, paths)))
+    yield from islice(frames, *clip.sidecar["recorded"])
 
 
 def _steps(clip, world, follow):
@@ -117,7 +123,7 @@ def _steps(clip, world, follow):
 
 
 def _rollout(clip, world, follow):
-    """The same of a clip whose world was told all actions ahead."""
+    """The same of a clip whose world was given all actions ahead."""
     follow(0)
     shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
@@ -133,18 +139,18 @@ def _warn_of_codec(clip, world):
                     clip.path.name, then, now)
 
 
-def _path_follower(clip, world, into):
+def _path_follower(clip, world, paths):
     """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
 
-    into  gets, by step, how they run
+    paths  gets, by step, how they run
     """
-    can, paths = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
+    possible, played = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
 
     def follow(step):
-        path = paths.get(step)
-        if path in can and path != world.info["path"]:
+        path = played.get(step)
+        if path in possible and path != world.info["path"]:
             world.take_path(path)
-        into[step] = world.info["path"]
+        paths[step] = world.info["path"]
     return follow
 
 
@@ -161,18 +167,24 @@ def compare(recorded, replayed):
             "psnr": {"mean": float(np.mean(scores)), "min": min(scores)}}
 
 
-def _write(clip, frames, paths, target):
-    sidecar = clip.sidecar
+def _write(clip, world, target, overwrite):
+    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is kept."""
+    sidecar, paths = clip.sidecar, {}
+    frames = replayed(clip, world, paths)
+    first_frame, first = next(frames), sidecar["frames"][0]["step"]
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
-    header["paths"] = list(paths.items())
-    actions, prompts, first = clip.actions, clip.prompts, sidecar["frames"][0]["step"]
+    header["paths"] = list(paths.items())  # of the steps so far
+    actions, prompts = clip.actions, clip.prompts
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
-    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0],
+    writer = ClipWriter(target, header, actions=known, first=sidecar["recorded"][0], overwrite=overwrite,
                         prompts={step: text for step, text in prompts.items() if step <= first})
-    for frame, record in zip(frames, sidecar["frames"]):
-        step = record["step"]
-        writer.add(frame, step, actions[step], {"steps": record.get("steps")}, prompts.get(step))
-    writer.finish()
-    writer.wait()
+    try:
+        for frame, record in zip(chain([first_frame], frames), sidecar["frames"], strict=True):
+            step = record["step"]
+            writer.add(frame, step, actions[step], {"steps": record.get("steps"), "path": world.info["path"]},
+                       prompts.get(step))
+    finally:
+        writer.finish()
+        writer.wait()
     if writer.error:
         raise writer.error

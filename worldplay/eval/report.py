@@ -3,35 +3,50 @@ import importlib.util
 import json
 import logging
 import math
-import os
-import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Callable
 
 from PIL import Image
-from tqdm import tqdm
 
 import worldplay
-from worldplay.envs import open_env
-from worldplay.eval import control, drift, fidelity, pictures
-from worldplay.eval.streams import Material, held_out_seeds, real_streams, told_in
-from worldplay.opening import read_config
+from worldplay.engine.loading import read_config
+from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval.sources import open_source
+from worldplay.eval.streams import Material
+from worldplay.eval.verdict import markdown
+from worldplay.files import replacing, writable_folder, write_text
+from worldplay.log import track
 
 log = logging.getLogger(__name__)
 
-PLAYERS = ("explorer", "tester")
 _SHOWN = 6  # streams of each player in the video
 _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "context_sigma", "path",
          "world_hash")
 
-# name -> (function of (material, player) that returns figures, the players it is run for)
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One kind of figures.
+
+    measure      function of (Material, player) -> dict of figures
+    first_only   whether it is run for the source's first player alone
+    needs_game   whether it needs a real game that can be led, and so is left out on a data set
+    """
+    measure: Callable
+    first_only: bool = False
+    needs_game: bool = False
+
+
 SUITES = {
-    "next_frame": (fidelity.next_frame, PLAYERS),
-    "rollout": (fidelity.rollout_psnr, PLAYERS),
-    "turn_sign": (control.turn_sign, PLAYERS),
-    "drift": (drift.drift, (drift.PLAYER,)),
+    "next_frame": Suite(measure=fidelity.next_frame),
+    "rollout": Suite(measure=fidelity.rollout_psnr),
+    "turn_sign": Suite(measure=control.turn_sign),
+    "sharpness": Suite(measure=detail.sharpness),
+    "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
+    "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
+    "drift": Suite(measure=drift.drift, first_only=True),
 }
 
 
@@ -44,25 +59,28 @@ class Plan:
     dreams   streams of each player that are also played freely
     horizon  frames of free play
     walks    frames of each drift walk
+    trials   runs against a wall, turns on the spot, and walks there and back, each
     """
     streams: int
     targets: int
     dreams: int
     horizon: int
     walks: tuple[int, ...]
+    trials: int
 
 
-FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000))
-QUICK = Plan(streams=16, targets=8, dreams=6, horizon=64, walks=(1_000,))
+FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000), trials=24)
+QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300), trials=6)
 
 
-def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", steps=None):
-    """Evaluate a world against the real environment it was trained on, and write the report.
+def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
+    """Evaluate a world on real play that no trainer sees, and write the report.
 
     name     of the world, as load_world takes it
+    against  environment, or folder of a data set (`open_source`); None is the environment the world was trained on
     quick    QUICK instead of FULL
     out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
-    compare  another world, measured on the same streams of the first one's environment
+    compare  another world, measured on the same streams
     Returns  the report, a dict (names: docs/eval.md)
 
         Raises WorldError, ValueError, or OSError where `out` cannot be written.
@@ -70,75 +88,90 @@ def run_eval(name=None, *, quick=False, out=None, compare=None, device="auto", s
     started = time.monotonic()
     plan = QUICK if quick else FULL
     names = [name] if compare is None else [name, compare]
-    for each in names:
-        _check_is_measurable(read_config(each)[1])
-    worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
-    out = _folder(out or Path("runs") / f"eval-{worlds[0].name}")
-    materials = prepare(worlds, plan, track)
-    reports = [evaluate(material) for material in materials]
+    configs = [read_config(each)[1] for each in names]
+    for config in configs:
+        if config.codec is None:
+            raise ValueError(f"{config.name} makes several frames of a latent; eval takes worlds that make one")
+    if against is None and configs[0].env is None:
+        raise ValueError(f"{configs[0].name} was trained on no environment that is here; name a data set of its kind of "
+                         "play to measure it on its held-out episodes: --against FOLDER")
+    source = open_source(against or configs[0].env)
+    try:
+        worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
+        out = writable_folder(out or Path("runs") / f"eval-{worlds[0].name}", "the report")
+        materials = prepare(worlds, source, plan, is_own=against is None)
+        with track(desc="eval", unit="pass", total=sum(map(planned_work, materials)), smoothing=0.05) as bar:
+            for material in materials:
+                material.advance = bar.update
+            reports = [evaluate(material) for material in materials]
+    finally:
+        source.close()
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1]
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    (out / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(out / "report.md", markdown(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
     return report
 
 
-def _check_is_measurable(config):
-    if config.env is None:
-        raise ValueError(f"{config.name} was trained on no environment that is here, so there is nothing to measure it "
-                         "against; eval takes worlds of a real game, such as doom-maze")
-    if config.codec is None:
-        raise ValueError(f"{config.name} makes several frames of a latent; eval takes worlds that make one")
+def prepare(worlds, source, plan, *, is_own):
+    """A Material for each world; they share the real streams of the source, each with its own encoding of the actions.
 
+    is_own  whether the source is the environment that the first world was trained on
 
-def prepare(worlds, plan, track):
-    """A Material for each world; they share real streams of the first one's environment, each told in its own keys.
-
-        Raises ValueError when the worlds do not show frames of one size and rate.
+        Raises ValueError when a world does not show frames of the source's size and rate.
     """
-    first = worlds[0]
-    for other in worlds[1:]:
-        for what, a, b in (("frame size", first.frame_size, other.frame_size), ("frame rate", first.fps, other.fps)):
-            if a != b:
-                raise ValueError(f"--compare: {first.name} and {other.name} differ in {what} ({a} and {b}); "
-                                 "take worlds that show the same frames")
-        if other.info["env"] != first.info["env"]:
-            log.info("%s learnt %s; it is compared on %s", other.name, other.info["env"], first.info["env"])
-    env = first.info["env"]
-    real = open_env(env)
-    _check_same_game(first, real)
-    # an engine that cannot start says so here, once, and not from every process
-    real.reset(seed=0)
-    real.close()
-    context, workers = max(world.info["window"] for world in worlds), os.cpu_count() or 1
-    streams = {player: real_streams(env, seeds=held_out_seeds(plan.streams), context=context,
-                                    horizon=plan.horizon, player=player, workers=workers) for player in PLAYERS}
+    for world in worlds:
+        _check_fits(world, source, is_own and world is worlds[0])
+    source.check()
+    context = max(world.info["window"] for world in worlds)
+    streams = {player: source.streams(player, plan.streams, context=context, horizon=plan.horizon)
+               for player in track(source.players, desc=f"play {source.name}", unit="player")}
     return [Material(
-        world=world, open_real=partial(open_env, env), num_targets=plan.targets, num_dreams=plan.dreams,
-        walks=plan.walks, track=track, streams={player: told_in(each, first.action_space, world.action_space)
-                                                for player, each in streams.items()}) for world in worlds]
+        world=world, source=source, num_targets=plan.targets, num_dreams=plan.dreams, walks=plan.walks,
+        num_trials=plan.trials if source.is_game else 0,
+        streams={player: each.encoded_for(source.action_space, world.action_space) for player, each in streams.items()})
+        for world in worlds]
+
+
+def planned_work(material):
+    """What `evaluate` costs in the unit of Material.work; less where fewer trials are found than asked for."""
+    first, *_ = material.streams.values()
+    context, total = first.context, 0
+    for streams in material.streams.values():
+        (num, length), context = streams.frames.shape[:2], streams.context
+        stop = min(context + material.num_targets, length)
+        dreams = min(num, material.num_dreams)
+        looked_at = len(range(context, length, detail.EVERY))
+        total += material.work(num, stop, context, variants=2) + 2 * num * (stop - context)
+        total += material.work(dreams, length, context, is_free=True) + 2 * dreams * looked_at * (looked_at > 1)
+    total += 2 * len(first.frames) + sum(
+        material.work(1, context + length, context, is_free=True) for length in material.walks)
+    for frames, compared in (*blocked.trials(material.source), *revisit.trials(material.source)):
+        total += material.work(material.num_trials, context + frames, context, is_free=True)
+        total += 2 * material.num_trials * compared
+    return total
 
 
 def evaluate(material):
-    """All figures of one world, a dict: the explorer's at the top, those of the other player under its name.
+    """All figures of one world, a dict: those of the source's first player at the top, of the others under their names.
 
     A mean over nothing is None.
     """
-    world = material.world
-    figures = {player: {} for player in PLAYERS}
-    for suite, players in SUITES.values():
-        for player in players:
-            figures[player] |= suite(material, player)
-    return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
-                   "streams": len(material.streams[PLAYERS[0]].frames), "player": PLAYERS[0],
-                   **figures[PLAYERS[0]], **{player: figures[player] for player in PLAYERS[1:]}})
-
-
-def track(iterable, **options):
-    """tqdm on stderr: a terminal is redrawn often, a log gets a line now and then."""
-    return tqdm(iterable, file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 10, **options)
+    world, source = material.world, material.source
+    first, *others = source.players
+    figures, left_out = {player: {} for player in source.players}, []
+    for name, suite in SUITES.items():
+        if suite.needs_game and not source.is_game:
+            left_out.append(name)
+            continue
+        for player in [first] if suite.first_only else source.players:
+            figures[player] |= suite.measure(material, player)
+    why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
+    return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO}, "against": source.name,
+                   "streams": len(material.streams[first].frames), "player": first, "other_players": others,
+                   "left_out": why, **figures[first], **{player: figures[player] for player in others}})
 
 
 def finite(node):
@@ -150,69 +183,28 @@ def finite(node):
     return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
-def markdown(report):
-    """The report as a table: one line a figure, one column a player of each world."""
-    worlds = [report, *([report["compare"]] if "compare" in report else [])]
-    columns = [(f"{world['world']}, {player}", world if player == PLAYERS[0] else world[player])
-               for world in worlds for player in PLAYERS]
-    lines = [f"# {report['world']}, measured against the real {report['env']}", "",
-             f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
-             f"{report['context_sigma']}, {report['streams']} streams of each player on held-out seeds.", "",
-             "| | " + " | ".join(title for title, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
-    flat = [dict(_flatten(figures)) for _, figures in columns]
-    for name in dict.fromkeys(name for figures in flat for name in figures):
-        cells = (_format(figures[name]) if name in figures else "" for figures in flat)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "drift")
-
-
-def _flatten(figures):
-    for name in _TABLE:
-        if name in figures:
-            yield from _leaves(name, figures[name])
-
-
-def _leaves(name, node):
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _leaves(f"{name} {key}", value)
-    else:
-        yield name, node
-
-
-def _format(value):
-    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _check_same_game(world, real):
-    if world.action_space != real.action_space or tuple(world.frame_size) != tuple(real.frame_size):
-        raise ValueError(f"{world.name} was trained on another version of {real.name}: it has "
-                         f"{world.action_space} and frames of {world.frame_size}, the game has "
-                         f"{real.action_space} and {real.frame_size}")
-
-
-def _folder(path):
-    probe = path / ".probe"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"the report cannot be written to {path} ({error.strerror}); name another folder with "
-                      "--out") from None
-    return path
+def _check_fits(world, source, is_own):
+    """Raise ValueError where a world cannot be measured on a source."""
+    for what, ours, theirs in (("frame size", tuple(world.frame_size), source.frame_size),
+                               ("frame rate", world.fps, source.fps)):
+        if ours != theirs:
+            raise ValueError(f"{world.name} and {source.name} differ in {what} ({ours} and {theirs}); take a world and real "
+                             "play of the same frames")
+    if is_own and world.action_space != source.action_space:
+        raise ValueError(f"{world.name} was trained on another version of {source.name}: it has {world.action_space}, "
+                         f"the game has {source.action_space}")
+    if not is_own and world.info["env"] != source.name:
+        log.info("%s learnt %s; it is measured on %s", world.name, world.info["env"], source.name)
 
 
 def _write_pictures(material, out):
-    Image.fromarray(pictures.free_play_sheet(material, PLAYERS)).save(out / "contact_sheet.png")
+    with replacing(out / "contact_sheet.png") as temporary:
+        Image.fromarray(pictures.free_play_sheet(material)).save(temporary, format="png")
     if importlib.util.find_spec("av") is None:
         log.warning("side_by_side.mp4 is left out: PyAV is not installed (pip install av)")
         return
     pairs = []
-    for player in PLAYERS:
+    for player in material.source.players:
         dreams, streams = material.dreams(player), material.streams[player]
         pairs += [(streams.frames[i], dreams[i]) for i in range(min(_SHOWN, len(dreams)))]
     pictures.write_side_by_side(out / "side_by_side.mp4", pairs, material.world.fps)

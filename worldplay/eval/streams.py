@@ -1,15 +1,16 @@
-"""Real play that no trainer sees, and what a world makes of the same actions."""
+"""Real play that no trainer sees, from a game or a data set, and what a world makes of the same actions."""
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
-from worldplay.dataset import HELD_OUT_EVERY, is_held_out
-from worldplay.envs.collect import in_processes, own_world, play_rollout
+from worldplay.action import ActionSpace
+from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
 from worldplay.world import World
 
-# far above the seeds of any collection
-_FIRST_SEED = 1_000_000
+# the player moved or turned by more than this since the last frame: map units, degrees
+_MOVED, _TURNED = 0.5, 0.5
+_FIRST_SEED = 1_000_000  # far above the seeds of any collection
+_BATCH = 13  # streams; larger ones outgrow a laptop's caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +19,12 @@ class Streams:
 
     frames   uint8 [s n H W 3]; frames[:, i] is what was seen because of actions[:, i]
     actions  float32 [s n a], encoded
-    poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left
-    seeds    int [s] of the real game
+    poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left; None of recordings without them
     context  frames at the start that are given to the world
     """
     frames: np.ndarray
     actions: np.ndarray
-    poses: np.ndarray
-    seeds: np.ndarray
+    poses: np.ndarray | None
     context: int
 
     @property
@@ -37,40 +36,90 @@ class Streams:
         right = step[..., 0] * np.sin(heading) - step[..., 1] * np.cos(heading)
         return np.stack([forward, right, -((step[..., 3] + 180) % 360 - 180)], axis=-1)
 
+    def is_moving(self, space):
+        """bool [s n]: whether the player moved or turned since the last frame; without poses whether the action, of
+        ActionSpace `space`, holds a key or turns.
+        """
+        if self.poses is None:
+            keys, look = np.split(self.actions, [len(space.keys)], axis=-1)
+            return (keys > 0.5).any(-1) | (np.abs(look) * space.look_limit > _TURNED).any(-1)
+        forward, right, turn = np.moveaxis(self.moves, -1, 0)
+        return (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
+
+    def encoded_for(self, space, other):
+        """The same streams with their actions, of ActionSpace `space`, encoded for `other`."""
+        return replace(self, actions=encode_for(self.actions, space, other))
+
 
 @dataclass(kw_only=True, eq=False)
 class Material:
-    """What the suites measure a world on; the dreams are made once, on first use.
+    """What the suites measure a world on; free play is made once, on first use.
 
-    world        the World under test, with `walk`, `follow` and `reconstruct`
-    streams      {player: Streams} of the real environment
-    open_real    called without arguments: the real environment, a World
+    world        the World under test, with `follow` and `reconstruct`
+    source       worldplay.eval.sources.Game or Recording: where real play comes from
+    streams      {player: Streams} of it, with actions as the world encodes them
     num_targets  frames of each stream that are predicted one by one
     num_dreams   streams that are also played freely to their end
     walks        frames of each drift walk
-    track        wraps an iterable as tqdm does: track(iterable, desc=, total=, unit=)
+    num_trials   runs against a wall, turns on the spot and walks there and back, each
+    advance      called with the work done since the last call, see `work`
     """
     world: World
+    source: object
     streams: dict
-    open_real: object
     num_targets: int
     num_dreams: int
     walks: tuple[int, ...]
-    track: object = field(default=lambda iterable, **_: iterable)
+    num_trials: int = 0
+    advance: object = field(default=lambda work: None)
     _dreams: dict = field(default_factory=dict)
 
     def dreams(self, player):
         """uint8 [r n H W 3]: the first streams played by the world from their (real) context on."""
         if player not in self._dreams:
             streams = self.streams[player]
-            jobs = self.track(range(min(self.num_dreams, len(streams.frames))), desc=f"{player}: free play",
-                              unit="stream")
-            self._dreams[player] = np.stack([dream(self.world, streams, i) for i in jobs])
+            chosen = slice(self.num_dreams)
+            self._dreams[player] = self.play(streams.frames[chosen], streams.actions[chosen], streams.context)
         return self._dreams[player]
+
+    def play(self, frames, actions, context):
+        """uint8 [s n H W 3]: `context` frames of uint8 [s m H W 3], then free play with actions float32 [s n a]."""
+        made = np.empty((*actions.shape[:2], *frames.shape[2:]), np.uint8)
+        made[:, :context] = frames[:, :context]
+        for part, i, (shown,) in self.predict(frames, actions, start=context, is_free=True):
+            made[part, i] = shown
+        return made
+
+    def predict(self, frames, actions, others=(), *, start, is_free=False):
+        """Yield (slice of streams, frame number, [uint8 [b H W 3], ...]) of DreamWorld.follow, in batches of streams."""
+        for first in range(0, len(actions), _BATCH):
+            part = slice(first, first + _BATCH)
+            size, done = len(actions[part]), 0
+            made = self.world.follow(frames[part], actions[part], [other[part] for other in others], start=start,
+                                     is_free=is_free)
+            for i, shown in enumerate(made, start):
+                yield part, i, shown
+                work = self.work(size, i + 1, start, 1 + len(others), is_free)
+                self.advance(work - done)
+                done = work
+
+    def reconstruct(self, frames):
+        """uint8 [s H W 3] through the codec and back: the ceiling of every prediction."""
+        made = np.empty_like(frames)
+        for first in range(0, len(frames), _BATCH):
+            part = slice(first, first + _BATCH)
+            made[part] = self.world.reconstruct(frames[part])
+            self.advance(2 * len(made[part]))
+        return made
+
+    def work(self, streams, frames, start, variants=1, is_free=False):
+        """What `predict` of so many streams and frames costs, in passes of one frame through transformer or codec."""
+        committed = frames if not is_free else start
+        return streams * (frames + committed + (frames - start) * variants * (1 + self.world.info["steps"]))
 
 
 def held_out_seeds(num, skip=0):
-    """`num` seeds of play that no trainer sees (worldplay.dataset.is_held_out), after the first `skip` ones.
+    """`num` seeds of play that no trainer sees (worldplay.data.frame_cache.is_held_out), after the first `skip` ones.
 
     Evaluation takes the first ones, so whoever tunes a world skips them.
     """
@@ -80,40 +129,18 @@ def held_out_seeds(num, skip=0):
     return seeds
 
 
-def real_streams(env, *, seeds, context, horizon, player, workers):
-    """One stream for each seed, `context` + `horizon` frames each.
-
-    env      name in worldplay.envs.ENVS
-    player   name in worldplay.envs.players.PLAYERS
-    """
-    tasks = [(env, context + horizon, seed, player) for seed in seeds]
-    return stack(in_processes(_play, tasks, workers), context)
-
-
 def stack(rollouts, context):
     """Streams made of rollouts of equal length."""
     rollouts = list(rollouts)
-    return Streams(*(np.stack([getattr(rollout, name) for rollout in rollouts])
-                     for name in ("frames", "actions", "poses", "seed")), context)
+    frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts]) for name in ("frames", "actions"))
+    has_poses = all(rollout.poses is not None for rollout in rollouts)
+    return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None, context)
 
 
-def told_in(streams, space, other):
-    """The same streams with their actions, encoded by ActionSpace `space`, as `other` says them; keys it lacks go."""
+def encode_for(vectors, space: ActionSpace, other: ActionSpace):
+    """float32 [... a]: actions encoded by `space` as `other` encodes them; keys that it lacks are left out."""
     if space == other:
-        return streams
-    vectors = streams.actions.reshape(-1, space.num_channels)
-    told = np.stack([other.encode(other.fit(space.decode(vector))) for vector in vectors])
-    return replace(streams, actions=told.reshape(*streams.actions.shape[:2], -1))
-
-
-def dream(world, streams, i):
-    """uint8 [n H W 3]: stream `i` played by `world` from its context on."""
-    decode = partial(map, world.action_space.decode)
-    frames, actions = streams.frames[i, :streams.context], streams.actions[i]
-    shown = list(world.reset(frames=frames, actions=list(decode(actions[:streams.context]))))
-    return np.stack([*shown, *world.walk(list(decode(actions[streams.context:])))])
-
-
-def _play(task):
-    env, num_frames, seed, player = task
-    return play_rollout(own_world(env), num_frames=num_frames, seed=seed, player=player)
+        return vectors
+    flat = vectors.reshape(-1, space.num_channels)
+    encoded = np.stack([other.encode(other.fit(space.decode(vector))) for vector in flat])
+    return encoded.reshape(*vectors.shape[:-1], -1)

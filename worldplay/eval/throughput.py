@@ -11,12 +11,22 @@ import torch
 
 from worldplay import runtime
 from worldplay.action import Action
-from worldplay.cost import PARTS, cost_of, memory_of, part_of
+from worldplay.engine.cost import PARTS, cost_of, memory_of, part_of
+from worldplay.engine.loading import random_world, same_networks
+from worldplay.engine.parts import check_room
 from worldplay.envs.players import PLAYERS
-from worldplay.eval.latency import (PASSES, ceilings, first_frame_ms, frame_figures, frame_seconds, percentiles, played,
-                                    timed, wrapped)
-from worldplay.opening import check_room, random_world, same_networks
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
+from worldplay.eval.latency import (
+    PASSES,
+    ceilings,
+    first_frame_ms,
+    frame_figures,
+    frame_seconds,
+    percentiles,
+    played,
+    timed,
+    wrapped,
+)
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from einops import rearrange
 from torch import nn
 from torch.nn import functional as F
 
-from worldplay.models.attention import attend
-from worldplay.models.position import rotate
+from worldplay.models.attention.kernels import attend
+from worldplay.models.attention.rope import rotate
 
 
 class SelfAttention(nn.Module):
@@ -97,7 +97,7 @@ class Block(nn.Module):
         """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
 
         rotary is None where `attention` turns queries and keys itself, because it also needs them as they are.
-        Between the attentions are the three parts below: worldplay.compiled puts code of its own in their place.
+        Between the attentions are the three parts below: worldplay.engine.compiled puts code of its own in their place.
         """
         out = attention(*self.ask(x, modulation, rotary))
         if self.cross_attn is not None:

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from worldplay.models.position import BASE
+from worldplay.models.attention.rope import BASE
 
 
 def timestep_sinusoid(sigma, width):

@@ -36,13 +36,13 @@ class LowRank(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def add_adapters(model, rank, seed=0):
+def add_adapters(model, rank, generator):
     """Let a Transformer learn by adapters on its attention's linear layers, and by its whole action path.
 
     All else is frozen, in place; what it predicts does not change. A frozen model, such as a running average,
-    stays frozen. Returns the model.
+    stays frozen. Returns the model. generator: torch.Generator of the matrices that do not start as zero.
     """
-    generator, kept = torch.Generator().manual_seed(seed), set()
+    kept = set()
     attentions = [module for module in model.modules() if isinstance(module, (SelfAttention, CrossAttention))]
     for attention in attentions:
         layers = ("q", "k", "v", "o", "prope_o")

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from worldplay.errors import WorldError, remedy
 from worldplay.models.weights import check_shapes
-from worldplay.world import WorldError, remedy
 
 log = logging.getLogger(__name__)
 

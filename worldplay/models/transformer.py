@@ -1,5 +1,4 @@
 """The diffusion transformer in the Wan 2.1 layout, one class for the trainer and the player."""
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,60 +9,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from worldplay.diffusion import level
-from worldplay.models.attention import FrameRule, causal_attention
+from worldplay.models.attention.causal import causal_attention
+from worldplay.models.attention.positions import Sight
+from worldplay.models.attention.prope import Branches, causal_branches
+from worldplay.models.attention.rope import frame_rotary
 from worldplay.models.block import Block, Head
 from worldplay.models.conditioning import action_vectors, timestep_sinusoid, two_layers
-from worldplay.models.frame_places import Sight
-from worldplay.models.position import frame_rotary
-from worldplay.models.prope import Branches, causal_branches
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-    """Sizes of a Transformer; widths and channels count numbers."""
-    dim: int = 256
-    """Width of a token."""
-    ffn_dim: int = 1024
-    """Width inside a block's two-layer network."""
-    num_heads: int = 4
-    """Attention heads; they share the width."""
-    num_layers: int = 8
-    """Blocks."""
-    in_channels: int = 8
-    """Channels of a latent; a recipe with its own codec sets them, and the actions' too."""
-    out_channels: int = 8
-    """The same of what comes out."""
-    patch_size: tuple[int, int, int] = (1, 2, 2)
-    """(1, rows, columns) of latent that make one token."""
-    freq_dim: int = 256
-    """Width of the timestep's sinusoid."""
-    text_dim: int | None = None
-    """Width of the text encoder's rows; None: no text, no cross-attention."""
-    text_len: int = 512
-    """Rows that a prompt is padded to."""
-    action_channels: int = 0
-    """Length of an encoded action; 0: no actions."""
-    has_camera: bool = False
-    """Whether attention has a second branch, by the cameras of the frames."""
-    eps: float = 1e-6
-    """Added to a variance before the root in every norm."""
-
-    def __post_init__(self):
-        object.__setattr__(self, "patch_size", tuple(self.patch_size))
-        if self.dim % self.num_heads or self.dim // self.num_heads % 2:
-            raise ValueError(f"dim {self.dim} must be num_heads {self.num_heads} times an even number")
-        if self.has_camera and self.head_dim % 4:
-            raise ValueError(f"has_camera: a head of {self.head_dim} channels must be a multiple of 4")
-        if len(self.patch_size) != 3 or self.patch_size[0] != 1:
-            raise ValueError(f"patch_size {self.patch_size} must be (1, rows, columns)")
-
-    @property
-    def head_dim(self):
-        return self.dim // self.num_heads
-
-    def num_tokens(self, h, w):
-        """Tokens of one frame of h x w latents."""
-        return (h // self.patch_size[1]) * (w // self.patch_size[2])
+from worldplay.models.configs import FrameRule
 
 
 class Chunk(NamedTuple):

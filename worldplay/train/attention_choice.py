@@ -3,8 +3,8 @@ import logging
 
 import torch
 
-from worldplay.attention_backend import fastest, trial
-from worldplay.models.attention import causal_attention
+from worldplay.engine.attention_backend import fastest, trial
+from worldplay.models.attention.causal import causal_attention
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,11 @@
 """Choose the noise level at which play writes its own frames to the cache: the one whose short walks drift least."""
 import logging
-import os
 from dataclasses import replace
-from functools import partial
 
-from worldplay.envs import open_env
-from worldplay.eval.drift import PLAYER, drift, drift_score
-from worldplay.eval.streams import Material, held_out_seeds, real_streams
+from worldplay.envs import ENVS
+from worldplay.eval.drift import drift, drift_score
+from worldplay.eval.sources import Game, Recording
+from worldplay.eval.streams import Material
 
 log = logging.getLogger(__name__)
 
@@ -14,18 +13,27 @@ CANDIDATES = (0.0, 0.05, 0.1, 0.2, 0.3)
 _EVALUATION_SEEDS = 1_000  # far more than an evaluation takes
 
 
-def choose_context_sigma(world, *, num_frames, num_walks=3, candidates=CANDIDATES):
-    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld; num_frames is a point of drift.CURVE."""
-    env = world.config.env
-    seeds = held_out_seeds(12, skip=_EVALUATION_SEEDS)
-    streams = {PLAYER: real_streams(env, seeds=seeds, context=world.config.window, horizon=16, player=PLAYER,
-                                    workers=os.cpu_count())}
+def choose_context_sigma(world, data, *, num_frames, num_walks=3, candidates=CANDIDATES):
+    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld.
+
+    data        folder of the frame cache that it was trained on: where there is no game called by its environment's name,
+                walks follow the actions of the held-out episodes, one after another
+    num_frames  a point of drift.CURVE
+    """
+    if world.config.env in ENVS:
+        source = Game(world.config.env, skip=_EVALUATION_SEEDS)
+    else:
+        log.info("there is no game called %r here: the context sigma is chosen on held-out episodes", world.config.env)
+        source = Recording(data)
+    player = source.players[0]
+    streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}
     config, scores = world.config, {}
     for sigma in candidates:
         world.config = replace(config, context_sigma=sigma)
-        material = Material(world=world, streams=streams, open_real=partial(open_env, env), num_targets=0,
-                            num_dreams=0, walks=(num_frames,) * num_walks)
-        scores[sigma] = drift_score(drift(material, PLAYER)["drift"][str(num_frames)])
+        material = Material(world=world, source=source, streams=streams, num_targets=0, num_dreams=0,
+                            walks=(num_frames,) * num_walks)
+        scores[sigma] = drift_score(drift(material, player)["drift"][str(num_frames)])
         log.info("context sigma %.2f: drift %.3f after %d frames", sigma, scores[sigma], num_frames)
     world.config = config
+    source.close()
     return min(scores, key=scores.get), scores

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from worldplay.envs import open_env
-from worldplay.models.codec import ImageCodec
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
-from worldplay.train.bidirectional import BidirectionalStage
-from worldplay.train.causal_cd import CausalCDStage
-from worldplay.train.causal_ode import NODES, CausalODEStage
-from worldplay.train.codec import CodecStage, DecoderStage
-from worldplay.train.dmd import DMDStage
-from worldplay.train.recipe import STAGES
-from worldplay.train.teacher_forcing import TeacherForcingStage
+from worldplay.train.recipe import VideoRecipe
+from worldplay.train.stage_table import STAGES, Ingredients
+from worldplay.train.stages.causal_ode import NODES
+from worldplay.train.stages.draws import PlacedDraws
 from worldplay.train.trainer import build_optimizers
-from worldplay.train.work import META, PlacedDraws, on_meta, over_shared_draws, step_flops, step_memory
+from worldplay.train.work import META, on_meta, over_shared_draws, step_flops, step_memory
 
 GIB = 2**30
 TURNS = 840  # steps over which turns are counted: a multiple of every short cycle
@@ -50,7 +47,7 @@ def estimate(recipe, *, gpus=1, dtype=torch.bfloat16, attention="flex"):
     """
     if gpus < 1:
         raise ValueError(f"--gpus {gpus}: expected at least 1")
-    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in STAGES
+    return [_stage_estimate(recipe, name, gpus, dtype, attention) for name in recipe.stages
             if recipe.loop(name).share]
 
 
@@ -97,34 +94,29 @@ def _role_cost(recipe, name, role, micro, dtype, attention):
 def _stage(recipe, name):
     """The stage of that name, its networks on the meta device."""
     with META:
-        model, context = _transformer(recipe), recipe.context
-        if name == "codec":
-            return CodecStage(recipe.codec)
-        if name == "decoder":
-            return DecoderStage(recipe.codec, ImageCodec(recipe.codec.model))
-        if name == "bidirectional":
-            return BidirectionalStage(recipe.bidirectional, model, None)
-        if name == "teacher_forcing":
-            return TeacherForcingStage(recipe.teacher_forcing, model, context, None)
-        start = Transformer(model).state_dict()
-        if name == "causal_ode":
-            return CausalODEStage(recipe.causal_ode, model, context, start, None)
-        if name == "causal_cd":
-            return CausalCDStage(recipe.causal_cd, model, context, start, None)
-        return DMDStage(recipe.dmd, model, context, start, start, None, recipe.student_steps)
+        sizes = _shapes(recipe)[0]
+        codec = ImageCodec(recipe.codec.model) if STAGES[name].data == "frames" else None
+        return STAGES[name].build(Ingredients(recipe=recipe, sizes=sizes, codec=codec,
+                                              weights=lambda *names: Transformer(sizes).state_dict()))
 
 
-def _transformer(recipe):
-    return recipe.transformer if recipe.latents else recipe.network(open_env(recipe.env).action_space)
+def _shapes(recipe):
+    """(TransformerConfig of the network, (c, h, w) of a latent, (H, W) of a frame or None) of a recipe."""
+    if isinstance(recipe, VideoRecipe):
+        return recipe.transformer, recipe.latents, None
+    if not recipe.env:
+        raise ValueError(f"{recipe.name}: the dry run takes keys and frame size from a game; name one (--env doom-maze)")
+    world = open_env(recipe.env)
+    sizes = recipe.network(world.action_space)
+    return sizes, (sizes.in_channels, *(n // ImageCodec.stride for n in world.frame_size)), world.frame_size
 
 
 def _batch(recipe, name, b):
     """What a batch of b samples holds, without values."""
-    if name in ("codec", "decoder"):
-        return {"frames": torch.empty(b, *open_env(recipe.env).frame_size, 3, dtype=torch.uint8, device=META)}
-    model, t = _transformer(recipe), recipe.length
-    latents = recipe.latents or (
-        model.in_channels, *(n // ImageCodec.stride for n in open_env(recipe.env).frame_size))
+    model, latents, frame_size = _shapes(recipe)
+    kind, t = STAGES[name].data, recipe.length
+    if kind == "frames":
+        return {"frames": torch.empty(b, *frame_size, 3, dtype=torch.uint8, device=META)}
     batch = {"latents": torch.empty(b, t, *latents, device=META)}
     if model.action_channels:
         batch |= {"actions": torch.empty(b, t, model.action_channels, device=META),
@@ -134,7 +126,7 @@ def _batch(recipe, name, b):
     if model.text_dim:
         rows = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
         batch |= {"text": rows, "null_text": rows.clone()}
-    if name == "causal_ode":
+    if kind == "trajectories":
         batch["trajectories"] = torch.empty(b, t, len(NODES) + 1, *latents, dtype=torch.float16, device=META)
     return batch
 

@@ -2,14 +2,14 @@
 import logging
 from dataclasses import dataclass, fields, replace
 
-from worldplay import checkpoint, zoo
-from worldplay.checkpoint import WorldConfig
-from worldplay.lerobot import LeRobotFolder
-from worldplay.models.transformer import Transformer
-from worldplay.train.codec import CodecStageConfig
-from worldplay.train.context import ContextConfig
-from worldplay.train.recipe import Recipe
+from worldplay.data.lerobot import LeRobotFolder
+from worldplay.files import read_json
+from worldplay.train.recipe import ImageRecipe
+from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.stages.context import ContextConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
+from worldplay.worlds import zoo
+from worldplay.worlds.config import WorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +51,10 @@ class Tuning:
             raise ValueError(f"--step-size {self.step_size}: a factor, expected above 0 and below 100")
 
 
-def tuned_recipe(tuning, init_from, data):
-    """The Recipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
+def tuned_recipe(tuning, init_from, data, **reading):
+    """The ImageRecipe that tunes the world `init_from` (name or folder) on the LeRobot folder `data`.
+
+    reading  options of LeRobotFolder.open
 
         Raises ValueError where one is missing or they do not fit, WorldError for an unreadable world.
     """
@@ -65,7 +67,7 @@ def tuned_recipe(tuning, init_from, data):
                          "one of recorded clips, python -m worldplay collect of scripted play)")
     folder = zoo.find(init_from)
     world = base_world(folder)
-    source = LeRobotFolder.open(data).source
+    source = LeRobotFolder.open(data, **reading).source
     _check_fit(world, folder, source, data)
     whole = tuning.lora_rank is None
 
@@ -74,15 +76,14 @@ def tuned_recipe(tuning, init_from, data):
         optim = replace(optim, lr=factor * optim.lr, muon_lr=optim.muon_lr and factor * optim.muon_lr)
         return LoopConfig(share=share, batch=batch, optim=optim)
     columns_per_degree = world.columns_per_degree if source.action_space.look_axes else 0.0
-    absent, chunk = LoopConfig(batch=tuning.batch), world.frames_per_chunk
-    return Recipe(
+    chunk = world.frames_per_chunk
+    return ImageRecipe(
         name=source.name, env=source.name, transformer=world.transformer,
         codec=CodecStageConfig(model=world.codec), length=-(-5 * world.window // (2 * chunk)) * chunk,
         columns_per_degree=columns_per_degree, student_steps=world.steps,
         context=ContextConfig(window=world.window, sink=world.sink, sink_position=world.sink_position,
                               frames_per_chunk=chunk, null_actions=tuning.null_actions),
         context_sigma=world.context_sigma, context_walk=0, lora_rank=tuning.lora_rank,
-        codec_loop=absent, bidirectional_loop=absent, causal_ode_loop=absent, dmd_loop=absent,
         teacher_forcing_loop=loop(tuning.teacher_share, tuning.batch, _WHOLE if whole else _ADAPTERS),
         causal_cd_loop=loop(tuning.student_share, tuning.batch,
                             _WHOLE_STUDENT if whole else _ADAPTERS_STUDENT),
@@ -94,7 +95,7 @@ def base_world(folder):
 
         Raises ValueError where it has not what that takes, WorldError where it cannot be read.
     """
-    world = WorldConfig.from_json(checkpoint.read_json(folder / "config.json"), folder / "config.json")
+    world = WorldConfig.from_json(read_json(folder / "config.json"), folder / "config.json")
     if world.codec is None:
         raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; recipe "
                          f"{'wan-chunk' if world.transformer.has_camera else 'wan-frame'} goes on from it, or take one "
@@ -138,13 +139,6 @@ def match_actions(weights, space, world_space):
             scale = 1.0 if channel in space.keys else space.look_limit / world_space.look_limit
             columns[:, i] = scale * weights[name][:, theirs.index(channel)]
     return weights | {name: columns}
-
-
-def matched_network(path, network, space, world_space):
-    """A Transformer of sizes `network` for clips that use `space`, from the weights in `path`, as match_actions has them."""
-    model = Transformer(network)
-    checkpoint.load_into(model, match_actions(checkpoint.load_weights(path), space, world_space), path)
-    return model
 
 
 def log_match(space, world_space):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from worldplay.files import replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,8 @@ class Metrics:
         """sheet uint8 [H W 3] -> RUN/sheets/STAGE_STEP.png"""
         path = self.folder / "sheets" / f"{stage}_{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        Image.fromarray(sheet).save(path)
+        with replacing(path) as temporary:
+            Image.fromarray(sheet).save(temporary, format="png")
         if self.board:
             self.board.add_image(f"{stage}/sheet", sheet, step, dataformats="HWC")
         return path

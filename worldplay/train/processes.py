@@ -37,6 +37,12 @@ class Processes:
         if self.size > 1:
             dist.all_reduce(torch.zeros(()))
 
+    def first_makes(self, path, make):
+        """make() by the first process, unless `path` is there already; the others wait for it."""
+        if self.is_first and not path.exists():
+            make()
+        self.wait()
+
     def agree(self, value):
         """The first process's value, for all; what depends on a clock or a file must not differ."""
         if self.size == 1:

@@ -1,11 +1,12 @@
 """The trainer's progress line: losses, frames a second, operations against the machine's ceiling."""
 import logging
+import math
 import time
 from collections import Counter
 
 from worldplay import runtime
 from worldplay.eval.latency import matmul_tflops
-from worldplay.train.draws import Draws
+from worldplay.train.stages.draws import Draws
 from worldplay.train.work import on_meta, over_shared_draws, step_flops
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Progress:
     def __init__(self, trainer):
         """trainer: a Trainer whose networks are not sharded yet."""
         self.trainer, self.twin = trainer, on_meta(trainer.stage, trainer.dtype)
-        self.flops, self.frames_per_sample, self.ceiling = {}, None, None
+        self.flops, self.frames_per_sample, self.ceiling, self.can_count = {}, math.nan, math.nan, True
         self._restart(time.monotonic())
 
     def add(self, logs):
@@ -38,22 +39,24 @@ class Progress:
     def flush(self, now):
         """The line to the log; returns its numbers, keys with units, and begins anew.
 
+        Numbers that could not be found are NaN.
+
         gflops          10^9 operations of losses and gradients a second, blocks computed again left out
         ceiling_gflops  what this machine reaches on a large matrix product in that dtype, measured once,
                         times the number of processes
         """
         trainer, elapsed = self.trainer, now - self.since
-        self._count()
+        self._measure()
         steps = self.turns.total()
         samples = steps * trainer.config.batch / elapsed
-        gflops = sum(n * self.flops[role] for role, n in self.turns.items()) / elapsed / 1e9
+        gflops = sum(n * self.flops.get(role, math.nan) for role, n in self.turns.items()) / elapsed / 1e9
         values = {name: total / count for name, (total, count) in self.sums.items()} | {
             "time/step_ms": 1000 * elapsed / steps, "samples_per_second": samples,
             "frames_per_second": samples * self.frames_per_sample, "gflops": gflops,
             "ceiling_gflops": self.ceiling, "progress": trainer.progress,
             "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
         left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
-        losses = " ".join(f"{name.removeprefix('loss/')} {x:.4f}" for name, x in values.items()
+        losses = " ".join(f"{name.removeprefix('loss/')} {x:.3g}" for name, x in values.items()
                           if name.startswith("loss/"))
         log.info("%s step %6d  %s  %.1f frames/s  %.0f ms/step  %.0f of %.0f GFLOP/s (%.0f %%)  "
                  "%3.0f %% done  left %d:%02d  %.0f MiB", trainer.stage.name, trainer.step, losses,
@@ -66,10 +69,21 @@ class Progress:
     def _restart(self, now):
         self.sums, self.turns, self.since = {}, Counter(), now
 
+    def _measure(self):
+        """Count what has not been counted. A failure costs these figures and never the run, whatever it is."""
+        if self.can_count:
+            try:
+                self._count()
+            except Exception as error:
+                self.can_count = False
+                log.warning("%s: operations cannot be counted, training goes on without that figure (%s: %s)",
+                            self.trainer.stage.name, type(error).__name__, str(error).partition("\n")[0])
+                log.debug("counting failed", exc_info=error)
+
     def _count(self):
         """Measure the ceiling and count the operations of the roles, where that has not been done."""
         trainer = self.trainer
-        if self.ceiling is None:
+        if math.isnan(self.ceiling):
             self.ceiling = 1000 * trainer.processes.size * matmul_tflops(trainer.device, trainer.dtype, repeats=5)
         for role in self.turns.keys() - self.flops.keys():
             micro = trainer.micro

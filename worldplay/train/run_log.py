@@ -3,8 +3,8 @@ import json
 import time
 from dataclasses import asdict
 
-from worldplay import checkpoint
-from worldplay.train.recipe import STAGES, numbers
+from worldplay.files import read_json, write_json
+from worldplay.train.recipe import numbers
 
 
 class RunLog(dict):
@@ -22,9 +22,9 @@ class RunLog(dict):
         self.path, self.recipe, self.processes, self.budget = folder / "run.json", recipe, processes, budget
         fields = json.loads(json.dumps(asdict(recipe)))
         if processes.is_first and not self.path.exists():
-            checkpoint.write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
+            write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
         processes.wait()
-        record = checkpoint.read_json(self.path)
+        record = read_json(self.path)
         before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
         for name, value in {**dict(numbers(fields)), **given}.items():
             if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
@@ -48,16 +48,26 @@ class RunLog(dict):
         if name not in self["seconds"]:
             spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
             left = self.budget - spent - sum(self["seconds"].values())
-            rest = [self.recipe.loop(later).share for later in STAGES[STAGES.index(name):]]
+            stages = self.recipe.stages
+            rest = [self.recipe.loop(later).share for later in stages[stages.index(name):]]
             self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
             self.keep()
-        made = self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
-        return max(1.0, self["seconds"][name] - made)
+        return max(1.0, self["seconds"][name] - self._before(name))
+
+    def finished(self, name, seconds):
+        """Note that a stage is done after so many seconds of training; what is left of its share goes to later ones."""
+        if name in self["seconds"]:
+            self["seconds"][name] = seconds + self._before(name)
+            self.keep()
+
+    def _before(self, name):
+        """Seconds that count against a stage's share beside its training."""
+        return self["spent"].get("trajectories", 0.0) if name == "causal_ode" else 0.0
 
     def keep(self):
         """Write run.json; what the first process has in it counts for all, because clocks differ."""
         if self.processes.is_first:
-            checkpoint.write_json(self.path, self)
+            write_json(self.path, self)
         agreed = self.processes.agree(dict(self))
         self.clear()
         self.update(agreed)

@@ -1,4 +1,5 @@
 """What a stage needs to go on, as a sharded checkpoint that any number of processes can read."""
+import pickle
 import shutil
 import warnings
 from contextlib import contextmanager
@@ -7,9 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
 from torch.distributed.tensor import DTensor, Replicate
 
-from worldplay.world import WorldError
+from worldplay.errors import WorldError
 
 
 def save_state(folder, counters, models, optimizers, processes):
@@ -61,7 +63,7 @@ def load_state(folder, models, optimizers, processes):
         counters = _counters({key.removeprefix("counter/"): 0 for key in stored if key.startswith("counter/")})
         tensors = counters | _models(models) | _optimizers(models, optimizers)
         with _quiet():
-            dcp.load(tensors, checkpoint_id=folder, no_dist=processes.size == 1)
+            dcp.load(tensors, storage_reader=_Reader(folder), no_dist=processes.size == 1)
     except (CheckpointException, RuntimeError, ValueError, OSError, EOFError) as error:
         raise WorldError("bad_checkpoint", f"{folder} cannot be read ({_reason(error)}); it is damaged or belongs to "
                          "other networks: remove it to begin this stage again, or give another --out") from None
@@ -69,11 +71,48 @@ def load_state(folder, models, optimizers, processes):
 
 
 def _stored(folder):
-    """{key: what is said of it} of a state; ValueError where that table is damaged, which can break in any way."""
+    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged, which can break in any way."""
     try:
-        return dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        stored = _Reader(folder).read_metadata().state_dict_metadata
     except Exception as error:
         raise ValueError(f"its table is damaged: {error}") from None
+    other = [key for key, x in stored.items() if not isinstance(x, TensorStorageMetadata)]
+    if other:
+        raise ValueError(f"{other[0]} is no tensor")  # whose bytes PyTorch would unpickle without any limit
+    return stored
+
+
+class _Reader(dcp.FileSystemReader):
+    """PyTorch's, whose table is read without running what a stranger may have put into it.
+
+    The table of a distributed checkpoint is a pickle, which can call any function; here only the classes that PyTorch's
+    own tables are made of are known. The tensors themselves are read with weights_only.
+    """
+
+    def read_metadata(self, *args, **kwargs):
+        with open(Path(self.path) / ".metadata", "rb") as file:
+            metadata = _TableUnpickler(file).load()
+        if metadata.storage_meta is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+class _TableUnpickler(pickle.Unpickler):
+    _known = {
+        "torch.distributed.checkpoint.metadata": {
+            "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "TensorStorageMetadata",
+            "BytesStorageMetadata", "_MEM_FORMAT_ENCODING"},
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch.serialization": {"_get_layout"},
+        "torch": {"Size", *(name for name, x in vars(torch).items() if isinstance(x, torch.dtype))},
+        "pathlib": {"Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
+        "pathlib._local": {"Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"}}
+
+    def find_class(self, module, name):
+        if name not in self._known.get(module, ()):
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which no table of a training state does")
+        return super().find_class(module, name)
 
 
 def replicated(x):

@@ -13,14 +13,17 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
-from worldplay.train.draws import Draws
+from worldplay.errors import WorldError
 from worldplay.train.processes import Applied
 from worldplay.train.progress import Progress
+from worldplay.train.stages.draws import HELD_OUT, Draws, PlacedDraws
 from worldplay.train.state import load_state, replicated, save_state
-from worldplay.world import WorldError
 
 log = logging.getLogger(__name__)
 
+FEW_STEPS = 200  # with less a stage learns little: its step size has hardly risen before it falls
+PLANNED_AFTER = 0.1  # part of a stage's seconds after which its number of steps is fixed
+_PLANNED_PACE = 0.95  # of the measured pace, so that a steady machine ends by steps and not by the clock
 _SHOWN = 8  # samples that a contact sheet may show
 
 
@@ -58,7 +61,8 @@ class LoopConfig:
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None
-    """Ends after so much training time, over all calls together; one of the two is needed, of both the first ends it."""
+    """Ends after so much training time, over all calls together; one of the two is needed, of both the first ends it.
+    Over the first PLANNED_AFTER of it the pace is measured, which fixes the number of steps."""
     save_every: float = 120.0
     """Seconds between two saves of the training state."""
     sheet_every: float = 180.0
@@ -119,6 +123,10 @@ class NotFinite(WorldError):
 class Trainer:
     """Runs a Stage to its end, over any number of calls; the same seed gives the same weights however it was cut.
 
+    A stage of so many seconds measures its pace over the first tenth of them and fixes its number of steps by it, kept in
+    the saved state: the step size falls by steps, so that from there on it does not matter how the run was cut. Only a
+    machine that becomes slower afterwards ends the stage by the clock, before its steps are done.
+
     Of several processes each makes its part of every batch; networks, optimizers and saved states are spread over
     them (FSDP2), and only the first one writes metrics and pictures.
     """
@@ -133,8 +141,7 @@ class Trainer:
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
         self.processes, self.device, self.dtype, self.before_save = processes, processes.device, dtype, before_save
-        self.step, self.spent = 0, 0.0
-        assert config.steps or config.seconds, "a stage needs an end: steps or seconds"
+        self.step, self.spent, self.planned = 0, 0.0, None  # planned: steps of a stage of so many seconds
         self.samples = processes.share(config.batch, f"stage {stage.name}: batch")
         self.micro = config.micro_batch or self.samples
         if self.samples % self.micro:
@@ -150,16 +157,19 @@ class Trainer:
         counters = load_state(self.folder / "state", stage.models, self.optimizers, processes)
         if counters:
             self.step, self.spent = int(counters["step"]), counters["spent"]
+            self.planned = int(counters.get("planned", 0)) or None
 
     @property
     def progress(self):
         """How much of the stage is done, 0 to 1: of its steps or of its time, whichever is further."""
-        by_steps = self.step / self.config.steps if self.config.steps else 0.0
-        by_time = self.spent / self.config.seconds if self.config.seconds else 0.0
-        return min(1.0, max(by_steps, by_time))
+        ends = [done / end for done, end in ((self.step, self.config.steps), (self.step, self.planned),
+                                             (self.spent, self.config.seconds)) if end]
+        return min(1.0, max(ends))
 
     def run(self, stop_at=math.inf):
         """Train until the stage is done (True) or time.monotonic() passes stop_at (False); saves either way."""
+        assert self.config.steps or self.config.seconds, "a stage needs an end: steps or seconds"
+
         def clock():
             return self.processes.agree(time.monotonic())
         started = last_save = last_sheet = now = clock()
@@ -175,13 +185,38 @@ class Trainer:
             if now - last_sheet > self.config.sheet_every:
                 self.validate()
                 last_sheet = now
-            if now - last_save > self.config.save_every:
+            if now - last_save > self.config.save_every or self._plan():
                 self.save()
                 last_save = now
         self.spent = spent_before + clock() - started
         self.validate()
         self.save()
         return self.progress >= 1
+
+    def _plan(self):
+        """Whether the number of steps was fixed just now, by the pace so far."""
+        seconds = self.config.seconds
+        if self.planned or not seconds or not PLANNED_AFTER <= self.spent / seconds < 1:
+            return False
+        self.planned = self.step + math.ceil(_PLANNED_PACE * self.step * (seconds - self.spent) / self.spent)
+        log.info("%s: %d steps, by the pace of the first %d", self.stage.name, self.planned, self.step)
+        if self.planned < FEW_STEPS:
+            needed = FEW_STEPS * self.spent / self.step / seconds
+            log.warning("%s: so few steps show that everything runs and teach little; for %d of them give %.0f times the "
+                        "time (--budget)", self.stage.name, FEW_STEPS, math.ceil(needed))
+        return True
+
+    def warm_up(self):
+        """Run every kind of pass once and change nothing, so that what compiles, compiles before the clock starts."""
+        for role in self.stage.trained:
+            for part in (0.0, 0.9):  # what a whole batch draws decides which passes there are
+                draws = PlacedDraws(part, range(self.micro))
+                with self._cast(role):
+                    loss, _ = self.stage.loss(role, self._to_device(self.data.batch(draws)), draws, self.call)
+                    loss.backward()
+        for model in self.stage.models.values():
+            model.zero_grad(set_to_none=True)
+        self._held_out()
 
     def train_step(self):
         """One update; returns what to log."""
@@ -237,11 +272,20 @@ class Trainer:
             for module, name, p in held:
                 module._parameters[name] = p
 
-    @torch.no_grad()
     def validate(self):
-        """Loss on held-out data and a contact sheet, both with the same draws every time."""
+        """Write the loss on held-out data and a contact sheet, both with the same draws every time."""
+        values, sheet = self._held_out()
+        if self.processes.is_first:
+            self.metrics.write(self.stage.name, self.step, values)
+            picture = self.metrics.picture(self.stage.name, self.step, sheet)
+            log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
+                     " ".join(f"{name.split('/', 1)[1]} {x:.3g}" for name, x in values.items()), picture)
+
+    @torch.no_grad()
+    def _held_out(self):
+        """({name: value}, contact sheet) on held-out data."""
         def held_out(indices):
-            draws = Draws(self.config.seed, -1, indices)
+            draws = Draws(self.config.seed, HELD_OUT, indices)
             return self._to_device(self.data.batch(draws, held_out=True)), draws
         for model in self.stage.models.values():
             model.eval()
@@ -253,18 +297,14 @@ class Trainer:
         sheet = self.stage.sheet(*held_out(range(min(_SHOWN, batch))), self.call)
         for model in self.stage.models.values():
             model.train()
-        if self.processes.is_first:
-            self.metrics.write(self.stage.name, self.step, values)
-            picture = self.metrics.picture(self.stage.name, self.step, sheet)
-            log.info("%s step %d: held-out %s; %s", self.stage.name, self.step,
-                     " ".join(f"{name.split('/', 1)[1]} {x:.4f}" for name, x in values.items()), picture)
+        return values, sheet
 
     def save(self):
         """Write everything the run needs to go on, atomically."""
         if self.before_save:
             self.before_save()
-        save_state(self.folder / "state", {"step": self.step, "spent": self.spent}, self.stage.models, self.optimizers,
-                   self.processes)
+        counters = {"step": self.step, "spent": self.spent, "planned": self.planned or 0}
+        save_state(self.folder / "state", counters, self.stage.models, self.optimizers, self.processes)
 
     def _sum_gradients(self, role, is_last):
         """Whether the next backward pass sums its gradients over the processes; only the last one of a step does."""

@@ -5,9 +5,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from worldplay import catalog, prompts
 from worldplay.camera import CameraRig
-from worldplay.models.video_codec import VideoCodec
+from worldplay.engine import prompts
+from worldplay.models.codecs.video import VideoCodec
+from worldplay.worlds import catalog
 
 PER_LATENT = VideoCodec.frames_per_latent
 

@@ -3,7 +3,8 @@ import time
 
 import numpy as np
 import torch
-from tqdm import tqdm
+
+from worldplay.log import track
 
 
 def yaw_columns(actions, yaw_channel, columns_per_unit):
@@ -65,7 +66,7 @@ class TrajectoryWindows:
     """Windows that have a teacher's trajectories beside their latents and actions."""
 
     def __init__(self, windows, train, held_out):
-        """windows: LatentWindows; train, held_out: worldplay.dataset.WindowStore."""
+        """windows: LatentWindows; train, held_out: worldplay.train.window_store.WindowStore."""
         self.windows, self.stores = windows, {False: train, True: held_out}
 
     def batch(self, draws, held_out=False):
@@ -82,8 +83,8 @@ def write_missing(store, make, processes, stop_at, what):
     """
     missing = store.missing()
     processes.wait()  # until everybody has seen what is missing
-    for number, starts in tqdm(missing[processes.rank::processes.size], desc=what, unit="batch",
-                               disable=None if processes.is_first else True):
+    for number, starts in track(missing[processes.rank::processes.size], desc=what, unit="batch",
+                                **({} if processes.is_first else {"disable": True})):
         if time.monotonic() > stop_at:
             break
         store.write(number, make(number, starts))

@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from worldplay.cost import META, FusedAttention, flop_counter
+from worldplay.engine.cost import FusedAttention, flop_counter
+from worldplay.models.codecs.random import META
 from worldplay.models.transformer import Transformer
-from worldplay.train.draws import Draws
+from worldplay.train.stages.draws import PlacedDraws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,14 @@ class StepMemory:
 
 
 def on_meta(stage, dtype=None):
-    """The same stage on networks without values; dtype: of the weights, None keeps theirs."""
+    """The same stage on networks without values; dtype: of the weights, None keeps theirs.
+
+    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running it.
+    """
     twin = copy.copy(stage)
     twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
+    for model in _transformers(twin):
+        model.checkpoint_activations = False
     return twin
 
 
@@ -44,9 +50,8 @@ def step_flops(stage, role, batch, draws):
     what activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one
     and two of them are run, and the others count like the second.
     """
-    for model in stage.models.values():
-        if isinstance(model, Transformer):
-            model.causal_attention = "chunks"
+    for model in _transformers(stage):
+        model.causal_attention = "chunks"
     depths = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
     if len(depths) != 1 or max(depths) < 3:
         return _flops(stage, role, batch, draws)
@@ -68,23 +73,8 @@ def over_shared_draws(run, num_samples):
     return results
 
 
-class PlacedDraws(Draws):
-    """Draws of zeros; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
-
-    def __init__(self, part, indices):
-        super().__init__(0, 0, indices)
-        self.part, self.shared = part, set()
-
-    def shared_uniform(self, purpose):
-        self.shared.add("uniform")
-        return self.part
-
-    def shared_integer(self, purpose, below):
-        self.shared.add("integer")
-        return int(self.part * below)
-
-    def _per_sample(self, draw, purpose, shape):
-        return torch.zeros(len(self.indices), *shape)
+def _transformers(stage):
+    return [model for model in stage.models.values() if isinstance(model, Transformer)]
 
 
 def _shallow(stage, num_layers):

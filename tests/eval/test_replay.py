@@ -1,0 +1,138 @@
+"""Clips played again: bit-equal where nothing changed, and a clear line where one cannot be compared."""
+import tracemalloc
+
+import pytest
+
+from tests.eval.turning import HEIGHT, WIDTH, TurningWorld, texture
+from worldplay.action import Action
+from worldplay.cli.commands import main
+from worldplay.data import clip_writer
+from worldplay.data.clip import read_clip
+from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.envs import open_env
+from worldplay.errors import WorldError
+from worldplay.eval import fidelity, replay
+
+
+@pytest.fixture(scope="module")
+def maze():
+    world = open_env("doom-maze")
+    yield world
+    world.close()
+
+
+def test_a_clip_that_cannot_be_compared_is_said_before_it_is_played(tmp_path, monkeypatch):
+    monkeypatch.setattr(replay, "open_for", lambda *arguments: pytest.fail("the world was opened"))
+    frame = texture(0)
+    header = describe(TurningWorld(), scene="start")
+    writer = ClipWriter(tmp_path / "a", header, actions=[Action()] * 9, first=0)
+    for i in range(9):
+        writer.add(frame, i, Action(), {})
+    writer.finish()
+    writer.wait()
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").mkdir()
+    for out, kind, words in (("a.mp4", ValueError, "the clip itself"), ("b.mp4", OSError, "it is a folder")):
+        with pytest.raises(kind, match=words):
+            replay.run_replay(tmp_path / "a", out=tmp_path / out)
+    for kept in (0, 0.5, 0.9):
+        (tmp_path / "a.mp4").write_bytes(whole[:round(kept * len(whole))])
+        with pytest.raises(WorldError, match="a.mp4: its video is damaged"):
+            replay.run_replay(tmp_path / "a", out=tmp_path / "c.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.mp4", "b.mp4"]
+
+
+def _record(path, num_frames, stop=None):
+    """Write a clip of a TurningWorld that turns by one pixel a frame; with `stop` it stands still from there on."""
+    world = TurningWorld()
+    turn, still = Action(look=(1.0, 0.0)), Action()
+    header = describe(world, scene="start") | {"seed": 0}
+    writer = ClipWriter(path, header, actions=[still], first=0)
+    frames = [world.reset(seed=0)[-1]]
+    for i in range(num_frames):
+        writer.add(frames[-1], i, turn if i else still, {})
+        frames = list(world.step(turn if stop is None or i < stop else still))
+    writer.finish()
+    writer.wait()
+    assert writer.error is None
+    return path
+
+
+def test_memory_stays_flat_however_long_the_clip(tmp_path, monkeypatch):
+    """At no moment is more than a few frames' worth of memory held."""
+    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(clip_writer, "MAX_QUEUED_BYTES", 0)  # its smallest queue
+    frame_bytes, peaks = HEIGHT * WIDTH * 3, []
+    for num_frames in (60, 400):
+        clip = _record(tmp_path / f"clip{num_frames}", num_frames)
+        replay.run_replay(clip)  # what is loaded once is loaded
+        tracemalloc.start()
+        figures = replay.run_replay(clip)
+        peaks.append(tracemalloc.get_traced_memory()[1] / frame_bytes)
+        tracemalloc.stop()
+        assert figures["is_equal"] and figures["frames"] == num_frames
+    # actions and records of a frame are kept, about a kilobyte each
+    assert peaks[1] - peaks[0] < 0.3 * 340, f"{peaks} frames' worth: they are kept"
+
+
+def test_a_difference_is_found_and_said_with_its_frame(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    assert main(["replay", str(_record(tmp_path / "same", 12))]) == 0
+    assert "largest_difference_frame none\n" in capsys.readouterr().out
+    assert main(["replay", str(_record(tmp_path / "other", 12, stop=6))]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["first_difference_frame"] == "7" and int(lines["largest_difference_frame"]) >= 7
+
+
+def test_another_environment_is_warned_about(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    clip = _record(tmp_path / "clip", 6)
+    replay.run_replay(clip, world="turning")
+    assert "other frames" not in caplog.text
+    replay.run_replay(clip, world="spinning")
+    assert "was played in the real turning; in spinning the same actions give other frames" in caplog.text
+
+
+def test_what_was_made_before_a_failure_is_kept(tmp_path, monkeypatch):
+    class Failing(TurningWorld):
+        def step(self, action):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps > 5:
+                raise WorldError("ended", "the engine stopped")
+            yield from super().step(action)
+    monkeypatch.setattr(replay, "open_env", lambda name: Failing())
+    clip = _record(tmp_path / "clip", 12)
+    with pytest.raises(WorldError, match="the engine stopped"):
+        replay.run_replay(clip, out=tmp_path / "again.mp4")
+    assert read_clip(tmp_path / "again").num_frames == 6
+
+
+def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
+    maze.reset(seed=7)
+    actions = [Action(), *[Action(frozenset({"w"}), (3.0, 0.0))] * 12]
+    header = describe(maze, scene="start") | {"seed": 7}
+
+    def record(path, actions, played):
+        frames = [maze.reset(seed=7)[-1], *(frame for action in played[1:] for frame in maze.step(action))]
+        writer = ClipWriter(path, header, actions=actions[:4], first=3)
+        for i in range(3, len(frames)):
+            writer.add(frames[i], i, actions[i], {})
+        writer.finish()
+        writer.wait()
+
+    record(tmp_path / "true", actions, actions)
+    figures = replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
+    assert figures["is_equal"] and figures["frames"] == 10 and figures["psnr"]["min"] == fidelity.PSNR_CAP
+    assert (tmp_path / "again.mp4").is_file() and (tmp_path / "again.json").is_file()
+    before = (tmp_path / "again.mp4").stat()
+    with pytest.raises(OSError, match="--overwrite"):
+        replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
+    assert (tmp_path / "again.mp4").stat() == before, "a finished clip stays"
+    assert replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4", overwrite=True)["is_equal"]
+    with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave it out"):
+        replay.run_replay(tmp_path / "true", vae=True)
+
+    other = [*actions[:8], Action(frozenset({"w"}), (-3.0, 0.0)), *actions[9:]]
+    record(tmp_path / "false", actions, other)
+    figures = replay.run_replay(tmp_path / "false")
+    assert not figures["is_equal"] and figures["first_difference_frame"] == 8 - 3

@@ -1,0 +1,132 @@
+"""Scenes and pictures to start from: as written, as a viewer shows them, or refused in one line."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from worldplay.action import Action, ActionSpace
+from worldplay.errors import WorldError
+from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
+
+SIZE = 24, 32  # (H, W) of the world's frames
+SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
+RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))  # grey, black at the left and white at the right
+COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
+
+
+def shown(path):
+    """uint8 [H W 3] of the picture in a file, as a world starts from it."""
+    frame, = image_scene(path, SIZE).frames
+    return frame
+
+
+def assert_alike(frame, expected, tolerance=3):
+    difference = np.abs(frame.astype(int) - expected.astype(int))
+    assert difference.max() <= tolerance, f"differs by {difference.max()}"
+
+
+@pytest.fixture
+def plain(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "plain.png")
+    return shown(tmp_path / "plain.png")
+
+
+@pytest.fixture
+def grey(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "grey.png")
+    return shown(tmp_path / "grey.png")
+
+
+def test_a_scene_is_read_as_it_was_written(tmp_path):
+    frames = np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), np.uint8)
+    actions = [Action({"w"}, (float(i), 0)) for i in range(3)]
+    save_scene(tmp_path, Scene(name="s", frames=frames, actions=actions, poses=np.ones((3, 4)), origin={"seed": 4}), SPACE)
+    scene = load_scene(tmp_path / "s.safetensors", SIZE)
+    assert np.array_equal(scene.frames, frames) and scene.origin == {"seed": 4} and scene.poses.shape == (3, 4)
+    assert [a.keys for a in scene.actions] == [a.keys for a in actions]
+    assert {path.name for path in tmp_path.iterdir()} == {"s.safetensors", "s.png"}
+    with pytest.raises(WorldError, match="this world shows"):
+        load_scene(tmp_path / "s.safetensors", (8, 8))
+
+
+def test_a_picture_covers_the_frame_and_its_action_is_none(tmp_path):
+    Image.fromarray(np.full((50, 90, 3), 200, np.uint8)).save(tmp_path / "wide.png")
+    scene = image_scene(tmp_path / "wide.png", SIZE)
+    assert scene.frames.shape == (1, *SIZE, 3) and (scene.frames == 200).all() and scene.actions == [Action()]
+
+
+@pytest.mark.parametrize("orientation, stored", [
+    (1, lambda x: x), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (4, np.flipud), (5, lambda x: x.transpose(1, 0, 2)),
+    (6, np.rot90), (7, lambda x: np.rot90(x.transpose(1, 0, 2), 2)), (8, lambda x: np.rot90(x, -1))])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_a_picture_is_turned_as_its_camera_says(tmp_path, plain, orientation, stored, suffix):
+    exif, path = Image.Exif(), tmp_path / f"photo.{suffix}"
+    exif[0x0112] = orientation
+    quality = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(np.ascontiguousarray(stored(COLOURS))).save(path, exif=exif, **quality)
+    assert_alike(shown(path), plain)
+
+
+@pytest.mark.parametrize("name, numbers", [
+    ("grey16.png", RAMP.astype(np.uint16) * 257), ("grey16.tif", RAMP.astype(np.uint16) * 257),
+    ("float.tif", RAMP.astype(np.float32) / 255), ("bits.png", RAMP)])
+def test_the_bits_of_a_picture_do_not_change_its_brightness(tmp_path, grey, name, numbers):
+    Image.fromarray(numbers).save(tmp_path / name)
+    assert_alike(shown(tmp_path / name), grey)
+
+
+def test_a_portable_picture_of_16_bits_is_as_bright(tmp_path, grey):
+    (tmp_path / "grey.pgm").write_bytes(b"P5 64 48 65535 " + (RAMP.astype(">u2") * 257).tobytes())
+    assert_alike(shown(tmp_path / "grey.pgm"), grey)
+
+
+@pytest.mark.parametrize("name, numbers", [("int.tif", RAMP.astype(np.int32)), ("bright.tif", RAMP.astype(np.float32)),
+                                           ("nan.tif", np.full((48, 64), np.nan, np.float32))])
+def test_numbers_that_may_mean_any_brightness_are_refused(tmp_path, name, numbers):
+    Image.fromarray(numbers).save(tmp_path / name)
+    with pytest.raises(WorldError, match=f"{name} cannot be read .*any brightness; save it with 8 or 16 bits") as error:
+        shown(tmp_path / name)
+    assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("alpha, under", [(0, 255), (128, None), (255, None)])
+def test_what_shows_through_a_picture_is_white(tmp_path, alpha, under):
+    picture = np.dstack([np.full((48, 64, 3), (200, 40, 0), np.uint8), np.full((48, 64), alpha, np.uint8)])
+    Image.fromarray(picture).save(tmp_path / "glass.png")
+    expected = under if under is not None else np.array([200, 40, 0]) * alpha / 255 + 255 - alpha
+    assert_alike(shown(tmp_path / "glass.png"), np.broadcast_to(expected, (*SIZE, 3)), tolerance=1)
+
+
+@pytest.mark.parametrize("name, mode, options", [
+    ("grey.png", "LA", {}), ("palette.png", "P", {"transparency": 0}), ("palette.gif", "P", {"transparency": 0}),
+    ("key.png", "RGB", {"transparency": (0, 0, 0)}), ("grey_key.png", "L", {"transparency": 0})])
+def test_every_kind_of_transparency_is_white(tmp_path, name, mode, options):
+    Image.new(mode, (64, 48), 0).save(tmp_path / name, **options)
+    assert (shown(tmp_path / name) == 255).all()
+
+
+@pytest.mark.parametrize("mode, name", [("CMYK", "print.jpg"), ("CMYK", "print.tif"), ("RGB", "plain.bmp")])
+def test_a_picture_for_print_has_its_colours(tmp_path, plain, mode, name):
+    options = {"quality": 100, "subsampling": 0} if name.endswith("jpg") else {}
+    Image.fromarray(COLOURS).convert(mode).save(tmp_path / name, **options)
+    assert_alike(shown(tmp_path / name), plain, tolerance=6)
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (1, 1), (9000, 12000)])
+def test_a_picture_may_have_any_shape_and_a_large_size(tmp_path, size, recwarn):
+    Image.new("RGB", size, (9, 200, 30)).save(tmp_path / "picture.jpg")
+    assert_alike(shown(tmp_path / "picture.jpg"), np.broadcast_to((9, 200, 30), (*SIZE, 3)))
+    assert not recwarn
+
+
+def test_a_picture_that_cannot_be_read_is_one_line(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "whole.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    (tmp_path / "huge.ppm").write_bytes(b"P6 100000 100000 255 ")  # a header of 10^10 pixels
+    (tmp_path / "value.ppm").write_bytes(b"P6 2 2 99999 ")
+    unreadable = "bad.png", "torn.png", "value.ppm", ""
+    for name, words in (("none.png", "not exist"), ("huge.ppm", "more than .* million pixels; scale it down"),
+                        *((name, f"{name} cannot be read") for name in unreadable)):
+        with pytest.raises(WorldError, match=words) as error:
+            shown(tmp_path / name)
+        assert error.value.kind == "bad_scene" and "\n" not in str(error.value)

@@ -1,0 +1,1 @@
+"""The command lines: play, and the commands of python -m worldplay."""

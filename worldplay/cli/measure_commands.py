@@ -1,0 +1,126 @@
+"""Commands that measure a world: replay a clip, evaluate quality, benchmark speed."""
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from worldplay.cli.options import PassPath, Steps, find_world, report
+from worldplay.errors import WorldError
+
+log = logging.getLogger(__name__)
+
+World = Annotated[Positional[str | None], arg(metavar="WORLD")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Play a clip's actions again in its world and compare every frame with the recording."""
+    clip: Annotated[Positional[Path], arg(metavar="CLIP")]
+    """The clip: its .mp4, its .json or the name without either."""
+    world: Annotated[str | None, arg(metavar="WORLD")] = None
+    """Name or folder of its world, where it is not the name in the clip."""
+    out: Annotated[Path | None, arg(metavar="FILE")] = None
+    """New clip to write, NAME.mp4."""
+    overwrite: bool = False
+    """Replace a clip of that name."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; frames are bit-equal only on the same device, number type and path."""
+    vae: bool = False
+    """Decode by the full codec of a Wan-size world (fetch --vae), for finer pictures: --out keeps them."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.eval.replay import run_replay
+        return report(run_replay(self.clip, world=self.world, out=self.out, device=self.device, vae=self.vae,
+                                  overwrite=self.overwrite), self.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measure a world on real play that no trainer sees, and say what the figures come to."""
+    world: World = None
+    """Name or folder; none is the default world."""
+    against: Annotated[str | None, arg(metavar="ENV|FOLDER")] = None
+    """Real play to measure it on: an environment, or a data set (LeRobot folder or frame cache), of which the
+    held-out episodes are taken; none is the environment it was trained on."""
+    quick: bool = False
+    """Fewer streams and walks of 300 frames: about two minutes instead of fifteen on two cores."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; none is runs/eval-NAME."""
+    compare: Annotated[str | None, arg(metavar="WORLD")] = None
+    """Another world, measured on the same streams."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    steps: Steps = None
+    """Sampling steps per frame; none is the world's own number."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        find_world(self.world)
+        from worldplay.eval.report import run_eval
+        from worldplay.eval.verdict import markdown
+        report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
+                          compare=self.compare, device=self.device, steps=self.steps)
+        if self.json:
+            return report
+        print(markdown(report))
+        print(f"{report['seconds']:.0f} s; report and pictures are in {report['out']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure how fast a world plays on this machine, unpaced; times in ms, sizes in MiB."""
+    world: World = None
+    """Name or folder; none is the default world."""
+    random: bool = False
+    """Random weights in the shape of that world, for speed alone; also of a published one and of wan-1.3b."""
+    ceilings: bool = False
+    """Also the machine's own copy, matrix and attention rates."""
+    frames: Annotated[int | None, arg(metavar="INT")] = None
+    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    steps: Steps = None
+    """Sampling steps per frame; none is the world's own number."""
+    path: PassPath = "auto"
+    """How passes run: eager, compiled, or auto: eager on a CPU, compiled on a GPU (Wan-size random: both)."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        if not self.random:
+            find_world(self.world)
+        from worldplay.engine.loading import load_world, random_configs, random_world
+        from worldplay.eval import latency, throughput
+        from worldplay.log import track
+        configs = random_configs(self.world, steps=self.steps) if self.random else []
+        is_wan_size = bool(configs) and configs[0].codec is None
+        frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
+        latency.check_frames(frames)
+        if is_wan_size:
+            figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
+                                              path=self.path, track=track)
+            if self.json:
+                return figures
+            print(throughput.table(figures))
+            return None
+        start = time.perf_counter()
+        world = random_world(configs[0], device=self.device) if self.random else load_world(
+            self.world, device=self.device, steps=self.steps)
+        load_ms = 1000 * (time.perf_counter() - start)
+        if "compiled" in throughput.paths(self.path, world.device):
+            try:
+                world.compile(wait=True)
+            except WorldError as problem:
+                if self.path != "auto":
+                    raise
+                log.warning("%s; measured eager", problem)
+        figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
+        if self.ceilings:
+            figures |= latency.ceilings(world.device, world.dtype)
+        return report(figures, self.json)

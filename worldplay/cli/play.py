@@ -1,0 +1,313 @@
+"""The play command: join a world and a window and play, or play a script without one."""
+import ctypes
+import gc
+import importlib.util
+import json
+import logging
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from worldplay import __version__
+from worldplay.action import ANY_SPACE, parse_script
+from worldplay.cli.options import PassPath, Steps
+from worldplay.cli.process import at_end_signal
+from worldplay.client.recorder import Recorder, frame_record
+from worldplay.client.timing import summary_ms
+from worldplay.client.worker import Reset, begin
+from worldplay.data.clip import ClipWorld
+from worldplay.data.clip_recovery import log_recovered, target_of
+from worldplay.errors import WorldError
+from worldplay.files import writable_folder, write_json
+from worldplay.log import current_log, run_command, track
+from worldplay.worlds import catalog, zoo
+from worldplay.worlds.scene import image_scene
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayConfig:
+    """Play a learned world with keyboard and mouse; F1 in the window lists the keys."""
+    world: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="WORLD")] = None
+    """A world's name, its folder, or a recorded clip (.mp4) to watch; none is the world that plays best."""
+    real: bool = False
+    """Play the real game instead, WORLD is then the name of an environment: to record clips to learn from."""
+    scene: Annotated[str | None, tyro.conf.arg(metavar="SCENE")] = None
+    """Where to begin: one of the world's scenes."""
+    image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
+    prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
+    """What a world that reads text shows, or a .safetensors file with its rows; none is the world's own."""
+    steps: Steps = None
+    """Sampling steps per frame: fewer are quicker, more are finer; none is the world's own number."""
+    seed: int = 0
+    """Of all randomness: the same seed and actions give the same frames."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
+    """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
+    path: PassPath = "auto"
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and
+    in a window on a GPU compiled code takes over while you play."""
+    record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to record a clip into, from the first frame on."""
+    fullscreen: bool = False
+    """Begin in fullscreen (F11)."""
+    stats: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """JSON file for the delays of this sitting, in milliseconds, written at its end."""
+    headless: bool = False
+    """Play --script into --out as fast as it goes, without a display."""
+    script: Annotated[str | None, tyro.conf.arg(metavar="SCRIPT")] = None
+    """With --headless: actions, as in "w*30, w+look(4,0)*20, idle*10"; counts in steps, degrees a step."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """With --headless: the clip to write, NAME.mp4; its actions go beside it as NAME.json."""
+    overwrite: bool = False
+    """With --headless: replace a clip that is there already."""
+    json: bool = False
+    """With --headless: print the figures as one JSON object on stdout."""
+    version: bool = False
+    """Print the version and leave."""
+
+    @property
+    def is_recording(self):
+        """Whether the world is a recorded clip to watch."""
+        return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
+
+    @property
+    def has_text_rows(self):
+        """Whether --prompt names a file of text rows, which needs no text encoder."""
+        return bool(self.prompt) and Path(self.prompt).suffix == ".safetensors"
+
+    def check(self):
+        """Raise ValueError naming a flag that is missing or would have no effect."""
+        if self.scene and self.image:
+            raise ValueError("--scene and --image exclude each other: the world begins from one of them")
+        if self.is_recording:
+            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
+                        "record": None}
+            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+            if idle:
+                raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
+        if self.real:
+            if self.world is None:
+                raise ValueError("--real needs the name of an environment, for example doom-maze")
+            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto"}
+            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+            if idle:
+                raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
+            if self.seed < 0:
+                raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
+        if self.headless:
+            idle = [flag for flag in ("record", "fullscreen", "stats") if getattr(self, flag)]
+            missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
+            if idle:
+                raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
+            if missing:
+                raise ValueError(f"--headless needs --{missing[0]}")
+            parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
+        else:
+            idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
+            if idle:
+                raise ValueError(f"--{idle[0]} has an effect only with --headless")
+
+
+def main(argv=None, *, open_world=None, prog="play.py"):
+    """Run the command line and return its exit status.
+
+    argv        the arguments after the program's name; None takes sys.argv
+    open_world  function of a PlayConfig that returns the World, in place of `load`
+    """
+    config = tyro.cli(PlayConfig, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    if config.version:
+        print(f"worldplay {__version__}")
+        return 0
+    lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
+    open_world = open_world or partial(load, on_progress=lines.append)
+    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: lines[-1]))
+
+
+def load(config, on_progress=lambda line: None):
+    """The World a PlayConfig names, fetched if it is published and not here; only a learned one needs torch.
+
+    on_progress  function of a line that says what takes long, "" when that is over
+    """
+    if config.is_recording:
+        return ClipWorld(config.world)
+    if config.real:
+        from worldplay.envs import open_env
+        world = open_env(config.world)
+        world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
+        return world
+    published = catalog.WORLDS.get(config.world)
+    if published and published.few_steps and not zoo.is_here(config.world):
+        _load_torch_unlocked()
+        _check_before_fetch(config, published)
+        from worldplay.hub.fetch import fetch
+        log.info("%s is not here yet; what it needs is fetched now", config.world)
+        fetch(config.world, with_text=not config.has_text_rows, tell=on_progress)
+        on_progress("")
+    zoo.check_playable(config.world)  # before all that torch brings
+    # A collection holds the interpreter's lock, and the window still, for 0.15 s amid all that torch brings.
+    gc.disable()
+    try:
+        _load_torch_unlocked()
+        from worldplay.engine.loading import load_world
+        world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
+                           prompt=config.prompt)
+    finally:
+        gc.freeze()  # what is there now stays to the end; later collections pass it by
+        gc.enable()
+    if config.path == "compiled":
+        on_progress("preparing compiled code, which is kept for the next time")
+        world.compile(wait=True)
+        on_progress("")
+    elif config.path == "auto" and not config.headless and world.device.type != "cpu":
+        world.compile()
+    return world
+
+
+def _check_before_fetch(config, published):
+    """Raise before the download what would fail after it: a missing device, picture, text or package."""
+    from worldplay import runtime
+    from worldplay.engine import prompts
+    from worldplay.models.text import check_packages
+    runtime.pick_device(config.device)
+    if config.image:
+        image_scene(config.image, published.config["frame_size"])
+    if config.has_text_rows:
+        sizes = published.config["transformer"]
+        prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
+    else:
+        check_packages()
+
+
+def _load_torch_unlocked():
+    """Map torch's big library without holding the interpreter's lock, so that the window stays alive.
+
+    `import torch` holds the lock for the whole of it, 0.1 to 0.4 s; the C library's own dlopen, called as a
+    foreign function, does not. The import that follows finds it mapped.
+    """
+    torch = importlib.util.find_spec("torch")
+    library = torch and Path(torch.origin).parent / "lib" / "libtorch_cpu.so"
+    if library and library.is_file():
+        dlopen = ctypes.CDLL(None).dlopen
+        dlopen.restype, dlopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+        dlopen(os.fsencode(library), os.RTLD_NOW | os.RTLD_LOCAL)
+
+
+def _play(config, open_world, progress):
+    config.check()
+    if config.headless:
+        _play_script(config, open_world)
+    else:
+        _play_window(config, open_world, progress)
+
+
+# In a window ------------------------------------------------------------------------------------------------
+
+
+def _play_window(config, open_world, progress):
+    # Here, because machines without a display need no pygame for --headless.
+    from worldplay.client.loop import Loop, SessionOptions
+    from worldplay.client.settings import load_settings, save_settings
+    from worldplay.client.window import Window
+    settings = load_settings()
+    record_in = config.record and writable_folder(config.record.expanduser(), "clips")
+    if config.stats:
+        _check_file(config.stats)
+    log_recovered(record_in or settings.clip_folder)
+    window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
+    log_file = current_log()
+    loop = Loop(open_world, window, settings, SessionOptions(
+        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
+        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else ""))
+    try:
+        with at_end_signal(loop.leave):
+            loop.run()
+    finally:
+        if loop.settings != settings:
+            save_settings(loop.settings)
+        if config.stats:
+            write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
+
+
+# Without one ------------------------------------------------------------------------------------------------
+
+
+def _play_script(config, open_world):
+    target = target_of(config.out, overwrite=config.overwrite)
+    writable_folder(config.out.parent, "clips")
+    log_recovered(config.out.parent)
+    world = open_world()
+    actions = parse_script(config.script, world.action_space)
+    recorder, request = Recorder(world), Reset(config.scene, config.image)
+    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then each latent of a chunk has its own action
+    shown = (_rollout if is_rollout else _steps)(world, request, actions)
+    began = time.perf_counter()
+    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
+    recorder.start(target, overwrite=config.overwrite)
+    if not is_rollout:  # whose first actions are carried out with the start
+        began = time.perf_counter()
+    ready = [began]
+    try:
+        with at_end_signal(_interrupt):
+            for action in track(actions, desc=world.name, unit="step"):
+                recorder.step(action)
+                polled = time.perf_counter()
+                for frame in next(shown):
+                    ready.append(time.perf_counter())
+                    recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
+    except WorldError as error:
+        raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
+    except KeyboardInterrupt:
+        log.info("%s holds what was shown before the interruption", config.out)
+        raise
+    finally:
+        world.close()
+        for writer in recorder.close():
+            if writer.error:
+                raise writer.error
+    num_frames = len(ready) - 1
+    report = {**_facts(world), "frames": num_frames, "fps": round(num_frames / (ready[-1] - began), 3),
+              "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(config.out)}
+    if config.json:
+        print(json.dumps(report))
+    else:
+        log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
+                 report["frame_ms"]["p95"])
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
+def _steps(world, request, actions):
+    """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
+    yield begin(world, request)
+    yield from map(world.step, actions)
+
+
+def _rollout(world, request, actions):
+    """The same of a world that makes several latents at once: every one of them has an action of its own."""
+    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
+    return world.rollout(actions, request.scene, frames=frames)
+
+
+def _facts(world):
+    """What --stats and --json say of a world; all of it is None of one that was never opened."""
+    names = ("device", "dtype", "steps", "seed", "path")
+    return {"world": world and world.name, **{name: world and world.info.get(name) for name in names}}
+
+
+def _check_file(path):
+    """Raise OSError now when a file could not be written at the end."""
+    writable_folder(path.parent, path.name)
+    if path.is_dir():
+        raise OSError(f"{path} is a folder; name another file")
+

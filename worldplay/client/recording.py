@@ -1,0 +1,87 @@
+"""Recording during play: whatever goes wrong in it is said and ends the recording, never the session."""
+import logging
+
+from worldplay.client.recorder import Recorder, log_clip
+from worldplay.data.clip import ClipWorld
+
+log = logging.getLogger(__name__)
+
+
+class Recording:
+    """Guards the Recorder of a session; the loop reports to it what was played and shown.
+
+    is_recording, seconds  as in Recorder, once the world is open
+    """
+
+    def __init__(self, screen, folder, starts_at_once):
+        """screen says what went wrong; clips go to `folder`, also without F9 if `starts_at_once`."""
+        self._screen, self._folder, self._starts_at_once = screen, folder, starts_at_once
+        self._recorder = None
+
+    @property
+    def is_recording(self):
+        return self._recorder is not None and self._recorder.is_recording
+
+    @property
+    def seconds(self):
+        return self._recorder.seconds
+
+    def open(self, world):
+        """The world is open; nothing is recorded yet."""
+        self._recorder = Recorder(world)
+
+    def branch(self, request, frames):
+        """A reset is done: the clip ends here and the next one begins, if one was being recorded."""
+        self._guard(self._recorder.branch, request, frames)
+        if self._starts_at_once:
+            self._starts_at_once = False
+            self._guard(self._recorder.start_in, self._folder)
+
+    def step(self, action):
+        self._guard(self._recorder.step, action)
+
+    def prompt(self, text):
+        self._guard(self._recorder.prompt, text)
+
+    def frame(self, frame, times):
+        self._guard(self._recorder.frame, frame, times)
+
+    def interrupt(self):
+        """The world failed: what was recorded is finished now; a reset goes on with the next clip."""
+        if self._recorder:
+            self._guard(self._recorder.interrupt)
+
+    def toggle(self):
+        """F9: begin a clip with the frame on the screen, or end it."""
+        if self.is_recording:
+            self._guard(self._recorder.stop)
+        elif isinstance(self._recorder.world, ClipWorld):
+            self._screen.notify("This is a recording already; play its world to record")
+        else:
+            self._guard(self._recorder.start_in, self._folder)
+
+    def report_finished(self):
+        """Say of every clip that was finished since the last call where it lies, or why there is none."""
+        if not self._recorder:
+            return
+        for writer in self._guard(self._recorder.finished) or ():
+            self._screen.notify(str(writer.error) if writer.error else f"Saved {writer.path}.mp4")
+            log_clip(writer)
+
+    def close(self):
+        """End the clip and wait until everything is on the disk."""
+        if self._recorder:
+            for writer in self._guard(self._recorder.close) or ():
+                log_clip(writer)
+
+    def _guard(self, act, *arguments):
+        """Call a method of the recorder; an exception ends the recording, said on screen and terminal."""
+        try:
+            return act(*arguments)
+        except Exception as error:  # of any kind: no recording is worth the session
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            log.debug("the recorder failed", exc_info=error)
+            log.warning("recording ended: %s", reason)
+            self._screen.notify(f"Recording ended: {reason}")
+            self._recorder.abandon()
+            return None

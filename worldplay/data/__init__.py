@@ -1,0 +1,1 @@
+"""Recordings on disk: clips, LeRobot data sets, the frame cache."""

@@ -1,0 +1,28 @@
+"""All actions since a reset, packed into 24 bytes each: a sitting of hours takes a few MiB."""
+from array import array
+
+from worldplay.action import KEYS, Action
+
+_BITS = {key: 1 << i for i, key in enumerate(KEYS)}
+
+
+class ActionLog:
+    """A list of Actions that only grows; items and slices are read as from a list."""
+
+    def __init__(self, actions=()):
+        self._keys, self._look = array("Q"), array("d")  # a bit for each of KEYS; yaw and pitch in turn
+        for action in actions:
+            self.append(action)
+
+    def append(self, action):
+        self._keys.append(sum(_BITS[key] for key in action.keys))
+        self._look.extend(action.look)
+
+    def __len__(self):
+        return len(self._keys)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        keys, at = self._keys[index], index % len(self)  # raises IndexError beyond the end, which ends iteration
+        return Action(frozenset(key for key, bit in _BITS.items() if keys & bit), tuple(self._look[2 * at:2 * at + 2]))

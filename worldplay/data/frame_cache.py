@@ -1,0 +1,188 @@
+"""Recorded play: rollouts, the held-out split, and the frame cache on disk that trainers read."""
+import json
+from dataclasses import dataclass
+from itertools import count, filterfalse
+from pathlib import Path
+
+import numpy as np
+
+from worldplay.action import ActionSpace
+from worldplay.files import require_space, write_json
+
+# every twentieth seed is kept for evaluation, in every collection; no trainer sees it
+HELD_OUT_EVERY = 20
+_ARRAYS = {"frames": np.uint8, "actions": np.float32, "poses": np.float32}
+
+
+def is_held_out(seed):
+    """Whether play with this seed belongs to evaluation and never to training."""
+    return seed % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def held_out_positions(num):
+    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one at least."""
+    num_held_out = max(1, round(num / HELD_OUT_EVERY))
+    return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
+
+
+def numbers_of_sides(sides):
+    """Yield, for whether each episode is held out, a number in place of its seed that only says so (`is_held_out`)."""
+    numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
+    for side in sides:
+        yield next(numbers[side])
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """One stretch of play from one reset.
+
+    frames   uint8 [n H W 3], RGB; frames[i] is what was seen because of actions[i], frames[0] is the start
+    actions  float32 [n a], encoded; actions[0] is null
+    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a recorded
+             clip, which does not tell them
+    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which side of
+             the split it is
+    text     what is seen, in words; empty where nobody said
+    """
+    frames: np.ndarray
+    actions: np.ndarray
+    poses: np.ndarray | None
+    seed: int
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where play comes from: what a World says of itself, without the world.
+
+    name          of the environment
+    action_space  the actions it understands
+    frame_size    (H, W) pixels
+    fps           frames of world time per second
+    """
+    name: str
+    action_space: ActionSpace
+    frame_size: tuple[int, int]
+    fps: float
+
+    @classmethod
+    def of(cls, world):
+        """The Source that `world` is."""
+        return cls(name=world.name, action_space=world.action_space, frame_size=tuple(world.frame_size),
+                   fps=world.fps)
+
+    def to_json(self):
+        return {"env": self.name, "action_space": self.action_space.to_json(),
+                "frame_size": list(self.frame_size), "fps": self.fps}
+
+    @classmethod
+    def from_json(cls, fields):
+        return cls(name=fields["env"], action_space=ActionSpace.from_json(fields["action_space"]),
+                   frame_size=tuple(fields["frame_size"]), fps=fields["fps"])
+
+
+@dataclass(frozen=True, eq=False)
+class FrameCache:
+    """Frames, actions and poses of many episodes as memory-mapped arrays; read only.
+
+    frames        uint8 [N H W 3], RGB; in an episode, frames[i] is what was seen because of actions[i]
+    actions       float32 [N a], encoded; null at the first frame of every episode
+    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where nobody told them
+    episodes      int64 [e 3]: start, length, seed
+    env           name of the environment it came from
+    action_space  its ActionSpace
+    fps           frames of world time per second
+    is_lossy      whether the frames come from lossy video
+    texts         what every episode shows, in words; empty where nobody said
+    """
+    frames: np.ndarray
+    actions: np.ndarray
+    poses: np.ndarray | None
+    episodes: np.ndarray
+    env: str
+    action_space: ActionSpace
+    fps: float
+    is_lossy: bool = False
+    texts: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, folder):
+        """The frame cache in `folder`.
+
+            Raises ValueError if there is none, or its files do not belong together.
+        """
+        folder = Path(folder)
+        if not (folder / "index.json").is_file():
+            raise ValueError(f"{folder}: no frame cache (index.json, written last, is missing); "
+                             "build it again")
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        names = _ARRAYS if index.get("has_poses", True) else _ARRAYS.keys() - {"poses"}
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        space, episodes = ActionSpace.from_json(index["action_space"]), np.array(index["episodes"], np.int64)
+        num_frames = int(episodes[:, 1].sum())
+        expected = _shapes(num_frames, index["frame_size"], space)
+        for name, array in arrays.items():
+            if array.shape != expected[name]:
+                raise ValueError(f"{folder / name}.npy: shape {array.shape}, index.json says "
+                                 f"{expected[name]}; build the frame cache again")
+        return cls(**{"poses": None} | arrays, episodes=episodes, env=index["env"], action_space=space,
+                   fps=index["fps"], is_lossy=index.get("is_lossy", False),
+                   texts=tuple(index.get("texts", [""] * len(episodes))))
+
+    @property
+    def frame_size(self):
+        return self.frames.shape[1:3]
+
+    def split(self, name):
+        """Episodes int64 [e 3] of "train" or "held_out" (see `is_held_out`)."""
+        held_out = np.array([is_held_out(int(seed)) for seed in self.episodes[:, 2]], bool)
+        return self.episodes[{"train": ~held_out, "held_out": held_out}[name]]
+
+    def text_at(self, row):
+        """What the episode of that row shows, in words."""
+        return self.texts[np.searchsorted(self.episodes[:, 0], row, side="right") - 1]
+
+
+def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, imported=None,
+                      progress=None):
+    """Write rollouts, as they come, into a frame cache, and open it.
+
+    rollouts    iterable of Rollout, `num_frames` frames in all
+    world       the World they come from, or its Source
+    has_poses   whether the rollouts have poses; is_lossy: whether their frames come from lossy video
+    imported    how they were read from a data set, kept in index.json for people to read
+    progress    called with the number of frames of every rollout written
+
+        Raises ValueError if the disk is too small or the rollouts hold another number of frames.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = _shapes(num_frames, world.frame_size, world.action_space)
+    (folder / "index.json").unlink(missing_ok=True)
+    require_space(folder, int(np.prod(shapes["frames"])) + num_frames * 64)
+    arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shapes[name])
+              for name, dtype in _ARRAYS.items() if has_poses or name != "poses"}
+    episodes, texts, start = [], [], 0
+    for rollout in rollouts:
+        length = len(rollout.frames)
+        if start + length > num_frames:
+            raise ValueError(f"{folder}: the rollouts hold more than the {num_frames} frames announced")
+        for name, array in arrays.items():
+            array[start:start + length] = getattr(rollout, name)
+        episodes.append([start, length, rollout.seed])
+        texts.append(rollout.text)
+        start += length
+        if progress:
+            progress(length)
+    if start != num_frames:
+        raise ValueError(f"{folder}: the rollouts hold {start} frames, not the {num_frames} announced")
+    for array in arrays.values():
+        array.flush()
+    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy, "imported": imported,
+                                       "episodes": episodes, "texts": texts})
+    return FrameCache.open(folder)
+
+
+def _shapes(num_frames, frame_size, space):
+    return {"frames": (num_frames, *frame_size, 3), "actions": (num_frames, space.num_channels),
+            "poses": (num_frames, 4)}

@@ -1,0 +1,238 @@
+"""LeRobot folders, our own and those of other programs, as what training reads: checked, described, decoded."""
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldplay.data.frame_cache import Rollout, Source, is_held_out, write_frame_cache
+from worldplay.data.importing import LOOK, ActionColumns, FrameFit, action_columns
+from worldplay.data.lerobot_layout import Layout
+from worldplay.data.lerobot_writer import STATE
+
+# rows of a rollout at most: an episode of another program may be longer than memory
+MAX_ROWS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotFolder:
+    """A finished folder, its camera and its actions; the frames are read by `rollouts`.
+
+    camera   the feature whose videos are shown
+    source   Source of the play: of a folder by another program, with the action space that `columns` makes
+    columns  ActionColumns of a folder by another program; None of our own, whose actions are encoded already
+    fit      FrameFit of the frames; None leaves them as they are
+    """
+    layout: Layout
+    camera: str
+    source: Source
+    columns: ActionColumns | None
+    fit: FrameFit | None
+
+    @classmethod
+    def open(cls, folder, *, camera=None, actions=None, fit=None):
+        """The data set in `folder`.
+
+        camera   name of the camera, where there are several
+        actions  which action columns are which keys, as ActionColumns.parse reads it; needed for other programs' folders
+        fit      as FrameFit.parse reads it
+
+            Raises ValueError where it is unfinished, of another format, or contradicts itself, and for a camera or columns
+            that are not named or not there.
+        """
+        layout = Layout.open(folder)
+        camera, fit = _camera(layout, camera), FrameFit.parse(fit) if fit else None
+        size = layout.frame_size(camera)
+        if fit:
+            fit.check(size)
+            size = fit.size
+        if layout.is_own:
+            if actions:
+                raise ValueError(f"--actions: {folder} was written by worldplay, whose actions need none; leave it out")
+            own = Source.from_json(layout.info["worldplay"])
+            source, columns = Source(name=own.name, action_space=own.action_space, frame_size=size, fps=own.fps), None
+        else:
+            columns = _columns(layout, actions)
+            source = Source(name=Path(folder).resolve().name, action_space=columns.space(_largest_look(layout, columns)),
+                            frame_size=size, fps=float(layout.fps))
+        return cls(layout=layout, camera=camera, source=source, columns=columns, fit=fit)
+
+    @property
+    def path(self):
+        return self.layout.path
+
+    @property
+    def info(self):
+        return self.layout.info
+
+    @property
+    def episodes(self):
+        return self.layout.episodes
+
+    @property
+    def num_frames(self):
+        return self.layout.num_frames
+
+    @property
+    def is_own(self):
+        """Whether worldplay wrote it."""
+        return self.layout.is_own
+
+    @property
+    def has_poses(self):
+        """Whether it tells where the player stood; recorded clips and other programs do not."""
+        return self.is_own and STATE in self.info["features"]
+
+    @property
+    def is_lossy(self):
+        """Whether its frames come from lossy video, which no codec that ships is trained on."""
+        return self.info["worldplay"].get("lossy", False) if self.is_own else True
+
+    @property
+    def dreamed(self):
+        """Share of its recorded frames that a learned world made, 0 to 1."""
+        clips = self.info.get("worldplay", {}).get("clips", ())
+        dreamed = sum(clip["frames"] for clip in clips if clip["world_hash"])
+        return dreamed / max(1, sum(clip["frames"] for clip in clips))
+
+    def rollouts(self):
+        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames, compared with what the folder says.
+
+            Raises ValueError, naming file and row or frame, at the first thing that does not fit.
+        """
+        names = ["action", *[STATE] * self.has_poses] if self.is_own else self.columns.features
+        for episode, frames in zip(self.episodes, self.layout.frames(self.camera), strict=True):
+            rows = self.layout.rows(episode, names)
+            vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
+            actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])  # that led to a frame, not taken at it
+            frames = _with_checksum(frames, self.layout, episode, self.camera)
+            for start in range(0, episode["length"], MAX_ROWS):
+                part = slice(start, min(start + MAX_ROWS, episode["length"]))
+                shown, led = np.empty((part.stop - start, *self.source.frame_size, 3), np.uint8), actions[part].copy()
+                for i in range(len(shown)):
+                    frame = next(frames)
+                    shown[i] = self.fit.apply(frame) if self.fit else frame
+                led[0] = 0
+                poses = rows[STATE][part] if self.has_poses else None
+                yield Rollout(shown, led, poses, episode["seed"], text_of(episode))
+            next(frames, None)  # which compares the whole episode
+
+
+def verify(folder, *, progress=None):
+    """Read a data set to its last pixel and return its Layout; nothing is repaired.
+
+    Every field that training or LeRobot reads is compared with the others, of every camera.
+
+    progress  called with the number of frames of every episode read
+
+        Raises ValueError, naming file, row and field, at the first thing that is not as written.
+    """
+    layout = Layout.open(folder)
+    num_tasks = layout.check_rest()
+    for episode in layout.episodes:
+        tasks = layout.rows(episode, layout.number_fields)["task_index"]
+        if not ((0 <= tasks) & (tasks < num_tasks)).all():
+            raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is beyond the table "
+                             f"of tasks, which has {num_tasks}; {layout.remedy}")
+    for number, camera in enumerate(layout.cameras):
+        for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
+            num = sum(1 for _ in _with_checksum(frames, layout, episode, camera))
+            if progress and not number:
+                progress(num)
+    return layout
+
+
+def describe(folder):
+    """What a data set holds, from its tables alone: a dict of numbers and names for `dataset info`."""
+    layout = Layout.open(folder)
+    num_bytes = sum(path.stat().st_size for path in layout.path.rglob("*") if path.is_file())
+    num_frames = layout.num_frames
+    counts = {"episodes": len(layout.episodes), "frames": num_frames,
+              "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in layout.episodes),
+              "hours": num_frames / layout.fps / 3600, "mib": num_bytes / 2**20, "bytes_per_frame": num_bytes / num_frames}
+    if not layout.is_own:
+        return {"format": layout.info["codebase_version"], "fps": layout.fps, "cameras": {
+            camera: list(layout.frame_size(camera)) for camera in layout.cameras}, "action_columns": [
+                column.label for column in action_columns(layout.info["features"])], **counts}
+    opened = LeRobotFolder.open(folder)
+    space = opened.source.action_space
+    actions = np.concatenate([layout.rows(episode, ["action"])["action"] for episode in layout.episodes])
+    look = actions[:, len(space.keys):] * space.look_limit
+    return {**opened.source.to_json(), "player": opened.info["worldplay"]["player"],
+            "clips": len(opened.info["worldplay"].get("clips", ())), "lossy": opened.is_lossy,
+            "dreamed": opened.dreamed, **counts,
+            "share_of_frames": {**{key: float(actions[:, i].mean()) for i, key in enumerate(space.keys)},
+                                "turning": float((np.abs(look) >= 1).any(axis=1).mean())}}
+
+
+def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, progress=None):
+    """A FrameCache in `out` with every episode of a data set, checked while it is read; see LeRobotFolder.open."""
+    opened = LeRobotFolder.open(folder, camera=camera, actions=actions, fit=fit)
+    imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text, "fit": fit}
+    return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
+                             has_poses=opened.has_poses, is_lossy=opened.is_lossy, imported=imported, progress=progress)
+
+
+def text_of(episode):
+    """The tasks of a row of the episode table, one after another; empty where it has none."""
+    return " ".join(task.strip() for task in episode.get("tasks") or () if task.strip())
+
+
+def _camera(layout, name):
+    found = layout.cameras
+    if name in found or name is None and len(found) == 1:
+        return name or found[0]
+    if not found:
+        raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not read: write it again "
+                         "with videos (LeRobot: use_videos=True)")
+    asked = f"has no camera {name!r}" if name else "has several cameras"
+    raise ValueError(f"{layout.path}: {asked}; name one of them with --camera: {', '.join(found)}")
+
+
+def _columns(layout, text):
+    columns = action_columns(layout.info["features"])
+    if not columns:
+        raise ValueError(f"{layout.path}: has no actions (a feature called action), so nothing could be played")
+    if text:
+        return ActionColumns.parse(text, columns)
+    least, greatest = _ranges(layout, columns)
+    listed = ", ".join(f"{i} {column.label!r} ({low:g} to {high:g})"
+                       for i, (column, low, high) in enumerate(zip(columns, least, greatest)))
+    raise ValueError(f"{layout.path}: was not written by worldplay: say which action columns are which keys and the look, for "
+                     f'example --actions "w=0, look_yaw=1*12" or, of numbered actions, "left=0:1, right=0:2"; the columns '
+                     f"are {listed}")
+
+
+def _ranges(layout, columns):
+    """(least, greatest) value of every Column."""
+    parts = []
+    for episode in layout.episodes:
+        rows = layout.rows(episode, {column.feature: None for column in columns})
+        values = np.stack([rows[column.feature].reshape(episode["length"], -1)[:, column.place] for column in columns])
+        parts.append((values.min(1), values.max(1)))
+    return np.min([low for low, _ in parts], axis=0), np.max([high for _, high in parts], axis=0)
+
+
+def _largest_look(layout, columns):
+    """{LOOK name: degrees}: the most that any row turns."""
+    largest = {}
+    if not any(target in LOOK for target, *_ in columns.terms):
+        return largest
+    for episode in layout.episodes:
+        for name, degrees in columns.look(layout.rows(episode, columns.features)).items():
+            largest[name] = max(largest.get(name, 0.0), float(np.abs(degrees).max()))
+    return largest
+
+
+def _with_checksum(frames, layout, episode, camera):
+    """Yield the frames of an episode; at their end ValueError where they are not those that worldplay recorded."""
+    crc = 0
+    for frame in frames:
+        if layout.is_own:
+            crc = zlib.crc32(np.ascontiguousarray(frame), crc)
+        yield frame
+    if layout.is_own and crc != episode["frames_crc32"]:
+        raise ValueError(f"{episode['videos'][camera][0]}, episode {episode['episode_index']}: the pixels are not those that "
+                         f"were recorded (CRC-32); {layout.remedy}")
+
+

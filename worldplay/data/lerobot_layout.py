@@ -1,0 +1,366 @@
+"""The files of a LeRobot folder, v3.0 or v2.1, by whatever program: every field that is read is checked first."""
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from worldplay.data.frame_cache import held_out_positions, numbers_of_sides
+from worldplay.data.lerobot_info import (
+    INDEX_FIELDS,
+    OTHERS_REMEDY,
+    OWN_REMEDY,
+    parse_object,
+    read_info,
+    read_object,
+)
+from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
+from worldplay.data.tables import column, read_table
+from worldplay.data.video import DamagedVideo, read_frames
+from worldplay.files import visible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a folder's meta/ says, checked; rows and frames are read and checked episode by episode.
+
+    info      meta/info.json
+    episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), seed (of a folder by another
+              program a number that only says whether it is held out), data (path of its table), videos ({camera: (path,
+              seconds at which it begins there)}), and frames_crc32 where worldplay wrote it
+    """
+    path: Path
+    info: dict
+    episodes: list
+    _last: dict = field(default_factory=dict)  # the table read last and its columns read so far, by its path
+
+    @classmethod
+    def open(cls, folder):
+        """The data set in `folder`.
+
+            Raises ValueError, naming file and field, where it is unfinished, of another format, or contradicts itself.
+        """
+        folder = Path(folder)
+        info = read_info(folder / INFO)
+        layout = cls(path=folder, info=info, episodes=[])
+        rows = layout._rows_of_v2() if info["codebase_version"] == "v2.1" else layout._rows_of_v3()
+        layout.episodes.extend(layout._checked_episodes(rows))
+        return layout
+
+    @property
+    def is_own(self):
+        """Whether worldplay wrote it."""
+        return "worldplay" in self.info
+
+    @property
+    def fps(self):
+        return self.info["fps"]
+
+    @property
+    def num_frames(self):
+        return self.info["total_frames"]
+
+    @property
+    def remedy(self):
+        return OWN_REMEDY if self.is_own else OTHERS_REMEDY
+
+    @property
+    def cameras(self):
+        """Names of the features that are videos."""
+        return [name for name, feature in self.info["features"].items() if feature["dtype"] == "video"]
+
+    @property
+    def number_fields(self):
+        """Names of the features that are numbers in the tables."""
+        return [name for name, feature in self.info["features"].items()
+                if feature["dtype"].startswith(("float", "int", "uint", "bool"))]
+
+    def frame_size(self, camera):
+        """(H, W) pixels."""
+        feature = self.info["features"][camera]
+        shape, names = feature["shape"], feature.get("names") or ()
+        is_first = str(names[0]).startswith("channel") if names else shape[0] in (1, 3)
+        return tuple(shape[1:]) if is_first else tuple(shape[:2])
+
+    # Episodes
+
+    def _rows_of_v3(self):
+        """[(where, row)] of the episode tables, every field of them checked to be there."""
+        files = visible(self.path / EPISODES, "*/*.parquet")
+        if not files:
+            raise ValueError(f"{self.path / EPISODES}: holds no table; {self.remedy}")
+        found = []
+        for file in files:
+            table = read_table(file, self.remedy)
+            names = [name for name in table.column_names if not name.startswith("stats/")]
+            found += [(f"{file}, row {i}", row) for i, row in enumerate(table.select(names).to_pylist())]
+        for where, row in found:
+            for name in ("dataset_to_index", "data/chunk_index", "data/file_index"):
+                self._whole_number(row, name, where)
+            row["data"] = self._place("data_path", where, chunk_index=row["data/chunk_index"],
+                                      file_index=row["data/file_index"])
+            row["videos"] = {camera: self._video_place(row, camera, where) for camera in self.cameras}
+        return found
+
+    def _video_place(self, row, camera, where):
+        key = f"videos/{camera}"
+        begins, ends = (self._seconds(row, f"{key}/{name}", where) for name in ("from_timestamp", "to_timestamp"))
+        length = self._length(row, where)
+        if abs(ends - begins - length / self.fps) > 0.5 / self.fps:
+            raise ValueError(f"{where}: field {key}/to_timestamp is {ends:g}, expected {begins + length / self.fps:g}, "
+                             f"{length} frames after from_timestamp; {self.remedy}")
+        numbers = {name: self._whole_number(row, f"{key}/{name}", where) for name in ("chunk_index", "file_index")}
+        return self._place("video_path", where, video_key=camera, **numbers), begins
+
+    def _rows_of_v2(self):
+        """The same of meta/episodes.jsonl, where every episode has files of its own."""
+        path, found, first = self.path / "meta/episodes.jsonl", [], 0
+        if not path.is_file():
+            raise ValueError(f"{path}: missing; {self.remedy}")
+        size = self._whole_number(self.info, "chunks_size", self.path / INFO)
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+            where = f"{path}, row {i}"
+            try:
+                row = dict(json.loads(line))
+            except (ValueError, TypeError):
+                raise ValueError(f"{where}: no JSON object; {self.remedy}") from None
+            number, length = self._whole_number(row, "episode_index", where), self._length(row, where)
+            files = {"episode_chunk": number // size, "episode_index": number}
+            row |= {"dataset_from_index": first, "dataset_to_index": first + length,
+                    "data": self._place("data_path", where, **files), "videos": {
+                        camera: (self._place("video_path", where, video_key=camera, **files), 0.0)
+                        for camera in self.cameras}}
+            first += length
+            found.append((where, row))
+        return found
+
+    def _checked_episodes(self, found):
+        first, ends = 0, {}
+        for number, (where, row) in enumerate(found):
+            length = self._length(row, where)
+            for name, expected in (("episode_index", number), ("dataset_from_index", first),
+                                   ("dataset_to_index", first + length)):
+                if self._whole_number(row, name, where) != expected:
+                    raise ValueError(f"{where}: field {name} is {row[name]}, expected {expected}; {self.remedy}")
+            if not isinstance(row.get("tasks"), list) or not all(isinstance(task, str) for task in row["tasks"]):
+                raise ValueError(f"{where}: field tasks is no list of texts; {self.remedy}")
+            if self.is_own:
+                self._whole_number(row, "seed", where), self._whole_number(row, "frames_crc32", where)
+                for camera, (video, begins) in row["videos"].items():  # one after another, without a gap
+                    if abs(begins - ends.get(video, 0.0)) > 0.1 / self.fps:
+                        raise ValueError(f"{where}: field videos/{camera}/from_timestamp is {begins:g}, expected "
+                                         f"{ends.get(video, 0.0):g}; {self.remedy}")
+                    ends[video] = begins + length / self.fps
+            first += length
+        path, counts = self.path / INFO, {"total_episodes": len(found), "total_frames": first}
+        for name, expected in counts.items():
+            if self.info[name] != expected:
+                raise ValueError(f"{path}: field {name} is {self.info[name]}, the episodes' tables say {expected}; "
+                                 f"{self.remedy}")
+        if not found:
+            raise ValueError(f"{path}: no episodes; {self.remedy}")
+        rows = [row for _, row in found]
+        if not self.is_own:
+            held_out = held_out_positions(len(rows))
+            seeds = numbers_of_sides(i in held_out for i in range(len(rows)))
+            rows = [row | {"seed": seed} for row, seed in zip(rows, seeds)]
+        return rows
+
+    def _place(self, template, where, **values):
+        try:
+            return self.path / self.info[template].format(**values)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"{self.path / INFO}: field {template} {self.info[template]!r} cannot be filled in for "
+                             f"{where} ({error}); {self.remedy}") from None
+
+    def _whole_number(self, row, name, where):
+        if name not in row:
+            raise ValueError(f"{where}: field {name} is missing; {self.remedy}")
+        if type(row[name]) is not int or row[name] < 0:
+            raise ValueError(f"{where}: field {name} is {row[name]!r}, expected a whole number; {self.remedy}")
+        return row[name]
+
+    def _length(self, row, where):
+        if not self._whole_number(row, "length", where):
+            raise ValueError(f"{where}: field length is 0, an empty episode; {self.remedy}")
+        return row["length"]
+
+    def _seconds(self, row, name, where):
+        if name not in row:
+            raise ValueError(f"{where}: field {name} is missing; {self.remedy}")
+        if type(row[name]) not in (int, float) or not 0 <= row[name] < math.inf:
+            raise ValueError(f"{where}: field {name} is {row[name]!r}, expected seconds; {self.remedy}")
+        return row[name]
+
+    # Rows
+
+    def rows(self, episode, names):
+        """{name: array [n] or [n c]} of the rows of an episode: fields `names` and all INDEX_FIELDS, checked.
+
+            Raises ValueError naming file, row and field.
+        """
+        path, length = episode["data"], episode["length"]
+        names = list(dict.fromkeys([*INDEX_FIELDS, *names]))
+        table, columns = self._table(path)
+        for name in names:
+            if name not in columns:
+                columns[name] = column(table, name, path, self.remedy)
+        at = np.flatnonzero(columns["episode_index"].ravel() == episode["episode_index"])
+        if len(at) != length or length and at[-1] - at[0] != length - 1:
+            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode {episode['episode_index']}, expected "
+                             f"{length} one after another; {self.remedy}")
+        rows = {name: columns[name][at] for name in names}
+        for name in INDEX_FIELDS:
+            rows[name] = rows[name].reshape(length, -1)[:, 0]
+        self._check_rows(path, at[0], episode, rows)
+        return rows
+
+    def _check_rows(self, path, first, episode, rows):
+        def require(name, is_good, expected):
+            bad = np.flatnonzero(~is_good)
+            if len(bad):
+                value = rows[name][bad[0]]
+                raise ValueError(f"{path}, row {first + bad[0]}: field {name} is {value}, expected {expected(bad[0])}; "
+                                 f"{self.remedy}")
+        number = np.arange(episode["length"])
+        require("frame_index", rows["frame_index"] == number, lambda i: i)
+        start = episode["dataset_from_index"]
+        require("index", rows["index"] == start + number, lambda i: start + i)
+        time = number / self.fps
+        require("timestamp", np.abs(rows["timestamp"] - time) <= 1e-3 + 1e-6 * time, lambda i: f"{time[i]:g}")
+        for name, values in rows.items():
+            shape = self.info["features"][name]["shape"]
+            width = math.prod(shape)
+            if values.size != width * len(values):
+                raise ValueError(f"{path}, row {first}: field {name} has {values.size // len(values)} numbers, {INFO} says "
+                                 f"{width}; {self.remedy}")
+            require(name, np.isfinite(values.reshape(len(values), -1)).all(1), lambda i: "finite numbers")
+        if self.is_own:
+            require("action", (np.abs(rows["action"]) <= 1).all(1), lambda i: "numbers from -1 to 1")
+
+    def _table(self, path):
+        if path not in self._last:
+            self._last.clear()
+            table = read_table(path, self.remedy)
+            expected = sum(episode["length"] for episode in self.episodes if episode["data"] == path)
+            if table.num_rows != expected:
+                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say {expected}; {self.remedy}")
+            self._last[path] = (table, {})
+        return self._last[path]
+
+    # Frames
+
+    def frames(self, camera):
+        """Yield, for every episode in order, an iterator of its frames, uint8 [H W 3]; take each to its end.
+
+            Raises ValueError naming the file, and the frame where one is missing, late or of another size.
+        """
+        path, reader = None, iter(())
+        for episode in self.episodes:
+            video, begins = episode["videos"][camera]
+            if video != path or reader.position > begins + 0.5 / self.fps:
+                self._check_end(path, reader)
+                path, reader = video, _Reader(video, self.remedy)
+            yield self._episode_frames(reader, video, begins, episode, camera)
+        self._check_end(path, reader)
+
+    def _episode_frames(self, reader, video, begins, episode, camera):
+        size, where = self.frame_size(camera), f"{video}, episode {episode['episode_index']}"
+        reader.skip_to(begins - 0.5 / self.fps)
+        for i in range(episode["length"]):
+            seconds, frame = reader.take()
+            expected = begins + i / self.fps
+            if frame is None:
+                raise ValueError(f"{where}: frame {i} is missing; {self.remedy}")
+            if frame.shape[:2] != size:
+                raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} columns, {INFO} says "
+                                 f"{size[0]} and {size[1]}; {self.remedy}")
+            if abs(seconds - expected) > 0.5 / self.fps:
+                raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} ({self.fps:g} a "
+                                 f"second); {self.remedy}")
+            yield frame
+
+    def _check_end(self, path, reader):
+        if path and self.is_own and reader.take()[1] is not None:
+            raise ValueError(f"{path}: more frames than its episodes have; {self.remedy}")
+
+    # What only LeRobot reads
+
+    def check_rest(self):
+        """Check the table of tasks, and the statistics where there are some.
+
+        Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
+        """
+        tasks = self._tasks()
+        for number, episode in enumerate(self.episodes):
+            strange = [task for task in episode["tasks"] if task not in tasks]
+            if strange:
+                raise ValueError(f"{self.path / EPISODES}: episode {number}: field tasks holds {strange[0]!r}, which is not "
+                                 f"in the table of tasks; {self.remedy}")
+        if self.info.get("total_tasks", len(tasks)) != len(tasks):
+            raise ValueError(f"{self.path / INFO}: field total_tasks is {self.info['total_tasks']}, the table of tasks has "
+                             f"{len(tasks)}; {self.remedy}")
+        if (self.path / STATS).exists():
+            stats = read_object(self.path / STATS, self.remedy)
+            for name, stat in ((name, stat) for name in stats for stat in ("min", "max", "mean", "std", "count")):
+                try:
+                    is_good = np.isfinite(np.asarray(stats[name][stat], np.float64)).all()
+                except (KeyError, TypeError, ValueError):
+                    is_good = False
+                if not is_good:
+                    raise ValueError(f"{self.path / STATS}: field {name}.{stat} is missing or no finite numbers; "
+                                     f"{self.remedy}")
+        return len(tasks)
+
+    def _tasks(self):
+        """The texts of all tasks, by their number."""
+        if self.info["codebase_version"] == "v2.1":
+            path = self.path / "meta/tasks.jsonl"
+            if not path.is_file():
+                raise ValueError(f"{path}: missing; {self.remedy}")
+            rows = [parse_object(line, path, self.remedy) for line in path.read_text(encoding="utf-8").splitlines()]
+        else:
+            path = self.path / TASKS
+            table = read_table(path, self.remedy)
+            # LeRobot takes the text from the index that pandas writes
+            pandas = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+            index = pandas.get("index_columns") or [None]
+            if index[0] not in table.column_names:
+                raise ValueError(f"{path}: its texts are not the index of a pandas table; {self.remedy}")
+            rows = [row | {"task": row[index[0]]} for row in table.to_pylist()]
+        for i, row in enumerate(rows):
+            if row.get("task_index") != i or not isinstance(row.get("task"), str):
+                raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} and "
+                                 f"{row.get('task')!r}, expected {i} and a text; {self.remedy}")
+        return [row["task"] for row in rows]
+
+
+class _Reader:
+    """The frames of a video with a look ahead. position: seconds at which the next frame is shown."""
+
+    def __init__(self, path, remedy):
+        if not path.is_file():
+            raise ValueError(f"{path}: missing; {remedy}")
+        self._path, self._remedy, self._frames = path, remedy, read_frames(path)
+        self._advance()
+
+    @property
+    def position(self):
+        return self._next[0]
+
+    def skip_to(self, seconds):
+        while self._next[1] is not None and self.position < seconds:
+            self._advance()
+
+    def take(self):
+        """(seconds, frame) of the next one; (inf, None) at the end."""
+        taken = self._next
+        self._advance()
+        return taken
+
+    def _advance(self):
+        try:
+            self._next = next(self._frames, (math.inf, None))
+        except DamagedVideo as error:
+            raise ValueError(f"{self._path}: unreadable ({error}); {self._remedy}") from error

@@ -1,0 +1,252 @@
+"""Recorded clips as a LeRobot data set: which are fit, where they are cut, which part is held out."""
+import zlib
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from worldplay.data.clip import read_clip
+from worldplay.data.clip_recovery import part
+from worldplay.data.frame_cache import HELD_OUT_EVERY, Rollout, Source, held_out_positions, numbers_of_sides
+from worldplay.data.lerobot import describe
+from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
+from worldplay.errors import WorldError
+from worldplay.files import require_space, visible, writable_folder
+from worldplay.log import track
+
+# rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
+SHORTEST, LONGEST = 32, 512
+PLAYER = "a player"
+_SHOWN = 3  # bad clips that are told of one by one
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows start to stop - 1 of recording number `clip`, one episode; the frame `stop` ends its last action."""
+    clip: int
+    start: int
+    stop: int
+    is_held_out: bool = False
+
+
+def run_pack(paths, *, out):
+    """Make the LeRobot folder `out` of recorded clips, with progress on stderr.
+
+    paths    clips (.mp4, .json or without either) and folders of clips
+    Returns  dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the clips'
+             frames), mib
+
+        Raises ValueError, before anything is written, where `out` holds something, a clip is not fit, or there is too
+        little to hold a part out.
+    """
+    out = Path(out)
+    check_new(out)
+    with track(find_clips(paths), desc="read", unit="clip") as found:
+        clips = fit_clips(found)
+    source = _source(clips[0])
+    pieces = cut([clip.num_frames for clip in clips], gap=round(source.fps))
+    writable_folder(out, "the data set")
+    num_rows = sum(piece.stop - piece.start for piece in pieces)
+    require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
+    with track(desc="pack", total=num_rows, unit="frame") as bar:
+        episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
+    finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
+    told = describe(out)
+    return {"out": str(out), "minutes": 60 * told["hours"], **{name: told[name] for name in (
+        "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
+
+
+# Which clips ------------------------------------------------------------------------------------------------
+
+
+def find_clips(paths):
+    """Paths without suffix of the clips that are named or lie in the folders named, each once, a folder's by name.
+
+        Raises ValueError where there is none.
+    """
+    found = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            folder, names = path, sorted({_name(file) for file in visible(path, "*")} - {None})
+        else:
+            folder, names = path.parent, [_name(path) or path.name]
+        if not names:
+            raise ValueError(f"{path}: holds no clips; record some into it (python play.py --record {path})")
+        found |= {(folder / name).resolve(): folder / name for name in names}
+    if not found:
+        raise ValueError("no clips given: name some, or a folder of them")
+    return list(found.values())
+
+
+def _name(file):
+    """Name of the clip that a file belongs to, finished or not; None for another file."""
+    name, is_part, _ = file.name.partition(".part.")
+    if is_part:
+        return name
+    return file.stem if file.suffix in (".mp4", ".json") else None
+
+
+def fit_clips(paths):
+    """The Clips at `paths`, each read to its last frame.
+
+        Raises ValueError that counts those that are not fit and tells of the first three.
+    """
+    clips, problems, known = [], [], {}
+    for path in paths:
+        try:
+            clip = _read(path)
+            content = _check_content(clip)
+            if clips:
+                _check_same(clip, clips[0])
+            if content in known:
+                raise ValueError(f"clip {path}: shows the same as {known[content]}; leave one of them out")
+        except (ValueError, WorldError) as error:
+            problems.append(str(error))
+            continue
+        known[content] = clip.path.with_suffix("").name
+        clips.append(clip)
+    if problems:
+        told = problems if len(problems) == 1 else [f"({i}) {text}" for i, text in enumerate(problems, 1)][:_SHOWN]
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and nothing was "
+                         f"written: {'; '.join(told)}{more}")
+    return clips
+
+
+def _read(path):
+    if part(path, "jsonl").exists():
+        raise ValueError(f"clip {path}: is still being recorded, or was cut off; the next recording into its folder "
+                         "finishes it")
+    clip = read_clip(path)
+    sidecar = clip.sidecar
+    if sidecar["info"].get("path") == "playback":
+        raise ValueError(f"clip {path}: was recorded from a recording, whose frames follow no action; pack that one")
+    if not sidecar["env"]:
+        raise ValueError(f"clip {path}: its .json names no environment")
+    if clip.num_frames <= SHORTEST:
+        raise ValueError(f"clip {path}: {clip.num_frames} frames, expected more than {SHORTEST}; take it away")
+    steps = [record["step"] for record in sidecar["frames"]]
+    if not {0, 1} >= set(np.diff(steps).tolist()):
+        raise ValueError(f"clip {path}: its .json leaves out steps between its frames; restore it from a copy")
+    try:
+        _vectors(clip)
+    except ValueError as error:
+        raise ValueError(f"clip {path}: {error}") from None
+    return clip
+
+
+def _check_content(clip):
+    """CRC-32 of the clip's frames and actions; ValueError or WorldError for a video that is not the sidecar's."""
+    crc = zlib.crc32(_vectors(clip))
+    for frame in clip.frames():
+        crc = zlib.crc32(frame, crc)
+    return crc
+
+
+def _check_same(clip, first):
+    ours, theirs = _traits(clip), _traits(first)
+    for what, value in ours.items():
+        if value != theirs[what]:
+            raise ValueError(f"clip {clip.path.with_suffix('')}: its {what} {_text(value)}, but "
+                             f"{_text(theirs[what])} in {first.path.stem}; pack them apart")
+
+
+def _traits(clip):
+    source = _source(clip)
+    space = source.action_space
+    return {"environment is": source.name, "keys are": space.keys, "look axes are": space.look_axes,
+            "look limit is": space.look_limit, "height and width are": source.frame_size,
+            "frames a second are": source.fps}
+
+
+def _text(value):
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _source(clip):
+    sidecar = clip.sidecar
+    return Source(name=sidecar["env"], action_space=clip.action_space, frame_size=tuple(sidecar["frame_size"]),
+                  fps=sidecar["fps"])
+
+
+def _facts(clip):
+    """What the data set says of one clip; without a world_hash it shows the real game."""
+    sidecar = clip.sidecar
+    video = sidecar.get("video")
+    return {"name": clip.path.stem, "world": sidecar["world"], "world_hash": sidecar["world_hash"],
+            "seed": sidecar["seed"], "scene": sidecar["scene"], "frames": clip.num_frames,
+            "lossy": not isinstance(video, dict) or video.get("lossy") is not False}
+
+
+# Episodes ---------------------------------------------------------------------------------------------------
+
+
+def cut(lengths, gap):
+    """The Pieces that recordings are cut into, every twentieth of them held out, and one at least.
+
+    lengths  frames of each recording
+    gap      rows left out where a held-out piece touches another one of its recording: neighbouring frames show
+             nearly the same
+
+    A recording is cut evenly into pieces of at least as many rows as make 20 in all, or LONGEST where that is less,
+    and never so few that two gaps leave less than SHORTEST; one that is shorter than two such pieces stays whole.
+
+        Raises ValueError where there is only one piece.
+    """
+    rows = [length - 1 for length in lengths]  # the last frame has no action
+    size = max(min(sum(rows) // HELD_OUT_EVERY, LONGEST), SHORTEST + 2 * gap)
+    pieces = []
+    for clip, num_rows in enumerate(rows):
+        borders = np.linspace(0, num_rows, max(1, num_rows // size) + 1).astype(int).tolist()
+        pieces += [Piece(clip, start, stop) for start, stop in zip(borders, borders[1:])]
+    if len(pieces) < 2:
+        raise ValueError(f"one clip of {lengths[0]} frames: too little to learn from one part and hold out another; "
+                         f"record at least {2 * size + 1} frames, better twenty minutes")
+    for i in held_out_positions(len(pieces)):
+        before, after = (0 <= j < len(pieces) and pieces[j].clip == pieces[i].clip for j in (i - 1, i + 1))
+        pieces[i] = replace(pieces[i], start=pieces[i].start + gap * before, stop=pieces[i].stop - gap * after,
+                            is_held_out=True)
+    return pieces
+
+
+def _rollouts(clips, pieces):
+    """Yield a Rollout for each Piece, in order."""
+    numbers = numbers_of_sides(piece.is_held_out for piece in pieces)
+    for number, clip in enumerate(clips):
+        vectors, shown = _vectors(clip), []
+        todo = iter([piece for piece in pieces if piece.clip == number])
+        piece = next(todo)
+        for i, frame in enumerate(clip.frames()):
+            if i >= piece.start:
+                shown.append(frame)
+            if i == piece.stop:
+                actions = vectors[piece.start:piece.stop + 1].copy()
+                actions[0] = 0
+                yield Rollout(np.stack(shown), actions, None, next(numbers))
+                piece = next(todo, None)
+                if piece is None:
+                    break
+                shown = [frame] if i == piece.start else []
+
+
+def _vectors(clip):
+    """float32 [n a]: the encoded action that caused each frame of the video; ValueError for one that cannot be."""
+    space, actions = clip.action_space, [action.share(clip.latents_per_action) for action in clip.actions]
+    vectors = np.stack([space.encode(actions[record["step"]]) for record in clip.sidecar["frames"]])
+    if not np.isfinite(vectors).all():
+        raise ValueError("an action in its .json turns by no number of degrees; restore it from a copy")
+    return vectors
+
+
+def _write(out, source, rollouts, progress):
+    """Rows of the episodes written, SHARD_EPISODES to a file."""
+    episodes = []
+    while shard := list(islice(rollouts, SHARD_EPISODES)):
+        writer = ShardWriter(out, source, shard=len(episodes) // SHARD_EPISODES, episode=len(episodes),
+                             row=episodes[-1]["dataset_to_index"] if episodes else 0, player=PLAYER)
+        for rollout in shard:
+            writer.add(rollout)
+            progress(len(rollout.frames) - 1)
+        episodes += writer.close()
+    return episodes

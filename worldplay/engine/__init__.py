@@ -1,0 +1,1 @@
+"""The learned world as it is played: loading, passes, compiled code, cost."""

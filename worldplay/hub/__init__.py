@@ -1,0 +1,1 @@
+"""Worlds others have published: download, conversion, export."""

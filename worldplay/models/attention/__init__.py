@@ -1,0 +1,1 @@
+"""Attention between frames, its KV cache and its positions."""

@@ -1,0 +1,49 @@
+"""Attention between frames: who sees whom, and the dense pass that is the oracle."""
+
+from einops import rearrange
+
+from worldplay.models.attention.frame_rule import seen_frames
+from worldplay.models.attention.kernels import attend
+
+# SDPA's kernels are called themselves: torch.nn.attention.sdpa_kernel sets flags of the whole process, other threads
+# included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
+
+
+CAUSAL_ATTENTION = ("plain", "chunks", "flex")  # the oracle, and two ways to the same that multiply only what is seen
+
+
+def causal_attention(name):
+    """The function of q, k, v, rule, halves by that name in CAUSAL_ATTENTION; ValueError for another.
+
+    The modules are imported here, because they take torch's compiler along, a second of imports that play has no use for.
+    """
+    if name == "plain":
+        return plain_attention
+    if name == "chunks":
+        from worldplay.models.attention.chunks import chunk_attention
+        return chunk_attention
+    if name == "flex":
+        from worldplay.models.attention.flex import flex_attention
+        return flex_attention
+    raise ValueError(f"attention {name!r}: expected one of {', '.join(CAUSAL_ATTENTION)}")
+
+
+def plain_attention(q, k, v, rule, halves):
+    """Causal attention by one dense mask over all tokens: the oracle of the fast ways, same arguments.
+
+    q, k, v  [b f p k d]  f = halves * t frames; with 2 halves the clean frames come before the noisy ones
+    rule     FrameRule; every past frame is seen in its first half, the own chunk in its own half
+    Returns  [b f p k d]
+    """
+    keys, values, sees = seen_frames(k, v, rule, halves)
+    tokens = q.shape[2]
+    mask = sees.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
+    return attend(q, *(rearrange(x, "b f p k d -> b k (f p) d") for x in (keys, values)), mask)
+
+
+
+
+
+
+
+

@@ -1,0 +1,1 @@
+"""The training stages, one file each, and the losses on top of them."""

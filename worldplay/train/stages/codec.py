@@ -1,0 +1,114 @@
+"""Stages `codec` and `decoder`: the image autoencoder, and the grain its decoder gives to surfaces afterwards."""
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
+from worldplay.models.configs import CodecConfig
+from worldplay.train.metrics import contact_sheet
+from worldplay.train.trainer import move_average
+
+
+def reconstruction_loss(decoded, frames):
+    """Mean squared plus a tenth of mean absolute error, both of [b 3 H W] in [-1, 1]."""
+    return F.mse_loss(decoded, frames) + 0.1 * F.l1_loss(decoded, frames)
+
+
+def grain_loss(decoded, frames, cell=8, scales=2):
+    """Mean absolute difference of local sharpness, both of [b 3 H W] in [-1, 1].
+
+    Local sharpness is the mean step between neighbouring pixels within cells of `cell` x `cell` pixels, at the full
+    size and at halved ones. Squared error alone shows a fine grain that it cannot place as a flat surface.
+    """
+    loss = 0.0
+    for _ in range(scales):
+        loss = loss + (_steps(decoded, cell) - _steps(frames, cell)).abs().mean() / scales
+        decoded, frames = F.avg_pool2d(decoded, 2), F.avg_pool2d(frames, 2)
+    return loss
+
+
+def _steps(x, cell):
+    across = (x[..., :-1, 1:] - x[..., :-1, :-1]).abs() + (x[..., 1:, :-1] - x[..., :-1, :-1]).abs()
+    return F.avg_pool2d(across, cell, ceil_mode=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecStageConfig:
+    """What the codec is trained for beside reconstruction."""
+    model: CodecConfig = CodecConfig()
+    latent_noise: float = 0.15
+    """The decoder bears noise of this standard deviation at most (latents have variance 1); it keeps them smooth."""
+    ema: float = 0.998
+    """Decay of the averaged weights, which are what ships."""
+    grain: float = 0.2
+    """Weight of grain_loss in stage decoder."""
+
+
+class CodecStage:
+    """Trains `student`; `ema`, its running average, is what the next stages use."""
+    name, trained, result = "codec", {"student": 1.0}, "ema"
+
+    def __init__(self, config):
+        self.config = config
+        student = ImageCodec(config.model).to(memory_format=torch.channels_last)
+        self.models = {"student": student, "ema": copy.deepcopy(student).requires_grad_(False)}
+
+    def turn(self, step):
+        return "student"
+
+    def loss(self, role, batch, draws, call):
+        frames = to_float(batch["frames"])
+        latents = call(role, ImageCodec.encode, frames)
+        scale = draws.uniform("latent noise level", 1, 1, 1) * self.config.latent_noise
+        noise = scale * draws.normal("latent noise", *latents.shape[1:])
+        decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
+        return reconstruction_loss(decoded, frames), {"psnr_db": -10 * (decoded - frames).square().mean().div(4).log10()}
+
+    def after_step(self, step):
+        move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
+
+    def sheet(self, batch, draws, call):
+        return reconstruction_sheet(call, "ema", batch["frames"][:8])
+
+
+class DecoderStage:
+    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents stay."""
+    name, trained, result = "decoder", {"student": 1.0}, "ema"
+
+    def __init__(self, config, codec):
+        self.config = config
+        student = copy.deepcopy(codec).requires_grad_(False)
+        student.decoder.requires_grad_(True)
+        self.models = {"student": student, "ema": copy.deepcopy(codec).requires_grad_(False)}
+
+    def turn(self, step):
+        return "student"
+
+    def loss(self, role, batch, draws, call):
+        frames = to_float(batch["frames"])
+        with torch.no_grad():
+            latents = call("ema", ImageCodec.encode_as_in_play, frames)
+        scale = draws.uniform("latent noise level", 1, 1, 1) * self.config.latent_noise
+        noise = scale * draws.normal("latent noise", *latents.shape[1:])
+        decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
+        grain = grain_loss(decoded, frames)
+        psnr = -10 * (decoded - frames).square().mean().div(4).log10()
+        return reconstruction_loss(decoded, frames) + self.config.grain * grain, {"psnr_db": psnr, "grain": grain}
+
+    def after_step(self, step):
+        decay = min(self.config.ema, (step + 1) / (step + 10))  # a short stage must not ship what it began with
+        move_average(self.models["ema"].decoder, self.models["student"].decoder, decay)
+
+    def sheet(self, batch, draws, call):
+        return reconstruction_sheet(call, "ema", batch["frames"][:8])
+
+
+def reconstruction_sheet(call, role, frames):
+    """Real frames, uint8 [n H W 3], four a row, each row above what a codec makes of it; uint8 [. . 3]."""
+    def reconstruct(codec):
+        return codec.decode(codec.encode_as_in_play(to_float(frames)))
+    decoded = to_uint8(call(role, reconstruct).float())
+    pairs = zip(frames.cpu().split(4), decoded.cpu().split(4))
+    return contact_sheet([row for pair in pairs for row in pair])

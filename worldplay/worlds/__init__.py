@@ -1,0 +1,1 @@
+"""A world on disk: configuration, weights, scenes, and finding it by name."""

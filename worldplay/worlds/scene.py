@@ -1,0 +1,147 @@
+"""A scene on disk: real frames to start from, how the real game gets there, and a thumbnail."""
+import json
+import shutil
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from worldplay.action import Action, ActionSpace
+from worldplay.errors import RESTORE, WorldError
+from worldplay.files import replacing, visible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """frames uint8 [n H W 3]; actions: n Actions, actions[i] caused frames[i]; poses float32 [n 4] or None;
+    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there;
+    empty where nobody knows.
+    """
+    name: str
+    frames: np.ndarray
+    actions: list[Action]
+    poses: np.ndarray | None
+    origin: dict
+
+
+def save_scene(folder, scene, action_space):
+    """Write folder/NAME.safetensors and folder/NAME.png (the last frame)."""
+    from PIL import Image
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"frames": np.ascontiguousarray(scene.frames),
+               "actions": np.stack([action_space.encode(action) for action in scene.actions])}
+    if scene.poses is not None:
+        tensors["poses"] = np.ascontiguousarray(scene.poses, np.float32)
+    header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
+    with replacing(folder / f"{scene.name}.safetensors") as temporary:
+        save_file(tensors, temporary, metadata=header)
+    with replacing(folder / f"{scene.name}.png") as temporary:
+        Image.fromarray(scene.frames[-1]).save(temporary, format="png")
+
+
+def export_scenes(cache, folder, env, num=6, num_frames=4):
+    """The first frames of held-out episodes spread over a FrameCache, as scenes, those with most to see first.
+
+    A few frames tell how the player moves; the rest of a window would only make the folder heavier. Recorded clips
+    have no seed that brings the game back to them, and few episodes: these begin anywhere in them.
+    """
+    starts = cache.split("held_out")[:, [0, 2]]
+    if cache.poses is None:
+        starts = np.array([[i, -1] for start, length, _ in cache.split("held_out")
+                           for i in range(start, start + length - num_frames + 1)])
+    picks = starts[np.unique(np.linspace(0, len(starts) - 1, num).astype(int))].tolist()
+    picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
+    draft = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(draft, ignore_errors=True)  # the scenes of a run that was killed here
+    for i, (start, seed) in enumerate(picks, 1):
+        rows = slice(start, start + num_frames)
+        actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]
+        has_poses = cache.poses is not None
+        save_scene(draft, Scene(
+            name=f"start-{i}", frames=np.asarray(cache.frames[rows]), actions=actions,
+            poses=np.asarray(cache.poses[rows]) if has_poses else None,
+            origin={"environment": env, "seed": seed} if has_poses else {}), cache.action_space)
+    draft.rename(folder)
+
+
+def scene_names(folder):
+    """Names of the scenes in a folder, sorted."""
+    return tuple(path.stem for path in visible(folder, "*.safetensors"))
+
+
+def load_scene(path, frame_size):
+    """The Scene in NAME.safetensors; WorldError("bad_scene") when unreadable or of another frame size."""
+    path = Path(path)
+    try:
+        with safe_open(path, "np") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        frames, vectors = tensors["frames"], tensors["actions"]
+        space = ActionSpace.from_json(json.loads(header["action_space"]))
+        actions = [space.decode(vector) for vector in vectors]
+        origin = json.loads(header["origin"])
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"scene {path} is missing; {RESTORE}") from None
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); {RESTORE}") from None
+    if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
+        raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, this world shows "
+                         f"uint8 {(*frame_size, 3)}")
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=tensors.get("poses"), origin=origin)
+
+
+def image_scene(path, frame_size):
+    """A Scene of one picture file as a viewer shows it, scaled to cover frame_size and cropped to its middle.
+
+    Turned as its EXIF orientation says, what is transparent white. Its action is null.
+
+        Raises WorldError("bad_scene").
+    """
+    return Scene(name=Path(path).stem, frames=fit(_open_picture(path, frame_size), frame_size)[None], actions=[Action()],
+                 poses=None, origin={})
+
+
+def _open_picture(path, frame_size):
+    """The Pillow picture of a file, mode RGB; of a JPEG file no more pixels are decoded than frame_size needs."""
+    from PIL import Image, ImageOps
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that Pillow still reads
+            with Image.open(path) as picture:
+                if picture.format == "JPEG":
+                    picture.draft(None, (max(frame_size),) * 2)
+                return ImageOps.exif_transpose(_rgb(picture))
+    except FileNotFoundError:
+        raise WorldError("bad_scene", f"image {path} does not exist") from None
+    except Image.DecompressionBombError:
+        raise WorldError("bad_scene", f"image {path} cannot be read: it has more than "
+                         f"{2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down") from None
+    except (OSError, ValueError, SyntaxError, OverflowError, struct.error) as error:  # what Pillow's readers raise
+        raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
+
+
+def _rgb(picture):
+    """The picture in 8 bits, without transparency; ValueError where nobody knows what its white is."""
+    from PIL import Image
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        values, white = np.asarray(picture, np.float64), 1 if picture.mode == "F" else 65535
+        if picture.mode == "I" and picture.format not in ("PNG", "PPM") or not 0 <= values.min() <= values.max() <= white:
+            raise ValueError(f"its numbers go from {values.min():g} to {values.max():g}, which may mean any brightness; "
+                             "save it with 8 or 16 bits a channel")
+        return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def fit(picture, frame_size):
+    """uint8 [H W 3] of a Pillow picture: scaled to cover frame_size (H, W) and cropped to its middle."""
+    from PIL import Image, ImageOps
+    height, width = frame_size
+    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC), np.uint8)
