@@ -1,6 +1,7 @@
 """Files are replaced whole or not at all, by several writers at once, with the permissions of the umask."""
 import json
 import os
+import shutil
 import stat
 import threading
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from worldplay.errors import WorldError
-from worldplay.files import read_json, replacing, write_json
+from worldplay.files import lock, missing_space, read_json, replacing, visible, writable_folder, write_json
 
 
 def test_a_file_is_replaced_when_its_block_has_ended(tmp_path):
@@ -42,8 +43,8 @@ def test_the_umask_decides_who_may_read_a_file_not_the_library_that_writes_it(tm
     def owner_only(path):
         path.unlink()
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    writers = {"text": lambda path: path.write_text("x"), "tensors": lambda path: save_file({"x": torch.ones(1)}, path),
-               "owner only": owner_only}
+    writers = {"text": lambda path: path.write_text("x"), "owner only": owner_only,
+               "tensors": lambda path: save_file({"x": torch.ones(1)}, path)}
     umask = os.umask(0o022)
     try:
         for name, write in writers.items():
@@ -51,7 +52,8 @@ def test_the_umask_decides_who_may_read_a_file_not_the_library_that_writes_it(tm
                 write(temporary)
     finally:
         os.umask(umask)
-    assert {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in writers} == dict.fromkeys(writers, 0o644)
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in writers}
+    assert modes == dict.fromkeys(writers, 0o644)
 
 
 def test_a_file_written_by_several_at_once_is_always_whole(tmp_path):
@@ -92,3 +94,32 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path, content):
 def test_a_folder_in_the_place_of_a_json_file_is_one_line(tmp_path):
     with pytest.raises(WorldError, match="cannot be read .*restore it"):
         read_json(tmp_path)
+
+
+def test_a_folder_is_made_and_can_be_written_or_the_error_is_one_line(tmp_path):
+    assert writable_folder(tmp_path / "a" / "b", "clips") == tmp_path / "a" / "b"
+    assert os.listdir(tmp_path / "a" / "b") == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "in", "a\0b", tmp_path / ("x" * 300)):
+        with pytest.raises(OSError, match="^clips cannot be written to .*; name another folder$"):
+            writable_folder(folder, "clips")
+
+
+def test_names_that_begin_with_a_dot_are_passed_over(tmp_path):
+    for name in ("b.mp4", "a.mp4", "._a.mp4", ".hidden.mp4", "a.json"):
+        (tmp_path / name).touch()
+    assert [path.name for path in visible(tmp_path, "*.mp4")] == ["a.mp4", "b.mp4"]
+    assert visible(tmp_path / "missing", "*") == []
+
+
+def test_space_is_missing_only_where_the_disk_has_less(tmp_path, monkeypatch):
+    disk = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: disk._replace(free=1000))
+    assert [missing_space(tmp_path, num_bytes) for num_bytes in (0, 1000, 1001, 5000)] == [0, 0, 1, 4000]
+
+
+def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path):
+    with open(tmp_path / "file", "a") as first, open(tmp_path / "file", "a") as second:
+        assert lock(first) and not lock(second)
+        first.close()
+        assert lock(second)

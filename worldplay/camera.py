@@ -1,11 +1,10 @@
 """The camera rig: keys and mouse move a camera through the world, one pose for every latent."""
-import re
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 
-from worldplay.action import MAX_STEPS, Action, ActionSpace
+from worldplay.action import Action, ActionSpace
 
 STEP = 0.08  # units that the camera moves in one latent at full speed
 TURN = 3.0  # degrees that it turns then
@@ -20,8 +19,6 @@ CAMERA_SPACE = ActionSpace(("w", "s", "a", "d", "i", "j", "k", "l"), look_limit=
 
 _MOVES = {"w": (0, 0, 1), "s": (0, 0, -1), "d": (1, 0, 0), "a": (-1, 0, 0), "u": (0, -1, 0), "down": (0, 1, 0)}
 _TURNS = {"l": (1, 0), "j": (-1, 0), "k": (0, 1), "i": (0, -1)}  # times TURN: (yaw right, pitch down)
-_POSE_KEYS = {key: key for key in "wsadujlik"} | {"dn": "down"}
-_SEGMENT = re.compile(r"(?P<key>[a-z]+)\*(?P<count>[0-9]+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +61,30 @@ class CameraRig:
         pose[:3, 3] += pose[:3, :3] @ move
         return CameraRig(pose)
 
-    def reanchored(self):
+    def rebased(self):
         """(rig, None) within REACH of the anchor; beyond it (the same camera, anchored where it is, G).
 
-        G  float64 [4 4]: what were viewmats T are T @ G from now on, also those given before (KVCache.reanchor)
+        G  float64 [4 4]: what were viewmats T are T @ G from now on, also those given before (KVCache.rebase)
         """
         if np.linalg.norm(self.pose[:3, 3]) <= REACH:
             return self, None
         return CameraRig(), self.pose
+
+
+def trajectory(rig, steps, *, frame=0):
+    """The CameraRig at each of consecutive latents, a list; the one way in which actions become cameras.
+
+    rig    of the latent before the first of these; at frame 0 the start itself, to which no action led
+    steps  for each latent its actions: one alone is a step (CameraRig.step), several are those of its frames in turn
+           (CameraRig.along)
+    frame  index in the sequence of the first of these latents
+    """
+    rigs = []
+    for i, actions in enumerate(steps, frame):
+        if i > 0:
+            rig = rig.step(actions[0]) if len(actions) == 1 else rig.along(actions)
+        rigs.append(rig)
+    return rigs
 
 
 def moves_camera(space):
@@ -89,27 +102,6 @@ def is_trained(action):
 def viewmats(actions):
     """float32 [1 + n 4 4], world to camera: the start, and where each of n actions leads."""
     return np.stack([rig.viewmat for rig in accumulate(actions, CameraRig.step, initial=CameraRig())])
-
-
-def parse_poses(text):
-    """Viewmats of a pose string such as "w*19,j*10", the grammar of published prompts; world steps have `parse_script`.
-
-    text     comma-separated key*count with one of the keys w s a d u dn i j k l; the count may be 0
-    Returns  float32 [f 4 4], world to camera: the start and one more per step
-
-        Raises ValueError naming the segment that cannot be read, or that goes beyond MAX_STEPS.
-
-    Source: minWM, Wan21 camera trajectories.
-    """
-    actions = []
-    for number, segment in enumerate(text.split(","), 1):
-        where, match = f"poses segment {number} {segment.strip()!r}", _SEGMENT.fullmatch(segment.strip())
-        if not match or match["key"] not in _POSE_KEYS:
-            raise ValueError(f'{where}: expected key*count such as w*19, with a key of {" ".join(_POSE_KEYS)}')
-        if len(actions) + int(match["count"]) > MAX_STEPS:
-            raise ValueError(f"{where}: there are at most {MAX_STEPS} steps; write fewer")
-        actions += [Action(frozenset({_POSE_KEYS[match["key"]]}))] * int(match["count"])
-    return viewmats(actions)
 
 
 def _motion(action):

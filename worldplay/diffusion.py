@@ -6,12 +6,12 @@ WARPED_STEPS = {4: (1000, 750, 500, 250), 2: (1000, 500), 1: (1000,)}
 
 def _per_frame(sigma, like):
     """sigma, a number or [b t] (or any leading shape of `like`), in float32, ready to multiply `like`."""
-    sigma = level(sigma, like.device).float()
+    sigma = as_level(sigma, like.device).float()
     return sigma.reshape(*sigma.shape, *[1] * (like.ndim - sigma.ndim)) if sigma.ndim else sigma
 
 
-def level(sigma, device):
-    """A noise level, a number or a tensor, as a tensor on the device; a number is not copied there but made, as float32."""
+def as_level(sigma, device):
+    """A noise level, a number or a tensor, as a tensor on the device; a number is filled in there, without a copy."""
     if isinstance(sigma, torch.Tensor):
         return sigma.to(device)
     return torch.full((), sigma, dtype=torch.float32, device=device)
@@ -35,11 +35,6 @@ def velocity_target(x0, noise):
 def x0_from_velocity(x, velocity, sigma):
     """The clean estimate [b t c h w] of x at sigma ([b t] or a number)."""
     return x - _per_frame(sigma, x) * velocity
-
-
-def velocity_from_x0(x, x0, sigma):
-    """The velocity [b t c h w] that leads from x0 to x at sigma > 0 ([b t] or a number)."""
-    return (x - x0) / _per_frame(sigma, x)
 
 
 def euler_step(x, velocity, sigma, lower):
@@ -71,11 +66,6 @@ def warp(steps, shift=5.0, num_steps=1000):
     """Noise levels, float32, of nominal steps (1000 noise, 0 data) looked up in the shifted schedule."""
     table = torch.cat([shifted_sigmas(num_steps, shift), torch.zeros(1)])
     return table[[num_steps - step for step in steps]]
-
-
-def nearest_index(timesteps, sigmas):
-    """Index of the entry of `sigmas` [s] nearest to each timestep (1000 * sigma), the first one on a tie."""
-    return (1000 * sigmas - timesteps[..., None]).abs().argmin(dim=-1)
 
 
 def training_weights(sigmas):

@@ -1,9 +1,10 @@
-"""Reading JSON, writing files so that readers never see half of one, room on disk, and folders that can be written."""
+"""Reading and writing files: JSON, replacement as a whole, names, room on the disk, folders."""
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,17 +15,18 @@ _GIB = 2 ** 30
 
 @contextmanager
 def replacing(path):
-    """Context manager: the block writes to the temporary path it is given, which then becomes `path` by renaming.
+    """Context manager that yields a temporary path to write to and renames it to `path` at its end.
 
-    A reader sees the old file or the new one, whole. The temporary file lies in the same folder under a name of its
-    own, NAME.RANDOM.tmp, so that several processes may write the same file: the last to finish wins. Its content is
-    on the disk before the rename. The new file has the permissions that the umask gives, whatever those were that the
-    writing library chose. Where the block raises, `path` stays as it was and the temporary file is removed.
+    Readers see the whole old file or the whole new one. The temporary file is in the same folder and has a
+    unique name, NAME.RANDOM.tmp: several processes may write the same file, and the last one to finish wins.
+    It is synced to the disk before it is renamed. Its permissions are those of the umask, whatever the
+    library that writes it chooses. If the block raises, `path` stays as it was and the temporary file is
+    deleted.
 
         Raises OSError where the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.stem[:40]}.{secrets.token_hex(4)}.tmp")  # a long name stays a legal one
+    temporary = path.with_name(f"{path.stem[:40]}.{secrets.token_hex(4)}.tmp")  # file systems limit lengths
     with open(temporary, "xb") as file:
         mode = os.fstat(file.fileno()).st_mode
     try:
@@ -50,22 +52,24 @@ def write_json(path, fields):
 
 
 def read_json(path):
-    """What the JSON file `path` of a world or a run holds; WorldError("bad_checkpoint") where it cannot be read."""
+    """Content of a JSON file of a world or a run; WorldError("bad_checkpoint") where it cannot be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorldError("bad_checkpoint", f"{path} is missing, the folder is not a complete checkpoint; "
                          f"{remedy(path)}") from None
     except OSError as error:
-        raise WorldError("bad_checkpoint", f"{path} cannot be read ({error.strerror}); {remedy(path)}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8
+        raise WorldError("bad_checkpoint",
+                         f"{path} cannot be read ({error.strerror}); {remedy(path)}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: neither JSON nor UTF-8
         raise WorldError("bad_checkpoint", f"{path} is not valid JSON ({error}); {remedy(path)}") from None
 
 
 def is_file_name(name):
-    """Whether a text that came with a world may become part of a file's name: on every system the name it reads as.
+    """Whether a name from a world's config.json can be used in the names of files, on every system.
 
-    Letters, digits, spaces and - + _ . in it; no dot or space at its ends, no device of Windows, at most 100 characters.
+    It may have up to 100 letters, digits, spaces and - + _ . but no dot or space at its ends, and must not be
+    a device name of Windows.
     """
     return (isinstance(name, str) and re.fullmatch(r"\w([\w +.-]{0,98}[\w+-])?", name) is not None
             and re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE) is None)
@@ -96,13 +100,38 @@ def writable_folder(folder, what):
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
-        raise OSError(f"{what} cannot be written to {folder} ({getattr(error, 'strerror', None) or error}); name "
-                      "another folder") from None
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{what} cannot be written to {folder} ({reason}); name another folder") from None
     return folder
 
 
 def visible(folder, pattern):
-    """Paths in `folder` that fit the pattern, sorted; without names that begin with a dot, which other programs leave
-    there (`._clip.mp4`); none where there is no folder.
+    """Sorted paths in a folder that match the pattern; [] where there is no folder.
+
+    Names that begin with a dot are left out: other programs leave such files there (`._clip.mp4`).
     """
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def lock(file):
+        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        try:
+            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        file.seek(0)
+        return True
+else:
+    import fcntl
+
+    def lock(file):
+        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -22,8 +22,8 @@ def pick_device(name="auto"):
     if torch.cuda.is_available() and name != "cpu":
         return torch.device("cuda"), torch.cuda.get_device_name()
     if name == "cuda":
-        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install a CUDA build "
-                         f"of PyTorch (this one is {torch.__version__})")
+        raise ValueError("--device cuda: this PyTorch sees no CUDA device; use --device cpu, or install a "
+                         f"CUDA build of PyTorch (this one is {torch.__version__})")
     return torch.device("cpu"), "as asked" if name == "cpu" else "no CUDA device"
 
 
@@ -36,7 +36,7 @@ def take_device(device, number):
 
 
 def collectives(device):
-    """What torch.distributed talks by where networks are on `device` and numbers on the CPU."""
+    """The backend of torch.distributed for networks on `device` and counters on the CPU."""
     return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
 
 
@@ -54,7 +54,7 @@ def pick_dtype(device):
 
 
 def pick_compile(device):
-    """(bool, reason): whether torch.compile finds what it needs to make code for the device."""
+    """(bool, reason): whether torch.compile finds the compilers that it needs for the device."""
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return False, "Python's C headers are not installed"
     if device.type == "cuda":
@@ -65,24 +65,24 @@ def pick_compile(device):
 
 
 def keep_compiled_code(folder):
-    """Have torch.compile keep the code that it makes in `folder`, for later processes too.
+    """Make torch.compile cache its code in `folder`, for later processes too.
 
-    A folder that the user has named (TORCHINDUCTOR_CACHE_DIR) stays, and so does torch's own choice where this one has a
-    blank in its name, which the compiler does not take.
+    A folder that the user has set (TORCHINDUCTOR_CACHE_DIR) is kept, and so is torch's default where `folder`
+    has a space in its path, which the compiler does not accept.
     """
     if not re.search(r"\s", str(folder)):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def device_name(device):
-    """What the hardware calls itself."""
+    """Name of the hardware."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()}, {torch.get_num_threads()} threads"
 
 
 def instructions(device):
-    """What code compiled for the device is made for: the hardware, and which of its instructions are used."""
+    """The hardware and the instruction set that compiled code is made for."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_capability(device)}"
     return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
@@ -98,18 +98,18 @@ def _processor():
 
 
 def synchronize(device):
-    """Wait until the device has done everything it was given."""
+    """Wait until the device has finished all work in its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def upload(x, device):
-    """A CPU tensor on the device; on a GPU through page-locked memory, so that nothing waits for what it still does."""
+    """Copy a CPU tensor to the device; to a GPU through page-locked memory, so that the CPU does not wait."""
     return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 def memory(device):
-    """(bytes left, bytes in all) of the device's memory; None for the CPU, whose memory is the system's to lend."""
+    """(free bytes, all bytes) of the device's memory; None for the CPU, where the system may swap."""
     return torch.cuda.mem_get_info(device) if device.type == "cuda" else None
 
 
@@ -120,13 +120,13 @@ def has_room(device, num_bytes):
 
 
 def release_memory(device):
-    """Give back what this process holds of the device's memory without using it."""
+    """Return the device memory that this process has reserved and does not use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def forget_peak_memory(device):
-    """Let `peak_memory_mib` of a GPU begin anew; a process's cannot."""
+    """Reset `peak_memory_mib` of a GPU; that of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -144,10 +144,11 @@ def peak_memory_mib(device):
 
 
 def work_ms(device, work):
-    """name -> milliseconds of its own, over all that work() runs: of kernels on a GPU, of operators on a processor."""
+    """{name: milliseconds} of what work() runs, without callees: GPU kernels, or operators on a processor."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler says on stderr that it starts and stops
     is_gpu = device.type == "cuda"
-    with torch.autograd.profiler.profile(use_device="cuda" if is_gpu else None, use_kineto=is_gpu) as profiler:
+    use_device = device.type if is_gpu else None
+    with torch.autograd.profiler.profile(use_device=use_device, use_kineto=is_gpu) as profiler:
         work()
         synchronize(device)
     kind = torch.autograd.DeviceType.CUDA if is_gpu else torch.autograd.DeviceType.CPU
@@ -157,7 +158,7 @@ def work_ms(device, work):
 
 @contextmanager
 def measured(device, into, name):
-    """Add the milliseconds the block took, device included, to the list into[name]."""
+    """Context manager that appends the milliseconds of its block, device included, to the list into[name]."""
     synchronize(device)
     start = time.perf_counter()
     yield

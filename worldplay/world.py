@@ -1,4 +1,4 @@
-"""The contract that a dream, a real game and a recording all obey."""
+"""The interface of a playable world, which learned worlds, real games and recordings share."""
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
@@ -10,15 +10,16 @@ from worldplay.errors import WorldError
 
 @runtime_checkable
 class World(Protocol):
-    """Something that shows a frame for every action; dreams, real games and recordings are alike here.
+    """Something that yields frames for actions: a learned world, a real game or a recording.
 
     name          what it was opened as
     action_space  the actions it understands
     frame_size    (H, W) pixels of every frame
     fps           frames of world time per second
     scenes        names `reset` takes as `scene`; the first is the default
-    info          what the HUD and the sidecar say of it: device, dtype, steps, window, path, hash ...; a world that
-                  reads text has its "prompt" here, and set_prompt(prompt), which changes it between steps
+    info          what the HUD and the sidecar say of it: device, dtype, steps, window, path, hash ...; a
+                  world that reads text has its "prompt" here, and set_prompt(prompt), which changes it
+                  between steps
     """
     name: str
     action_space: ActionSpace
@@ -37,12 +38,12 @@ class World(Protocol):
         """
 
     def step(self, action: Action) -> Iterator[np.ndarray]:
-        """Yield the frames, uint8 [H W 3] RGB, that this action causes: one, or those of one latent or several.
+        """Yield the frames that this action causes, uint8 [H W 3] RGB: one, or those of one or more latents.
 
-        Where info has "frames_per_chunk", so many latents share the action, and its look is their sum.
+        Where info has "frames_per_chunk", that many latents share the action, and its look is their sum.
 
-        The frame is yielded as soon as it exists; bookkeeping follows when the iterator is asked again. An
-        iterator that was not run to its end is a WorldError("unfinished_step") on the next call.
+        A frame is yielded as soon as it is decoded; the KV cache is updated when the iterator is advanced
+        again. The next call raises WorldError("unfinished_step") unless the iterator has been run to its end.
         """
 
     def close(self) -> None:
@@ -50,7 +51,7 @@ class World(Protocol):
 
 
 def check_world(world, num_steps=8, seed=3):
-    """Play a world a little and raise AssertionError where it breaks the contract; tests run it on every world."""
+    """Play a few steps; AssertionError where a world breaks the contract. Tests run it on all worlds."""
     assert isinstance(world, World), f"{type(world).__name__} lacks a name of the World contract"
     height, width = world.frame_size
     assert world.fps > 0 and world.scenes, "fps must be above 0 and at least one scene named"
@@ -65,7 +66,7 @@ def check_world(world, num_steps=8, seed=3):
         for i, frame in enumerate(frames):
             assert frame.dtype == np.uint8 and frame.shape == (height, width, 3), \
                 f"frame {i}: {frame.dtype} {frame.shape}, expected uint8 {(height, width, 3)}"
-            assert frame.flags.c_contiguous, f"frame {i} does not lie row by row in memory, as windows and encoders want"
+            assert frame.flags.c_contiguous, f"frame {i} is not C-contiguous, as windows and encoders expect"
         return np.stack(frames)
 
     first, second = play(), play()

@@ -66,6 +66,20 @@ def test_play_goes_on_where_no_log_cache_setting_or_temporary_file_can_be_writte
     assert "Traceback" not in done.stderr
 
 
+def test_where_no_home_is_known_play_makes_no_folder_of_that_name(tmp_path):
+    code = ("import os, pwd, sys\n\ndef unknown(uid): raise KeyError(uid)\n"
+            "pwd.getpwuid = unknown\nos.environ.pop('HOME', None)\n"
+            "for name in ('STATE', 'CONFIG', 'CACHE'): os.environ.pop(f'XDG_{name}_HOME', None)\n"
+            "from tests.client.fake_worlds import FakeWorld\nfrom worldplay.cli import play\n"
+            "from worldplay.cli.process import run_process\n"
+            "run_process(lambda: play.main(sys.argv[1:], open_world=lambda config: FakeWorld()))\n")
+    done = subprocess.run([sys.executable, "-c", code, "--headless", "--script", "w*3", "--out", "clip.mp4"],
+                          cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+                          capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.json", "clip.mp4"]
+
+
 HELD = """import signal, sys, threading, time
 from tests.client.fake_worlds import FakeWorld
 from worldplay.cli import play

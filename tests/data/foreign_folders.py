@@ -1,4 +1,4 @@
-"""Small LeRobot folders as other programs write them: plain pyarrow and PyAV, nothing of worldplay's own writer."""
+"""Small LeRobot folders as other programs write them, by plain pyarrow and PyAV."""
 import json
 
 import av
@@ -28,7 +28,8 @@ def write_video(path, greys, codec):
         stream = video.add_stream(codec, rate=FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         for value in greys:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), value, np.uint8), format="rgb24")))
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), value, np.uint8),
+                                                               format="rgb24")))
         video.mux(stream.encode())
 
 
@@ -41,7 +42,8 @@ def features(cameras, names):
             "next.done": {"dtype": "bool", "shape": [1], "names": None},
             "note": {"dtype": "string", "shape": [1], "names": None},
             **{camera: {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"],
-                        "info": {"video.fps": FPS, "video.codec": "av1", "has_audio": False}} for camera in cameras},
+                        "info": {"video.fps": FPS, "video.codec": "av1", "has_audio": False}}
+               for camera in cameras},
             **single}
 
 
@@ -54,7 +56,8 @@ def table(episodes, first):
     columns["note"] = pa.array(["" for _ in rows])
     columns["timestamp"] = pa.array([i / FPS for _, i in rows], pa.float32())
     for name, values in (("frame_index", [i for _, i in rows]), ("episode_index", [n for n, _ in rows]),
-                         ("index", range(first, first + len(rows))), ("task_index", [n % 2 for n, _ in rows])):
+                         ("index", range(first, first + len(rows))), ("task_index",
+                                                                      [n % 2 for n, _ in rows])):
         columns[name] = pa.array(list(values), pa.int64())
     return pa.table(columns)
 
@@ -65,7 +68,8 @@ def info(version, cameras, names, lengths, **paths):
             "splits": {"train": f"0:{len(lengths)}"}, **paths, "features": features(cameras, names)}
 
 
-def write_v3(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), codec="libsvtav1", lengths=LENGTHS):
+def write_v3(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), codec="libsvtav1",
+             lengths=LENGTHS):
     """v3.0: one table of all episodes; of each camera one video of the first two and one of the rest."""
     data = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
     video = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
@@ -76,17 +80,21 @@ def write_v3(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), c
             ("chunk_index", 0), ("file_index", int(n >= 2)), ("from_timestamp", begins),
             ("to_timestamp", begins + length / FPS))}
         rows.append({"episode_index": n, "tasks": [TASKS[n % 2]], "length": length, "data/chunk_index": 0,
-                     "data/file_index": 0, "dataset_from_index": first, "dataset_to_index": first + length, **places,
+                     "data/file_index": 0, "dataset_from_index": first, "dataset_to_index": first + length,
+                     **places,
                      "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         first += length
     (folder / "meta/episodes/chunk-000").mkdir(parents=True)
     (folder / "data/chunk-000").mkdir(parents=True)
     pq.write_table(table(list(enumerate(lengths)), 0), folder / data.format(chunk_index=0, file_index=0))
     for number, part in enumerate((rows[:2], rows[2:])):  # the table of episodes is in several files too
-        pq.write_table(pa.Table.from_pylist(part), folder / f"meta/episodes/chunk-000/file-{number:03d}.parquet")
-    tasks = pa.table({"task_index": [0, 1], "__index_level_0__": list(TASKS)})  # a pandas table without a name of its index
+        pq.write_table(pa.Table.from_pylist(part),
+                       folder / f"meta/episodes/chunk-000/file-{number:03d}.parquet")
+    # a pandas table without a name of its index
+    tasks = pa.table({"task_index": [0, 1], "__index_level_0__": list(TASKS)})
     pandas = {"index_columns": ["__index_level_0__"], "column_indexes": [], "columns": []}
-    pq.write_table(tasks.replace_schema_metadata({"pandas": json.dumps(pandas)}), folder / "meta/tasks.parquet")
+    pq.write_table(tasks.replace_schema_metadata({"pandas": json.dumps(pandas)}),
+                   folder / "meta/tasks.parquet")
     for camera in cameras:
         for number, part in enumerate((range(2), range(2, len(lengths)))):
             write_video(folder / video.format(video_key=camera, chunk_index=0, file_index=number),
@@ -96,7 +104,8 @@ def write_v3(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), c
     return folder
 
 
-def write_v2(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), codec="libx264", lengths=LENGTHS):
+def write_v2(folder, *, cameras=(FRONT,), names=("forward", "strafe", "turn"), codec="libx264",
+             lengths=LENGTHS):
     """v2.1: every episode has files of its own, and the tables of meta/ are JSON lines."""
     data = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     video = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"

@@ -16,7 +16,8 @@ def random_actions(num):
 def test_it_reads_as_the_list_of_its_actions():
     actions = [Action(KEYS, (-0.1, 1e9)), *random_actions(50)]
     packed = ActionLog(actions)
-    assert list(packed) == actions and len(packed) == 51 and packed[-1] == actions[-1] and packed[7] == actions[7]
+    assert list(packed) == actions and len(packed) == 51
+    assert packed[-1] == actions[-1] and packed[7] == actions[7]
     for part in (slice(None), slice(3, 9), slice(-5, None), slice(None, None, -2)):
         assert packed[part] == actions[part]
     for index in (51, -52):

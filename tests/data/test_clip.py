@@ -186,7 +186,8 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
     {"frame_size": [96]}, {"fps": 0}, {"fps": "x"}, {"actions": [3]}, {"actions": [[["w"], 0.0]]},
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
     {"info": {"prompt": 5}},
-    {"start": {"shape": [1], "zlib": "eA=="}}, {"start": {"shape": [1, 9, 9, 3], "zlib": ZEROS}}, {"fps": float("nan")},
+    {"start": {"shape": [1], "zlib": "eA=="}}, {"start": {"shape": [1, 9, 9, 3], "zlib": ZEROS}},
+    {"fps": float("nan")},
     {"start": {"shape": [2**40], "zlib": ZEROS}}, {"start": {"shape": [1, 96, 128, 3], "zlib": ZEROS}},
     {"info": {"frames_per_chunk": 0}}, {"info": {"frames_per_chunk": None}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},
@@ -217,7 +218,8 @@ def test_a_folder_in_the_place_of_a_clip_is_refused_at_the_start(tmp_path, suffi
 # Names and sizes --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["12:30", "file:z", "d:1/y", "http:x", "a%03d", "a b'c", "-o", "pipe:1", "concat:a|b",
+@pytest.mark.parametrize("name", ["12:30", "file:z", "d:1/y", "http:x", "a%03d", "a b'c", "-o", "pipe:1",
+                                  "concat:a|b",
                                   "12.30", "a.mp4", "[x]*?", "caf\u00e9", ".hidden"])
 def test_a_clip_may_have_any_name_that_a_file_can_have(tmp_path, name, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -245,7 +247,8 @@ def test_frames_of_odd_size_are_padded_in_the_video_and_cropped_when_read(tmp_pa
     height, width = clip.sidecar["video"]["padded_size"]
     assert (height % 2, width % 2) == (0, 0) and 0 <= height - size[0] <= 1 and 0 <= width - size[1] <= 1
     read = np.stack(list(clip.frames()))
-    assert read.shape == frames.shape and np.abs(read.astype(int) - frames).mean() < 6, "also along the padded edge"
+    assert read.shape == frames.shape
+    assert np.abs(read.astype(int) - frames).mean() < 6, "also along the padded edge"
     shown = ClipWorld(tmp_path / "a").reset()
     assert shown.shape == (1, *size, 3) and shown.flags.c_contiguous
 
@@ -254,7 +257,8 @@ def test_a_video_of_another_size_than_its_sidecar_says_is_damage(tmp_path):
     record(tmp_path / "a", 5)
     fields = json.loads((tmp_path / "a.json").read_text())
     (tmp_path / "a.json").write_text(json.dumps(fields | {"frame_size": [200, 128]}))
-    with pytest.raises(WorldError, match="a frame has 96 rows and 128 columns, its .json says 200 and 128.* after frame 0 of 6"):
+    with pytest.raises(WorldError, match="a frame has 96 rows and 128 columns, its .json says 200 and 128.* "
+                                         "after frame 0 of 6"):
         list(read_clip(tmp_path / "a").frames())
 
 
@@ -262,7 +266,8 @@ def test_a_clip_is_never_replaced_unless_that_is_asked_for(tmp_path):
     record(tmp_path / "a", 5)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for begin in (lambda: record(tmp_path / "a", 3), lambda: target_of(tmp_path / "a.mp4")):
-        with pytest.raises(FileExistsError, match=r"a\.mp4 is there already; give another name, or --overwrite"):
+        with pytest.raises(FileExistsError, match=r"a\.mp4 is there already; give another name, or "
+                                                  r"--overwrite"):
             begin()
         assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "a.mp4").unlink()
@@ -270,7 +275,8 @@ def test_a_clip_is_never_replaced_unless_that_is_asked_for(tmp_path):
         check_target(tmp_path / "a")
     record(tmp_path / "b", 3)
     assert target_of(tmp_path / "b.mp4", overwrite=True) == tmp_path / "b"
-    writer = ClipWriter(tmp_path / "b", describe(FakeWorld(), scene="one"), actions=[Action()], first=0, overwrite=True)
+    writer = ClipWriter(tmp_path / "b", describe(FakeWorld(), scene="one"), actions=[Action()], first=0,
+                        overwrite=True)
     writer.add(FakeWorld().reset()[0], 0, Action(), {})
     assert read_clip(tmp_path / "b").num_frames == 4, "the old one stays until the new one is whole"
     writer.finish()

@@ -68,7 +68,7 @@ def test_one_of_twenty_episodes_is_held_out_and_one_at_least(folder, tmp_path):
     assert kept == {"camera": FRONT, "actions": ACTIONS, "fit": None}
 
 
-def test_verify_reads_it_without_being_told_anything(folder):
+def test_verify_needs_neither_camera_nor_actions(folder):
     seen = []
     assert lerobot.verify(folder, progress=seen.append).num_frames == sum(LENGTHS)
     assert seen == list(LENGTHS)
@@ -76,12 +76,14 @@ def test_verify_reads_it_without_being_told_anything(folder):
 
 def test_describe_says_what_there_is_to_choose_from(folder):
     facts = lerobot.describe(folder)
-    assert facts["cameras"] == {FRONT: list(SIZE)} and facts["action_columns"] == ["forward", "strafe", "turn"]
+    assert facts["cameras"] == {FRONT: list(SIZE)} and facts["action_columns"] == ["forward", "strafe",
+                                                                                   "turn"]
     assert facts["episodes"] == 3 and facts["frames"] == sum(LENGTHS) and facts["held_out_episodes"] == 1
 
 
 def test_without_actions_the_error_lists_the_columns(folder):
-    with pytest.raises(ValueError, match=r"--actions .*the columns are 0 'forward' \(0 to 1\), 1 'strafe' \(-1 to 1\)") as error:
+    with pytest.raises(ValueError, match=r"--actions .*the columns are 0 'forward' \(0 to 1\), 1 'strafe' "
+                                         r"\(-1 to 1\)") as error:
         LeRobotFolder.open(folder)
     assert "\n" not in str(error.value)
 
@@ -93,7 +95,8 @@ def test_of_several_cameras_one_is_named(tmp_path):
             LeRobotFolder.open(tmp_path / "two", actions=ACTIONS, camera=camera)
     opened = LeRobotFolder.open(tmp_path / "two", actions=ACTIONS, camera=WRIST)
     for n, rollout in enumerate(opened.rollouts()):
-        assert np.abs(rollout.frames.mean((1, 2, 3)) - [grey(WRIST, n, i) for i in range(LENGTHS[n])]).max() < 3
+        assert np.abs(rollout.frames.mean((1, 2, 3)) - [grey(WRIST, n, i)
+                                                        for i in range(LENGTHS[n])]).max() < 3
     assert lerobot.verify(tmp_path / "two").num_frames == sum(LENGTHS)
 
 
@@ -104,7 +107,8 @@ def test_long_episodes_are_read_in_parts(tmp_path, monkeypatch):
     parts = list(whole.rollouts())
     assert [len(part.frames) for part in parts] == [8, 4, 8, 8, 8, 6, 8, 1]
     assert all(not part.actions[0].any() for part in parts)
-    assert len(FrameCache.open(lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS) and
+    assert len(FrameCache.open(lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
+                               and
                                tmp_path / "cache").episodes) == 8
 
 
@@ -131,10 +135,13 @@ def feature(shape, names=None, dtype="float32"):
 
 def test_columns_are_named_as_the_data_set_names_them():
     found = action_columns({
-        "action": feature([2], {"motors": ["x", "y"]}), "action.grip": feature([1]), "action.pose": feature([2]),
-        "action.note": feature([1], dtype="string"), "observation.state": feature([2]), "actions": feature([1])})
+        "action": feature([2], {"motors": ["x", "y"]}), "action.grip": feature([1]),
+        "action.pose": feature([2]),
+        "action.note": feature([1], dtype="string"), "observation.state": feature([2]),
+        "actions": feature([1])})
     assert [(column.label, column.feature, column.place) for column in found] == [
-        ("x", "action", 0), ("y", "action", 1), ("action.grip", "action.grip", 0), ("action.pose[0]", "action.pose", 0),
+        ("x", "action", 0), ("y", "action", 1), ("action.grip", "action.grip", 0),
+        ("action.pose[0]", "action.pose", 0),
         ("action.pose[1]", "action.pose", 1)]
 
 
@@ -154,8 +161,10 @@ def test_a_key_of_two_terms_is_down_for_either_and_look_adds_up():
         "look_pitch": [-3, 0, 6], "look_yaw": [0.5, -10, 0]}
     space = read.space({"look_pitch": 6.0, "look_yaw": 10.0})
     assert space.look_limit == 10 and space.look_axes == 2
-    assert read.encode(rows, space) == pytest.approx(np.array([[1, 0.05, -0.3], [1, -1, 0], [0, 0, 0.6]]), abs=1e-6)
-    assert ActionColumns.parse("look_yaw=turn", COLUMNS).space({"look_yaw": 0.0}).look_limit == 1.0, "a look never turned"
+    assert read.encode(rows, space) == pytest.approx(np.array([[1, 0.05, -0.3], [1, -1, 0], [0, 0, 0.6]]),
+                                                     abs=1e-6)
+    assert ActionColumns.parse("look_yaw=turn",
+                               COLUMNS).space({"look_yaw": 0.0}).look_limit == 1.0, "a look never turned"
 
 
 @pytest.mark.parametrize("text, said", [
@@ -166,7 +175,8 @@ def test_a_key_of_two_terms_is_down_for_either_and_look_adds_up():
 def test_terms_that_cannot_be_read_are_named_with_the_columns(text, said):
     with pytest.raises(ValueError, match=said) as error:
         ActionColumns.parse(text, COLUMNS)
-    assert "\n" not in str(error.value) and ("0 'forward', 1 'strafe', 2 'turn'" in str(error.value) or "*" in text or ":" in text)
+    assert "\n" not in str(error.value) and ("0 'forward', 1 'strafe', 2 'turn'" in str(error.value)
+                                             or "*" in text or ":" in text)
 
 
 # Frames that fit --------------------------------------------------------------------------------------------
@@ -175,7 +185,8 @@ def test_terms_that_cannot_be_read_are_named_with_the_columns(text, said):
 def test_frames_are_padded_cropped_or_resized():
     frame = np.random.default_rng(0).integers(1, 256, (48, 64, 3), np.uint8)
     padded = FrameFit.parse("pad 80x50").apply(frame)
-    assert padded.shape == (50, 80, 3) and np.array_equal(padded[1:49, 8:72], frame) and padded.sum() == frame.sum()
+    assert padded.shape == (50, 80, 3) and np.array_equal(padded[1:49, 8:72],
+                                                          frame) and padded.sum() == frame.sum()
     cropped = FrameFit.parse("crop 60x40").apply(frame)
     assert np.array_equal(cropped, frame[4:44, 2:62])
     resized = FrameFit.parse("resize 32x24").apply(frame)
@@ -185,7 +196,8 @@ def test_frames_are_padded_cropped_or_resized():
         assert np.array_equal(FrameFit.parse(fit).apply(frame), frame)
 
 
-@pytest.mark.parametrize("text", ["", "pad", "pad 64", "stretch 64x48", "pad 0x48", "pad 64x48x3", "pad -1x4"])
+@pytest.mark.parametrize("text", ["", "pad", "pad 64", "stretch 64x48", "pad 0x48", "pad 64x48x3",
+                                  "pad -1x4"])
 def test_a_fit_that_cannot_be_read_is_said(text):
     with pytest.raises(ValueError, match="expected pad, crop or resize with width x height"):
         FrameFit.parse(text)
@@ -226,7 +238,8 @@ def test_a_run_keeps_how_its_data_was_read_and_learns_from_it(tmp_path):
     reading = {"camera": WRIST, "actions": ACTIONS, "fit": "crop 48x48"}
 
     def chain(**changes):
-        return Chain(replace(train_world.tiny_maze(), env=""), tmp_path / "run", processes=Processes(torch.device("cpu")),
+        return Chain(replace(train_world.tiny_maze(), env=""), tmp_path / "run",
+                     processes=Processes(torch.device("cpu")),
                      dtype=torch.float32, budget=60.0, data=tmp_path / "set", reading=reading | changes)
     opened = chain()
     opened.open_data()

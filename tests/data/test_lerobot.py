@@ -35,7 +35,8 @@ def write_folder(folder):
     """Two shards: the first two rollouts, then the third."""
     episodes = []
     for shard, part in enumerate((ROLLOUTS[:2], ROLLOUTS[2:])):
-        writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, episode=len(episodes), player="explorer",
+        writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, episode=len(episodes),
+                                            player="explorer",
                                      row=sum(episode["length"] for episode in episodes))
         for rollout in part:
             writer.add(rollout)
@@ -103,11 +104,12 @@ def test_every_second_and_every_episode_start_with_a_key_frame(written):
 def test_verify_reads_all_and_describe_counts(written):
     seen = []
     opened = lerobot.verify(written, progress=seen.append)
-    assert seen == [39, 6, 20] and opened.num_frames == 65 and lerobot.LeRobotFolder.open(written).source == SOURCE
-    told = lerobot.describe(written)
-    assert told["frames"] == 65 and told["episodes"] == 3 and told["held_out_episodes"] == 1
+    assert seen == [39, 6, 20] and opened.num_frames == 65
+    assert lerobot.LeRobotFolder.open(written).source == SOURCE
+    facts = lerobot.describe(written)
+    assert facts["frames"] == 65 and facts["episodes"] == 3 and facts["held_out_episodes"] == 1
     share = np.concatenate([rollout.actions[1:, 0] for rollout in ROLLOUTS]).mean()
-    assert told["share_of_frames"]["w"] == pytest.approx(share)
+    assert facts["share_of_frames"]["w"] == pytest.approx(share)
 
 
 def cut(path):
@@ -212,7 +214,8 @@ def write_folder_of(rollouts, folder):
 @pytest.mark.parametrize("damage, said", [
     (lambda folder: (folder / "meta/info.json").unlink(), "no finished data set"),
     (lambda folder: (folder / "meta/info.json").write_text("{"), "info.json: no valid JSON"),
-    (change_info("codebase_version", "v9"), r"info.json: field codebase_version is 'v9', expected one of v3.0, v2.1"),
+    (change_info("codebase_version", "v9"), r"info.json: field codebase_version is 'v9', expected one of "
+                                            r"v3.0, v2.1"),
     (change_info("total_frames", 66), "info.json: field total_frames is 66, the episodes' tables say 65"),
     (lambda folder: (folder / "data/chunk-000/file-001.parquet").unlink(), "file-001.parquet: missing"),
     (lambda folder: cut(folder / "data/chunk-000/file-000.parquet"), "file-000.parquet: unreadable"),
@@ -220,7 +223,8 @@ def write_folder_of(rollouts, folder):
     (lambda folder: cut(folder / f"videos/{CAMERA}/chunk-000/file-001.mp4"), "file-001.mp4"),
     (swap_videos, "episode 0: frame 20 is missing"),
     (recolour, "not those that were recorded"),
-    *((change_column(name, change), f"file-000.parquet, row {row}: field {name} {said}") for name, change, row, said in (
+    *((change_column(name, change), f"file-000.parquet, row {row}: field {name} {said}") for name, change,
+      row, said in (
         ("action", lambda rows: [*rows[:3], [1.5, 0, 0], *rows[4:]], 3, ".* expected numbers from -1 to 1"),
         ("action", lambda rows: [[NAN, 0, 0], *rows[1:]], 0, ".* expected finite numbers"),
         ("action", lambda rows: [*rows[:2], None, *rows[3:]], 2, "is null"),
@@ -230,36 +234,51 @@ def write_folder_of(rollouts, folder):
         ("timestamp", lambda rows: [*rows[:5], NAN, *rows[6:]], 5, "is nan, expected 0.28"),
         ("timestamp", lambda rows: [*rows[:40], None, *rows[41:]], 40, "is null"),
         (STATE, lambda rows: [*rows[:40], [0, NAN, 0, 0], *rows[41:]], 40, ".* expected finite numbers"))),
-    (change_column("episode_index", lambda rows: [0] * 40 + [1] * 5), "field episode_index: 40 rows of episode 0, expected 39"),
-    (change_column("task_index", lambda rows: [7, *rows[1:]]), "field task_index of episode 0 is beyond the table of tasks"),
+    (change_column("episode_index", lambda rows: [0] * 40 + [1] * 5), "field episode_index: 40 rows of "
+                                                                      "episode 0, expected 39"),
+    (change_column("task_index", lambda rows: [7, *rows[1:]]), "field task_index of episode 0 is beyond the "
+                                                               "table of tasks"),
     *((change_table(DATA, drop(name)), f"file-000.parquet: field {name} is missing")
       for name in ("action", "timestamp", "frame_index", "episode_index", "index", "task_index", STATE)),
-    (change_table(DATA, lambda table: table.slice(0, 40)), "file-000.parquet: 40 rows, the episodes' tables say 45"),
+    (change_table(DATA, lambda table: table.slice(0, 40)), "file-000.parquet: 40 rows, the episodes' tables "
+                                                           "say 45"),
     (change_table(DATA, shorter_actions), "row 0: field action has 2 numbers, meta/info.json says 3"),
     (change_table(DATA, texts_for_times), "field timestamp holds string, expected numbers"),
     *((change_table(EPISODES, drop(name)), f"row 0: field {name} is missing") for name in (
-        "episode_index", "length", "seed", "frames_crc32", "dataset_from_index", "dataset_to_index", "data/chunk_index",
+        "episode_index", "length", "seed", "frames_crc32", "dataset_from_index", "dataset_to_index",
+        "data/chunk_index",
         "data/file_index", *(f"videos/{CAMERA}/{name}" for name in (
             "chunk_index", "file_index", "from_timestamp", "to_timestamp")))),
     (change_table(EPISODES, drop("tasks")), "row 0: field tasks is no list of texts"),
-    *((change_table(EPISODES, put(1, name, value)), f"row 1: field {name} is {said}") for name, value, said in (
-        ("seed", None, "None, expected a whole number"), ("length", 0, ""), ("length", -3, "-3"), ("episode_index", 5, "5"),
+    *((change_table(EPISODES, put(1, name, value)), f"row 1: field {name} is {said}") for name, value,
+      said in (
+        ("seed", None, "None, expected a whole number"), ("length", 0, ""), ("length", -3, "-3"),
+        ("episode_index", 5, "5"),
         ("dataset_from_index", 3, "3, expected 39"), ("dataset_to_index", 99, "99, expected 45"),
-        (f"videos/{CAMERA}/from_timestamp", NAN, "nan"), (f"videos/{CAMERA}/to_timestamp", 99.0, "99, expected"))),
-    (change_table(EPISODES, shifted), f"row 1: field videos/{CAMERA}/from_timestamp is 2.28.*, expected 2.22"),
-    (change_table(EPISODES, put(0, "tasks", ["another"])), "episode 0: field tasks holds 'another', which is not in"),
-    (change_table(EPISODES, lambda table: table.slice(0, 2)), "total_episodes is 3, the episodes' tables say 2"),
+        (f"videos/{CAMERA}/from_timestamp", NAN, "nan"), (f"videos/{CAMERA}/to_timestamp", 99.0,
+                                                          "99, expected"))),
+    (change_table(EPISODES, shifted),
+     f"row 1: field videos/{CAMERA}/from_timestamp is 2.28.*, expected 2.22"),
+    (change_table(EPISODES, put(0, "tasks", ["another"])), "episode 0: field tasks holds 'another', which is "
+                                                           "not in"),
+    (change_table(EPISODES, lambda table: table.slice(0, 2)), "total_episodes is 3, the episodes' tables say "
+                                                              "2"),
     (lambda folder: shutil.rmtree(folder / "meta/episodes"), "meta/episodes: holds no table"),
     (lambda folder: cut(folder / EPISODES), "file-000.parquet: unreadable"),
     (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tasks.parquet: missing"),
-    (change_table("meta/tasks.parquet", lambda table: table.replace_schema_metadata({})), "tasks.parquet: its texts are not"),
-    (change_table("meta/tasks.parquet", put(0, "task_index", 4)), "tasks.parquet, row 0: fields task_index and task are 4"),
+    (change_table("meta/tasks.parquet", lambda table: table.replace_schema_metadata({})),
+     "tasks.parquet: its texts are not"),
+    (change_table("meta/tasks.parquet", put(0, "task_index", 4)), "tasks.parquet, row 0: fields task_index "
+                                                                  "and task are 4"),
     (lambda folder: (folder / "meta/stats.json").write_text("{"), "stats.json: no valid JSON"),
-    (lambda folder: (folder / "meta/stats.json").write_text('{"action": {"min": [NaN]}}'), "stats.json: field action.min is"),
+    (lambda folder: (folder / "meta/stats.json").write_text('{"action": {"min": [NaN]}}'),
+     "stats.json: field action.min is"),
     *((change_info(name, value), f"info.json: field {name} is") for name, value in (
-        ("fps", 0), ("fps", None), ("fps", "20"), ("fps", NAN), ("total_frames", None), ("total_tasks", 4), ("features", []),
+        ("fps", 0), ("fps", None), ("fps", "20"), ("fps", NAN), ("total_frames", None), ("total_tasks", 4),
+        ("features", []),
         ("features", {"action": {"dtype": "float32"}}), ("data_path", None), ("video_path", 3))),
-    (change_info("fps", 30.0), "field features.observation.images.main.info.video.fps is 17.5, but fps is 30.0"),
+    (change_info("fps", 30.0), "field features.observation.images.main.info.video.fps is 17.5, but fps is "
+                               "30.0"),
     (change_fps_everywhere, "field worldplay.fps says 17.5, the rest of the file 30.0"),
     (change_info("data_path", "{nothing}"), "field data_path '{nothing}' cannot be filled in"),
     (change_info("worldplay", {}), "field worldplay: 'env' is missing"),
@@ -303,7 +322,7 @@ def test_data_set_decodes_to_the_same_frame_cache(written, tmp_path):
         assert np.array_equal(getattr(cache, name), expected)
 
 
-def test_held_out_episodes_are_told_by_their_seed_alone(tmp_path):
+def test_held_out_episodes_are_known_by_their_seed_alone(tmp_path):
     cache = write_cache(tmp_path / "cache")
     assert cache.split("train")[:, 2].tolist() == [18, 20] and cache.split("held_out")[:, 2].tolist() == [19]
     assert np.mean([is_held_out(seed) for seed in range(1000)]) == 0.05
@@ -342,17 +361,18 @@ def test_a_missing_extra_is_a_failure_that_says_what_to_run(folder, monkeypatch)
 # --- collect
 
 def test_collect_writes_a_data_set_that_verifies_and_replays(tmp_path, capsys):
-    told = run_collect("doom-maze", frames=600, out=tmp_path / "maze", seed=30, workers=1)
-    assert told["frames"] == 600 and told["episodes"] == 2 and told["bytes_per_frame"] > 1000
+    facts = run_collect("doom-maze", frames=600, out=tmp_path / "maze", seed=30, workers=1)
+    assert facts["frames"] == 600 and facts["episodes"] == 2 and facts["bytes_per_frame"] > 1000
+    assert facts["held_out_episodes"] == 1
     output = capsys.readouterr()
     assert not output.out and "600/600" in output.err
     opened = lerobot.verify(tmp_path / "maze")
-    assert [(episode["length"], episode["seed"]) for episode in opened.episodes] == [(512, 30), (88, 31)]
+    assert [(episode["length"], episode["seed"]) for episode in opened.episodes] == [(300, 30), (300, 39)]
     with pytest.raises(ValueError, match="already holds something"):
         run_collect("doom-maze", frames=600, out=tmp_path / "maze", workers=1)
 
 
-@pytest.mark.parametrize("given, said", [({"frames": 0}, "--frames 0"), ({"workers": 0}, "--workers 0"),
+@pytest.mark.parametrize("given, said", [({"frames": 1}, "--frames 1"), ({"workers": 0}, "--workers 0"),
                                          ({"player": "nobody"}, "--player nobody")])
 def test_collect_refuses_bad_usage(tmp_path, given, said):
     with pytest.raises(ValueError, match=said):

@@ -16,7 +16,7 @@ from tests.train.test_finetune import MODEL, make_world, tune
 from worldplay import runtime
 from worldplay.action import Action
 from worldplay.cli.play import main as play
-from worldplay.data import lerobot
+from worldplay.data import lerobot, lerobot_writer
 from worldplay.data.clip import ClipWorld, read_clip
 from worldplay.data.frame_cache import FrameCache, Source, is_held_out
 from worldplay.data.pack import LONGEST, SHORTEST, Piece, cut, find_clips, fit_clips, run_pack
@@ -85,14 +85,16 @@ def make_lossless(path, frames):
 
 def test_a_packed_folder_verifies_and_says_what_it_is(packed, recorded):
     out, made = packed
-    opened = lerobot.verify(out)
+    lerobot.verify(out)
+    opened = lerobot.LeRobotFolder.open(out)
     assert opened.source == Source(name="none", action_space=SPACE, frame_size=(96, 128), fps=20.0)
-    assert opened.is_lossy and not opened.has_poses and opened.dreamed == pytest.approx((201 + 91) / (201 + 91 + 56))
+    assert opened.is_lossy and not opened.has_poses and opened.dreamed == pytest.approx((201 + 91) / (201 + 91
+                                                                                                      + 56))
     assert [(clip["name"], clip["world_hash"]) for clip in opened.info["worldplay"]["clips"]] == [
         ("a", "f00d"), ("b", "f00d"), ("c", None)]
-    told = lerobot.describe(out)
-    assert told["lossy"] is True and told["clips"] == 3 and told["held_out_episodes"] == 1
-    assert {name: told[name] for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed")} == {
+    facts = lerobot.describe(out)
+    assert facts["lossy"] is True and facts["clips"] == 3 and facts["held_out_episodes"] == 1
+    assert {name: facts[name] for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed")} == {
         name: made[name] for name in ("episodes", "frames", "held_out_episodes", "lossy", "dreamed")}
     assert made["clips"] == 3 and made["minutes"] == pytest.approx(made["frames"] / 20 / 60)
 
@@ -104,7 +106,8 @@ def test_frames_and_actions_are_those_of_the_clip_played_back(packed, recorded):
     for piece, rollout in zip(pieces, rollouts, strict=True):
         path = recorded / "abc"[piece.clip]
         world, clip = ClipWorld(path), read_clip(path)
-        shown = [world.reset()[-1], *(frame for _ in range(clip.num_frames - 1) for frame in world.step(Action()))]
+        shown = [world.reset()[-1], *(frame for _ in range(clip.num_frames - 1)
+                                      for frame in world.step(Action()))]
         assert np.array_equal(rollout.frames, np.stack(shown[piece.start:piece.stop]))
         assert not rollout.actions[0].any() and rollout.poses is None
         steps = [record["step"] for record in clip.sidecar["frames"]][piece.start:piece.stop]
@@ -123,15 +126,29 @@ def test_every_row_holds_the_action_that_causes_the_next_frame(packed, recorded)
     assert np.array_equal(np.array(table["action"][:len(expected)], np.float32), np.stack(expected))
 
 
+def test_clips_of_odd_size_are_packed_as_they_were_shown(tmp_path):
+    world = RealWorld()
+    world.frame_size = (95, 127)
+    record(tmp_path / "a", 160, world=world)
+    (tmp_path / "._a.mp4").write_bytes(b"left by another program")
+    made = run_pack([tmp_path], out=tmp_path / "set")
+    assert lerobot.verify(tmp_path / "set").num_frames == made["frames"] > 100
+    first = next(lerobot.LeRobotFolder.open(tmp_path / "set").rollouts())
+    shown = list(read_clip(tmp_path / "a").frames())
+    assert np.array_equal(first.frames, shown[:len(first.frames)]) and first.frames.shape[1:] == (95, 127, 3)
+
+
 def test_the_frames_of_one_latent_share_their_action(tmp_path):
     record(tmp_path / "a", 60, world=FakeWorld(frames=4))
     run_pack([tmp_path / "a"], out=tmp_path / "set")
     first = next(lerobot.LeRobotFolder.open(tmp_path / "set").rollouts())
-    assert [SPACE.decode(vector).keys for vector in first.actions[1:9]] == [action_at(i // 4).keys for i in range(8)]
+    assert [SPACE.decode(vector).keys for vector in first.actions[1:9]] == [action_at(i // 4).keys
+                                                                            for i in range(8)]
 
 
 def test_the_latents_of_one_step_share_its_turn(tmp_path):
-    """A chunk-wise world gives every latent its part; one that was told all actions ahead has one for each."""
+    """A chunk-wise world gives every latent its part; one that was given all actions ahead has one for
+    each."""
     world, actions = FakeWorld(frames=4), [Action({"w"}, (8, 0))] * 40
     world.info["frames_per_chunk"] = 4
     record(tmp_path / "a", 40, world=world, actions=actions)
@@ -152,11 +169,14 @@ def test_a_lossless_clip_gives_the_rows_that_collecting_gives(tmp_path):
     made = run_pack([path], out=tmp_path / "packed")
     assert not made["lossy"] and made["dreamed"] == 0
     pieces = cut([150], GAP)
-    for piece, rollout in zip(pieces, lerobot.LeRobotFolder.open(tmp_path / "packed").rollouts(), strict=True):
-        writer = lerobot.ShardWriter(tmp_path / "collected", lerobot.LeRobotFolder.open(tmp_path / "packed").source,
+    for piece, rollout in zip(pieces, lerobot.LeRobotFolder.open(tmp_path / "packed").rollouts(),
+                              strict=True):
+        writer = lerobot_writer.ShardWriter(tmp_path / "collected",
+                                     lerobot.LeRobotFolder.open(tmp_path / "packed").source,
                                      shard=piece.start, episode=0, row=0, player="explorer")
         rows = slice(piece.start, piece.stop + 1)
-        writer.add(replace(played, **{name: getattr(played, name)[rows] for name in ("frames", "actions", "poses")}))
+        writer.add(replace(played, **{name: getattr(played, name)[rows]
+                                      for name in ("frames", "actions", "poses")}))
         episode, = writer.close()
         assert episode["frames_crc32"] == lerobot.zlib.crc32(np.ascontiguousarray(rollout.frames))
         expected = played.actions[rows][:-1].copy()
@@ -171,7 +191,8 @@ def test_the_layout_is_that_of_a_collected_folder_without_poses(packed, tmp_path
     def keys(folder):
         info = json.loads((folder / "meta/info.json").read_text())
         features = info["features"].keys() - {"observation.state"}
-        return info.keys(), info["worldplay"].keys(), features, lerobot.LeRobotFolder.open(folder).episodes[0].keys()
+        episodes = lerobot.LeRobotFolder.open(folder).episodes
+        return info.keys(), info["worldplay"].keys(), features, episodes[0].keys()
     assert keys(out) == keys(collected)
     assert (out / f"videos/{CAMERA}/chunk-000/file-000.mp4").is_file() and not list(out.rglob("*.tmp"))
 
@@ -255,17 +276,21 @@ def copy_of_a(folder):
     (lambda folder: (folder / "b.json").unlink(), "b: b.json is missing"),
     (lambda folder: (folder / "b.mp4").unlink(), "b: b.mp4 is missing"),
     (lambda folder: shorten(folder / "b.mp4"), "b.mp4: its video is damaged"),
-    (lambda folder: shutil.copy(folder / "c.mp4", folder / "b.mp4"), "b.mp4: its video is damaged after frame 56"),
+    (lambda folder: shutil.copy(folder / "c.mp4", folder / "b.mp4"), "b.mp4: its video is damaged after "
+                                                                     "frame 56"),
     (lambda folder: (folder / "b.json").write_text("{"), "b.json is not the sidecar"),
     (lambda folder: (folder / "b.part.jsonl").touch(), "b: is still being recorded, or was cut off"),
     (lambda folder: (folder / "e.part.mp4").touch(), "e: e.json is missing"),
     (edit("b", recorded=[7, 97]), "b.json is damaged"),
-    (edit("b", frame_size=[48, 64]), "b.mp4: its video is damaged (a frame has 96 rows and 128 columns, its .json says 48 and 64)"),
+    (edit("b", frame_size=[48, 64]), "b.mp4: its video is damaged (a frame has 96 rows and 128 columns, its "
+                                     ".json says 48 and 64)"),
     (edit("b", env=None), "b: its .json names no environment"),
     (edit("b", env="other"), "b: its environment is other, but none in a"),
     (edit("b", fps=10.0), "b: its frames a second are 10.0, but 20.0 in a"),
-    (edit("b", action_space=replace(SPACE, keys=(*SPACE.keys, "e")).to_json()), "b: its keys are w a s d mouse_left e"),
-    (edit("b", action_space=replace(SPACE, look_limit=15.0).to_json()), "b: its look limit is 15.0, but 12.0"),
+    (edit("b", action_space=replace(SPACE, keys=(*SPACE.keys, "e")).to_json()), "b: its keys are w a s d "
+                                                                                "mouse_left e"),
+    (edit("b", action_space=replace(SPACE, look_limit=15.0).to_json()),
+     "b: its look limit is 15.0, but 12.0"),
     (edit("b", info={"path": "playback"}), "b: was recorded from a recording"),
     (other_action(["q"], 0), "b: this world has no key 'q'"),
     (other_action([], float("nan")), "b: an action in its .json turns by no number"),
@@ -275,13 +300,14 @@ def copy_of_a(folder):
 ])
 def test_a_clip_that_is_not_fit_is_refused_by_name_before_anything_is_written(clips, damage, said):
     damage(clips)
-    with pytest.raises(ValueError, match="^1 of [34] clips cannot be packed, and nothing was written: ") as caught:
+    with pytest.raises(ValueError,
+                       match="^1 of [34] clips cannot be packed, and nothing was written: ") as caught:
         run_pack([clips], out=clips / "set")
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not (clips / "set").exists()
 
 
-def test_of_many_the_first_three_are_told(clips):
+def test_of_many_the_first_three_are_named(clips):
     for name in "defgh":
         (clips / f"{name}.mp4").touch()
     said = r"^5 of 8 clips cannot .* \(1\) .*/d: .* \(2\) .*/e: .* \(3\) .*/f: .*; and 2 more$"
@@ -297,7 +323,7 @@ def test_what_is_there_is_not_written_over(packed, recorded):
 
 def test_a_folder_that_cannot_be_made_is_named(recorded, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file/set cannot be made .* name another folder"):
+    with pytest.raises(OSError, match="the data set cannot be written to .*file/set .* name another folder"):
         run_pack([recorded], out=tmp_path / "file" / "set")
 
 
@@ -324,7 +350,8 @@ def test_clips_are_found_by_any_of_their_names_once(clips, tmp_path):
 
 
 @pytest.mark.parametrize("decoder_share", [0.2, 0])
-def test_a_world_learns_from_them_and_says_whose_codec_it_has(packed, tmp_path, monkeypatch, caplog, decoder_share):
+def test_a_world_learns_from_them_and_says_whose_codec_it_has(packed, tmp_path, monkeypatch, caplog,
+                                                              decoder_share):
     monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "longer than the training"))
     caplog.set_level("INFO", "worldplay")
     world = make_world(tmp_path / "world", frame_size=(96, 128), fps=20.0,
@@ -332,13 +359,14 @@ def test_a_world_learns_from_them_and_says_whose_codec_it_has(packed, tmp_path, 
     assert tune(tmp_path / "run", world, packed[0], monkeypatch, student_share=0, decoder_share=decoder_share)
     tuned = load_world(tmp_path / "run", device="cpu")
     assert tuned.action_space == SPACE and len(tuned.scenes) == 6
-    assert tuned.config.lossy_codec == bool(decoder_share) == ("for you to play and not to ship" in caplog.text)
+    is_said = "for you to play and not to ship" in caplog.text
+    assert tuned.config.lossy_codec == bool(decoder_share) == is_said
     tuned.reset()
     assert len(list(tuned.step(Action({"w"})))) == 1
 
 
 def test_no_codec_is_trained_on_lossy_clips(packed, tmp_path, capsys):
-    flags = ["--steps", "1", "--data", str(packed[0]), "--out", str(tmp_path / "run")]
+    flags = ["--steps", "1", "--env", "none", "--data", str(packed[0]), "--out", str(tmp_path / "run")]
     assert train_world.main(["tiny-maze", *flags]) == 2
     assert "recorded clips are lossy, and no codec is trained on them" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -348,7 +376,8 @@ def test_the_real_game_is_played_recorded_and_made_again_by_its_seed(tmp_path):
     script = ["--script", "w*30, w+look(4,0)*40, idle*5", "--headless", "--seed", "7"]
     assert play([*"doom-maze --real".split(), *script, "--out", str(tmp_path / "a.mp4")]) == 0
     clip = read_clip(tmp_path / "a")
-    assert clip.sidecar["world_hash"] is None and clip.sidecar["seed"] == 7 and clip.sidecar["env"] == "doom-maze"
+    assert clip.sidecar["world_hash"] is None and clip.sidecar["seed"] == 7
+    assert clip.sidecar["env"] == "doom-maze"
     assert run_replay(tmp_path / "a")["is_equal"]
     world = open_env("doom-maze")
     start, frame = world.reset(seed=7)[-1], next(clip.frames())

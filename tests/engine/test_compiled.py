@@ -80,7 +80,7 @@ def test_a_batch_runs_as_written(made):
     assert all(np.array_equal(a, b) for x, y in zip(world.follow(frames, actions, start=1), expected) for a, b in zip(x, y))
 
 
-@pytest.mark.parametrize("name", ["ask", "ask_text", "finish", "queries", "pasts", "found"])
+@pytest.mark.parametrize("name", ["qkv", "text_queries", "feed_forward", "queries", "keys_values", "output"])
 def test_every_part_with_text_and_camera_gives_what_it_was_made_of(name, tmp_path):
     """The comparison is the one that every new code goes through; what it finds is the error."""
     shape = passes(WIDE, num_frames=2, num_tokens=6, window=5)
@@ -90,16 +90,16 @@ def test_every_part_with_text_and_camera_gives_what_it_was_made_of(name, tmp_pat
 
 def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
     monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
-    with pytest.raises(ArithmeticError, match="compiled ask is off by"):
+    with pytest.raises(ArithmeticError, match="compiled qkv is off by"):
         compile_code(passes())
-    assert not (passes().folder() / "ask").exists() and not passes().is_made()
+    assert not (passes().folder() / "qkv").exists() and not passes().is_made()
 
 
 def test_a_camera_and_a_text_have_their_parts():
-    names = {"ask", "ask_text", "finish", *Branches()._asdict()}
+    names = {"qkv", "text_queries", "feed_forward", *Branches()._asdict()}
     assert passes(WIDE, device="cuda").parts().keys() == names
-    assert passes(WIDE).parts().keys() == {"ask", "ask_text", "finish"}, "on a processor branches run as written"
-    assert passes(replace(WIDE, text_dim=None, has_camera=False)).parts().keys() == {"ask", "finish"}
+    assert passes(WIDE).parts().keys() == {"qkv", "text_queries", "feed_forward"}, "on a processor branches run as written"
+    assert passes(replace(WIDE, text_dim=None, has_camera=False)).parts().keys() == {"qkv", "feed_forward"}
 
 
 def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
@@ -128,9 +128,9 @@ def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
         out = []
         for frame in range(6):
             part = test_transformer_camera.part_of(inputs, slice(frame, frame + 1))
-            told = {"cameras": part["cameras"], "text": text}
-            out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=frame, **told))
-            commit(model, part["clean"], part["clean_sigma"], cache, frame=frame, **told)
+            conditions = {"cameras": part["cameras"], "text": text}
+            out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=frame, **conditions))
+            commit(model, part["clean"], part["clean_sigma"], cache, frame=frame, **conditions)
         return torch.cat(out, dim=1)
     with torch.inference_mode():
         expected = played()
@@ -138,9 +138,9 @@ def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
         code.passes, code._parts = shape, {name: load(name) for name in shape.parts()}
         code.install(model)
         torch.testing.assert_close(played(), expected, atol=1e-5, rtol=1e-5)
-        assert set(ran) == shape.parts().keys() and ran.count("pasts") == 3 * 3, "once the window is full"
+        assert set(ran) == shape.parts().keys() and ran.count("keys_values") == 3 * 3, "once the window is full"
         uninstall(model)
-        assert torch.equal(played(), expected) and ran.count("pasts") == 3 * 3
+        assert torch.equal(played(), expected) and ran.count("keys_values") == 3 * 3
 
 
 # What cannot be had -----------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ from worldplay import runtime
 from worldplay.action import Action
 from worldplay.engine.cost import Alive, Cost, cost_of, encoding_memory_of, memory_of, part_of
 from worldplay.engine.loading import load_world
+from worldplay.engine.networks import META
 from worldplay.engine.parts import Parts, check_room
 from worldplay.errors import WorldError
 from worldplay.eval import latency
 from worldplay.files import write_json
-from worldplay.models.codecs.random import META
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.worlds import catalog, zoo
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig, WorldConfig
 
 GIB = 2**30
 TOKENS, WIDTH, BLOCKS = 30 * 52, 1536, 30  # of the published model at 480 x 832
@@ -60,7 +60,7 @@ def test_counts_are_the_published_ones_frame_by_frame():
     ids=["chunks", "text", "sink", "actions"])
 def test_counts_are_those_of_a_played_chunk(make):
     world, counted = make(), []
-    is_video = world.config.codec is None
+    is_video = isinstance(world.config, VideoWorldConfig)
     world.reset(**({} if is_video else dict(zip(("frames", "actions"), test_dream.context()))))
     for _ in range(world.config.window):
         list(world.step(Action()))
@@ -72,8 +72,8 @@ def test_counts_are_those_of_a_played_chunk(make):
     assert (cost.frames, cost.latents) == (len(frames), latents)
     held = [*world.transformer.state_dict().values(), *world.codec.state_dict().values()]
     memory = memory_of(world.config, torch.float32)
-    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.cache.nbytes
-    assert memory["decoder"] == sum(x.nbytes for x in world.decoded or ())
+    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.state.cache.nbytes
+    assert memory["decoder"] == sum(x.nbytes for x in world.state.decoder or ())
 
 
 def test_the_bound_is_arithmetic_or_memory():
@@ -115,7 +115,8 @@ def test_operators_belong_to_a_part(operator, part):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A published world of which nothing but its config.json is there."""
+    """A published world of which nothing but its config.json is there, on a machine with bfloat16."""
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.bfloat16, "test"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_json(tmp_path / "config.json", published("causal-forcing-2step").to_json())
     return tmp_path

@@ -9,20 +9,21 @@ import torch
 
 from worldplay.action import Action, ActionSpace
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
-from worldplay.engine.dream import CONTEXT_STEP, DreamWorld
+from worldplay.engine.dream import DreamWorld
 from worldplay.engine.loading import load_world, random_configs, random_world
+from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.files import write_json
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.scene import Scene, save_scene
 from worldplay.worlds.weights import save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
-CONFIG = WorldConfig(
+CONFIG = ImageWorldConfig(
     name="toy", env="doom-maze", action_space=SPACE, frame_size=(24, 32), fps=17.5, window=4, context_sigma=0.1,
     columns_per_degree=0.1,
     transformer=TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4,
@@ -119,14 +120,14 @@ def test_the_frame_comes_before_its_commit_and_an_unfinished_step_is_refused():
     world = float32_world()
     frames, actions = context()
     world.reset(frames=frames, actions=actions)
-    before = world.cache.num_frames
+    before = world.state.cache.num_frames
     step = world.step(Action({"w"}))
     next(step)
-    assert world.cache.num_frames == before
+    assert world.state.cache.num_frames == before
     with pytest.raises(WorldError) as error:
         next(world.step(Action()))
     assert error.value.kind == "unfinished_step"
-    assert list(step) == [] and world.cache.num_frames == before + 1
+    assert list(step) == [] and world.state.cache.num_frames == before + 1
 
 
 def test_the_cache_neither_grows_nor_moves_over_many_windows():
@@ -134,9 +135,9 @@ def test_the_cache_neither_grows_nor_moves_over_many_windows():
     frames, actions = context()
     world.reset(frames=frames, actions=actions)
     walk(world)
-    before = world.cache._slots.data_ptr(), world.cache._slots.shape
+    before = world.state.cache._slots.data_ptr(), world.state.cache._slots.shape
     walk(world, WALK * 3)
-    assert (world.cache._slots.data_ptr(), world.cache._slots.shape) == before
+    assert (world.state.cache._slots.data_ptr(), world.state.cache._slots.shape) == before
 
 
 def test_actions_matter_and_seeds_matter():
@@ -161,8 +162,32 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
     for _ in range(2):
         world.reset(frames=frames, actions=actions, seed=99)
         world.restore(state)
-        assert world.info["seed"] == world.seed == state["seed"] != 99, "a clip says which seed to replay"
+        assert world.info["seed"] == world.state.seed == state.seed != 99, "a clip says which seed to replay"
         assert np.array_equal(walk(world), first)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("find", [lambda world: world.transformer.head.head.bias,
+                                  lambda world: world.codec.decoder[-2].bias], ids=["transformer", "codec"])
+def test_a_frame_that_is_not_finite_is_not_shown_and_a_reset_or_a_snapshot_goes_on(find, value):
+    world = float32_world()
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    walk(world, WALK[:2])
+    state, expected = world.snapshot(), walk(world, WALK[2:4])
+    weight = find(world)
+    right = weight.clone()
+    weight.fill_(value)
+    with pytest.raises(WorldError, match="toy: a frame came out as numbers that are not finite; start again") as error:
+        next(world.step(Action()))
+    assert error.value.kind == "not_finite" and "\n" not in str(error.value)
+    weight.copy_(right)
+    with pytest.raises(WorldError, match="reset the world"):
+        next(world.step(Action()))
+    world.restore(state)
+    assert np.array_equal(walk(world, WALK[2:4]), expected)
+    world.reset(frames=frames, actions=actions)
+    assert len(walk(world)) == len(WALK)
 
 
 def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
@@ -177,7 +202,7 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     for frames, batched in ((frames, 0), (frames[::-1], 1)):
         for last, given in ((actions[-1], made), (Action(look=(9.0, 0.0)), misled)):
             world.reset(frames=frames[:-1], actions=actions[:-1])
-            world.first_made = None  # the first frame of play takes more sampling steps
+            world.state.first_generated = None  # the first frame of play takes more sampling steps
             [alone] = world.step(last)
             assert np.abs(given[batched].astype(int) - alone).max() <= 1
     assert not np.array_equal(made[0], misled[0])

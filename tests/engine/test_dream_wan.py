@@ -7,24 +7,24 @@ import torch
 
 from tests.parity import video_codec
 from worldplay.action import Action, ActionSpace, parse_script
-from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, parse_poses, viewmats
+from worldplay.camera import CAMERA_SPACE, REACH, TRAINING_INTRINSICS, viewmats
 from worldplay.diffusion import frame_noise, sample_frame, warped_sigmas
-from worldplay.engine import controls
 from worldplay.engine.dream import DreamWorld
 from worldplay.errors import WorldError
+from worldplay.models import conditioning
 from worldplay.models.attention.prope import Cameras
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.world import check_world
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig
 
 SIZE = (32, 48)
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=16, out_channels=16, freq_dim=32,
                           text_dim=8, text_len=6, has_camera=True)
 TEXT_SPACE = ActionSpace((), 1.0, look_axes=0)
-CONFIG = WorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0, transformer=MODEL,
-                     codec=None, parts={"codec": "taew2_1", "vae": "wan-vae", "text": "umt5-xxl"}, steps=2, window=5,
+CONFIG = VideoWorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0, transformer=MODEL,
+                     parts={"codec": "taew2_1", "vae": "wan-vae", "text": "umt5-xxl"}, steps=2, window=5,
                      sink=0, sink_position="absolute", context_sigma=0.0, intrinsics=TRAINING_INTRINSICS, prompt="a hall")
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 WALK = [Action({"w"}), Action({"l"}), Action({"d"}), Action(look=(2.0, 0.0)), Action({"w", "j"}), Action({"w"})] * 2
@@ -140,7 +140,7 @@ def test_the_mouse_turns_a_chunk_as_far_as_the_hand_did_and_the_keys_as_long_as_
                                       (Action(look=(90, 0)), 12, False), (Action({"l"}), 12, False)):
         world.reset()
         play(world, [action])
-        forward = world.told.pose[:3, 2]
+        forward = world.state.controls.pose[:3, 2]
         assert np.degrees(np.arctan2(forward[0], forward[2])) == pytest.approx(degrees), action
         assert bool(world.info["note"]) == is_noted, "full speed is what the networks have seen"
 
@@ -150,7 +150,7 @@ def test_it_goes_on_past_the_window_and_far_from_where_it_began():
     world.reset()
     for _ in range(int(REACH / 0.08) + 20):  # a new anchor on the way
         frames, = play(world, [Action({"w"})])
-    assert frames.std() > 0 and np.linalg.norm(world.told.pose[:3, 3]) < REACH
+    assert frames.std() > 0 and np.linalg.norm(world.state.controls.pose[:3, 3]) < REACH
 
 
 @pytest.mark.parametrize("script, num_latents", [("w*19", 20), ("w*9,j*10", 20), ("l*2", 4), ("d*5", 8)])
@@ -161,10 +161,10 @@ def test_a_script_leads_to_the_latents_of_published_poses(script, num_latents, m
     def listen(viewmats, focal):
         told.append(viewmats[0].numpy())
         return of(viewmats, focal)
-    monkeypatch.setattr(controls.Cameras, "of", listen)
+    monkeypatch.setattr(conditioning.Cameras, "of", listen)
     actions = parse_script(script, CAMERA_SPACE)
     shown = list(world.rollout(actions))
-    poses, made = parse_poses(script), np.concatenate(told)
+    poses, made = viewmats(actions), np.concatenate(told)
     assert len(made) == num_latents and np.array_equal(made[:len(poses)], poses)
     assert [len(frames) for frames in shown] == [1] + [4] * len(actions)
 
@@ -181,7 +181,7 @@ def test_an_image_start_is_its_latent_and_a_chunk_is_filled_standing_still(size)
     world = world_of(frames_per_chunk=size, window=3 * size)
     frames = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
     assert np.array_equal(world.reset(frames=frames, actions=[Action()]), frames)
-    assert (world.frame, world.first_made) == (size, size)
+    assert (world.state.frame, world.state.first_generated) == (size, size)
     shown, = play(world, [Action({"w"})])
     assert len(shown) == 4 * size  # the codec remembers the start: no latent is its first one again
     codec = video_codec("taehv")

@@ -22,7 +22,8 @@ from worldplay.diffusion import (
     shifted_sigmas,
     warped_sigmas,
 )
-from worldplay.engine.dream import CONTEXT_STEP, DreamWorld
+from worldplay.engine.dream import DreamWorld
+from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.train.stages.causal_cd import CausalCDConfig, CausalCDStage
 from worldplay.train.stages.causal_ode import causal_trajectories
@@ -39,7 +40,7 @@ ROOT = Path(train_world.__file__).parent
 
 def chunk_world(**fields):
     transformer, codec = networks()
-    return DreamWorld(replace(CONFIG, frames_per_chunk=CHUNK, **fields), transformer, codec,
+    return DreamWorld(replace(CONFIG, **{"frames_per_chunk": CHUNK} | fields), transformer, codec,
                       device=torch.device("cpu"), dtype=torch.float32, dtype_reason="test")
 
 
@@ -102,7 +103,7 @@ def test_a_movement_of_the_mouse_counts_once_for_a_chunk_and_a_key_in_all_of_it(
     stepped = np.stack(list(worlds[0].step(Action({"w"}, (yaw, 0)))))
     walked = np.stack(list(worlds[1].walk([Action({"w"}, (told / CHUNK, 0))] * CHUNK)))
     assert np.array_equal(stepped, walked)
-    assert worlds[0].told.item() == worlds[1].told.item() == pytest.approx(told * CONFIG.columns_per_degree)
+    assert worlds[0].state.controls.item() == worlds[1].state.controls.item() == pytest.approx(told * CONFIG.columns_per_degree)
 
 
 @pytest.mark.parametrize("given, used", [(1, [0, 0]), (2, [0, 1]), (3, [1, 2]), (5, [1, 2, 3, 4])])
@@ -125,7 +126,7 @@ def test_following_real_frames_equals_a_walk_from_them_with_the_actions_of_every
     assert len(made) == 4
     for chunk, last in ((0, 3), (2, 5)):  # frame 0 is left out, because a chunk begins at frame 3
         world.reset(frames=frames[1:last], actions=actions[1:last])
-        world.first_made = None  # the first frames of play take more sampling steps
+        world.state.first_generated = None  # the first frames of play take more sampling steps
         for (follow,), alone in zip(made[chunk:chunk + 2], world.walk(actions[last:last + 2]), strict=True):
             assert np.abs(follow[0].astype(int) - alone).max() <= 1
 

@@ -1,23 +1,41 @@
-"""The world as it is played against whole sampling loops of the published code: steps, cameras, commits, windows."""
+"""The world as it is played against whole sampling loops of the published code: steps, cameras, starts, windows."""
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 
-from tests.parity import cases, close, description, load_case, network
-from worldplay.action import Action, ActionSpace, parse_script
-from worldplay.camera import CAMERA_SPACE
-from worldplay.engine import dream
+from tests.parity import POSE_SPACE, close, description, every_case, load_case, network, pose_actions
+from worldplay.action import Action, ActionSpace
+from worldplay.diffusion import warp
+from worldplay.engine import sampler
 from worldplay.engine.dream import DreamWorld
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig
 
-T2V, CAMERA = "wan_causal_t2v", "wan_causal_camera"
 NO_ACTIONS = ActionSpace((), 1.0, look_axes=0)
-CASES = [(fixture, name) for fixture in (T2V, CAMERA) for name in cases(fixture, "infer_")]
+
+
+def playable(kind):
+    """Sampling loops, one sample each: (fixture, name, number in the batch). Cameras are moved by their pose strings."""
+    return [(fixture, name, i) for fixture, name in every_case(kind, "infer_")
+            for i in range(len(load_case(fixture, name)["in.noise"]))
+            if "in.viewmats" not in load_case(fixture, name) or "poses" in description(fixture)["cases"][name]["params"]]
+
+
+CASES = playable("wan_causal_t2v") + playable("wan_causal_camera")
+
+
+def sample_of(case, i):
+    """A case with the i-th sample of its batch alone."""
+    b = len(case["in.noise"])
+    alone = {name: x[i:i + 1] for name, x in case.items() if name.startswith(("in.", "out."))}
+    renoise = rearrange(case["in.renoise"], "n (b t) c h w -> n b t c h w", b=b)[:, i]
+    poses = case["params"].get("poses", [None] * b)[i]
+    return {**case, **alone, "in.renoise": renoise, "params": case["params"] | {"poses": poses}}
 
 
 class Listener(nn.Module):
-    """In place of a video codec: it keeps the latents that are to be shown, and gives one when a start is encoded."""
+    """In place of a video codec: it keeps the latents that are decoded, and gives those of a start when it encodes."""
     frames_per_latent = 4
 
     def __init__(self, given=None):
@@ -32,70 +50,74 @@ class Listener(nn.Module):
         return torch.zeros(1, 1 if state is None else 4, 3, *(8 * x for x in latent.shape[-2:])), ()
 
 
+def num_given(case):
+    """Latents that a loop starts from."""
+    return case["in.initial_latent"].shape[1] if "in.initial_latent" in case else 0
+
+
 def noises(case):
     """Function in place of frame_noise: the stored ones, each by its frame, the given ones counted, and its step."""
-    size, num_given = case["params"]["num_frame_per_block"], len(case.get("in.initial_latent", [[]])[0])
-    lists = case["params"]["denoising_step_list"]
-    first = case["params"].get("denoising_step_list_first_chunk", lists)
+    size = case["params"]["num_frame_per_block"]
+    steps = case["params"]["denoising_step_list"]
+    first = case["params"].get("denoising_step_list_first_chunk", steps)
 
     def noise(seed, frame, step, shape):
-        chunk, i = divmod(frame - num_given, size)
+        chunk, i = divmod(frame - num_given(case), size)
         if step == 0:
             return case["in.noise"][:, chunk * size + i][:, None]
-        before = (len(first) - 1 + (chunk - 1) * (len(lists) - 1)) if chunk else 0
+        before = (len(first) - 1 + (chunk - 1) * (len(steps) - 1)) if chunk else 0
         return case["in.renoise"][before + step - 1][i][None, None]
     return noise
 
 
 def world_of(fixture, case, sink, sink_position):
     model, params = network(fixture), case["params"]
-    lists = params["denoising_step_list"]
+    steps = params["denoising_step_list"]
     h, w = case["in.noise"].shape[-2:]
-    focal = case["in.Ks"][0, 0].diagonal()[:2].tolist() if fixture == CAMERA else None
-    config = WorldConfig(
-        name="published", env=None, action_space=CAMERA_SPACE if focal else NO_ACTIONS, frame_size=(8 * h, 8 * w),
-        fps=16.0, transformer=model.config, codec=None, parts={"codec": "taew2_1"}, steps=len(lists),
-        first_steps=len(params.get("denoising_step_list_first_chunk", lists)), window=params["cache_frames"],
-        sink=sink, sink_position=sink_position, frames_per_chunk=params["num_frame_per_block"], context_sigma=0.0,
+    focal = case["in.Ks"][0, 0].diagonal()[:2].tolist() if model.config.has_camera else None
+    config = VideoWorldConfig(
+        name="published", env=None, action_space=POSE_SPACE if focal else NO_ACTIONS, frame_size=(8 * h, 8 * w),
+        fps=16.0, transformer=model.config, parts={"codec": "taew2_1"}, window=params["cache_frames"], sink=sink,
+        sink_position=sink_position, frames_per_chunk=params["num_frame_per_block"], context_sigma=0.0,
         intrinsics=focal and tuple(focal))
     world = DreamWorld(config, model, Listener(case.get("in.initial_latent")), device=torch.device("cpu"),
                        dtype=torch.float32, dtype_reason="test")
+    world.sampler.sigmas = warp(steps)
+    world.sampler.first_sigmas = warp(params.get("denoising_step_list_first_chunk", steps))
     rows = case["in.prompt_embeds"][0]
     world.set_prompt("a text", rows[:rows.any(dim=1).sum()])  # as a tokenizer leaves them: padding is the world's work
     return world
 
 
-@pytest.mark.parametrize("fixture, name", CASES)
-def test_play_is_the_published_sampling_loop(fixture, name, monkeypatch):
-    case = load_case(fixture, name)
-    check(fixture, case, world_of(fixture, case, case["params"]["sink_size"], "absolute"), monkeypatch)
+@pytest.mark.parametrize("fixture, name, i", CASES)
+def test_play_is_the_published_sampling_loop(fixture, name, i, monkeypatch):
+    case = sample_of(load_case(fixture, name), i)
+    check(case, world_of(fixture, case, case["params"]["sink_size"], "absolute"), monkeypatch)
 
 
-@pytest.mark.parametrize("fixture, name", [(fixture, name) for fixture, name in CASES if "rolling" not in name])
-def test_the_sink_of_our_cards_changes_nothing_before_the_window_is_full(fixture, name, monkeypatch):
-    case = load_case(fixture, name)
+@pytest.mark.parametrize("fixture, name, i", [each for each in CASES if "rolling" not in each[1]])
+def test_the_sink_of_our_cards_changes_nothing_before_the_window_is_full(fixture, name, i, monkeypatch):
+    case = sample_of(load_case(fixture, name), i)
     chunk = case["params"]["num_frame_per_block"]
-    check(fixture, case, world_of(fixture, case, chunk, "before_window"), monkeypatch)
+    check(case, world_of(fixture, case, chunk, "before_window"), monkeypatch)
 
 
-def check(fixture, case, world, monkeypatch):
+def check(case, world, monkeypatch):
     """Play what the case holds, and compare every latent that is shown."""
-    latents = case["out.latents"]
-    monkeypatch.setattr(dream, "frame_noise", noises(case))
-    num_left = latents.shape[1] - world.config.frames_per_chunk  # the first chunk comes with the reset
-    if fixture == CAMERA:
-        for _ in world.rollout(parse_script(*case["params"]["poses"], CAMERA_SPACE)):
-            pass
+    latents, given = case["out.latents"], num_given(case)
+    monkeypatch.setattr(sampler, "frame_noise", noises(case))
+    poses = case["params"]["poses"]
+    actions = pose_actions(poses) if poses else [Action()] * (latents.shape[1] - 1)  # of all latents but the first
+    if given:  # each latent of a start has the actions of its four frames
+        led = [Action(), *(action.share(4) for action in actions[:given - 1] for _ in range(4))]
+        world.reset(frames=np.zeros((len(led), *world.frame_size, 3), np.uint8), actions=led)
+        list(world.walk(actions[given - 1:]))
     else:
-        given = {}
-        if "in.initial_latent" in case:
-            given = {"frames": np.zeros((1, *world.frame_size, 3), np.uint8), "actions": [Action()]}
-        world.reset(**given)
-        for _ in range(num_left // world.config.frames_per_chunk):
-            list(world.step(Action()))
+        list(world.rollout(actions))
     close(torch.stack(world.codec.shown, dim=1), latents, case)
 
 
-def test_every_case_is_run():
-    claimed = {name for _, name in CASES}
-    assert claimed == {name for fixture in (T2V, CAMERA) for name in description(fixture)["cases"] if "infer" in name}
+def test_there_are_starts_of_several_lengths_and_batches():
+    starts = {num_given(load_case(fixture, name)) for fixture, name, _ in CASES}
+    assert starts >= {0, 1, 2} and {i for *_, i in CASES} >= {0, 1}
+    assert any(num_given(load_case(fixture, name)) and "in.Ks" in load_case(fixture, name) for fixture, name, _ in CASES)

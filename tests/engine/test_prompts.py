@@ -22,7 +22,7 @@ from worldplay.models.configs import TransformerConfig
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer
 from worldplay.models.transformer import Transformer
 
-CONFIG = TextConfig(vocab_size=64, dim=32, ffn_dim=64, num_heads=2, num_layers=2, max_tokens=12)
+CONFIG = TextConfig(vocab_size=64, dim=32, dim_attn=32, ffn_dim=64, num_heads=2, num_layers=2, max_tokens=12)
 PROMPT = "a red castle"
 EOS, UNKNOWN = 1, 3
 SPACE = "\u2581"  # as SentencePiece writes it

@@ -7,8 +7,9 @@ import pytest
 
 from tests.client.fake_worlds import FakeWorld
 from worldplay.action import Action, ActionSpace
+from worldplay.data.frame_cache import is_held_out
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import collect_rollouts, play_rollout
+from worldplay.envs.collect import collect_rollouts, plan_episodes, play_rollout
 from worldplay.envs.doom_map import Floor, calm_level, read_blocks, read_lumps, write_blocks, write_lumps
 from worldplay.envs.gymnasium import GymWorld, WorldEnv
 from worldplay.envs.players import PLAYERS
@@ -265,11 +266,21 @@ def test_tester_is_unlike_the_explorer():
 
 # --- rollouts
 
+@pytest.mark.parametrize("num_frames, longest, seed", [(2, 512, 0), (513, 512, 0), (6144, 512, 0),
+                                                       (100_000, 512, 7),
+                                                       (600, 512, 18), (600, 512, 19), (5, 1, 40)])
+def test_a_collection_always_holds_something_out_and_something_to_learn_from(num_frames, longest, seed):
+    lengths, seeds = zip(*plan_episodes(num_frames, longest, seed))
+    assert sum(lengths) == num_frames and max(lengths) - min(lengths) <= 1
+    assert 1 <= min(lengths) <= max(lengths) <= longest
+    assert {is_held_out(number) for number in seeds} == {True, False} and len(set(seeds)) == len(seeds)
+    assert seeds[:-1] == tuple(range(seed, seed + len(seeds) - 1)) and seeds[-1] >= seed + len(seeds) - 1
+
+
 def test_rollouts_are_the_same_for_any_number_of_processes():
     one, two = (list(collect_rollouts("doom-maze", num_frames=50, seed=11, workers=workers,
                                       rollout_frames=20)) for workers in (1, 2))
-    assert [len(rollout.frames) for rollout in one] == [20, 20, 10]
-    assert [rollout.seed for rollout in one] == [11, 12, 13]
+    assert [(len(rollout.frames), rollout.seed) for rollout in one] == [(16, 11), (17, 12), (17, 19)]
     for a, b in zip(one, two, strict=True):
         assert np.array_equal(a.frames, b.frames) and np.array_equal(a.poses, b.poses)
         assert np.array_equal(a.actions, b.actions) and not a.actions[0].any() and a.seed == b.seed

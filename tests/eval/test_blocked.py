@@ -1,4 +1,4 @@
-"""Walls: a player who walks into one stands still in the real game, and the figure says whether the dream's does."""
+"""Walls: a player who walks into one stands still in the real game; the figure says if the dream's does."""
 import numpy as np
 import pytest
 

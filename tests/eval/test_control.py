@@ -31,7 +31,7 @@ def test_turn_sign_both_ways():
     assert control.sign_accuracy(frame, to_the_left, right) == 1
     assert control.sign_accuracy(frame, to_the_left, left) == 0
     assert control.sign_accuracy(to_the_left, frame, left) == 1
-    assert control.sign_accuracy(frame, frame, right) == 0, "a picture that stands still does not obey"
+    assert control.sign_accuracy(frame, frame, right) == 0, "a picture that stands still does not follow"
 
 
 def test_a_shift_fills_the_edge_with_its_last_column():
@@ -54,7 +54,8 @@ def test_turn_sign_tells_a_world_that_follows_from_a_deaf_one(streams, is_deaf, 
 
 def test_the_real_game_reaches_the_ceiling_of_turn_sign(maze):
     real = stack((play_rollout(maze, num_frames=64, seed=seed) for seed in held_out_seeds(8)), context=4)
-    made = Material(world=maze, source=None, streams={"explorer": real}, num_targets=0, num_dreams=8, walks=())
+    made = Material(world=maze, source=None, streams={"explorer": real}, num_targets=0, num_dreams=8,
+                    walks=())
     made._dreams["explorer"] = real.frames
     figures = control.turn_sign(made, "explorer")
     assert figures["turn_sign"]["n"] > 50 and figures["turn_sign_accuracy"] >= 0.97

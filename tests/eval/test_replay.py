@@ -43,7 +43,9 @@ def test_a_clip_that_cannot_be_compared_is_said_before_it_is_played(tmp_path, mo
 
 
 def _record(path, num_frames, stop=None):
-    """Write a clip of a TurningWorld that turns by one pixel a frame; with `stop` it stands still from there on."""
+    """Write a clip of a TurningWorld that turns by one pixel a frame; with `stop` it stands still from there
+    on.
+    """
     world = TurningWorld()
     turn, still = Action(look=(1.0, 0.0)), Action()
     header = describe(world, scene="start") | {"seed": 0}
@@ -129,7 +131,8 @@ def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
         replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
     assert (tmp_path / "again.mp4").stat() == before, "a finished clip stays"
     assert replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4", overwrite=True)["is_equal"]
-    with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave it out"):
+    with pytest.raises(ValueError, match="--vae: true.mp4 is of the real game, which no codec shows; leave "
+                                         "it out"):
         replay.run_replay(tmp_path / "true", vae=True)
 
     other = [*actions[:8], Action(frozenset({"w"}), (-3.0, 0.0)), *actions[9:]]

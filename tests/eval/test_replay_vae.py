@@ -25,7 +25,8 @@ from worldplay.models.codecs.image import to_uint8
 def clip(folder, tmp_path):  # noqa: F811
     """Of a world whose full codec is not here yet."""
     rows, clip = tmp_path / "rows.safetensors", tmp_path / "clip.mp4"
-    assert play.main([str(folder), "--headless", "--script", "w*2,l*1", "--prompt", str(rows), "--device", "cpu", "--out",
+    assert play.main([str(folder), "--headless", "--script", "w*2,l*1", "--prompt", str(rows), "--device",
+                      "cpu", "--out",
                      str(clip)]) == 0
     return clip
 
@@ -41,17 +42,21 @@ def full(tmp_path, monkeypatch):
 
 def test_only_the_pictures_are_others_and_they_replay(clip, full, folder, tmp_path, capsys):  # noqa: F811
     fine = tmp_path / "fine.mp4"
-    assert main(["replay", str(clip), "--world", str(folder), "--device", "cpu", "--vae", "--out", str(fine), "--json"]) == 0
+    assert main(["replay", str(clip), "--world", str(folder), "--device", "cpu", "--vae", "--out", str(fine),
+                 "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["frames"] == read_clip(clip).num_frames == read_clip(fine).num_frames and not figures["is_equal"]
-    assert run_replay(fine, world=str(folder), device="cpu")["is_equal"], "it knows by which codec it was made"
+    assert figures["frames"] == read_clip(clip).num_frames == read_clip(fine).num_frames
+    assert not figures["is_equal"]
+    assert run_replay(fine, world=str(folder),
+                      device="cpu")["is_equal"], "it knows by which codec it was made"
     assert run_replay(clip, world=str(folder), device="cpu")["is_equal"]
 
 
 def test_it_is_the_decoding_of_the_latents_that_play_makes(full, folder, tmp_path, monkeypatch):  # noqa: F811
     world, latents = load_world(folder, device="cpu", prompt=str(tmp_path / "rows.safetensors")), []
     decode = type(world)._decode
-    monkeypatch.setattr(type(world), "_decode", lambda self, latent: latents.append(latent) or decode(self, latent))
+    monkeypatch.setattr(type(world), "_decode", lambda self,
+                        latent: latents.append(latent) or decode(self, latent))
     world.render_fully()
     start, walk = world.reset(), parse_script("w*2", world.action_space)
     frames = np.concatenate([start, *(np.stack(list(world.step(action))) for action in walk)])

@@ -7,22 +7,25 @@ import pytest
 
 from tests.eval.turning import HEIGHT, WIDTH, TurningGame, TurningWorld, material, texture
 from worldplay.action import ActionSpace
+from worldplay.errors import WorldError
 from worldplay.eval import blocked, pictures, report, revisit
 from worldplay.eval.verdict import markdown
 from worldplay.world import check_world
 
 
-def test_the_synthetic_world_obeys_the_contract():
+def test_the_synthetic_world_keeps_the_contract():
     check_world(TurningWorld())
 
 
 def test_report_has_the_names_scripts_rely_on(streams, tmp_path):
     made = material(streams, TurningWorld())
     figures = report.evaluate(made)
-    names = {"psnr", "ssim", "n", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr", "codec_psnr"}
+    names = {"psnr", "ssim", "n", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr",
+             "codec_psnr"}
     for part in (figures, figures["tester"]):
         assert set(part["next_frame"]) == set(part["moving"]) == names
-        assert set(part["rollout_psnr"]) == {"1", "4", "16"} and set(part["sharpness"]) == {"1", "2", "4", "8"}
+        assert set(part["rollout_psnr"]) == {"1", "4", "16"}
+        assert set(part["sharpness"]) == {"1", "2", "4", "8"}
     assert 0 <= figures["turn_sign_accuracy"] <= 1
     for name in ("drift", "revisit", "blocked"):
         assert name in figures and name not in figures["tester"]
@@ -30,14 +33,16 @@ def test_report_has_the_names_scripts_rely_on(streams, tmp_path):
     table = markdown(figures | {"quick": True, "compare": figures, "device_name": "", "context_sigma": 0.1})
     assert table.count("turning, explorer") == 2 and "| moving shuffled_actions_psnr |" in table
     figures["tester"]["turn_sign_accuracy"] = None
-    assert "| turn_sign_accuracy | 1.000 |  |" in markdown(figures | {"device_name": "", "context_sigma": 0.1})
+    page = markdown(figures | {"device_name": "", "context_sigma": 0.1})
+    assert "| turn_sign_accuracy | 1.000 |  |" in page
     report._write_pictures(made, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"contact_sheet.png", "side_by_side.mp4"}
 
 
 def test_progress_is_planned_exactly(streams):
     done = []
-    made = material(streams, TurningWorld(), advance=done.append, num_dreams=5, num_targets=7, walks=(100, 150, 100))
+    made = material(streams, TurningWorld(), advance=done.append, num_dreams=5, num_targets=7,
+                    walks=(100, 150, 100))
     report.evaluate(made)
     # the turning player cannot walk, so the runs against walls and the ways back find nothing to measure
     unfound = sum(made.work(2, 4 + frames, 4, is_free=True) + 2 * 2 * compared for frames, compared in (
@@ -92,8 +97,9 @@ def test_compared_worlds_share_the_streams_of_the_source(streams, monkeypatch):
         np.testing.assert_allclose(its.actions[..., 2], streams[player].actions[..., 4], atol=1e-6)
 
 
-def test_a_world_without_a_game_is_told_how_it_is_measured(monkeypatch):
-    config = SimpleNamespace(name="square", env=None, codec="an image codec")
+@pytest.mark.parametrize("env", [None, "square"])
+def test_for_a_world_without_a_game_the_error_names_the_remedy(monkeypatch, env):
+    config = SimpleNamespace(name="square", env=env, codec="an image codec")
     monkeypatch.setattr(report, "read_config", lambda name: (None, config))
-    with pytest.raises(ValueError, match="--against FOLDER"):
+    with pytest.raises(WorldError, match="--against FOLDER"):
         report.run_eval("square")

@@ -1,4 +1,4 @@
-"""Coming back: full turns and ways there and back end where they began, and the figure tells who remembers."""
+"""Coming back: full turns and walks there and back end where they began; the figure tells who remembers."""
 import numpy as np
 import pytest
 
@@ -24,7 +24,8 @@ def test_worlds_without_look_or_keys_have_fewer_ways():
 
 def test_the_true_world_is_still_there_and_a_forgetful_one_is_not(streams):
     true = revisit.revisit(material(streams, TurningWorld()), "explorer")["revisit"]
-    assert true["psnr"] == pytest.approx(PSNR_CAP) and true["above_18db"] == 1 and true["turn"]["n"] == true["n"] == 2
+    assert true["psnr"] == pytest.approx(PSNR_CAP) and true["above_18db"] == 1
+    assert true["turn"]["n"] == true["n"] == 2
     assert true["elsewhere_psnr"] < 12 < true["codec_psnr"]
     forgetful = TurningWorld()
 
@@ -38,7 +39,8 @@ def test_the_true_world_is_still_there_and_a_forgetful_one_is_not(streams):
 
 def test_ways_that_end_elsewhere_do_not_count():
     poses = np.zeros((10, 4))
-    assert revisit._comes_back(poses, 2, "turn") and not revisit._comes_back(poses, 2, "walk"), "it never left"
+    assert revisit._comes_back(poses, 2, "turn") and not revisit._comes_back(poses, 2,
+                                                                             "walk"), "it never left"
     poses[4:8, 0] = 100
     assert revisit._comes_back(poses, 2, "walk")
     poses[-1, 3] = 355

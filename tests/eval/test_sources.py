@@ -1,10 +1,10 @@
-"""Sources of held-out play: a data set gives streams and walks of its held-out episodes, as a game gives its own."""
+"""Sources of held-out play: a data set gives streams and walks of its held-out episodes, as a game does."""
 import numpy as np
 import pytest
 
 from tests.eval.turning import TurningWorld, material
 from worldplay.data.frame_cache import Source, is_held_out, write_frame_cache
-from worldplay.data.lerobot import ShardWriter, finish
+from worldplay.data.lerobot_writer import ShardWriter, finish
 from worldplay.envs.collect import play_rollout
 from worldplay.eval import report
 from worldplay.eval.sources import Game, Recording, open_source
@@ -23,7 +23,8 @@ def folder(request, rollouts, tmp_path_factory):
     """A data set with three held-out episodes of 30, 12 and 55 frames."""
     out, source = tmp_path_factory.mktemp("data") / request.param, Source.of(TurningWorld())
     if request.param == "cache":
-        write_frame_cache(rollouts.values(), out, world=source, num_frames=sum(LENGTHS.values()) + len(LENGTHS))
+        write_frame_cache(rollouts.values(), out, world=source,
+                          num_frames=sum(LENGTHS.values()) + len(LENGTHS))
     else:
         writer = ShardWriter(out, source, shard=0, episode=0, row=0, player="explorer")
         for rollout in rollouts.values():
@@ -48,7 +49,8 @@ def test_streams_are_pieces_of_the_held_out_episodes(folder, rollouts):
 
 def test_streams_are_as_long_as_the_longest_episode_allows(folder):
     assert Recording(folder).streams("recorded", 3, context=4, horizon=500).frames.shape[1] in (55, 56)
-    with pytest.raises(ValueError, match="longest held-out episode has 5[56] frames, and a world is given 60"):
+    with pytest.raises(ValueError,
+                       match="longest held-out episode has 5[56] frames, and a world is given 60"):
         Recording(folder).streams("recorded", 3, context=60, horizon=4)
 
 
@@ -61,7 +63,8 @@ def test_a_walk_goes_from_episode_to_episode_and_begins_anew(folder, rollouts):
     of_first = len(first.frames) - (folder.name == "lerobot")  # a data set drops the last frame
     assert np.array_equal(walk.frames, first.frames[:20])
     assert np.array_equal(real[:of_first - 20], first.frames[20:of_first])
-    assert np.array_equal(real[of_first - 20], last.frames[1]) and np.array_equal(walk.actions[of_first], last.actions[1])
+    assert np.array_equal(real[of_first - 20], last.frames[1]) and np.array_equal(walk.actions[of_first],
+                                                                                  last.actions[1])
     assert np.array_equal(other.frames, last.frames[:20])
     assert not np.array_equal(real[-1], real[0])
 
@@ -71,8 +74,9 @@ def test_a_world_is_evaluated_on_a_data_set(folder):
     (made,) = report.prepare([world], source, report.Plan(
         streams=4, targets=4, dreams=2, horizon=16, walks=(100,), trials=3), is_own=False)
     figures = report.evaluate(made)
-    assert figures["player"] == "recorded" and not figures["other_players"] and figures["against"] == str(folder)
-    assert figures["moving"]["psnr"] > 55 and figures["turn_sign"]["real"] == figures["turn_sign_accuracy"] == 1
+    assert figures["player"] == "recorded" and not figures["other_players"]
+    assert figures["against"] == str(folder) and figures["moving"]["psnr"] > 55
+    assert figures["turn_sign"]["real"] == figures["turn_sign_accuracy"] == 1
     assert set(figures["drift"]) == {"100"} and "blocked" not in figures
     assert material(made.streams, world).num_targets, "the same streams serve the suites one by one"
 
@@ -80,7 +84,8 @@ def test_a_world_is_evaluated_on_a_data_set(folder):
 def test_what_is_no_source_is_said(tmp_path, rollouts):
     with pytest.raises(ValueError, match="no finished data set"):
         open_source(tmp_path)
-    cache = write_frame_cache([rollouts[17]], tmp_path / "new", world=Source.of(TurningWorld()), num_frames=41)
+    cache = write_frame_cache([rollouts[17]], tmp_path / "new", world=Source.of(TurningWorld()),
+                              num_frames=41)
     assert len(cache.episodes) == 1
     with pytest.raises(ValueError, match="no episode is held out"):
         open_source(tmp_path / "new")

@@ -13,7 +13,8 @@ def test_moves_are_seen_from_the_player():
     poses[0, :, :2] = [[0, 0], [0, 5], [3, 5]]
     poses[0, :, 3] = [355, 90, 90]  # looking along +y in the last two
     moves = Streams(np.zeros(0), np.zeros(0), poses, 1).moves
-    assert moves[0, 1] == pytest.approx([5, 0, -95], abs=1e-5) and moves[0, 2] == pytest.approx([0, 3, 0], abs=1e-5)
+    assert moves[0, 1] == pytest.approx([5, 0, -95], abs=1e-5)
+    assert moves[0, 2] == pytest.approx([0, 3, 0], abs=1e-5)
 
 
 def test_seeds_belong_to_evaluation():
@@ -22,8 +23,10 @@ def test_seeds_belong_to_evaluation():
 
 
 def test_actions_are_encoded_for_a_world_of_other_keys():
-    mine, theirs = ActionSpace(("a", "mouse_left", "w"), 12.0, look_axes=1), ActionSpace(("w", "a"), 6.0, look_axes=1)
-    done = [Action({"w", "mouse_left"}, (6.0, 0.0)), Action({"a"}, (-3.0, 0.0)), Action(), Action({"w"}, (12.0, 0.0))]
+    mine = ActionSpace(("a", "mouse_left", "w"), 12.0, look_axes=1)
+    theirs = ActionSpace(("w", "a"), 6.0, look_axes=1)
+    done = [Action({"w", "mouse_left"}, (6.0, 0.0)), Action({"a"}, (-3.0, 0.0)), Action(),
+            Action({"w"}, (12.0, 0.0))]
     vectors = np.stack([mine.encode(action) for action in done]).reshape(2, 2, -1)
     streams = Streams(np.zeros((2, 2, 4, 4, 3), np.uint8), vectors, np.zeros((2, 2, 4), np.float32), 1)
     other = streams.encoded_for(mine, theirs)

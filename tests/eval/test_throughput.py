@@ -1,4 +1,4 @@
-"""Bench of Wan-size shapes with random weights: names, figures that fit together, and what does not fit on a GPU."""
+"""Bench of Wan-size shapes with random weights: names, figures that agree, and what has no room on a GPU."""
 import json
 from dataclasses import replace
 
@@ -18,7 +18,8 @@ RATES = {"copy_gbs": 10.0, "matmul_tflops": 0.1, "attention_tflops": 0.05,
 
 
 def toy(config):
-    return replace(config, frame_size=test_dream_wan.SIZE, transformer=replace(test_dream_wan.MODEL, has_camera=False))
+    return replace(config, frame_size=test_dream_wan.SIZE,
+                   transformer=replace(test_dream_wan.MODEL, has_camera=False))
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def small(monkeypatch):
 def test_a_shape_is_several_configurations_and_a_world_its_own():
     named = [throughput._named(config) for config in random_configs("wan-1.3b")]
     assert [(x["mode"], x["frames_per_chunk"], x["window"], x["steps"]) for x in named] == [
-        *(("frame-wise", 1, window, steps) for window in (7, 9, 21) for steps in (1, 2, 4)), ("chunk-wise", 3, 21, 4)]
+        *(("frame-wise", 1, window, steps) for window in (7, 9, 21) for steps in (1, 2, 4)),
+        ("chunk-wise", 3, 21, 4)]
     assert {config.window for config in random_configs("wan-1.3b", steps=2)} == {7, 9, 21}
     world, = random_configs("wan-action")
     assert world.transformer.has_camera and (world.window, world.frames_per_chunk, world.steps) == (20, 4, 4)
@@ -57,7 +59,8 @@ def test_figures_fit_together(small):
     assert figures["is_scaled_down"] and figures["is_random"] and figures["shape"]["dim"] == 32
     assert {"world", "device", "dtype", "seed", "load_ms", "peak_memory_mib", *RATES} <= figures.keys()
     for config, entry in zip(configs, figures["configs"]):
-        assert {"mode", "window", "steps", "frames", "fps", "frame_ms", "first_frame_ms", "latency_ms", "decode_ms",
+        assert {"mode", "window", "steps", "frames", "fps", "frame_ms", "first_frame_ms", "latency_ms",
+                "decode_ms",
                 "one_percent_low_fps", "peak_memory_mib"} <= entry.keys()
         assert entry["frames"] == 24 and set(entry["frame_ms"]) == {"p50", "p95", "p99", "max"}
         assert entry["passes_per_frame"] == (config.steps + 1) / (4 * config.frames_per_chunk)
@@ -74,7 +77,8 @@ def test_full_size_is_counted_at_full_size():
     two, chunk = (throughput.full_size([config])["configs"][0] for config in (
         random_configs("wan-1.3b", steps=2)[-1], random_configs("wan-1.3b")[-1]))
     assert two["tflop_per_frame"]["all"] - two["tflop_per_frame"]["decode"] == pytest.approx(10.2, rel=0.03)
-    assert chunk["tflop_per_frame"]["all"] - chunk["tflop_per_frame"]["decode"] == pytest.approx(16.9, rel=0.03)
+    flops = chunk["tflop_per_frame"]
+    assert flops["all"] - flops["decode"] == pytest.approx(16.9, rel=0.03)
     assert two["memory_mib"]["all"] == pytest.approx(sum(two["memory_mib"].values()) / 2)
     assert set(two["bound_fps"]) == set(throughput.DATA_SHEETS), "no measured rate is mixed in"
     arithmetic = 312 / two["tflop_per_frame"]["all"]
@@ -85,7 +89,7 @@ def test_the_window_is_full_before_anything_is_timed(small, monkeypatch):
     seen = []
 
     def noted(world, actions):
-        seen.append(world.cache.num_frames)
+        seen.append(world.state.cache.num_frames)
         return latency.played(world, actions)
     monkeypatch.setattr(throughput, "played", noted)
     config = random_configs("wan-1.3b")[-1]
@@ -98,7 +102,8 @@ def test_what_does_not_fit_is_said_and_the_others_go_on(small, monkeypatch):
         if config.window > 7:
             raise WorldError("device", "no room")
     monkeypatch.setattr(throughput, "check_room", room)
-    figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:2], frames=24, device="cpu")
+    figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:2], frames=24,
+                                      device="cpu")
     first, second = figures["configs"]
     assert first["fps"] > 0 and second == throughput._named(random_configs("wan-1.3b", steps=1)[1]) | {
         "path": "eager", "problem": "no room"}
@@ -137,9 +142,11 @@ def test_both_paths_are_measured_on_a_gpu_and_one_is_on_request(small, monkeypat
     assert throughput.paths("auto", torch.device("meta")) == ("eager", "compiled")
     assert throughput.paths("compiled", torch.device("meta")) == ("compiled",)
     waited = []
-    monkeypatch.setattr(DreamWorld, "compile", lambda self, wait: waited.append(wait) or self.info.update(path="compiled"))
+    monkeypatch.setattr(DreamWorld, "compile",
+                        lambda self, wait: waited.append(wait) or self.info.update(path="compiled"))
     monkeypatch.setattr(throughput, "paths", lambda path, device: ("eager", "compiled"))
-    figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:1], frames=24, device="cpu")
+    figures = throughput.bench_random("wan-1.3b", random_configs("wan-1.3b", steps=1)[:1], frames=24,
+                                      device="cpu")
     assert [entry["path"] for entry in figures["configs"]] == ["eager", "compiled"] and waited == [True]
     assert all(entry["pass_split_ms"]["linear"] > 0 for entry in figures["configs"])
     assert "compiled" in throughput.table(figures)

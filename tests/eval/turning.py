@@ -21,7 +21,8 @@ class TurningWorld:
 
     def __init__(self, blur=0, is_deaf=False):
         self.name, self.action_space, self.frame_size, self.fps = "turning", SPACE, (HEIGHT, WIDTH), 17.5
-        self.scenes, self.info = ("start",), {"env": "turning", "window": 4, "device": "cpu", "seed": 0, "steps": 2,
+        self.scenes, self.info = ("start",), {"env": "turning", "window": 4, "device": "cpu", "seed": 0,
+                                              "steps": 2,
                                               "world_hash": None, "dtype": "float32", "path": "test"}
         self.blur, self.is_deaf, self._frame, self._is_mid_step = blur, is_deaf, None, False
         self.pose = np.zeros(4, np.float32)
@@ -46,8 +47,10 @@ class TurningWorld:
         last = frames[:, start - 1]
         for i in range(start, actions.shape[1]):
             before = last if is_free else frames[:, i - 1]
-            made = [np.stack([smeared(self._turned(frame, degrees * SPACE.look_limit), self.blur if is_free else 0)
-                              for frame, degrees in zip(before, given[:, i, -1])]) for given in (actions, *others)]
+            made = [np.stack([smeared(self._turned(frame, degrees * SPACE.look_limit),
+                                      self.blur if is_free else 0)
+                              for frame, degrees in zip(before, given[:, i, -1])])
+                    for given in (actions, *others)]
             yield made
             last = made[0]
 
@@ -107,5 +110,6 @@ class TurningGame:
 
 def material(streams, world, **options):
     """A Material of streams of the TurningGame."""
-    return Material(**{"world": world, "source": TurningGame(), "streams": streams, "num_dreams": 4, "walks": (100,),
+    return Material(**{"world": world, "source": TurningGame(), "streams": streams, "num_dreams": 4,
+                       "walks": (100,),
                        "num_targets": 16, "num_trials": 2} | options)

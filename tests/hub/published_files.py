@@ -1,4 +1,4 @@
-"""Stand-ins for what others publish: checkpoints of every make, and a hub that serves them from this machine."""
+"""Stand-ins for published files: checkpoints of every layout, and a hub that serves them on this machine."""
 import hashlib
 import math
 import re
@@ -13,8 +13,8 @@ import torch
 from worldplay.hub.convert import StoredTensor, read_index, transformer_shapes
 from worldplay.models.configs import TransformerConfig
 
-TINY = TransformerConfig(dim=16, ffn_dim=24, num_heads=2, num_layers=2, in_channels=4, out_channels=4, freq_dim=8,
-                         text_dim=12, text_len=5)
+TINY = TransformerConfig(dim=16, ffn_dim=24, num_heads=2, num_layers=2, in_channels=4, out_channels=4,
+                         freq_dim=8, text_dim=12, text_len=5)
 COMMIT = "c0ffee" * 6 + "beef"
 
 
@@ -26,7 +26,7 @@ def tiny_weights(has_camera=False, seed=0):
 
 
 def write_big_checkpoint(path, shapes, seed=0):
-    """A .pt as published, {"generator_ema": {"model._fsdp_wrapped_module.NAME": float32}}, never whole in memory."""
+    """Write a .pt as published, {"generator_ema": {"model._fsdp_wrapped_module.NAME": float32}}."""
     names = {f"model._fsdp_wrapped_module.{name}": shape for name, shape in shapes.items()}
     with torch._subclasses.FakeTensorMode():
         tensors = {name: torch.empty(shape) for name, shape in names.items()}
@@ -50,8 +50,9 @@ def first_values(path, x: StoredTensor, count=1000):
 
 
 class FakeHub:
-    """A hub of one commit: files (bytes, or a memoryview of them) by "OWNER/NAME/FILE", and what goes wrong with them.
+    """A hub with one commit, and with the failures that a test asks for.
 
+    files      "OWNER/NAME/FILE" -> bytes, or a memoryview of them
     etags      by the same names, where they are not to be computed at every request
     requests   (method, path, Range header or None) of all that was asked
     cut_after  bytes after which the connection breaks off, once for every number in the list
@@ -91,7 +92,8 @@ def serving(hub):
         def answer(self, with_body):
             hub.requests.append((self.command, self.path, self.headers.get("Range")))
             hub.authorization.append(self.headers.get("Authorization"))
-            match = re.fullmatch(r"/(?P<repo>[^/]+/[^/]+)/(?:resolve|raw)/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
+            match = re.fullmatch(
+                r"/(?P<repo>[^/]+/[^/]+)/(?:resolve|raw)/(?P<revision>[^/]+)/(?P<file>.+)", self.path)
             if not match:  # the hub's library also asks other things
                 return self.refuse(404, "EntryNotFound")
             name = f"{match['repo']}/{match['file']}".replace("%2B", "+")
@@ -131,7 +133,7 @@ def serving(hub):
 
 
 def lay_out(cache, repo, files, commit=COMMIT):
-    """Write files (path in the repository -> bytes) as the hub's cache holds them after a download of main."""
+    """Write files (path in the repository -> bytes) into the hub's cache as a download of main does."""
     root = cache / f"models--{repo.replace('/', '--')}"
     (root / "blobs").mkdir(parents=True, exist_ok=True)
     (root / "refs").mkdir(exist_ok=True)

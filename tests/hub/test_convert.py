@@ -1,4 +1,4 @@
-"""Published weights: every make of checkpoint becomes the same file, every wrong one is refused in one line."""
+"""Published weights: checkpoints of every layout give the same file, wrong ones are refused in one line."""
 import os
 import subprocess
 import sys
@@ -40,7 +40,8 @@ NESTINGS = {
 
 def converted(source, tmp_path, has_camera=False, **options):
     """(key, weights) of a checkpoint that is converted to TINY."""
-    key = convert_transformer(source, tmp_path / "out.safetensors", replace(TINY, has_camera=has_camera), **options)
+    sizes = replace(TINY, has_camera=has_camera)
+    key = convert_transformer(source, tmp_path / "out.safetensors", sizes, **options)
     return key, load_file(tmp_path / "out.safetensors")
 
 
@@ -58,7 +59,8 @@ def assert_is_bfloat16_of(weights, original):
 # What is read -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("has_camera, tensors, params", [(False, 825, 1_418_996_800), (True, 885, 1_489_821_760)])
+@pytest.mark.parametrize("has_camera, tensors, params", [
+    (False, 825, 1_418_996_800), (True, 885, 1_489_821_760)])
 def test_names_are_those_of_the_published_networks(has_camera, tensors, params):
     shapes = transformer_shapes(replace(WAN, has_camera=has_camera))
     assert (len(shapes), sum(torch.Size(shape).numel() for shape in shapes.values())) == (tensors, params)
@@ -77,7 +79,8 @@ def test_every_card_describes_a_world_that_can_be_opened(world):
     ("wan-action", 4, 20, 4, True, False), ("causal-forcing-1step", 1, 21, 1, True, True),
     ("causal-forcing-2step", 1, 21, 2, True, True), ("causal-forcing-4step", 1, 21, 4, True, True),
     ("causal-forcing-chunkwise", 3, 21, 4, False, False)])
-def test_cards_are_played_as_their_publishers_do(name, frames_per_chunk, window, steps, prefer_ema, image_start):
+def test_worlds_are_played_as_their_publishers_do(
+        name, frames_per_chunk, window, steps, prefer_ema, image_start):
     """Of their configurations and READMEs; the sink is ours, for what comes after the window."""
     world = catalog.WORLDS[name]
     config = WorldConfig.from_json(world.config, name)
@@ -108,7 +111,8 @@ def test_every_floating_type_is_read(dtype, tmp_path):
 
 @pytest.mark.parametrize("prefer_ema, key", [(True, "generator_ema"), (False, "generator")])
 def test_the_card_chooses_between_averaged_and_raw(prefer_ema, key, tmp_path):
-    states = {"generator": tiny_weights(seed=1), "generator_ema": tiny_weights(seed=2), "critic": {"x": torch.ones(3)}}
+    states = {"generator": tiny_weights(seed=1), "generator_ema": tiny_weights(seed=2),
+              "critic": {"x": torch.ones(3)}}
     found, made = converted(saved(tmp_path, states), tmp_path, prefer_ema=prefer_ema)
     assert found == key
     assert_is_bfloat16_of(made, states[key])
@@ -141,7 +145,8 @@ def test_base_weights_are_safetensors_already(tmp_path):
 def test_a_part_keeps_names_and_types(tmp_path):
     state = {"conv1.weight": torch.randn(2, 3), "model.x": torch.arange(5), "norm": torch.randn(3).half(),
              "deep": torch.tensor(True), "empty": torch.zeros(0, 4), "text": torch.randn(3, 5).bfloat16()}
-    convert_part(saved(tmp_path, state), tmp_path / "part.safetensors", num_tensors=6, num_params=6 + 5 + 3 + 1 + 15)
+    convert_part(saved(tmp_path, state), tmp_path / "part.safetensors", num_tensors=6,
+                 num_params=6 + 5 + 3 + 1 + 15)
     made = load_file(tmp_path / "part.safetensors")
     assert made.keys() == state.keys()
     assert all(made[name].dtype == x.dtype and torch.equal(made[name], x) for name, x in state.items())
@@ -151,7 +156,8 @@ def test_what_we_export_is_read_back_and_by_others(tmp_path):
     model = Transformer(TINY)
     export_transformer(model.state_dict(), tmp_path / "model.pt")
     loaded = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert list(loaded) == ["generator_ema"] and all(name.startswith("model.") for name in loaded["generator_ema"])
+    assert list(loaded) == ["generator_ema"]
+    assert all(name.startswith("model.") for name in loaded["generator_ema"])
     found, made = converted(tmp_path / "model.pt", tmp_path)
     assert found == "generator_ema"
     assert_is_bfloat16_of(made, model.state_dict())
@@ -215,14 +221,16 @@ BAD = {
     "no tensors": (lambda path: torch.save({"step": 3}, path), "holds step, of type int"),
     "missing key": (_saved(lambda x: {name: x[name] for name in x if name != "head.modulation"}),
                     "misses head.modulation;"),
-    "extra key": (_saved(lambda x: x | {"blocks.9.modulation": torch.ones(1)}), "has unknown blocks.9.modulation;"),
+    "extra key": (_saved(lambda x: x | {"blocks.9.modulation": torch.ones(1)}),
+                  "has unknown blocks.9.modulation;"),
     "wrong shape": (_saved(lambda x: x | {"head.head.bias": torch.ones(5)}),
                     r"has wrong shapes: head.head.bias \(5,\) instead of \(16,\)"),
     "whole numbers": (_saved(lambda x: x | {"head.head.bias": torch.ones(16, dtype=torch.int64)}),
                       "holds head.head.bias as int64; expected floating point"),
     "sparse": (_saved(lambda x: x | {"head.head.bias": torch.ones(16).to_sparse()}), "sparse_coo"),
     "twice": (_saved(lambda x: x | {"model.head.head.bias": torch.ones(16)}), "holds head.head.bias twice"),
-    "camera": (lambda path: torch.save(tiny_weights(has_camera=True), path), "has unknown blocks.0.self_attn.prope_o"),
+    "camera": (lambda path: torch.save(tiny_weights(has_camera=True), path),
+               "has unknown blocks.0.self_attn.prope_o"),
 }
 
 
@@ -266,8 +274,9 @@ def test_a_part_must_have_what_its_card_counts(tmp_path):
 
 PROGRAM = """
 import resource, sys
-from worldplay.worlds import catalog
 from worldplay.hub.convert import convert_transformer
+from worldplay.models.configs import TransformerConfig
+from worldplay.worlds import catalog
 source, target, layers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sizes = catalog.WORLDS["wan-action"].config["transformer"] | {"num_layers": layers}
 def peak():
@@ -320,7 +329,7 @@ def test_a_whole_published_world_is_converted_within_the_bound(name, tmp_path):
     world = catalog.WORLDS[name]
     sizes = world.config["transformer"]
     before, peak, written = convert_and_measure(tmp_path, sizes["num_layers"])
-    print(f"{name}: {written / 2**20:.0f} MiB written, {peak / 2**20:.0f} MiB at the peak, {before / 2**20:.0f} MiB of it "
-          "before the conversion")
+    print(f"{name}: {written / 2**20:.0f} MiB written, {peak / 2**20:.0f} MiB at the peak, "
+          f"{before / 2**20:.0f} MiB of it before the conversion")
     assert written > 2 * world.num_params
     assert peak < 1.3 * written and peak - before < 160 * 2**20

@@ -65,6 +65,15 @@ def test_a_world_is_found_only_when_it_is_whole(hub, cache, monkeypatch):
     assert fetch("first")["files"] == 4 and not gets(hub, "encoder.pth"), "it was loaded already"
 
 
+def test_what_a_killed_fetch_left_is_removed(hub, cache):
+    folder = cache / "worlds" / "first"
+    folder.mkdir(parents=True)
+    for name in ("model.0a1b2c3d.tmp", "model.safetensors.tmp"):
+        (folder / name).write_bytes(b"half of a conversion")
+    fetch("first")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "lock.json", "model.safetensors"}
+
+
 @pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY", "http_proxy"])
 def test_a_socks_proxy_without_its_package_is_one_line_with_the_remedy(hub, monkeypatch, name):
     find = importlib.util.find_spec
@@ -74,7 +83,8 @@ def test_a_socks_proxy_without_its_package_is_one_line_with_the_remedy(hub, monk
     assert "secret" not in str(error) and not hub.requests
 
 
-@pytest.mark.parametrize("address", ["socks4://127.0.0.1:1", "bogus://me:secret@host", "::::", "http://", "http://[bad"])
+@pytest.mark.parametrize("address", [
+    "socks4://127.0.0.1:1", "bogus://me:secret@host", "::::", "http://", "http://[bad"])
 def test_a_proxy_that_is_none_is_one_line(hub, monkeypatch, address):
     monkeypatch.setenv("HTTPS_PROXY", address)
     error = refused("HTTPS_PROXY is set to no proxy that can be used; unset it, or give http://HOST:PORT")

@@ -1,4 +1,4 @@
-"""Fetching a published world: from a hub on this machine or a cache of it, broken off, refused, and complete."""
+"""Fetching a published world from a hub on this machine or its cache: broken off, refused, and complete."""
 import hashlib
 import io
 import json
@@ -63,7 +63,8 @@ def hub(cache, monkeypatch):
         monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + RESOLVE)
         monkeypatch.setattr(catalog, "PARTS", _parts(hub, url))
         monkeypatch.setattr(catalog, "WORLDS", {
-            "first": _world("first", "fast++/first.pt", False), "second": _world("second", "second.pt", True)})
+            "first": _world("first", "fast++/first.pt", False),
+            "second": _world("second", "second.pt", True)})
         yield hub
 
 
@@ -86,8 +87,9 @@ def _world(name, file, has_camera):
         "name": name, "parts": {"text": "text", "codec": "codec", "vae": "vae"},
         "transformer": json.loads(json.dumps(asdict(TINY))) | {"has_camera": has_camera},
         "intrinsics": given["intrinsics"] if has_camera else None}
-    return PublishedWorld(name=name, summary=name, licence="MIT", source=Source(repo="them/forcing", file=file),
-                          num_params=10, config=config, parts=("text", "codec"), more_parts=("vae",))
+    return PublishedWorld(name=name, summary=name, licence="MIT", num_params=10, config=config,
+                          source=Source(repo="them/forcing", file=file), parts=("text", "codec"),
+                          more_parts=("vae",))
 
 
 def names(folder):
@@ -96,11 +98,12 @@ def names(folder):
 
 def gets(hub, file):
     """The Range headers with which a file was loaded."""
-    return [bytes_asked for method, path, bytes_asked in hub.requests if method == "GET" and path.endswith(file)]
+    return [asked for method, path, asked in hub.requests if method == "GET" and path.endswith(file)]
 
 
-COMPLETE = {"fetch.lock", "worlds/first/config.json", "worlds/first/lock.json", "worlds/first/model.safetensors",
-            "parts/text/lock.json", "parts/text/model.safetensors", "parts/text/tokenizer.json",
+COMPLETE = {"fetch.lock", "worlds/first/config.json", "worlds/first/lock.json",
+            "worlds/first/model.safetensors", "parts/text/lock.json", "parts/text/model.safetensors",
+            "parts/text/tokenizer.json",
             "parts/codec/lock.json", "parts/codec/model.safetensors"}
 
 
@@ -116,7 +119,8 @@ def test_a_world_and_its_parts_are_loaded_converted_and_found(hub, cache):
     assert all(torch.equal(x, expected[name].bfloat16()) for name, x in weights.items())
     assert torch.equal(load_file(zoo.find_part("codec") / "model.safetensors")["decoder.22.weight"],
                        CODEC["decoder.22.weight"])
-    assert load_file(zoo.find_part("text") / "model.safetensors")["token_embedding.weight"].dtype == torch.bfloat16
+    encoder = load_file(zoo.find_part("text") / "model.safetensors")
+    assert encoder["token_embedding.weight"].dtype == torch.bfloat16
     assert (zoo.find_part("text") / "tokenizer.json").read_bytes() == b'{"vocab": 3}'
     assert json.loads((cache / "worlds/first/config.json").read_text()) == catalog.WORLDS["first"].config
 
@@ -157,7 +161,8 @@ def test_the_full_codec_is_loaded_when_asked_for(hub, cache):
 
 def test_the_text_encoder_is_left_out_when_asked_for_and_loaded_by_a_later_fetch(hub, cache, capsys):
     assert main(["fetch", "first", "--no-text", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["files"] == 2 and not [asked for asked in hub.requests if "wan" in asked[1]]
+    assert json.loads(capsys.readouterr().out)["files"] == 2
+    assert not [path for _, path, _ in hub.requests if "wan" in path]
     assert zoo.find("first") and not (cache / "parts/text").exists()
     assert fetch("first", with_text=False)["was_complete"]
     config = cache / "worlds/first/config.json"
@@ -209,7 +214,8 @@ def test_the_environment_is_honoured_by_the_command(tmp_path):
     source = next(iter(catalog.PARTS["umt5-xxl"].files.values()))
     lay_out(tmp_path / "home" / "hub", source.repo, {source.file: b"half of it"}, source.revision)
     folders = {"HF_HOME": "home", "XDG_CACHE_HOME": "empty", "XDG_STATE_HOME": "state"}
-    env = os.environ | {name: str(tmp_path / folder) for name, folder in folders.items()} | {"HF_HUB_OFFLINE": "1"}
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    env |= {name: str(tmp_path / folder) for name, folder in folders.items()}
     result = subprocess.run([sys.executable, "-m", "worldplay", "fetch", "wan-action", "--json"], env=env,
                             cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and result.stdout == ""
@@ -248,7 +254,8 @@ def test_no_connection_is_said(hub, monkeypatch):
 
 @pytest.mark.parametrize("status, code, words", [
     (404, "RepoNotFound", "them/forcing/fast.*: the repository is gone, renamed or closed"),
-    (401, "RepoNotFound", "hf auth login"), (403, "GatedRepo", "its owner wants you to ask for it.*them/forcing"),
+    (401, "RepoNotFound", "hf auth login"),
+    (403, "GatedRepo", "its owner wants you to ask for it.*them/forcing"),
     (401, "", "refuses your token"), (403, "", "refuses your token"), (500, "", "the server answers 500"),
 ])
 def test_a_closed_repository_is_told_from_a_broken_server(status, code, words, hub):
@@ -325,7 +332,8 @@ def test_a_file_that_no_hub_vouches_for_must_have_the_hash_of_its_card(hub):
 def test_a_damaged_file_in_the_cache_is_refused_and_kept(hub, monkeypatch):
     lay_out_all(hub)
     content = hub.files["them/forcing/fast++/first.pt"]
-    blob = Path(hub_constants.HF_HUB_CACHE) / "models--them--forcing/blobs" / hashlib.sha256(content).hexdigest()
+    blobs = Path(hub_constants.HF_HUB_CACHE) / "models--them--forcing/blobs"
+    blob = blobs / hashlib.sha256(content).hexdigest()
     blob.write_bytes(content[:-1] + b"?")
     line = refused("is damaged or another file: delete it")
     assert str(blob) in line and blob.exists()
@@ -379,10 +387,12 @@ def test_worlds_lists_apart_what_can_be_fetched(hub, capsys):
 def test_the_catalog_says_only_what_it_knows():
     for world in catalog.WORLDS.values():
         assert set(world.parts) | set(world.more_parts) <= set(catalog.PARTS)
-        assert set(world.config["parts"].values()) <= set(catalog.PARTS) and world.config["name"] == world.name
+        assert set(world.config["parts"].values()) <= set(catalog.PARTS)
+        assert world.config["name"] == world.name
         assert world.config["window"] % world.config["frames_per_chunk"] == 0
         assert ("HY-WorldPlay" in world.licence) == world.source.file.startswith("Wan21/Action2V")
-        sources = [world.source, *(source for name in world.parts for source in catalog.PARTS[name].files.values())]
+        parts = [catalog.PARTS[name] for name in world.parts]
+        sources = [world.source, *(source for part in parts for source in part.files.values())]
         for source in sources:
             assert (source.repo is None) == (source.url is not None)
             assert source.revision or not source.sha256, "a hash belongs to a revision"

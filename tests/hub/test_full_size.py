@@ -1,4 +1,4 @@
-"""A published world at its full size on the CPU: fetched, converted and played by the commands, its memory measured."""
+"""A published world of full size on the CPU: fetched, converted and played, its memory measured."""
 import hashlib
 import json
 import mmap
@@ -27,17 +27,19 @@ WORLD = catalog.WORLDS[NAME]
 FRAME_SIZE = (64, 96)  # the weights are all there, the pictures are small
 GIB = 2**30
 
-# The fetch command, of this world and the small codec alone: prompts come from a file here, and the encoder is 11 GB.
+# The fetch command for this world and the small codec alone: the text encoder is 11 GB, and text rows come
+# from a file.
 FETCH = """
 import sys
 from dataclasses import replace
 from worldplay.worlds import catalog
-from worldplay.__main__ import main
+from worldplay.cli.commands import main
 url, size, sha256, frame_size = sys.argv[1], int(sys.argv[2]), sys.argv[3], eval(sys.argv[4])
 part, world = catalog.PARTS["taew2_1"], catalog.WORLDS["wan-action"]
 source = replace(part.files["model.safetensors"], url=url, size=size, sha256=sha256)
 catalog.PARTS["taew2_1"] = replace(part, files={"model.safetensors": source})
-catalog.WORLDS["wan-action"] = replace(world, parts=("taew2_1",), config=world.config | {"frame_size": frame_size})
+config = world.config | {"frame_size": frame_size}
+catalog.WORLDS["wan-action"] = replace(world, parts=("taew2_1",), config=config)
 sys.exit(main(["fetch", "wan-action", "--json"]))
 """
 
@@ -53,17 +55,17 @@ def folder(tmp_path):
 def measured(command, folder, *, seen=None):
     """Run a command in an environment of its own.
 
-    seen     a file of which it is told when it appeared
-    Returns  (its stdout, peak bytes of its memory, peak bytes that are its own and no file's, seconds until `seen`)
+    seen     a file; the time until it appears is measured
+    Returns  (stdout, peak bytes of memory, peak bytes of anonymous memory, seconds until `seen`)
     """
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state"),
-                                "HF_HOME": str(folder / "hub")}
+    folders = {"XDG_CACHE_HOME": "cache", "XDG_STATE_HOME": "state", "HF_HOME": "hub"}
+    environment = os.environ | {name: str(folder / place) for name, place in folders.items()}
     began, peak, private, seconds = time.monotonic(), 0, 0, None
     with open(folder / "stdout", "w+") as out, open(folder / "stderr", "w+") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=errors, env=environment)
         while process.poll() is None:
-            told = _memory(process.pid)
-            peak, private = max(peak, told.get("VmHWM", 0)), max(private, told.get("RssAnon", 0))
+            memory = _memory(process.pid)
+            peak, private = max(peak, memory.get("VmHWM", 0)), max(private, memory.get("RssAnon", 0))
             if seen and seconds is None and seen.exists():
                 seconds = time.monotonic() - began
             time.sleep(0.02)
@@ -92,7 +94,8 @@ def serve_world(folder):
         hub.files[name] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         hub.etags[name] = hashlib.file_digest(file, "sha256").hexdigest()
     hub.files["me/taehv/taew2_1.safetensors"] = codec.read_bytes()
-    return hub, [str(codec.stat().st_size), hashlib.sha256(codec.read_bytes()).hexdigest(), repr(list(FRAME_SIZE))]
+    digest = hashlib.sha256(codec.read_bytes()).hexdigest()
+    return hub, [str(codec.stat().st_size), digest, repr(list(FRAME_SIZE))]
 
 
 @pytest.mark.slow
@@ -103,23 +106,24 @@ def test_a_published_world_from_fetch_to_play(folder):
     with serving(hub) as url:
         os.environ["HF_ENDPOINT"] = url
         try:
-            out, peak, private, _ = measured([sys.executable, "-c", FETCH,
-                                              f"{url}/me/taehv/raw/{COMMIT}/taew2_1.safetensors", *arguments], folder)
+            codec_url = f"{url}/me/taehv/raw/{COMMIT}/taew2_1.safetensors"
+            out, peak, private, _ = measured([sys.executable, "-c", FETCH, codec_url, *arguments], folder)
         finally:
             del os.environ["HF_ENDPOINT"]
     made = json.loads(out)
     written = (Path(made["folder"]) / "model.safetensors").stat().st_size
-    print(f"fetch: {made['loaded_mib']:.0f} MiB loaded, {written / 2**20:.0f} MiB written in {made['seconds']} s, "
-          f"{peak / GIB:.2f} GiB at the peak, {private / GIB:.2f} GiB of it its own")
+    print(f"fetch: {made['loaded_mib']:.0f} MiB loaded, {written / 2**20:.0f} MiB written in "
+          f"{made['seconds']} s, {peak / GIB:.2f} GiB at the peak, {private / GIB:.2f} GiB of it its own")
     assert written > 2 * WORLD.num_params and peak < 1.3 * written
 
     save_file({"prompt_embeds": torch.randn(64, 4096)}, folder / "rows.safetensors")
     clip = folder / "clip.mp4"
     out, peak, private, seconds = measured(
-        [sys.executable, "play.py", NAME, "--headless", "--script", "w*4", "--steps", "1", "--device", "cpu", "--prompt",
-         str(folder / "rows.safetensors"), "--out", str(clip), "--json"], folder, seen=folder / "clip.part.jsonl")
-    print(f"play: first frame after {seconds:.1f} s, {peak / GIB:.2f} GiB at the peak, {private / GIB:.2f} GiB of it its "
-          f"own; {out.strip()}")
+        [sys.executable, "play.py", NAME, "--headless", "--script", "w*4", "--steps", "1", "--device", "cpu",
+         "--prompt", str(folder / "rows.safetensors"), "--out", str(clip), "--json"], folder,
+        seen=folder / "clip.part.jsonl")
+    print(f"play: first frame after {seconds:.1f} s, {peak / GIB:.2f} GiB at the peak, {private / GIB:.2f} "
+          f"GiB of it its own; {out.strip()}")
     frames = np.stack(list(read_clip(clip).frames()))
     assert frames.shape[1:] == (*FRAME_SIZE, 3) and frames.std() > 0
     # Where the processor multiplies bfloat16 the weights stay in the file; elsewhere they are cast, once.

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 
-from tests.models.passes import commit, commit_and_denoise, denoise
+from tests.models.passes import commit, denoise
 from worldplay.models.attention import chunks
 from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.attention.rope import frame_rotary, rotate
@@ -66,33 +66,22 @@ def new_cache(model, b, **rule):
                    tokens_per_frame=(HEIGHT // 3) * (WIDTH // 2), **rule)
 
 
-def chunks(inputs, size):
+def by_chunk(inputs, size):
     """The frames of a sequence, chunk by chunk: (first frame, {name: its part})."""
     for start in range(0, inputs["noisy"].shape[1], size):
         yield start, {name: x[:, start:start + size] for name, x in inputs.items()}
 
 
-def told(part):
+def conditions_of(part):
     return {name: part[name] for name in ("actions", "action_mask", "columns")}
 
 
 def play(model, inputs, cache, size, first=0):
     """Velocity of every noisy frame, seen from the clean ones in the cache."""
     out = []
-    for start, part in chunks(inputs, size):
-        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
-        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
-    return torch.cat(out, dim=1)
-
-
-def play_merged(model, inputs, cache, size):
-    """The same with each commit in one pass with the next chunk's denoising."""
-    parts = [part for _, part in chunks(inputs, size)]
-    out = [denoise(model, parts[0]["noisy"], parts[0]["sigma"], cache, frame=0, **told(parts[0]))]
-    for i, (past, part) in enumerate(zip(parts, parts[1:])):
-        both = {name: torch.cat([past[name], part[name]], dim=1) for name in told(part)}
-        out.append(commit_and_denoise(model, past["clean"], past["clean_sigma"], part["noisy"], part["sigma"],
-                                            cache, frame=i * size, **both))
+    for start, part in by_chunk(inputs, size):
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **conditions_of(part)))
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **conditions_of(part))
     return torch.cat(out, dim=1)
 
 
@@ -103,8 +92,6 @@ def test_cache_equals_mask_over_three_windows(model, rule):
     expected = model(**inputs, **rule, attention="plain")
     cached = play(model, inputs, new_cache(model, 2, **rule), size)
     torch.testing.assert_close(cached, expected, atol=1e-5, rtol=1e-5)
-    merged = play_merged(model, inputs, new_cache(model, 2, **rule), size)
-    torch.testing.assert_close(merged, cached, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES[2:5], ids=str)
@@ -169,15 +156,15 @@ def test_the_past_is_seen(model):
 def test_denoising_never_writes_the_cache(model, rule):
     size = rule.get("frames_per_chunk", 1)
     inputs, cache = sequence(9), new_cache(model, 2, **rule)
-    for start, part in chunks(inputs, size):
-        before, held = cache.remembered(), (cache.first_frame, cache.num_frames)
-        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
-        denoise(model, part["clean"], 0.3, cache, frame=start, **told(part))
-        assert torch.equal(cache.remembered(), before) and held == (cache.first_frame, cache.num_frames)
-        again = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
+    for start, part in by_chunk(inputs, size):
+        before, held = cache.past(), (cache.first_frame, cache.num_frames)
+        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part))
+        denoise(model, part["clean"], 0.3, cache, frame=start, **conditions_of(part))
+        assert torch.equal(cache.past(), before) and held == (cache.first_frame, cache.num_frames)
+        again = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part))
         assert torch.equal(first, again)
-        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
-        assert not torch.equal(cache.remembered(), before)
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **conditions_of(part))
+        assert not torch.equal(cache.past(), before)
 
 
 @pytest.mark.parametrize("sink_position", ["absolute", "before_window"])
@@ -211,14 +198,14 @@ def test_snapshot(model):
     play(model, inputs, cache, 1)
     saved = cache.clone()
     first = play(model, later, cache, 1, first=6)
-    assert not torch.equal(saved.remembered(), cache.remembered())
+    assert not torch.equal(saved.past(), cache.past())
     again = play(model, later, saved.clone(), 1, first=6)
     assert torch.equal(first, again)
 
 
 def test_wrong_frame_is_refused(model):
     inputs, cache = sequence(2), new_cache(model, 2, window=4)
-    part = next(chunks(inputs, 1))[1]
+    part = next(by_chunk(inputs, 1))[1]
     commit(model, part["clean"], 0.0, cache, frame=5)
     with pytest.raises(ValueError, match="frame 5 is not the next one"):
         denoise(model, part["noisy"], 1.0, cache, frame=5)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.passes import commit, commit_and_denoise, denoise
-from tests.models.test_transformer import CHANNELS, RULES, TINY, chunks, new_cache, sequence
-from tests.models.test_transformer import told as told_otherwise
+from tests.models.passes import commit, denoise
+from tests.models.test_transformer import CHANNELS, RULES, TINY, by_chunk, new_cache, sequence
+from tests.models.test_transformer import conditions_of as base_conditions
 from worldplay.action import Action
 from worldplay.camera import TRAINING_INTRINSICS, CameraRig
 from worldplay.models.attention.kv_cache import KVCache
@@ -56,8 +56,8 @@ def part_of(inputs, frames):
     return {name: x.of_frames(frames) if name == "cameras" else x[:, frames] for name, x in inputs.items()}
 
 
-def told(part):
-    return told_otherwise(part) | {"cameras": part["cameras"]}
+def conditions_of(part):
+    return base_conditions(part) | {"cameras": part["cameras"]}
 
 
 def play(model, inputs, cache, size, first=0):
@@ -65,19 +65,8 @@ def play(model, inputs, cache, size, first=0):
     out = []
     for start in range(0, inputs["noisy"].shape[1], size):
         part = part_of(inputs, slice(start, start + size))
-        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **told(part)))
-        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **told(part))
-    return torch.cat(out, dim=1)
-
-
-def play_merged(model, inputs, cache, size):
-    part = part_of(inputs, slice(0, size))
-    out = [denoise(model, part["noisy"], part["sigma"], cache, frame=0, **told(part))]
-    for start in range(0, inputs["noisy"].shape[1] - size, size):
-        both = part_of(inputs, slice(start, start + 2 * size))
-        past, part = part_of(both, slice(size)), part_of(both, slice(size, 2 * size))
-        out.append(commit_and_denoise(model, past["clean"], past["clean_sigma"], part["noisy"], part["sigma"], cache,
-                                            frame=start, **told(both)))
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **conditions_of(part)))
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **conditions_of(part))
     return torch.cat(out, dim=1)
 
 
@@ -88,8 +77,6 @@ def test_cache_equals_mask_over_three_windows(model, rule):
     expected = model(**inputs, **rule, attention="plain")
     cached = play(model, inputs, new_cache(model, 2, **rule), size)
     torch.testing.assert_close(cached, expected, atol=1e-5, rtol=1e-5)
-    merged = play_merged(model, inputs, new_cache(model, 2, **rule), size)
-    torch.testing.assert_close(merged, cached, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -178,23 +165,23 @@ def test_denoising_never_writes_the_cache(model, rule):
     other = with_cameras(inputs, seed=3)
     for start in range(0, 12, size):
         part, wrong = (part_of(x, slice(start, start + size)) for x in (inputs, other))
-        before = cache.remembered()
-        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part))
-        denoise(model, part["clean"], 0.3, cache, frame=start, **told(wrong))
-        assert torch.equal(cache.remembered(), before)
-        assert torch.equal(denoise(model, part["noisy"], part["sigma"], cache, frame=start, **told(part)), first)
-        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **told(part))
+        before = cache.past()
+        first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part))
+        denoise(model, part["clean"], 0.3, cache, frame=start, **conditions_of(wrong))
+        assert torch.equal(cache.past(), before)
+        assert torch.equal(denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part)), first)
+        commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **conditions_of(part))
 
 
 @pytest.mark.parametrize("rule", [RULES[1], RULES[3], RULES[6]], ids=str)
-def test_reanchoring_a_cache_changes_nothing(model, rule):
+def test_rebasing_a_cache_changes_nothing(model, rule):
     size, motion = rule.get("frames_per_chunk", 1), motions(seed=7)
     inputs = sequence(12)
     expected = play(model, with_cameras(inputs), new_cache(model, 2, **rule), size)
     cache = new_cache(model, 2, **rule)
     before = play(model, part_of(with_cameras(inputs), slice(6)), cache, size)
     saved = cache.clone()
-    cache.reanchor(motion)
+    cache.rebase(motion)
     rest = part_of(with_cameras(inputs, motion=motion), slice(6, 12))
     after = play(model, rest, cache, size, first=6)
     torch.testing.assert_close(torch.cat([before, after], dim=1), expected, atol=2e-5, rtol=1e-5)
@@ -212,12 +199,12 @@ def test_a_long_walk():
     frames = torch.randn(LENGTH, 1, 1, CHANNELS, 3, 2, generator=torch.Generator().manual_seed(0))
     rig, cache = CameraRig(), KVCache(model.config, batch=1, num_frames=WINDOW, tokens_per_frame=1)
     for frame, (action, x) in enumerate(zip(actions, frames)):
-        rig, motion = rig.step(action).reanchored()
+        rig, motion = rig.step(action).rebased()
         if motion is not None:
-            cache.reanchor(motion)
+            cache.rebase(motion)
         last = denoise(model, x, 1.0, cache, frame=frame, cameras=camera(rig)) if frame == LENGTH - 1 else None
         commit(model, x, 0.0, cache, frame=frame, cameras=camera(rig))
-    assert len(cache._places._held) == WINDOW - 1, "what is kept does not grow"
+    assert len(cache._positions._held) == WINDOW - 1, "what is kept does not grow"
     begin = LENGTH - 1 - WINDOW  # in one layer the last frame hangs on no more
     walked = list(accumulate(actions, CameraRig.step, initial=CameraRig()))[begin + 1]
     fresh, far = (walk_on(model, start, actions[begin:], frames[begin:], begin) for start in (CameraRig(), walked))
@@ -245,9 +232,9 @@ def test_a_sink_keeps_its_place_through_many_anchors(model):
     motion = motions(seed=3).double()
     motion[:3, :3] = torch.linalg.qr(motion[:3, :3]).Q
     for _ in range(1000):
-        cache.reanchor(motion)
-        cache.reanchor(rigid_inverse(motion))
-    held = cache._places._held[0].inverse.float()
+        cache.rebase(motion)
+        cache.rebase(rigid_inverse(motion))
+    held = cache._positions._held[0].inverse.float()
     torch.testing.assert_close(held, inputs["cameras"].inverses[:, 0], atol=1e-6, rtol=0)
 
 
@@ -269,12 +256,12 @@ def test_a_new_branch_begins_without_effect(rule):
     assert torch.equal(model(**with_cameras(inputs), **rule), expected)
     assert torch.equal(model(**inputs, **rule), expected)
     cached = play(model, with_cameras(inputs), new_cache(model, 2, **rule), size)
-    parts = [part for _, part in chunks(inputs, size)]
+    parts = [part for _, part in by_chunk(inputs, size)]
     cache = new_cache(plain, 2, **rule)
     for i, part in enumerate(parts):
-        velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size, **told_otherwise(part))
+        velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size, **base_conditions(part))
         torch.testing.assert_close(cached[:, i * size:(i + 1) * size], velocity, atol=1e-5, rtol=1e-5)
-        commit(plain, part["clean"], part["clean_sigma"], cache, frame=i * size, **told_otherwise(part))
+        commit(plain, part["clean"], part["clean_sigma"], cache, frame=i * size, **base_conditions(part))
 
 
 def test_fused_equals_separate(model):
@@ -327,11 +314,11 @@ def test_what_does_not_fit_is_refused(model):
     with pytest.raises(ValueError, match="cameras of 2 frames for 4 frames"):
         model(**inputs | {"cameras": inputs["cameras"].of_frames(slice(2))})
     part = part_of(inputs, slice(1))
-    commit(model, part["clean"], 0.0, cache, frame=0, **told(part))
+    commit(model, part["clean"], 0.0, cache, frame=0, **conditions_of(part))
     with pytest.raises(ValueError, match="for all frames of a cache, or for none"):
-        denoise(model, part["clean"], 0.0, cache, frame=1, **told_otherwise(part))
-    with pytest.raises(ValueError, match="no anchor to move"):
-        new_cache(filled(TINY), 1, window=3).reanchor(motions())
+        denoise(model, part["clean"], 0.0, cache, frame=1, **base_conditions(part))
+    with pytest.raises(ValueError, match="no world coordinates to change"):
+        new_cache(filled(TINY), 1, window=3).rebase(motions())
     with pytest.raises(ValueError, match=r"viewmats \[4, 4\]"):
         Cameras.of(torch.eye(4), TRAINING_INTRINSICS)
     with pytest.raises(ValueError, match=r"focal lengths \[3, 3\]"):

@@ -9,12 +9,27 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from worldplay.action import ActionSpace, parse_script
+from worldplay.camera import CAMERA_SPACE, viewmats
 from worldplay.models.codecs.taehv import TAEHV
 from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 
-FOLDER = Path(os.environ.get("WORLDPLAY_PARITY") or Path(__file__).parent)
+FOLDER = Path(__file__).parent
+GIVEN = os.environ.get("WORLDPLAY_PARITY")  # a folder of further fixtures, laid out like this one
+
+
+def fixtures(kind):
+    """Every fixture of a kind such as "umt5": one in each folder that has it, named as the functions below take it."""
+    folders = [FOLDER, FOLDER / "more", *([Path(GIVEN).resolve()] if GIVEN else [])]
+    return [kind if folder == FOLDER else str(folder / kind) for folder in folders
+            if (folder / kind / "cases.json").is_file()]
+
+
+def every_case(kind, *prefixes):
+    """(fixture, name) of every case of a kind of fixture whose name begins with one of the prefixes."""
+    return [(fixture, name) for fixture in fixtures(kind) for name in cases(fixture, *prefixes)]
 
 
 @cache
@@ -42,6 +57,27 @@ def close(value, expected, case):
     torch.testing.assert_close(value, expected, **limits)
 
 
+def nearest_index(timesteps, sigmas):
+    """Index of the entry of `sigmas` [s] nearest to each timestep (1000 * sigma), the first one on a tie, as published."""
+    return (1000 * sigmas - timesteps[..., None]).abs().argmin(dim=-1)
+
+
+# that of published pose strings: u and down lift and lower the camera
+POSE_SPACE = ActionSpace((*CAMERA_SPACE.keys, "u", "down"), CAMERA_SPACE.look_limit)
+
+
+def pose_actions(text):
+    """Actions of a published pose string: a script that says dn for down, and in which a count may be 0."""
+    segments = [segment.strip().replace("dn*", "down*") for segment in text.split(",")]
+    return [action for segment in segments if not segment.endswith("*0")
+            for action in parse_script(segment, POSE_SPACE)]
+
+
+def poses(text):
+    """Viewmats float32 [t 4 4] of a published pose string."""
+    return viewmats(pose_actions(text))
+
+
 def network(fixture, keys="keys"):
     """A Transformer of the fixture's sizes, with its weights; keys: the entry of cases.json that names their list."""
     sizes, given = description(fixture)["model_config"], weights(fixture, keys)
@@ -56,7 +92,7 @@ def network(fixture, keys="keys"):
 def video_codec(fixture):
     """The WanVAE or TAEHV of the fixture's sizes, with its weights."""
     sizes = description(fixture)["model_config"]
-    if fixture == "taehv":
+    if Path(fixture).name == "taehv":
         return filled(TAEHV(), weights(fixture))
     return filled(WanVAE(WanVAEConfig(
         width=sizes["dim"], multipliers=tuple(sizes["dim_mult"]), blocks=sizes["num_res_blocks"],

@@ -30,7 +30,7 @@ from worldplay.train.stages.context import ContextConfig
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer, build_optimizers
 from worldplay.train.windows import LatentWindows
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.weights import load_weights, save_weights
 
 SPACE = ActionSpace(("w", "a"), 12.0, look_axes=1)
@@ -70,7 +70,7 @@ def make_world(folder, **changes):
     fields = {"name": "base", "env": "base", "action_space": SPACE, "frame_size": (16, 24), "fps": 10.0,
               "transformer": MODEL, "codec": CODEC, "window": 4, "columns_per_degree": 0.1,
               "context_sigma": 0.2}
-    config = WorldConfig(**fields | changes)
+    config = ImageWorldConfig(**fields | changes)
     write_json(folder / "config.json", config.to_json())
     torch.manual_seed(0)
     save_weights(folder / "codec.safetensors", ImageCodec(CODEC).state_dict())
@@ -141,7 +141,7 @@ def test_only_adapters_and_the_action_path_learn_and_the_average_follows(tmp_pat
     assert all(torch.equal(x, before["ema"][name]) for name, x in before["student"].items())
     rng = np.random.default_rng(0)
     data = LatentWindows(rng.normal(size=(40, 2, 2, 3)).astype(np.float32), rng.random((40, 3), np.float32),
-                         np.array([[0, 20, 0]]), np.array([[20, 20, 19]]), 10, 2, 1.0)
+                         np.array([[0, 20, 0]]), np.array([[20, 20, 19]]), 10, SPACE, 1 / 12)
     metrics = Metrics(tmp_path)
     loop = LoopConfig(batch=2, steps=4, optim=OptimConfig(lr=0.01, warmup=1, decay=0))
     # in bfloat16: the master weights are what must stay

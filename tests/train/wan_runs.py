@@ -29,7 +29,7 @@ from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.train.chain import Chain
 from worldplay.train.processes import Processes
 from worldplay.worlds import catalog
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import VideoWorldConfig
 
 SPACE = ActionSpace(("w", "a", "space"), 12.0, look_axes=1)
 TOY = {"dim": MODEL.dim, "ffn-dim": MODEL.ffn_dim, "num-heads": 2, "num-layers": 2, "freq-dim": 32, "text-dim": TEXT.dim,
@@ -72,7 +72,7 @@ def published(folder, name, has_camera=False, **fields):
     """A world as fetch leaves it: converted from a .pt of the published layout."""
     folder.mkdir()
     model = MODEL.__class__(**{**vars(MODEL), "has_camera": has_camera, "text_dim": TEXT.dim, "text_len": TEXT.max_tokens})
-    config = WorldConfig(**{**vars(CONFIG), "name": name, "transformer": model, "window": 4, "sink": 0,
+    config = VideoWorldConfig(**{**vars(CONFIG), "name": name, "transformer": model, "window": 4, "sink": 0,
                             "intrinsics": CONFIG.intrinsics if has_camera else None,
                             "action_space": CAMERA_SPACE if has_camera else TEXT_SPACE, **fields})
     write_json(folder / "config.json", config.to_json())

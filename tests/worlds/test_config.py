@@ -27,7 +27,7 @@ def test_every_number_of_steps_that_a_world_may_have_has_its_timesteps():
 
 
 def read(**changes):
-    """The WorldConfig of the shipped world with some fields changed; NAME__FIELD is a field of the object NAME."""
+    """The WorldConfig of the shipped world with some fields changed; A__B is the field B of the object A."""
     given = json.loads(json.dumps(GIVEN))
     for name, value in changes.items():
         *outer, name = name.split("__")
@@ -36,9 +36,10 @@ def read(**changes):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("window", 99999), ("window", 0), ("window", 8.0), ("window", True), ("frames_per_chunk", 2000), ("sink", -1),
-    ("fps", 1e9), ("fps", float("nan")), ("fps", "17"), ("frame_size", [80000, 80000]), ("frame_size", [120.0, 160]),
-    ("steps", 3), ("first_steps", True), ("context_sigma", 1), ("columns_per_degree", 1e300), ("prompt", 3), ("env", ""),
+    ("window", 99999), ("window", 0), ("window", 8.0), ("window", True), ("frames_per_chunk", 2000),
+    ("sink", -1), ("fps", 1e9), ("fps", float("nan")), ("fps", "17"), ("frame_size", [80000, 80000]),
+    ("frame_size", [120.0, 160]), ("steps", 3), ("first_steps", True), ("context_sigma", 1),
+    ("columns_per_degree", 1e300), ("prompt", 3), ("env", ""),
     ("transformer__dim", 10**9), ("transformer__num_layers", 10**6), ("transformer__num_layers", 8.0),
     ("transformer__eps", 1e30), ("transformer__patch_size", [1, 2]), ("codec__widths", [48, 96, 10**7]),
     ("codec__enc_blocks", [1, 1, 10**6]), ("codec__channels", -8), ("action_space__look_limit", float("inf")),
@@ -52,8 +53,9 @@ def test_sizes_that_make_no_sense_are_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize("name", [
-    "../../x", "a/b", "a\\b", "a:b", "/etc/passwd", "..", ".", ".hidden", "", " ", "a ", " a", "a.", "a\nb", "a\0b", "a*b",
-    "a?b", "a|b", "<a>", '"a"', "nul", "COM1", "con.txt", "-rf", "~", "a" * 101, 3, None, ["a"]])
+    "../../x", "a/b", "a\\b", "a:b", "/etc/passwd", "..", ".", ".hidden", "", " ", "a ", " a", "a.", "a\nb",
+    "a\0b", "a*b", "a?b", "a|b", "<a>", '"a"', "nul", "COM1", "con.txt", "-rf", "~", "a" * 101, 3, None,
+    ["a"]])
 def test_a_name_that_would_steer_where_files_are_written_is_refused(name):
     assert not is_file_name(name)
     with pytest.raises(WorldError, match="name .*expected a name for files") as error:
@@ -61,7 +63,7 @@ def test_a_name_that_would_steer_where_files_are_written_is_refused(name):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["maze", "doom-maze_2", "My world 1.0", "causal-forcing++", "H\xf6hle", "\u8ff7\u5bab", "a",
-                                  "a" * 100, *catalog.WORLDS, *catalog.SHAPES])
+@pytest.mark.parametrize("name", ["maze", "doom-maze_2", "My world 1.0", "causal-forcing++", "H\xf6hle",
+                                  "\u8ff7\u5bab", "a", "a" * 100, *catalog.WORLDS, *catalog.SHAPES])
 def test_a_name_that_a_person_would_give_is_taken(name):
     assert read(name=name).name == name

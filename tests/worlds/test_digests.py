@@ -75,7 +75,8 @@ def test_a_file_that_has_just_changed_is_not_remembered_yet(path, cache, monkeyp
     assert digests([path]) == {path: right(path)} and not cache.exists()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "3", '{"PATH": 3}', '{"PATH": [1, 2, 3, 4, 5]}', '{"PATH": "abcde"}'])
+@pytest.mark.parametrize("damage", [
+    "", "{", "[]", "3", '{"PATH": 3}', '{"PATH": [1, 2, 3, 4, 5]}', '{"PATH": "abcde"}'])
 def test_a_damaged_memory_is_no_memory(path, cache, hashed, damage):
     cache.parent.mkdir(parents=True)
     cache.write_text(damage.replace("PATH", str(path)))
@@ -91,7 +92,7 @@ def test_a_memory_that_cannot_be_written_is_said_and_the_hash_is_right(path, cac
 
 
 def test_the_memory_does_not_grow_without_end(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_REMEMBERED", 3)
+    monkeypatch.setattr(module, "_MAX_KEPT", 3)
     paths = [tmp_path / f"{i}" for i in range(5)]
     for path in paths:
         path.write_bytes(b"x")
@@ -103,7 +104,10 @@ def test_several_at_once_are_right_and_leave_a_whole_memory(tmp_path, cache):
     paths, found = [tmp_path / f"{i}" for i in range(8)], {}
     for i, path in enumerate(paths):
         path.write_bytes(bytes([i]) * 1000)
-    threads = [threading.Thread(target=lambda: found.update(digests(paths[i:] + paths[:i]))) for i in range(8)]
+
+    def run(first):
+        found.update(digests(paths[first:] + paths[:first]))
+    threads = [threading.Thread(target=run, args=[first]) for first in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

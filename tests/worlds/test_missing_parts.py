@@ -1,4 +1,4 @@
-"""A fetched world of which something is missing or damaged: one line says what, where, and a command that mends it."""
+"""A fetched world with a missing or damaged file: one line says what, where, and the command that helps."""
 import re
 import shlex
 from pathlib import Path
@@ -71,15 +71,17 @@ def said(ask, caplog):
     (TEXT, b"torn", lambda: parts().text_rows("a hall"), "cannot be read"),
     (TOKENIZER, b"{", lambda: parts().text_rows("a hall"), "is no tokenizer"),
     (VAE, None, lambda: parts().encoder(1), "the start is encoded by the small codec: "),
-    (VAE, b"torn", lambda: parts().encoder(1), "cannot be read")], ids=lambda x: x if isinstance(x, str) else "")
-def test_the_line_says_what_and_where_and_the_command_in_it_mends_it(file, content, ask, words, second, caplog):
+    (VAE, b"torn", lambda: parts().encoder(1), "cannot be read")],
+    ids=lambda x: x if isinstance(x, str) else "")
+def test_the_line_says_what_and_where_and_its_command_helps(file, content, ask, words, second, caplog):
     path = second / file
     was = path.read_bytes()
     path.write_bytes(content) if content is not None else path.unlink()
     line = said(ask, caplog)
     assert words in line and "\n" not in line and "repository" not in line
     assert (str(path) in line) or file == CARD and content is None
-    command = re.search(r"; (?P<delete>delete it, then )?python -m worldplay (?P<command>fetch [a-z]+) loads it", line)
+    command = re.search(
+        r"; (?P<delete>delete it, then )?python -m worldplay (?P<command>fetch [a-z]+) loads it", line)
     assert bool(command["delete"]) == path.exists()
     path.unlink(missing_ok=True)
     assert main(shlex.split(command["command"])) == 0
@@ -103,14 +105,16 @@ def test_a_text_may_be_told_by_rows_where_the_encoder_is_missing(second):
 def test_a_part_that_no_config_names_is_said(second):
     config = read_config("second")[1]
     config.parts.pop("text")
-    with pytest.raises(WorldError, match="config.json of second names no part for its text; add .text. to .parts. there"):
+    with pytest.raises(WorldError,
+                       match="config.json of second names no part for its text; add .text. to .parts. there"):
         Parts(config, torch.device("cpu")).text_rows("a hall")
 
 
 def test_a_part_alone_is_fetched_by_its_name(hub, cache, capsys):
     made = fetch("vae")
     assert made["folder"] == str(cache / "parts/vae") and (made["files"], made["was_complete"]) == (1, False)
-    assert zoo.find_part("vae") and not (cache / "parts/vae/config.json").exists() and not (cache / "worlds").exists()
+    assert zoo.find_part("vae")
+    assert not (cache / "parts/vae/config.json").exists() and not (cache / "worlds").exists()
     assert fetch("vae")["was_complete"] and set(catalog.PARTS) == {"text", "codec", "vae"}
     for flag in ("--vae", "--no-text"):
         assert main(["fetch", "text", flag]) == 2

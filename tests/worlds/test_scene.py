@@ -1,7 +1,10 @@
 """Scenes and pictures to start from: as written, as a viewer shows them, or refused in one line."""
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
 from worldplay.errors import WorldError
@@ -9,7 +12,7 @@ from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
 
 SIZE = 24, 32  # (H, W) of the world's frames
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
-RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))  # grey, black at the left and white at the right
+RAMP = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))  # grey, from black at the left to white
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)
 
 
@@ -39,13 +42,34 @@ def grey(tmp_path):
 def test_a_scene_is_read_as_it_was_written(tmp_path):
     frames = np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), np.uint8)
     actions = [Action({"w"}, (float(i), 0)) for i in range(3)]
-    save_scene(tmp_path, Scene(name="s", frames=frames, actions=actions, poses=np.ones((3, 4)), origin={"seed": 4}), SPACE)
+    saved = Scene(name="s", frames=frames, actions=actions, poses=np.ones((3, 4)), origin={"seed": 4})
+    save_scene(tmp_path, saved, SPACE)
     scene = load_scene(tmp_path / "s.safetensors", SIZE)
-    assert np.array_equal(scene.frames, frames) and scene.origin == {"seed": 4} and scene.poses.shape == (3, 4)
+    assert np.array_equal(scene.frames, frames) and scene.origin == saved.origin
+    assert np.array_equal(scene.poses, saved.poses)
     assert [a.keys for a in scene.actions] == [a.keys for a in actions]
     assert {path.name for path in tmp_path.iterdir()} == {"s.safetensors", "s.png"}
     with pytest.raises(WorldError, match="this world shows"):
         load_scene(tmp_path / "s.safetensors", (8, 8))
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("frames", np.zeros((0, *SIZE, 3), np.uint8), "holds 0 frames"),
+    ("actions", np.zeros((2, 3), np.float32), "holds 3 frames, and not as many actions"),
+    ("actions", np.full((3, 3), np.nan, np.float32), "no finite numbers"),
+    ("actions", np.zeros(3, np.float32), "cannot be read"),
+    ("poses", np.full((3, 4), np.inf, np.float32), "no finite numbers"),
+    ("poses", np.zeros((3, 2), np.float32), "not as many actions and poses"),
+    ("frames", np.zeros((3, *SIZE), np.uint8), "this world shows"),
+    ("frames", np.array(3, np.uint8), "this world shows"), ("actions", np.array(3, np.float32), "cannot be read"),
+    ("frames", np.zeros((3, *SIZE, 3), np.float32), "this world shows")])
+def test_a_scene_of_other_tensors_is_refused_in_one_line(tmp_path, name, value, words):
+    tensors = {"frames": np.zeros((3, *SIZE, 3), np.uint8), "actions": np.zeros((3, 3), np.float32)}
+    header = {"origin": "{}", "action_space": json.dumps(SPACE.to_json())}
+    save_file(tensors | {name: value}, tmp_path / "s.safetensors", metadata=header)
+    with pytest.raises(WorldError, match=words) as error:
+        load_scene(tmp_path / "s.safetensors", SIZE)
+    assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
 
 
 def test_a_picture_covers_the_frame_and_its_action_is_none(tmp_path):
@@ -55,8 +79,9 @@ def test_a_picture_covers_the_frame_and_its_action_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("orientation, stored", [
-    (1, lambda x: x), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (4, np.flipud), (5, lambda x: x.transpose(1, 0, 2)),
-    (6, np.rot90), (7, lambda x: np.rot90(x.transpose(1, 0, 2), 2)), (8, lambda x: np.rot90(x, -1))])
+    (1, lambda x: x), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (4, np.flipud),
+    (5, lambda x: x.transpose(1, 0, 2)), (6, np.rot90), (7, lambda x: np.rot90(x.transpose(1, 0, 2), 2)),
+    (8, lambda x: np.rot90(x, -1))])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_a_picture_is_turned_as_its_camera_says(tmp_path, plain, orientation, stored, suffix):
     exif, path = Image.Exif(), tmp_path / f"photo.{suffix}"
@@ -79,11 +104,13 @@ def test_a_portable_picture_of_16_bits_is_as_bright(tmp_path, grey):
     assert_alike(shown(tmp_path / "grey.pgm"), grey)
 
 
-@pytest.mark.parametrize("name, numbers", [("int.tif", RAMP.astype(np.int32)), ("bright.tif", RAMP.astype(np.float32)),
-                                           ("nan.tif", np.full((48, 64), np.nan, np.float32))])
+@pytest.mark.parametrize("name, numbers", [
+    ("int.tif", RAMP.astype(np.int32)), ("bright.tif", RAMP.astype(np.float32)),
+    ("nan.tif", np.full((48, 64), np.nan, np.float32))])
 def test_numbers_that_may_mean_any_brightness_are_refused(tmp_path, name, numbers):
     Image.fromarray(numbers).save(tmp_path / name)
-    with pytest.raises(WorldError, match=f"{name} cannot be read .*any brightness; save it with 8 or 16 bits") as error:
+    words = f"{name} cannot be read .*any brightness; save it with 8 or 16 bits"
+    with pytest.raises(WorldError, match=words) as error:
         shown(tmp_path / name)
     assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
 
@@ -97,8 +124,9 @@ def test_what_shows_through_a_picture_is_white(tmp_path, alpha, under):
 
 
 @pytest.mark.parametrize("name, mode, options", [
-    ("grey.png", "LA", {}), ("palette.png", "P", {"transparency": 0}), ("palette.gif", "P", {"transparency": 0}),
-    ("key.png", "RGB", {"transparency": (0, 0, 0)}), ("grey_key.png", "L", {"transparency": 0})])
+    ("grey.png", "LA", {}), ("palette.png", "P", {"transparency": 0}),
+    ("palette.gif", "P", {"transparency": 0}), ("key.png", "RGB", {"transparency": (0, 0, 0)}),
+    ("grey_key.png", "L", {"transparency": 0})])
 def test_every_kind_of_transparency_is_white(tmp_path, name, mode, options):
     Image.new(mode, (64, 48), 0).save(tmp_path / name, **options)
     assert (shown(tmp_path / name) == 255).all()

@@ -35,9 +35,9 @@ class Collect:
                            player=self.player)
         if self.json:
             return made
-        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, {made['mib']:.1f} MiB "
-              f"({made['bytes_per_frame']:.0f} bytes a frame), {made['frames_per_second']:.0f} frames/s with "
-              f"{made['workers']} processes")
+        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, {made['held_out_episodes']} of them "
+              f"held out, {made['mib']:.1f} MiB ({made['bytes_per_frame']:.0f} bytes a frame), "
+              f"{made['frames_per_second']:.0f} frames/s with {made['workers']} processes")
 
 
 @dataclass(frozen=True, kw_only=True)

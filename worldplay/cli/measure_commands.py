@@ -98,8 +98,9 @@ class Bench:
         from worldplay.engine.loading import load_world, random_configs, random_world
         from worldplay.eval import latency, throughput
         from worldplay.log import track
+        from worldplay.worlds.config import VideoWorldConfig
         configs = random_configs(self.world, steps=self.steps) if self.random else []
-        is_wan_size = bool(configs) and configs[0].codec is None
+        is_wan_size = bool(configs) and isinstance(configs[0], VideoWorldConfig)
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
         if is_wan_size:

@@ -2,31 +2,26 @@
 import ctypes
 import gc
 import importlib.util
-import json
 import logging
 import os
-import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from worldplay import __version__
 from worldplay.action import ANY_SPACE, parse_script
+from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
-from worldplay.client.recorder import Recorder, frame_record
-from worldplay.client.timing import summary_ms
-from worldplay.client.worker import Reset, begin
+from worldplay.client.worker import Reset
 from worldplay.data.clip import ClipWorld
-from worldplay.data.clip_recovery import log_recovered, target_of
-from worldplay.errors import WorldError
+from worldplay.data.clip_recovery import log_recovered
 from worldplay.files import writable_folder, write_json
-from worldplay.log import current_log, run_command, track
+from worldplay.log import current_log, run_command
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
 
@@ -204,12 +199,9 @@ def _load_torch_unlocked():
 def _play(config, open_world, progress):
     config.check()
     if config.headless:
-        _play_script(config, open_world)
+        play_script(config, open_world)
     else:
         _play_window(config, open_world, progress)
-
-
-# In a window ------------------------------------------------------------------------------------------------
 
 
 def _play_window(config, open_world, progress):
@@ -234,75 +226,7 @@ def _play_window(config, open_world, progress):
         if loop.settings != settings:
             save_settings(loop.settings)
         if config.stats:
-            write_json(config.stats, {**_facts(loop.world), **loop.timing.to_json()})
-
-
-# Without one ------------------------------------------------------------------------------------------------
-
-
-def _play_script(config, open_world):
-    target = target_of(config.out, overwrite=config.overwrite)
-    writable_folder(config.out.parent, "clips")
-    log_recovered(config.out.parent)
-    world = open_world()
-    actions = parse_script(config.script, world.action_space)
-    recorder, request = Recorder(world), Reset(config.scene, config.image)
-    is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then each latent of a chunk has its own action
-    shown = (_rollout if is_rollout else _steps)(world, request, actions)
-    began = time.perf_counter()
-    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
-    recorder.start(target, overwrite=config.overwrite)
-    if not is_rollout:  # whose first actions are carried out with the start
-        began = time.perf_counter()
-    ready = [began]
-    try:
-        with at_end_signal(_interrupt):
-            for action in track(actions, desc=world.name, unit="step"):
-                recorder.step(action)
-                polled = time.perf_counter()
-                for frame in next(shown):
-                    ready.append(time.perf_counter())
-                    recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
-    except WorldError as error:
-        raise WorldError(error.kind, f"{error}; {config.out} holds what was shown before") from error
-    except KeyboardInterrupt:
-        log.info("%s holds what was shown before the interruption", config.out)
-        raise
-    finally:
-        world.close()
-        for writer in recorder.close():
-            if writer.error:
-                raise writer.error
-    num_frames = len(ready) - 1
-    report = {**_facts(world), "frames": num_frames, "fps": round(num_frames / (ready[-1] - began), 3),
-              "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(config.out)}
-    if config.json:
-        print(json.dumps(report))
-    else:
-        log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
-                 report["frame_ms"]["p95"])
-
-
-def _interrupt():
-    raise KeyboardInterrupt
-
-
-def _steps(world, request, actions):
-    """Yield what the start shows, uint8 [n H W 3], then an iterator of the frames of every action."""
-    yield begin(world, request)
-    yield from map(world.step, actions)
-
-
-def _rollout(world, request, actions):
-    """The same of a world that makes several latents at once: every one of them has an action of its own."""
-    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
-    return world.rollout(actions, request.scene, frames=frames)
-
-
-def _facts(world):
-    """What --stats and --json say of a world; all of it is None of one that was never opened."""
-    names = ("device", "dtype", "steps", "seed", "path")
-    return {"world": world and world.name, **{name: world and world.info.get(name) for name in names}}
+            write_json(config.stats, {**facts(loop.world), **loop.timing.to_json()})
 
 
 def _check_file(path):

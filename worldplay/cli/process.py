@@ -19,6 +19,8 @@ def run_process(main):
     before the start, or whose reader has gone, is dropped.
     """
     _open_streams()
+    if os.path.expanduser("~") == "~":  # else what belongs there would go into a folder named "~" here
+        os.environ["HOME"] = os.devnull
     try:
         status = main()
     except SystemExit as left:

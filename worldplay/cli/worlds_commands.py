@@ -68,7 +68,7 @@ class Fetch:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a Wan-size world's transformer as a .pt file with the published names: generator_ema, model.NAME."""
+    """Write a Wan-size world's transformer as a .pt file with published names (generator_ema, model.NAME)."""
     world: Annotated[Positional[str], arg(metavar="WORLD")]
     """Its name, or the folder of a training run."""
     out: Annotated[Path, arg(metavar="FILE")]

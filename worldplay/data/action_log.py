@@ -24,5 +24,7 @@ class ActionLog:
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        keys, at = self._keys[index], index % len(self)  # raises IndexError beyond the end, which ends iteration
-        return Action(frozenset(key for key, bit in _BITS.items() if keys & bit), tuple(self._look[2 * at:2 * at + 2]))
+        # raises IndexError beyond the end, which ends iteration
+        keys, at = self._keys[index], index % len(self)
+        return Action(frozenset(key for key, bit in _BITS.items() if keys & bit),
+                      tuple(self._look[2 * at:2 * at + 2]))

@@ -27,9 +27,9 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset, of a rollout all it was told; `prompts`, the texts
-              given since then; `frames`, one record per video frame, whose `step` is the index of the action that
-              caused it
+              branch played; `actions`, all since the last reset, of a rollout all that it was given; `prompts`, the
+              texts given since then; `frames`, one record per video frame, whose `step` is the index of the
+              action that caused it
     """
     path: Path
     sidecar: dict
@@ -40,7 +40,8 @@ class Clip:
 
     @property
     def actions(self):
-        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th step's."""
+        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th
+        step's."""
         return [action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
@@ -50,14 +51,17 @@ class Clip:
 
     @property
     def prompts(self):
-        """{step: text} since the last reset, by the first step made under a text; the start's own is in `info`."""
+        """{step: text} since the last reset, by the first step made under a text; the start's own is in
+        `info`."""
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
 
     @property
     def paths(self):
-        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"] says it."""
+        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"]
+        says it."""
         found = [*self.sidecar.get("paths", ()),
-                 *((record["step"], record["path"]) for record in self.sidecar["frames"] if record.get("path"))]
+                 *((record["step"], record["path"]) for record in self.sidecar["frames"]
+                   if record.get("path"))]
         steps = {}
         for step, path in found:
             if not steps or path != list(steps.values())[-1]:
@@ -74,7 +78,8 @@ class Clip:
         return len(range(*self.sidecar["recorded"]))
 
     def frames(self):
-        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal to it.
+        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal
+        to it.
 
             Raises WorldError("bad_scene") where the video breaks off, or is not the one of the sidecar.
         """
@@ -82,7 +87,8 @@ class Clip:
         try:
             for _, frame in read_frames(self.path):
                 if frame.shape[:2] != padded_size((height, width)):
-                    raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its .json says "
+                    raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its "
+                                       ".json says "
                                        f"{height} and {width}")
                 yield np.ascontiguousarray(frame[:height, :width])  # an odd size was padded
                 num_frames += 1
@@ -124,7 +130,8 @@ def read_clip(path):
 
 
 def sidecar_problem(sidecar):
-    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it is whole."""
+    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it
+    is whole."""
     try:
         _check_sidecar(sidecar)
     except KeyError as error:
@@ -168,7 +175,8 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "note", "prompt", "seed", "steps", "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "note", "prompt", "seed",
+                                     "steps", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

@@ -2,9 +2,9 @@
 import errno
 import json
 import logging
+import math
 import os
 import shutil
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from worldplay.data.clip import beside, sidecar_problem
 from worldplay.data.video import DAMAGE, open_video
-from worldplay.files import missing_space, visible
+from worldplay.files import lock, missing_space, visible
 
 log = logging.getLogger(__name__)
 
-DAMAGED = "damaged"  # the folder beside clips that holds the parts of which no clip, or not all of it, can be made
-_MIB = 2**20
+# the folder beside clips that holds the parts of which no clip, or not all of it, can be made
+DAMAGED = "damaged"
 
 
 def part(path, suffix):
@@ -26,7 +26,8 @@ def part(path, suffix):
 
 
 def check_target(path, *, overwrite=False):
-    """Raise OSError where a clip PATH.mp4, PATH.json cannot be begun: a folder is in its place, or a file is there.
+    """Raise OSError where a clip PATH.mp4, PATH.json cannot be begun: a folder is in its place, or a file is
+    there.
 
     overwrite  a file may be there, and is replaced once the new clip is whole
     """
@@ -35,7 +36,8 @@ def check_target(path, *, overwrite=False):
         if file.is_dir():
             raise OSError(f"a clip cannot be written to {file}: it is a folder; give another name")
         if file.exists() and not overwrite:
-            raise FileExistsError(f"{file} is there already; give another name, or --overwrite to replace the clip")
+            raise FileExistsError(f"{file} is there already; give another name, or --overwrite to replace "
+                                  "the clip")
 
 
 def target_of(out, *, overwrite=False):
@@ -56,7 +58,8 @@ class Finished:
 
     path        of the clip without a suffix; the parts' own where there is none
     num_frames  frames of the clip; 0 where there is none
-    kept        the folder to which the parts were moved because not all of them is in the clip; None: nothing is lost
+    kept        the folder to which the parts were moved because not all of them is in the clip; None: nothing
+                is lost
     problem     why there is no clip, or not yet; None where there is one or nothing was recorded
     """
     path: Path
@@ -74,7 +77,8 @@ class Finished:
             return (f"recovered {self.path}.mp4 ({self.num_frames} frames) from a recording that was cut off"
                     f"{self.where_kept}")
         if self.problem:
-            return f"recording {self.path}, which was cut off, cannot be recovered ({self.problem}){self.where_kept}"
+            return (f"recording {self.path}, which was cut off, cannot be recovered ({self.problem})"
+                    f"{self.where_kept}")
         return f"removed the empty remains of recording {self.path}"
 
 
@@ -83,25 +87,30 @@ def finish_parts(path, *, is_torn=True, overwrite=False):
 
     The caller holds the lock of PATH.part.jsonl, which this leaves empty, and removes that file afterwards.
 
-    is_torn    whether a crash ended them: then the clip ends at the last frame that can be decoded and has its line
+    is_torn    whether a crash ended them: then the clip ends at the last frame that can be decoded and has
+               its line
     overwrite  whether a clip PATH is replaced; without it the new one gets a name that is free
 
-    A crash loses what was not yet written, at most a second. Where more is missing, the parts are damaged and are
-    kept in the folder DAMAGED beside the clip.
+    A crash loses what was not yet written, at most a second. Where more is missing, the parts are damaged and
+    are kept in the folder DAMAGED beside the clip.
 
-        Raises OSError where the disk is too full or the folder cannot be written; the parts stay as they are then.
+        Raises OSError where the disk is too full or the folder cannot be written; the parts stay as they are
+        then.
     """
     path = Path(path)
     video, lines = part(path, "mp4"), part(path, "jsonl")
     short = missing_space(path.parent, sum(file.stat().st_size for file in (video, lines) if file.exists()))
     if short:
-        raise OSError(errno.ENOSPC, f"the disk of {path.parent} has {short / _MIB:.0f} MiB too little free")
+        raise OSError(errno.ENOSPC, f"the disk of {path.parent} has {_mib(short)} too little free")
     header, num_lines = _count_lines(lines)
     draft, sidecar = part(path, "final.mp4"), part(path, "json")
     try:
         num_filmed = _remux(video, draft, num_lines, is_torn)
         num_frames = min(num_filmed, num_lines)
-        problem = _write_sidecar(lines, sidecar, num_frames, is_torn) if num_frames else _why_empty(video, num_lines)
+        if num_frames:
+            problem = _write_sidecar(lines, sidecar, num_frames, is_torn)
+        else:
+            problem = _why_empty(video, num_lines)
         made = Finished(path, 0, problem=problem)
         if num_frames and not problem:
             target = path if overwrite else _free(path, (".mp4", ".json"))
@@ -123,8 +132,8 @@ def finish_parts(path, *, is_torn=True, overwrite=False):
 def recover(folder):
     """Finish the clips in `folder` that a crash left unfinished; yields Finished for each.
 
-    A clip that another process is still writing, or recovering, is left alone. One that fails keeps no other from
-    being recovered: its `problem` says why.
+    A clip that another process is still writing, or recovering, is left alone. One that fails keeps no other
+    from being recovered: its `problem` says why.
     """
     names = {file.name.removesuffix(suffix) for suffix in (".part.jsonl", ".part.mp4")
              for file in visible(folder, f"*{suffix}")}
@@ -157,9 +166,11 @@ def why_lost(path, error):
         return f"{what} failed: {reason}; nothing was saved"
     if getattr(error, "errno", None) == errno.ENOSPC:
         needed = video.stat().st_size + lines.stat().st_size
-        return (f"{what} stopped: the disk of {path.parent} is full; what was written becomes a clip when play next "
-                f"records there, once {needed / _MIB:.0f} MiB are free")
-    return f"{what} stopped: {reason}; what was written becomes a clip when play next records into {path.parent}"
+        return (f"{what} stopped: the disk of {path.parent} is full; what was written becomes a clip when "
+                "play next "
+                f"records there, once {_mib(needed)} are free")
+    return (f"{what} stopped: {reason}; what was written becomes a clip when play next records into "
+            f"{path.parent}")
 
 
 def _recover(path):
@@ -174,25 +185,29 @@ def _recover(path):
             raise
         except Exception as error:  # damaged in a way that nobody foresaw
             log.debug("a recording is damaged", exc_info=error)
-            made = Finished(path, 0, _set_aside(path), f"its parts are damaged: {error or type(error).__name__}")
+            made = Finished(path, 0, _set_aside(path), "its parts are damaged: "
+                                                       f"{error or type(error).__name__}")
             os.truncate(lines, 0)
     lines.unlink(missing_ok=True)
     return made
 
 
 def _is_there(file, path):
-    """Whether an open file is still the one at `path`: another process may have finished it before the lock was ours."""
+    """Whether an open file is still the one at `path`: another process may have finished it before the lock
+    was ours."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
 
 def _set_aside(path):
-    """Move the parts of PATH to the folder DAMAGED beside it, under names that are free there; returns that folder."""
+    """Move the parts of PATH to the folder DAMAGED beside it, under names that are free there; returns that
+    folder."""
     folder = path.parent / DAMAGED
     folder.mkdir(exist_ok=True)
     target = _free(folder / path.name, (".mp4", ".jsonl"))
-    shutil.copyfile(part(path, "jsonl"), beside(target, ".jsonl"))  # an open file cannot be moved on every platform
+    # an open file cannot be moved on every platform
+    shutil.copyfile(part(path, "jsonl"), beside(target, ".jsonl"))
     if part(path, "mp4").exists():
         os.replace(part(path, "mp4"), beside(target, ".mp4"))
     return folder
@@ -219,7 +234,8 @@ def _why_empty(video, num_lines):
 
 
 def _write_sidecar(lines, target, num_frames, is_torn):
-    """Write the sidecar of the first `num_frames` frames; returns what is wrong with it, None where it is whole.
+    """Write the sidecar of the first `num_frames` frames; returns what is wrong with it, None where it is
+    whole.
 
     It is written line by line in two passes, so that an hour of play takes no more memory than a second.
     """
@@ -299,7 +315,8 @@ def _whole_packets(container, is_torn):
 
 
 def _read_lines(path):
-    """Yield the header and the frames of a JSON-lines file up to its last whole line, or the first damaged one."""
+    """Yield the header and the frames of a JSON-lines file up to its last whole line, or the first damaged
+    one."""
     expected = {"first", "actions"}
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -313,25 +330,5 @@ def _read_lines(path):
             expected = {"step", "action"}
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        file.seek(0)
-        return True
-else:
-    import fcntl
-
-    def lock(file):
-        """Take the file for this process; False when another one has it. It falls with the process."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
+def _mib(num_bytes):
+    return f"{math.ceil(num_bytes / 2**20)} MiB"

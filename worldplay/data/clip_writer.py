@@ -10,8 +10,9 @@ from pathlib import Path
 
 from worldplay import __version__
 from worldplay.data.clip import FORMAT, VERSION, action_to_json, pack_frames
-from worldplay.data.clip_recovery import check_target, finish_parts, lock, part, why_lost
+from worldplay.data.clip_recovery import check_target, finish_parts, part, why_lost
 from worldplay.data.video import H264Writer, padded_size
+from worldplay.files import lock
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ def describe(world, *, scene=None, start=None):
 
 
 class ClipWriter:
-    """Writes one clip while it is played; its thread encodes, so `add` returns at once and nothing is dropped.
+    """Writes one clip while it is played; its thread encodes, so `add` returns at once and nothing is
+    dropped.
 
     Until it is finished the clip is PATH.part.mp4 (fragmented, readable up to its last quarter second at any
     time) and PATH.part.jsonl (locked while written); then it becomes PATH.mp4 and PATH.json.
@@ -50,13 +52,15 @@ class ClipWriter:
     def __init__(self, path, header, *, actions, first, prompts=None, overwrite=False):
         """path without a suffix; header from `describe`.
 
-        actions    every Action of the branch so far, of a rollout those to come too; actions[0] is the null action of
-                   the start
+        actions    every Action of the branch so far, of a rollout those to come too; actions[0] is the null
+                   action of the start
         first      number on the branch of the first frame that `add` will get
-        prompts    {step: text}, the texts given since the start, each with the first of those actions made under it
+        prompts    {step: text}, the texts given since the start, each with the first of those actions made
+                   under it
         overwrite  replace a clip of that name; without it that is refused
 
-            Raises OSError when the folder cannot be written or the name is taken; nothing is left behind then.
+            Raises OSError when the folder cannot be written or the name is taken; nothing is left behind
+            then.
         """
         self.path, self.error, self.num_frames = Path(path), None, 0
         check_target(self.path, overwrite=overwrite)
@@ -66,11 +70,13 @@ class ClipWriter:
         self._lines = open(part(self.path, "jsonl"), "a", encoding="utf-8")  # closed by the thread
         if not lock(self._lines) or os.fstat(self._lines.fileno()).st_size:
             self._lines.close()
-            raise OSError(f"{part(self.path, 'jsonl')} belongs to a recording that is being written or was cut off; "
+            raise OSError(f"{part(self.path, 'jsonl')} belongs to a recording that is being written or was "
+                          "cut off; "
                           "give another name")
         try:
             actions = [action_to_json(action) for action in actions]
-            self._write_line(header | {"first": first, "actions": actions, "prompts": list((prompts or {}).items())})
+            self._write_line(header | {"first": first, "actions": actions,
+                                       "prompts": list((prompts or {}).items())})
         except OSError as error:
             with suppress(OSError):  # which would write what is left in its buffer
                 self._lines.close()
@@ -124,7 +130,8 @@ class ClipWriter:
             return
         self.path = made.path
         if made.num_frames < self.num_frames:
-            self.error = OSError(f"recording {self.path.name} is damaged: {made.num_frames} of its {self.num_frames} "
+            self.error = OSError(f"recording {self.path.name} is damaged: {made.num_frames} of its "
+                                 f"{self.num_frames} "
                                  f"frames were saved{made.where_kept}")
 
     def _encode(self):
@@ -132,7 +139,8 @@ class ClipWriter:
         # process dies. Each packet goes to the operating system at once.
         with H264Writer(part(self.path, "mp4"), self._header["frame_size"], self._header["fps"], crf=str(CRF),
                         preset="veryfast", tune="zerolatency", bf="0", container={
-                            "movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "250000",
+                            "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                            "frag_duration": "250000",
                             "flush_packets": "1"}) as video:
             while (item := self._queue.get()) is not None:
                 frame, line = item

@@ -20,13 +20,15 @@ def is_held_out(seed):
 
 
 def held_out_positions(num):
-    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one at least."""
+    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one
+    at least."""
     num_held_out = max(1, round(num / HELD_OUT_EVERY))
     return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
 
 
 def numbers_of_sides(sides):
-    """Yield, for whether each episode is held out, a number in place of its seed that only says so (`is_held_out`)."""
+    """Yield, for whether each episode is held out, a number in place of its seed that only says so
+    (`is_held_out`)."""
     numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
     for side in sides:
         yield next(numbers[side])
@@ -38,10 +40,10 @@ class Rollout:
 
     frames   uint8 [n H W 3], RGB; frames[i] is what was seen because of actions[i], frames[0] is the start
     actions  float32 [n a], encoded; actions[0] is null
-    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a recorded
-             clip, which does not tell them
-    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which side of
-             the split it is
+    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a
+             recorded clip, which does not tell them
+    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which
+             side of the split it is
     text     what is seen, in words; empty where nobody said
     """
     frames: np.ndarray
@@ -87,7 +89,8 @@ class FrameCache:
 
     frames        uint8 [N H W 3], RGB; in an episode, frames[i] is what was seen because of actions[i]
     actions       float32 [N a], encoded; null at the first frame of every episode
-    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where nobody told them
+    poses         float32 [N 4], x, y, z in map units and yaw in degrees to the left; None where they are
+                  unknown
     episodes      int64 [e 3]: start, length, seed
     env           name of the environment it came from
     action_space  its ActionSpace
@@ -178,7 +181,8 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
         raise ValueError(f"{folder}: the rollouts hold {start} frames, not the {num_frames} announced")
     for array in arrays.values():
         array.flush()
-    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses, "is_lossy": is_lossy, "imported": imported,
+    write_json(folder / "index.json", {**Source.of(world).to_json(), "has_poses": has_poses,
+                                       "is_lossy": is_lossy, "imported": imported,
                                        "episodes": episodes, "texts": texts})
     return FrameCache.open(folder)
 

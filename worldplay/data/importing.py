@@ -1,4 +1,4 @@
-"""What makes the recordings of another program a world's: which action columns are which keys, and frames that fit."""
+"""Data of other programs made ours: which action columns are which keys, and frames that fit."""
 import re
 from dataclasses import dataclass
 
@@ -13,17 +13,20 @@ _TERM = re.compile(r"(?P<target>\w+)=(?P<column>.+?)(?:(?P<how>[:<>*])(?P<number
 
 @dataclass(frozen=True)
 class Column:
-    """One number of the actions of a data set: `label` as it is written, the feature it is in and its place there."""
+    """One number of the actions of a data set: `label` as it is written, the feature it is in and its place
+    there."""
     label: str
     feature: str
     place: int
 
 
 def action_columns(features):
-    """The Columns of the features that are called action or action.SOMETHING, by meta/info.json's `features`."""
+    """The Columns of the features that are called action or action.SOMETHING, by meta/info.json's
+    `features`."""
     found = []
     for name, feature in features.items():
-        if name.split(".")[0] != "action" or not feature["dtype"].startswith(("float", "int", "uint", "bool")):
+        if name.split(".")[0] != "action" or not feature["dtype"].startswith(("float", "int", "uint",
+                                                                              "bool")):
             continue
         num, names = int(np.prod(feature["shape"])), feature.get("names")
         if isinstance(names, dict):  # {"motors": [...]}
@@ -50,24 +53,29 @@ class ActionColumns:
 
         KEY=COLUMN     down while the column is above 0.5; KEY=COLUMN>X, KEY=COLUMN<X: above or below X
         KEY=COLUMN:X   down while it is X, one of several numbered actions
-        look_yaw=COLUMN*X, look_pitch=...  X degrees for 1 in the column, right and down positive; 1 without *X
+        look_yaw=COLUMN*X, look_pitch=...  X degrees for 1 in the column, right and down positive; 1 without
+                                           *X
 
             Raises ValueError naming the term that cannot be read, with the columns that there are.
         """
-        by_name = {str(i): column for i, column in enumerate(columns)} | {column.label: column for column in columns}
-        there_are = "the columns are " + ", ".join(f"{i} {column.label!r}" for i, column in enumerate(columns))
+        by_name = {str(i): column for i, column in enumerate(columns)}
+        by_name |= {column.label: column for column in columns}
+        listed = (f"{i} {column.label!r}" for i, column in enumerate(columns))
+        there_are = f"the columns are {', '.join(listed)}"
         terms = []
         for term in filter(None, map(str.strip, text.split(","))):
             match = _TERM.fullmatch(term)
             if not match or match["target"] not in (*KEYS, *LOOK):
-                raise ValueError(f"--actions: {term!r}: expected KEY=COLUMN, with a canonical key such as w, space or "
+                raise ValueError(f"--actions: {term!r}: expected KEY=COLUMN, with a canonical key such as w, "
+                                 "space or "
                                  f"mouse_left, look_yaw or look_pitch; {there_are}")
             target, label, how = match["target"], match["column"], match["how"]
             is_look = target in LOOK
             if label not in by_name:
                 raise ValueError(f"--actions: {term!r}: there is no column {label!r}; {there_are}")
             if how is not None and (how == "*") != is_look:
-                raise ValueError(f"--actions: {term!r}: *X is for look_yaw and look_pitch, and :X, <X and >X are for keys")
+                raise ValueError(f"--actions: {term!r}: *X is for look_yaw and look_pitch, and :X, <X and >X "
+                                 "are for keys")
             number = float(match["number"]) if how else 1.0 if is_look else 0.5
             terms.append((target, by_name[label], how or ("*" if is_look else ">"), number))
         if not terms:
@@ -80,14 +88,17 @@ class ActionColumns:
         return list(dict.fromkeys(column.feature for _, column, _, _ in self.terms))
 
     def space(self, largest):
-        """The ActionSpace, keys in order of their terms; largest: {LOOK name: degrees}, the most that the data set turns."""
+        """The ActionSpace, keys in order of their terms; largest: {LOOK name: degrees}, the most that the
+        data set turns."""
         targets = [target for target, *_ in self.terms]
         axes = 2 if LOOK[1] in targets else int(LOOK[0] in targets)
         limit = max(largest.values(), default=0.0)
-        return ActionSpace(tuple(dict.fromkeys(t for t in targets if t not in LOOK)), limit or 1.0, look_axes=axes)
+        return ActionSpace(tuple(dict.fromkeys(t for t in targets if t not in LOOK)), limit or 1.0,
+                           look_axes=axes)
 
     def look(self, rows):
-        """{LOOK name: float64 [n] degrees} of the rows of an episode, {feature: [n c]}; of several terms the sum."""
+        """{LOOK name: float64 [n] degrees} of the rows of an episode, {feature: [n c]}; of several terms the
+        sum."""
         turned = {}
         for target, column, _, factor in self.terms:
             if target in LOOK:
@@ -95,7 +106,8 @@ class ActionColumns:
         return turned
 
     def encode(self, rows, space):
-        """float32 [n a], encoded, of the same rows; a key with several terms is down where any of them says so."""
+        """float32 [n a], encoded, of the same rows; a key with several terms is down where any of them says
+        so."""
         num = len(next(iter(rows.values())))
         channels = {name: np.zeros(num) for name in (*space.keys, *LOOK)} | {
             name: degrees / space.look_limit for name, degrees in self.look(rows).items()}
@@ -133,15 +145,18 @@ class FrameFit:
         """
         match = re.fullmatch(r"(pad|crop|resize) +([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip())
         if not match:
-            raise ValueError(f'--fit {text!r}: expected pad, crop or resize with width x height, such as "pad 160x120"')
+            raise ValueError(f'--fit {text!r}: expected pad, crop or resize with width x height, such as '
+                             '"pad 160x120"')
         return cls(match[1], (int(match[3]), int(match[2])))
 
     def check(self, frame_size):
         """Raise ValueError where frames of (H, W) pixels cannot be made to fit so."""
         for found, wanted in zip(frame_size, self.size):
             if self.how == "pad" and wanted < found or self.how == "crop" and wanted > found:
-                raise ValueError(f"--fit \"{self.how} {self.size[1]}x{self.size[0]}\": frames are {frame_size[1]}x"
-                                 f"{frame_size[0]} pixels, which {self.how} makes no {'smaller' if self.how == 'pad' else 'larger'}; "
+                raise ValueError(f"--fit \"{self.how} {self.size[1]}x{self.size[0]}\": frames are "
+                                 f"{frame_size[1]}x"
+                                 f"{frame_size[0]} pixels, which {self.how} makes no "
+                                 f"{'smaller' if self.how == 'pad' else 'larger'}; "
                                  f"use {'crop' if self.how == 'pad' else 'pad'} or resize")
 
     def apply(self, frame):

@@ -1,4 +1,4 @@
-"""LeRobot folders, our own and those of other programs, as what training reads: checked, described, decoded."""
+"""LeRobot folders, ours and those of other programs, as training reads them."""
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,12 @@ class LeRobotFolder:
         """The data set in `folder`.
 
         camera   name of the camera, where there are several
-        actions  which action columns are which keys, as ActionColumns.parse reads it; needed for other programs' folders
+        actions  which action columns are which keys, as ActionColumns.parse reads it; needed for other
+                 programs' folders
         fit      as FrameFit.parse reads it
 
-            Raises ValueError where it is unfinished, of another format, or contradicts itself, and for a camera or columns
-            that are not named or not there.
+            Raises ValueError where it is unfinished, of another format, or contradicts itself, and for a
+            camera or columns that are not named or not there.
         """
         layout = Layout.open(folder)
         camera, fit = _camera(layout, camera), FrameFit.parse(fit) if fit else None
@@ -48,12 +49,15 @@ class LeRobotFolder:
             size = fit.size
         if layout.is_own:
             if actions:
-                raise ValueError(f"--actions: {folder} was written by worldplay, whose actions need none; leave it out")
+                raise ValueError(f"--actions: {folder} was written by worldplay, whose actions need none; "
+                                 "leave it out")
             own = Source.from_json(layout.info["worldplay"])
-            source, columns = Source(name=own.name, action_space=own.action_space, frame_size=size, fps=own.fps), None
+            source, columns = Source(name=own.name, action_space=own.action_space, frame_size=size,
+                                     fps=own.fps), None
         else:
             columns = _columns(layout, actions)
-            source = Source(name=Path(folder).resolve().name, action_space=columns.space(_largest_look(layout, columns)),
+            source = Source(name=Path(folder).resolve().name, action_space=columns.space(_largest_look(layout,
+                                                                                                       columns)),
                             frame_size=size, fps=float(layout.fps))
         return cls(layout=layout, camera=camera, source=source, columns=columns, fit=fit)
 
@@ -96,7 +100,8 @@ class LeRobotFolder:
         return dreamed / max(1, sum(clip["frames"] for clip in clips))
 
     def rollouts(self):
-        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames, compared with what the folder says.
+        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames, compared with what the
+        folder says.
 
             Raises ValueError, naming file and row or frame, at the first thing that does not fit.
         """
@@ -104,11 +109,13 @@ class LeRobotFolder:
         for episode, frames in zip(self.episodes, self.layout.frames(self.camera), strict=True):
             rows = self.layout.rows(episode, names)
             vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
-            actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])  # that led to a frame, not taken at it
+            # that led to a frame, not taken at it
+            actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
             frames = _with_checksum(frames, self.layout, episode, self.camera)
             for start in range(0, episode["length"], MAX_ROWS):
                 part = slice(start, min(start + MAX_ROWS, episode["length"]))
-                shown, led = np.empty((part.stop - start, *self.source.frame_size, 3), np.uint8), actions[part].copy()
+                shown, led = np.empty((part.stop - start, *self.source.frame_size, 3),
+                                      np.uint8), actions[part].copy()
                 for i in range(len(shown)):
                     frame = next(frames)
                     shown[i] = self.fit.apply(frame) if self.fit else frame
@@ -132,7 +139,8 @@ def verify(folder, *, progress=None):
     for episode in layout.episodes:
         tasks = layout.rows(episode, layout.number_fields)["task_index"]
         if not ((0 <= tasks) & (tasks < num_tasks)).all():
-            raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is beyond the table "
+            raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is "
+                             "beyond the table "
                              f"of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
         for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
@@ -149,7 +157,8 @@ def describe(folder):
     num_frames = layout.num_frames
     counts = {"episodes": len(layout.episodes), "frames": num_frames,
               "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in layout.episodes),
-              "hours": num_frames / layout.fps / 3600, "mib": num_bytes / 2**20, "bytes_per_frame": num_bytes / num_frames}
+              "hours": num_frames / layout.fps / 3600, "mib": num_bytes / 2**20,
+              "bytes_per_frame": num_bytes / num_frames}
     if not layout.is_own:
         return {"format": layout.info["codebase_version"], "fps": layout.fps, "cameras": {
             camera: list(layout.frame_size(camera)) for camera in layout.cameras}, "action_columns": [
@@ -166,11 +175,13 @@ def describe(folder):
 
 
 def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, progress=None):
-    """A FrameCache in `out` with every episode of a data set, checked while it is read; see LeRobotFolder.open."""
+    """A FrameCache in `out` with every episode of a data set, checked while it is read; see
+    LeRobotFolder.open."""
     opened = LeRobotFolder.open(folder, camera=camera, actions=actions, fit=fit)
     imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text, "fit": fit}
     return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
-                             has_poses=opened.has_poses, is_lossy=opened.is_lossy, imported=imported, progress=progress)
+                             has_poses=opened.has_poses, is_lossy=opened.is_lossy, imported=imported,
+                             progress=progress)
 
 
 def text_of(episode):
@@ -183,7 +194,8 @@ def _camera(layout, name):
     if name in found or name is None and len(found) == 1:
         return name or found[0]
     if not found:
-        raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not read: write it again "
+        raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not "
+                         "read: write it again "
                          "with videos (LeRobot: use_videos=True)")
     asked = f"has no camera {name!r}" if name else "has several cameras"
     raise ValueError(f"{layout.path}: {asked}; name one of them with --camera: {', '.join(found)}")
@@ -192,14 +204,17 @@ def _camera(layout, name):
 def _columns(layout, text):
     columns = action_columns(layout.info["features"])
     if not columns:
-        raise ValueError(f"{layout.path}: has no actions (a feature called action), so nothing could be played")
+        raise ValueError(f"{layout.path}: has no actions (a feature called action), so nothing could be "
+                         "played")
     if text:
         return ActionColumns.parse(text, columns)
     least, greatest = _ranges(layout, columns)
     listed = ", ".join(f"{i} {column.label!r} ({low:g} to {high:g})"
                        for i, (column, low, high) in enumerate(zip(columns, least, greatest)))
-    raise ValueError(f"{layout.path}: was not written by worldplay: say which action columns are which keys and the look, for "
-                     f'example --actions "w=0, look_yaw=1*12" or, of numbered actions, "left=0:1, right=0:2"; the columns '
+    raise ValueError(f"{layout.path}: was not written by worldplay: say which action columns are which keys "
+                     "and the look, for "
+                     'example --actions "w=0, look_yaw=1*12" or, of numbered actions, "left=0:1, '
+                     'right=0:2"; the columns '
                      f"are {listed}")
 
 
@@ -208,7 +223,8 @@ def _ranges(layout, columns):
     parts = []
     for episode in layout.episodes:
         rows = layout.rows(episode, {column.feature: None for column in columns})
-        values = np.stack([rows[column.feature].reshape(episode["length"], -1)[:, column.place] for column in columns])
+        values = np.stack([rows[column.feature].reshape(episode["length"], -1)[:, column.place]
+                           for column in columns])
         parts.append((values.min(1), values.max(1)))
     return np.min([low for low, _ in parts], axis=0), np.max([high for _, high in parts], axis=0)
 
@@ -225,14 +241,14 @@ def _largest_look(layout, columns):
 
 
 def _with_checksum(frames, layout, episode, camera):
-    """Yield the frames of an episode; at their end ValueError where they are not those that worldplay recorded."""
+    """Yield the frames of an episode; at their end ValueError where they are not those that worldplay
+    recorded."""
     crc = 0
     for frame in frames:
         if layout.is_own:
             crc = zlib.crc32(np.ascontiguousarray(frame), crc)
         yield frame
     if layout.is_own and crc != episode["frames_crc32"]:
-        raise ValueError(f"{episode['videos'][camera][0]}, episode {episode['episode_index']}: the pixels are not those that "
+        raise ValueError(f"{episode['videos'][camera][0]}, episode {episode['episode_index']}: the pixels "
+                         "are not those that "
                          f"were recorded (CRC-32); {layout.remedy}")
-
-

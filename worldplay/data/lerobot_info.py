@@ -1,4 +1,4 @@
-"""meta/info.json of a LeRobot folder: every field that is read is there, of its kind, and agrees with the others."""
+"""meta/info.json of a LeRobot folder: its fields are there, of their kind, and agree with each other."""
 import json
 import math
 
@@ -54,9 +54,11 @@ def read_info(path):
         require("video_path", lambda x: isinstance(x, str), "a text, for the videos")
         shown = (feature.get("info") or {}).get("video.fps", info["fps"])
         if shown != info["fps"]:
-            raise ValueError(f"{path}: field features.{name}.info.video.fps is {shown}, but fps is {info['fps']}; {remedy}")
+            raise ValueError(f"{path}: field features.{name}.info.video.fps is {shown}, but fps is "
+                             f"{info['fps']}; {remedy}")
         if len(feature["shape"]) != 3:
-            raise ValueError(f"{path}: field features.{name}.shape is {feature['shape']}, expected height, width and "
+            raise ValueError(f"{path}: field features.{name}.shape is {feature['shape']}, expected height, "
+                             "width and "
                              f"channels; {remedy}")
     if "worldplay" in info:
         _check_own(path, info)
@@ -86,4 +88,5 @@ def _check_own(path, info):
         raise ValueError(f"{path}: field worldplay: {error}; {OWN_REMEDY}") from None
     for name, (ours, theirs) in facts.items():
         if ours != theirs:
-            raise ValueError(f"{path}: field worldplay.{name} says {ours}, the rest of the file {theirs}; {OWN_REMEDY}")
+            raise ValueError(f"{path}: field worldplay.{name} says {ours}, the rest of the file {theirs}; "
+                             f"{OWN_REMEDY}")

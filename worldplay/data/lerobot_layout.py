@@ -1,4 +1,4 @@
-"""The files of a LeRobot folder, v3.0 or v2.1, by whatever program: every field that is read is checked first."""
+"""The files of a LeRobot folder, v3.0 or v2.1, by any program; each field that is read is checked."""
 import json
 import math
 from dataclasses import dataclass, field
@@ -26,9 +26,10 @@ class Layout:
     """What a folder's meta/ says, checked; rows and frames are read and checked episode by episode.
 
     info      meta/info.json
-    episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), seed (of a folder by another
-              program a number that only says whether it is held out), data (path of its table), videos ({camera: (path,
-              seconds at which it begins there)}), and frames_crc32 where worldplay wrote it
+    episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), seed (of a
+              folder by another program a number that only says whether it is held out), data (path of its
+              table), videos ({camera: (path, seconds at which it begins there)}), and frames_crc32 where
+              worldplay wrote it
     """
     path: Path
     info: dict
@@ -39,7 +40,8 @@ class Layout:
     def open(cls, folder):
         """The data set in `folder`.
 
-            Raises ValueError, naming file and field, where it is unfinished, of another format, or contradicts itself.
+            Raises ValueError, naming file and field, where it is unfinished, of another format, or
+            contradicts itself.
         """
         folder = Path(folder)
         info = read_info(folder / INFO)
@@ -105,12 +107,15 @@ class Layout:
 
     def _video_place(self, row, camera, where):
         key = f"videos/{camera}"
-        begins, ends = (self._seconds(row, f"{key}/{name}", where) for name in ("from_timestamp", "to_timestamp"))
+        begins, ends = (self._seconds(row, f"{key}/{name}", where) for name in ("from_timestamp",
+                                                                                "to_timestamp"))
         length = self._length(row, where)
         if abs(ends - begins - length / self.fps) > 0.5 / self.fps:
-            raise ValueError(f"{where}: field {key}/to_timestamp is {ends:g}, expected {begins + length / self.fps:g}, "
+            raise ValueError(f"{where}: field {key}/to_timestamp is {ends:g}, expected "
+                             f"{begins + length / self.fps:g}, "
                              f"{length} frames after from_timestamp; {self.remedy}")
-        numbers = {name: self._whole_number(row, f"{key}/{name}", where) for name in ("chunk_index", "file_index")}
+        numbers = {name: self._whole_number(row, f"{key}/{name}", where)
+                   for name in ("chunk_index", "file_index")}
         return self._place("video_path", where, video_key=camera, **numbers), begins
 
     def _rows_of_v2(self):
@@ -142,21 +147,25 @@ class Layout:
             for name, expected in (("episode_index", number), ("dataset_from_index", first),
                                    ("dataset_to_index", first + length)):
                 if self._whole_number(row, name, where) != expected:
-                    raise ValueError(f"{where}: field {name} is {row[name]}, expected {expected}; {self.remedy}")
-            if not isinstance(row.get("tasks"), list) or not all(isinstance(task, str) for task in row["tasks"]):
+                    raise ValueError(f"{where}: field {name} is {row[name]}, expected {expected}; "
+                                     f"{self.remedy}")
+            if not isinstance(row.get("tasks"), list) or not all(isinstance(task, str)
+                                                                 for task in row["tasks"]):
                 raise ValueError(f"{where}: field tasks is no list of texts; {self.remedy}")
             if self.is_own:
                 self._whole_number(row, "seed", where), self._whole_number(row, "frames_crc32", where)
                 for camera, (video, begins) in row["videos"].items():  # one after another, without a gap
                     if abs(begins - ends.get(video, 0.0)) > 0.1 / self.fps:
-                        raise ValueError(f"{where}: field videos/{camera}/from_timestamp is {begins:g}, expected "
+                        raise ValueError(f"{where}: field videos/{camera}/from_timestamp is {begins:g}, "
+                                         "expected "
                                          f"{ends.get(video, 0.0):g}; {self.remedy}")
                     ends[video] = begins + length / self.fps
             first += length
         path, counts = self.path / INFO, {"total_episodes": len(found), "total_frames": first}
         for name, expected in counts.items():
             if self.info[name] != expected:
-                raise ValueError(f"{path}: field {name} is {self.info[name]}, the episodes' tables say {expected}; "
+                raise ValueError(f"{path}: field {name} is {self.info[name]}, the episodes' tables say "
+                                 f"{expected}; "
                                  f"{self.remedy}")
         if not found:
             raise ValueError(f"{path}: no episodes; {self.remedy}")
@@ -171,14 +180,16 @@ class Layout:
         try:
             return self.path / self.info[template].format(**values)
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"{self.path / INFO}: field {template} {self.info[template]!r} cannot be filled in for "
+            raise ValueError(f"{self.path / INFO}: field {template} {self.info[template]!r} cannot be filled "
+                             "in for "
                              f"{where} ({error}); {self.remedy}") from None
 
     def _whole_number(self, row, name, where):
         if name not in row:
             raise ValueError(f"{where}: field {name} is missing; {self.remedy}")
         if type(row[name]) is not int or row[name] < 0:
-            raise ValueError(f"{where}: field {name} is {row[name]!r}, expected a whole number; {self.remedy}")
+            raise ValueError(f"{where}: field {name} is {row[name]!r}, expected a whole number; "
+                             f"{self.remedy}")
         return row[name]
 
     def _length(self, row, where):
@@ -208,7 +219,8 @@ class Layout:
                 columns[name] = column(table, name, path, self.remedy)
         at = np.flatnonzero(columns["episode_index"].ravel() == episode["episode_index"])
         if len(at) != length or length and at[-1] - at[0] != length - 1:
-            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode {episode['episode_index']}, expected "
+            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode "
+                             f"{episode['episode_index']}, expected "
                              f"{length} one after another; {self.remedy}")
         rows = {name: columns[name][at] for name in names}
         for name in INDEX_FIELDS:
@@ -221,7 +233,8 @@ class Layout:
             bad = np.flatnonzero(~is_good)
             if len(bad):
                 value = rows[name][bad[0]]
-                raise ValueError(f"{path}, row {first + bad[0]}: field {name} is {value}, expected {expected(bad[0])}; "
+                raise ValueError(f"{path}, row {first + bad[0]}: field {name} is {value}, expected "
+                                 f"{expected(bad[0])}; "
                                  f"{self.remedy}")
         number = np.arange(episode["length"])
         require("frame_index", rows["frame_index"] == number, lambda i: i)
@@ -233,7 +246,8 @@ class Layout:
             shape = self.info["features"][name]["shape"]
             width = math.prod(shape)
             if values.size != width * len(values):
-                raise ValueError(f"{path}, row {first}: field {name} has {values.size // len(values)} numbers, {INFO} says "
+                raise ValueError(f"{path}, row {first}: field {name} has {values.size // len(values)} "
+                                 f"numbers, {INFO} says "
                                  f"{width}; {self.remedy}")
             require(name, np.isfinite(values.reshape(len(values), -1)).all(1), lambda i: "finite numbers")
         if self.is_own:
@@ -245,7 +259,8 @@ class Layout:
             table = read_table(path, self.remedy)
             expected = sum(episode["length"] for episode in self.episodes if episode["data"] == path)
             if table.num_rows != expected:
-                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say {expected}; {self.remedy}")
+                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say {expected}; "
+                                 f"{self.remedy}")
             self._last[path] = (table, {})
         return self._last[path]
 
@@ -274,10 +289,12 @@ class Layout:
             if frame is None:
                 raise ValueError(f"{where}: frame {i} is missing; {self.remedy}")
             if frame.shape[:2] != size:
-                raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} columns, {INFO} says "
+                raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} "
+                                 f"columns, {INFO} says "
                                  f"{size[0]} and {size[1]}; {self.remedy}")
             if abs(seconds - expected) > 0.5 / self.fps:
-                raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} ({self.fps:g} a "
+                raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} "
+                                 f"({self.fps:g} a "
                                  f"second); {self.remedy}")
             yield frame
 
@@ -296,20 +313,24 @@ class Layout:
         for number, episode in enumerate(self.episodes):
             strange = [task for task in episode["tasks"] if task not in tasks]
             if strange:
-                raise ValueError(f"{self.path / EPISODES}: episode {number}: field tasks holds {strange[0]!r}, which is not "
+                raise ValueError(f"{self.path / EPISODES}: episode {number}: field tasks holds "
+                                 f"{strange[0]!r}, which is not "
                                  f"in the table of tasks; {self.remedy}")
         if self.info.get("total_tasks", len(tasks)) != len(tasks):
-            raise ValueError(f"{self.path / INFO}: field total_tasks is {self.info['total_tasks']}, the table of tasks has "
+            raise ValueError(f"{self.path / INFO}: field total_tasks is {self.info['total_tasks']}, the "
+                             "table of tasks has "
                              f"{len(tasks)}; {self.remedy}")
         if (self.path / STATS).exists():
             stats = read_object(self.path / STATS, self.remedy)
-            for name, stat in ((name, stat) for name in stats for stat in ("min", "max", "mean", "std", "count")):
+            for name, stat in ((name, stat) for name in stats for stat in ("min", "max", "mean", "std",
+                                                                           "count")):
                 try:
                     is_good = np.isfinite(np.asarray(stats[name][stat], np.float64)).all()
                 except (KeyError, TypeError, ValueError):
                     is_good = False
                 if not is_good:
-                    raise ValueError(f"{self.path / STATS}: field {name}.{stat} is missing or no finite numbers; "
+                    raise ValueError(f"{self.path / STATS}: field {name}.{stat} is missing or no finite "
+                                     "numbers; "
                                      f"{self.remedy}")
         return len(tasks)
 
@@ -319,7 +340,8 @@ class Layout:
             path = self.path / "meta/tasks.jsonl"
             if not path.is_file():
                 raise ValueError(f"{path}: missing; {self.remedy}")
-            rows = [parse_object(line, path, self.remedy) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [parse_object(line, path, self.remedy)
+                    for line in path.read_text(encoding="utf-8").splitlines()]
         else:
             path = self.path / TASKS
             table = read_table(path, self.remedy)
@@ -331,7 +353,8 @@ class Layout:
             rows = [row | {"task": row[index[0]]} for row in table.to_pylist()]
         for i, row in enumerate(rows):
             if row.get("task_index") != i or not isinstance(row.get("task"), str):
-                raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} and "
+                raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} "
+                                 "and "
                                  f"{row.get('task')!r}, expected {i} and a text; {self.remedy}")
         return [row["task"] for row in rows]
 

@@ -1,4 +1,4 @@
-"""Writing a LeRobot v3 folder: recorded play as tables and lossless video, several files at once if need be."""
+"""Writing a LeRobot v3 folder: recorded play as tables and lossless video, several files at once."""
 import json
 import os
 import zlib
@@ -9,7 +9,7 @@ import numpy as np
 from worldplay.data.stats import field_stats, frame_stats, merge_stats
 from worldplay.data.tables import libraries, write_table
 from worldplay.data.video import H264Writer
-from worldplay.files import replacing, write_json
+from worldplay.files import replacing, visible, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
@@ -26,7 +26,7 @@ PACKED_SHARE = 0.6
 
 def check_new(out):
     """Raise ValueError unless the data set `out` can be begun there: a folder that is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or visible(out, "*")):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
@@ -69,7 +69,8 @@ class ShardWriter:
                    "episode_index": np.full(length, number), "index": first + at,
                    "task_index": np.zeros(length, np.int64)}
         self._columns.append(columns)
-        stats = {CAMERA: frame_stats(frames), **{name: field_stats(values) for name, values in columns.items()}}
+        stats = {name: field_stats(values) for name, values in columns.items()}
+        stats[CAMERA] = frame_stats(frames)
         self._episodes.append({
             "episode_index": number, "tasks": [self._task], "length": length,
             **{f"data/{name}": value for name, value in self._where.items()},
@@ -95,8 +96,8 @@ def finish(folder, source, episodes, *, player, clips=()):
     """Write what describes the shards; info.json comes last, a folder without it is unfinished.
 
     episodes  rows that every ShardWriter.close gave, in order
-    clips     of a folder packed from recordings, which tell no poses: a dict of each, with `world_hash` (None of a real
-              game), `frames` and `lossy`
+    clips     of a folder packed from recordings, which tell no poses: a dict of each, with `world_hash` (None
+              of a real game), `frames` and `lossy`
     """
     pa, pq = libraries()
     folder = Path(folder)
@@ -138,7 +139,8 @@ def _features(source, has_poses):
                               "video.channels": 3, "has_audio": False}},
             "action": {"dtype": "float32", "shape": [source.action_space.num_channels],
                        "names": [*source.action_space.keys, *look]},
-            **({STATE: {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]}} if has_poses else {}),
+            **({STATE: {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]}} if has_poses
+               else {}),
             **single}
 
 

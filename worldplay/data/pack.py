@@ -18,12 +18,13 @@ from worldplay.log import track
 # rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
 SHORTEST, LONGEST = 32, 512
 PLAYER = "a player"
-_SHOWN = 3  # bad clips that are told of one by one
+_SHOWN = 3  # bad clips that are named one by one
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows start to stop - 1 of recording number `clip`, one episode; the frame `stop` ends its last action."""
+    """Rows start to stop - 1 of recording number `clip`, one episode; the frame `stop` ends its last
+    action."""
     clip: int
     start: int
     stop: int
@@ -34,11 +35,11 @@ def run_pack(paths, *, out):
     """Make the LeRobot folder `out` of recorded clips, with progress on stderr.
 
     paths    clips (.mp4, .json or without either) and folders of clips
-    Returns  dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the clips'
-             frames), mib
+    Returns  dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the
+             clips' frames), mib
 
-        Raises ValueError, before anything is written, where `out` holds something, a clip is not fit, or there is too
-        little to hold a part out.
+        Raises ValueError, before anything is written, where `out` holds something, a clip is not fit, or
+        there is too little to hold a part out.
     """
     out = Path(out)
     check_new(out)
@@ -52,8 +53,8 @@ def run_pack(paths, *, out):
     with track(desc="pack", total=num_rows, unit="frame") as bar:
         episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
     finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
-    told = describe(out)
-    return {"out": str(out), "minutes": 60 * told["hours"], **{name: told[name] for name in (
+    facts = describe(out)
+    return {"out": str(out), "minutes": 60 * facts["hours"], **{name: facts[name] for name in (
         "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
 
 
@@ -61,7 +62,8 @@ def run_pack(paths, *, out):
 
 
 def find_clips(paths):
-    """Paths without suffix of the clips that are named or lie in the folders named, each once, a folder's by name.
+    """Paths without suffix of the clips that are named or lie in the folders named, each once, a folder's by
+    name.
 
         Raises ValueError where there is none.
     """
@@ -107,28 +109,34 @@ def fit_clips(paths):
         known[content] = clip.path.with_suffix("").name
         clips.append(clip)
     if problems:
-        told = problems if len(problems) == 1 else [f"({i}) {text}" for i, text in enumerate(problems, 1)][:_SHOWN]
+        numbered = [f"({i}) {text}" for i, text in enumerate(problems, 1)]
+        shown = problems if len(problems) == 1 else numbered[:_SHOWN]
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and nothing was "
-                         f"written: {'; '.join(told)}{more}")
+        raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and "
+                         "nothing was "
+                         f"written: {'; '.join(shown)}{more}")
     return clips
 
 
 def _read(path):
     if part(path, "jsonl").exists():
-        raise ValueError(f"clip {path}: is still being recorded, or was cut off; the next recording into its folder "
+        raise ValueError(f"clip {path}: is still being recorded, or was cut off; the next recording into its "
+                         "folder "
                          "finishes it")
     clip = read_clip(path)
     sidecar = clip.sidecar
     if sidecar["info"].get("path") == "playback":
-        raise ValueError(f"clip {path}: was recorded from a recording, whose frames follow no action; pack that one")
+        raise ValueError(f"clip {path}: was recorded from a recording, whose frames follow no action; pack "
+                         "that one")
     if not sidecar["env"]:
         raise ValueError(f"clip {path}: its .json names no environment")
     if clip.num_frames <= SHORTEST:
-        raise ValueError(f"clip {path}: {clip.num_frames} frames, expected more than {SHORTEST}; take it away")
+        raise ValueError(f"clip {path}: {clip.num_frames} frames, expected more than {SHORTEST}; leave it "
+                         "out")
     steps = [record["step"] for record in sidecar["frames"]]
     if not {0, 1} >= set(np.diff(steps).tolist()):
-        raise ValueError(f"clip {path}: its .json leaves out steps between its frames; restore it from a copy")
+        raise ValueError(f"clip {path}: its .json leaves out steps between its frames; restore it from a "
+                         "copy")
     try:
         _vectors(clip)
     except ValueError as error:
@@ -137,7 +145,8 @@ def _read(path):
 
 
 def _check_content(clip):
-    """CRC-32 of the clip's frames and actions; ValueError or WorldError for a video that is not the sidecar's."""
+    """CRC-32 of the clip's frames and actions; ValueError or WorldError for a video that is not the
+    sidecar's."""
     crc = zlib.crc32(_vectors(clip))
     for frame in clip.frames():
         crc = zlib.crc32(frame, crc)
@@ -166,7 +175,8 @@ def _text(value):
 
 def _source(clip):
     sidecar = clip.sidecar
-    return Source(name=sidecar["env"], action_space=clip.action_space, frame_size=tuple(sidecar["frame_size"]),
+    return Source(name=sidecar["env"], action_space=clip.action_space,
+                  frame_size=tuple(sidecar["frame_size"]),
                   fps=sidecar["fps"])
 
 
@@ -186,11 +196,12 @@ def cut(lengths, gap):
     """The Pieces that recordings are cut into, every twentieth of them held out, and one at least.
 
     lengths  frames of each recording
-    gap      rows left out where a held-out piece touches another one of its recording: neighbouring frames show
-             nearly the same
+    gap      rows left out where a held-out piece touches another one of its recording: neighbouring frames
+             show nearly the same
 
-    A recording is cut evenly into pieces of at least as many rows as make 20 in all, or LONGEST where that is less,
-    and never so few that two gaps leave less than SHORTEST; one that is shorter than two such pieces stays whole.
+    A recording is cut evenly into pieces of at least as many rows as make 20 in all, or LONGEST where that is
+    less, and never so few that two gaps leave less than SHORTEST; one that is shorter than two such pieces
+    stays whole.
 
         Raises ValueError where there is only one piece.
     """
@@ -201,11 +212,13 @@ def cut(lengths, gap):
         borders = np.linspace(0, num_rows, max(1, num_rows // size) + 1).astype(int).tolist()
         pieces += [Piece(clip, start, stop) for start, stop in zip(borders, borders[1:])]
     if len(pieces) < 2:
-        raise ValueError(f"one clip of {lengths[0]} frames: too little to learn from one part and hold out another; "
+        raise ValueError(f"one clip of {lengths[0]} frames: too little to learn from one part and hold out "
+                         "another; "
                          f"record at least {2 * size + 1} frames, better twenty minutes")
     for i in held_out_positions(len(pieces)):
         before, after = (0 <= j < len(pieces) and pieces[j].clip == pieces[i].clip for j in (i - 1, i + 1))
-        pieces[i] = replace(pieces[i], start=pieces[i].start + gap * before, stop=pieces[i].stop - gap * after,
+        pieces[i] = replace(pieces[i], start=pieces[i].start + gap * before,
+                            stop=pieces[i].stop - gap * after,
                             is_held_out=True)
     return pieces
 
@@ -231,7 +244,8 @@ def _rollouts(clips, pieces):
 
 
 def _vectors(clip):
-    """float32 [n a]: the encoded action that caused each frame of the video; ValueError for one that cannot be."""
+    """float32 [n a]: the encoded action that caused each frame of the video; ValueError for one that cannot
+    be."""
     space, actions = clip.action_space, [action.share(clip.latents_per_action) for action in clip.actions]
     vectors = np.stack([space.encode(actions[record["step"]]) for record in clip.sidecar["frames"]])
     if not np.isfinite(vectors).all():

@@ -1,4 +1,4 @@
-"""Least, greatest, mean and standard deviation of the fields of a data set, in LeRobot's layout (meta/stats.json)."""
+"""Statistics of the fields of a data set, in the layout of LeRobot's meta/stats.json."""
 import numpy as np
 
 MAX_FRAMES = 32  # of an episode that are looked at, spread over it

@@ -1,4 +1,4 @@
-"""Parquet tables: columns as arrays and rows as dicts; whatever is wrong with a file is one line that names it."""
+"""Parquet tables as arrays; whatever is wrong with a file is one line that names it."""
 import numpy as np
 
 from worldplay.errors import WorldError
@@ -22,8 +22,8 @@ def read_table(path, remedy):
 def column(table, name, path, remedy):
     """A column of numbers as an array [n], of lists of numbers as [n c].
 
-        Raises ValueError, which names the file, the field and where it can the row, where the column is missing, a value is
-        null or no number, or lists have different lengths.
+        Raises ValueError, which names the file, the field and where it can the row, where the column is
+        missing, a value is null or no number, or lists have different lengths.
     """
     pa, _ = libraries()
     if name not in table.column_names:
@@ -43,7 +43,8 @@ def column(table, name, path, remedy):
     width = int(lengths[0]) if len(lengths) else 0
     odd = np.flatnonzero(lengths != width)
     if len(odd):
-        raise ValueError(f"{path}, row {odd[0]}: field {name} has {lengths[odd[0]]} numbers, row 0 has {width}; {remedy}")
+        raise ValueError(f"{path}, row {odd[0]}: field {name} has {lengths[odd[0]]} numbers, row 0 has "
+                         f"{width}; {remedy}")
     flat = values.flatten()
     if flat.null_count:
         row = flat.is_null().to_pylist().index(True) // max(width, 1)

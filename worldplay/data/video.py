@@ -1,4 +1,4 @@
-"""Video files through FFmpeg: H.264 written frame by frame, frames read one by one up to the first damaged one."""
+"""Video files through FFmpeg: H.264 written frame by frame, frames read up to the first damaged one."""
 import os
 from contextlib import suppress
 from fractions import Fraction
@@ -6,7 +6,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-# What FFmpeg raises for damaged bytes; sizes read from them can also exceed memory, and a video can lack pictures.
+# What FFmpeg raises for damaged bytes; sizes read from them can also exceed memory, and a video can lack
+# pictures.
 DAMAGE = (av.error.FFmpegError, MemoryError, IndexError)
 
 
@@ -15,20 +16,22 @@ class DamagedVideo(ValueError):
 
 
 def open_video(path, mode="r", **options):
-    """av.open of a file by any name: without the prefix, FFmpeg takes `12:30.mp4` or `d:1/y.mp4` for a protocol."""
+    """av.open of a file by any name: without the prefix, FFmpeg takes `12:30.mp4` or `d:1/y.mp4` for a
+    protocol."""
     return av.open(f"file:{os.path.abspath(path)}", mode, **options)
 
 
 class H264Writer:
     """Writes frames into an MP4 file as H.264; `close` finishes the file.
 
-    With halved colour (pix_fmt "yuv420p") an odd height or width is padded by repeating the last row or column:
-    `padded_size` (H, W) is what the file holds.
+    With halved colour (pix_fmt "yuv420p") an odd height or width is padded by repeating the last row or
+    column: `padded_size` (H, W) is what the file holds.
     """
 
-    def __init__(self, path, frame_size, fps, *, codec="libx264", pix_fmt="yuv420p", container=None, **options):
-        """frame_size: (H, W) pixels of every frame; fps: frames per second; container: options of the MP4 muxer;
-        options: those of the encoder.
+    def __init__(self, path, frame_size, fps, *, codec="libx264", pix_fmt="yuv420p", container=None,
+                 **options):
+        """frame_size: (H, W) pixels of every frame; fps: frames per second; container: options of the MP4
+        muxer; options: those of the encoder.
 
             Raises OSError where the file cannot be written.
         """
@@ -37,9 +40,11 @@ class H264Writer:
         rate = Fraction(fps).limit_denominator(1001)
         self._container = open_video(path, "w", format="mp4", options=container or {})
         height, width = self.padded_size
-        self._stream = self._container.add_stream(codec, rate=rate, width=width, height=height, pix_fmt=pix_fmt,
+        self._stream = self._container.add_stream(codec, rate=rate, width=width, height=height,
+                                                  pix_fmt=pix_fmt,
                                                   options={"g": str(max(1, round(rate))), **options})
-        self._stream.codec_context.thread_count = 1  # the other cores belong to the model, or to other writers
+        # the other cores belong to the model, or to other writers
+        self._stream.codec_context.thread_count = 1
 
     def add(self, frame, is_key=False):
         """Append a frame, uint8 [H W 3] RGB; is_key: it can be decoded without those before it."""

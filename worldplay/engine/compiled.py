@@ -18,21 +18,21 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+import worldplay
 from worldplay import runtime
 from worldplay.errors import WorldError
 from worldplay.models import block
-from worldplay.models.attention import prope
+from worldplay.models.attention import prope, rope
 from worldplay.models.attention.prope import Branches
-from worldplay.models.attention.rope import __file__
 from worldplay.models.block import Block
 from worldplay.models.configs import TransformerConfig
 
 log = logging.getLogger(__name__)
 
-_SOURCES = (__file__, block.__file__, __file__, prope.__file__)  # what the code is made of
+_SOURCES = (__file__, block.__file__, rope.__file__, prope.__file__)  # what the code is made of
 _MERGE = "self_attn.o.", "self_attn.prope_o."
-_WEIGHTS = {"ask": ("self_attn.fused.",), "ask_text": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
-            "finish": (*_MERGE, "cross_attn.o.", "ffn.")}  # of a block, beside its modulation
+_WEIGHTS = {"qkv": ("self_attn.fused.",), "text_queries": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
+            "feed_forward": (*_MERGE, "cross_attn.o.", "ffn.")}  # of a block, beside its modulation
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _loading = threading.Lock()  # that variable is the whole process's
 # The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a weight.
@@ -83,18 +83,18 @@ class Passes:
         c, t, p, k = self.config, self.num_frames, self.num_tokens, self.config.num_heads
         x, modulation, heads, turn = (1, t, p, c.dim), (1, t, 6, c.dim), (1, t, p, k, c.head_dim), (c.head_dim // 2, 2)
         found = (1, t, p, 2 * k, c.head_dim) if c.has_camera else heads
-        parts = {"ask": (x, modulation) if c.has_camera else (x, modulation, (1, t, p, 1, *turn))}
+        parts = {"qkv": (x, modulation) if c.has_camera else (x, modulation, (1, t, p, 1, *turn))}
         if c.text_dim:
-            return parts | {"ask_text": (x, found, modulation), "finish": (x, heads, modulation)}
-        return parts | {"finish": (x, found, modulation)}
+            return parts | {"text_queries": (x, found, modulation), "feed_forward": (x, heads, modulation)}
+        return parts | {"feed_forward": (x, found, modulation)}
 
     def branch_parts(self):
         """`parts` of Branches, the window full."""
         k, d, tokens, past = self.config.num_heads, self.config.head_dim, self.num_tokens, self.window * self.num_tokens
         own, cameras = (1, self.num_frames, tokens, k, d), (1, self.num_frames, 4, 4)
         return {"queries": (own, (1, self.num_frames, tokens, 1, d // 2, 2), cameras),
-                "pasts": ((1, k, past, d), (1, k, past, d), (1, 1, past, d // 2, 2), (1, self.window, 4, 4)),
-                "found": (cameras, own)}
+                "keys_values": ((1, k, past, d), (1, k, past, d), (1, 1, past, d // 2, 2), (1, self.window, 4, 4)),
+                "output": (cameras, own)}
 
 
 class CompiledCode:
@@ -172,7 +172,7 @@ class CompiledCode:
             # Where this package lies comes first on its path: there may be another one installed, or a random.py here.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "worldplay.engine.compiled", json.dumps(asdict(self.passes))], stdin=subprocess.DEVNULL,
-                stdout=said, stderr=said, cwd=Path(__file__).parent.parent)
+                stdout=said, stderr=said, cwd=Path(worldplay.__file__).parent.parent)
             if self._is_closed:
                 self._process.terminate()
             self._process.wait()
@@ -311,7 +311,7 @@ class _Named(nn.Module):
         self.block, self.name = each, name
 
     def forward(self, *inputs):
-        if self.name == "ask" and len(inputs) == 2:
+        if self.name == "qkv" and len(inputs) == 2:
             inputs = *inputs, None  # with a camera the cache turns what it reads
         return getattr(self.block, self.name)(*inputs)
 

@@ -10,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from worldplay.engine.cache import new_cache
 from worldplay.engine.controls import controls_of
+from worldplay.engine.networks import META, codec_of, new_cache
 from worldplay.models.codecs.image import to_uint8
-from worldplay.models.codecs.random import META, codec_of
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 
@@ -197,12 +196,12 @@ def _full_window(config, num_layers, dtype):
     """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs once."""
     config = replace(config, transformer=replace(config.transformer, num_layers=num_layers))
     transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype, META), config.frames_per_chunk
-    controls = controls_of(config, dtype, META)
+    controls = controls_of(config, META)
     told, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
-        conditions, told = controls.conditions(told, torch.zeros(1, size, config.action_space.num_channels), frame)
-        chunk = transformer.place(cache, x.shape, frame=frame, **conditions)
+        conditions, told = controls.conditions(told, torch.zeros(1, size, 1, config.action_space.num_channels), frame)
+        chunk = transformer.prepare(cache, x.shape, frame=frame, **conditions)
         passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]
         if frame < config.window:

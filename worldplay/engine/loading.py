@@ -8,11 +8,11 @@ import torch
 from worldplay import runtime
 from worldplay.engine import attention_backend
 from worldplay.engine.dream import DreamWorld
+from worldplay.engine.networks import codec_of
 from worldplay.engine.parts import Parts, _filled, check_room
 from worldplay.errors import WorldError
 from worldplay.files import read_json
 from worldplay.models.attention.kernels import AttentionShape
-from worldplay.models.codecs.random import codec_of
 from worldplay.models.transformer import Transformer
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.config import WorldConfig
@@ -88,8 +88,9 @@ def same_networks(world, config):
     """The world of another WorldConfig, of the same sizes, on the networks and with the text of this one."""
     attention = _attention(config, world.device, world.dtype)
     other = DreamWorld(config, world.transformer, world.codec, device=world.device, dtype=world.dtype,
-                       dtype_reason=world.info["dtype_reason"], seed=world.seed)
-    other.text, other.info["attention"] = world.text, attention
+                       dtype_reason=world.info["dtype_reason"], seed=world.state.seed)
+    other.state.text, other.state.prompt = world.state.text, world.state.prompt
+    other.info["attention"] = attention
     return other
 
 

@@ -13,6 +13,7 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.codecs.taehv import TAEHV
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.worlds import catalog, zoo
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def check_room(config, device, *, held=0):
     held  bytes of it that are there already
     """
     found = runtime.memory(device)
-    if found is None or config.codec is not None:  # a world with a codec of its own fits anywhere
+    if found is None or isinstance(config, ImageWorldConfig):  # which fits anywhere
         return
     left, total = found
     parts = memory_of(config, runtime.pick_dtype(device)[0])
@@ -48,14 +49,14 @@ class Parts:
 
     def codec_file(self, folder):
         """Where the weights of its codec lie."""
-        if self.config.codec is not None:
+        if isinstance(self.config, ImageWorldConfig):
             return folder / "codec.safetensors"
         return self.part("codec") / "model.safetensors"
 
     def codec(self, folder):
         """The codec that its frames are decoded with, on the CPU."""
         path = self.codec_file(folder)
-        if self.config.codec is not None:
+        if isinstance(self.config, ImageWorldConfig):
             return _filled(lambda: ImageCodec(self.config.codec), load_weights(path), path)
         codec = _empty(TAEHV)
         load_into(codec, codec.fit(load_weights(path)), path, assign=True)

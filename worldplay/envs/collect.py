@@ -3,13 +3,14 @@ import os
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
 
-from worldplay.data.frame_cache import Rollout, Source
+from worldplay.data.frame_cache import Rollout, Source, is_held_out
 from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
 from worldplay.envs.players import PLAYERS
@@ -34,7 +35,8 @@ def play_rollout(world, *, num_frames, seed, player="explorer"):
 
 
 def play_actions(world, vectors, *, seed):
-    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its pose."""
+    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its
+    pose."""
     actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
     frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
     poses = np.empty((len(actions), 4), np.float32)
@@ -46,16 +48,30 @@ def play_actions(world, vectors, *, seed):
     return Rollout(frames, actions, poses, seed)
 
 
+def plan_episodes(num_frames, longest, seed):
+    """[(frames, seed)] of the episodes of a collection: at least two, as equal as can be, none above
+    `longest` frames.
+
+    The seeds count up from `seed`. Where none of them is held out, that of the last episode is the next one
+    that is.
+    """
+    num = max(2, -(-num_frames // longest))
+    seeds = list(range(seed, seed + num))
+    if not any(map(is_held_out, seeds)):
+        seeds[-1] = next(filter(is_held_out, count(seeds[-1])))
+    return list(zip(np.diff(np.linspace(0, num_frames, num + 1).astype(int)).tolist(), seeds))
+
+
 def collect_rollouts(env, *, num_frames, seed, workers, player="explorer", rollout_frames=ROLLOUT_FRAMES):
     """Yield Rollouts of `num_frames` frames in all; the same, in the same order, for any number of workers.
 
     env             a name in ENVS
-    seed            of the first rollout; the others count up from it
+    seed            of the first rollout; see plan_episodes
     workers         processes that play, each with its own engine
-    rollout_frames  frames of each rollout; the last one may be shorter
+    rollout_frames  frames of each rollout at most
     """
-    lengths = [min(rollout_frames, num_frames - start) for start in range(0, num_frames, rollout_frames)]
-    tasks = [(env, length, seed + i, player) for i, length in enumerate(lengths)]
+    tasks = [(env, length, number, player) for length, number in plan_episodes(num_frames, rollout_frames,
+                                                                               seed)]
     yield from in_processes(_play, tasks, workers)
 
 
@@ -93,16 +109,18 @@ def _play(task):
 def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     """Play `frames` frames of `env` into a new LeRobot folder `out`, with progress on stderr.
 
-    seed     of the first episode; the others count up from it
+    seed     of the first episode; see plan_episodes
     workers  processes; None is one for every processor
-    Returns  dict: env, player, seed, out, episodes, frames, workers, seconds, frames_per_second, mib,
-             bytes_per_frame
+    Returns  dict: env, player, seed, out, episodes, held_out_episodes, frames, workers, seconds,
+             frames_per_second, mib, bytes_per_frame
 
-        Raises ValueError for a count below 1, a negative seed, an unknown player, or an `out` that already holds something.
+        Raises ValueError for fewer than 2 frames (one part is held out), a worker count below 1, a negative
+        seed, an unknown player, or an `out` that already holds something.
     """
     out, workers = Path(out), num_processors() if workers is None else workers
-    if frames < 1:
-        raise ValueError(f"--frames {frames}: expected at least 1")
+    if frames < 2:
+        raise ValueError(f"--frames {frames}: expected at least 2, an episode to learn from and one that is "
+                         "held out")
     if workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
     if seed < 0:
@@ -127,14 +145,17 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     seconds = time.monotonic() - start
     num_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {"env": env, "player": player, "seed": seed, "out": str(out), "episodes": len(episodes),
-            "frames": frames, "workers": workers, "seconds": seconds, "frames_per_second": frames / seconds,
+            "held_out_episodes": sum(is_held_out(episode["seed"]) for episode in episodes), "frames": frames,
+            "workers": workers, "seconds": seconds, "frames_per_second": frames / seconds,
             "mib": num_bytes / 2**20, "bytes_per_frame": num_bytes / frames}
 
 
 def _shards(source, out, num_rows, seed, player):
-    # a file is one task of a process
-    episodes = [(number, start, min(ROLLOUT_FRAMES, num_rows - start), seed + number)
-                for number, start in enumerate(range(0, num_rows, ROLLOUT_FRAMES))]
+    """Tasks of _write_shard, a file each; an episode is (its number, its first row, its rows, its seed)."""
+    episodes, first = [], 0
+    for number, (length, own_seed) in enumerate(plan_episodes(num_rows, ROLLOUT_FRAMES, seed)):
+        episodes.append((number, first, length, own_seed))
+        first += length
     return [(source, out, player, shard, episodes[i:i + SHARD_EPISODES])
             for shard, i in enumerate(range(0, len(episodes), SHARD_EPISODES))]
 

@@ -68,7 +68,8 @@ class WorldEnv(gymnasium.Env):
     """A World as a Gymnasium environment: pictures in, encoded actions out, no reward, no end of its own.
 
     observation  uint8 [H W 3], RGB: the newest frame
-    action       float32 [a] in [-1, 1], encoded: keys are down above 0.5, look 1 is the most that a step can turn
+    action       float32 [a] in [-1, 1], encoded: keys are down above 0.5, look 1 is the most that a step can
+                 turn
     info         "frames" uint8 [n H W 3]: every frame since the last action
     """
 

@@ -16,18 +16,20 @@ _STILL = 0.25  # of the median change of the picture while the real player walks
 
 
 def motion(frames):
-    """float32 [s n - 1]: mean change of the luma between neighbouring frames, levels; of uint8 [s n H W 3]."""
+    """float32 [s n - 1]: mean change of the luma between neighbouring frames of uint8 [s n H W 3]."""
     return np.stack([np.abs(np.diff(luma(stream), axis=0)).mean((1, 2)) for stream in frames])
 
 
 def blocked(material, player):
-    """{blocked: {dream, real, codec, n, walking, walking_real, walking_n, still_below}}, shares of frames, 0 to 1.
+    """{blocked: {dream, real, codec, n, walking, walking_real, walking_n, still_below}}, shares of frames, 0
+    to 1.
 
-    In the real game one key is held until a wall stops the player; from real frames that end shortly before, the world
-    is played with the same key. `dream`, `real` and `codec` are the shares of frames that stand still where the real
-    player does: in free play, in the real game, and in the real frames through the codec. `walking` is the share of
-    frames that stand still where the real player still walks, which a world that shows one picture would have high.
-    A frame stands still if its luma changes by less than still_below levels in the mean.
+    In the real game one key is held until a wall stops the player; from real frames that end shortly before,
+    the world is played with the same key. `dream`, `real` and `codec` are the shares of frames that stand
+    still where the real player does: in free play, in the real game, and in the real frames through the
+    codec. `walking` is the share of frames that stand still where the real player still walks, which a world
+    that shows one picture would have high. A frame stands still if its luma changes by less than still_below
+    levels in the mean.
     """
     keys = _keys(material.source.action_space)
     if not keys or not material.num_trials:
@@ -45,8 +47,9 @@ def blocked(material, player):
 
     def share(changes, part):
         return float((changes[:, part] < limit).mean())
-    return {"blocked": {"dream": share(made, stopped), "real": share(real, stopped), "codec": share(codec, stopped),
-                        "n": real[:, stopped].size, "walking": share(made, walking),
+    return {"blocked": {"dream": share(made, stopped), "real": share(real, stopped),
+                        "codec": share(codec, stopped), "n": real[:, stopped].size,
+                        "walking": share(made, walking),
                         "walking_real": share(real, walking), "walking_n": real[:, walking].size,
                         "still_below": limit}}
 
@@ -61,7 +64,7 @@ def _keys(space):
 
 
 def _runs_against_walls(material, keys, context):
-    """Streams whose player walks for _BEFORE frames after the context and then stands against a wall; None for none."""
+    """Streams that walk for _BEFORE frames after the context and then stand against a wall, or None."""
     source, scripts = material.source, []
     for number, seed in enumerate(source.seeds(_TRIES * material.num_trials)):
         vectors = np.zeros((context + _HELD, source.action_space.num_channels), np.float32)
@@ -73,11 +76,14 @@ def _runs_against_walls(material, keys, context):
 
 def _cut(rollout, context):
     """The part of a rollout around the place where it stops for good, or None."""
-    speed = np.hypot(*np.diff(rollout.poses[:, :2].astype(np.float64), axis=0).T)  # speed[i]: from frame i to i + 1
+    # speed[i]: from frame i to i + 1
+    speed = np.hypot(*np.diff(rollout.poses[:, :2].astype(np.float64), axis=0).T)
     moving = np.flatnonzero(speed > _STANDS)
     stop = moving[-1] + 2 if len(moving) else 0  # the first frame that shows the same place as the one before
     start = stop - _BEFORE - context
-    if start < 0 or stop + _AFTER > len(rollout.frames) or (speed[stop - 1 - _BEFORE:stop - 1] < _WALKS).any():
+    if start < 0 or stop + _AFTER > len(rollout.frames):
+        return None
+    if (speed[stop - 1 - _BEFORE:stop - 1] < _WALKS).any():
         return None
     part = slice(start, stop + _AFTER)
     return Rollout(rollout.frames[part], rollout.actions[part], rollout.poses[part], rollout.seed)

@@ -4,21 +4,24 @@ import math
 import numpy as np
 
 TURN_DEGREES = 2.0
-# a step to the side moves near walls as a turn does, so those frames cannot be judged: map units, and the keys
+# a step to the side moves near walls as a turn does, so those frames cannot be judged: map units, and the
+# keys
 _SIDEWAYS = 1.0
 _SIDEWAYS_KEYS = ("a", "d")
 _LARGEST_SHIFT = 24  # pixels
 
 
 def shift(before, after):
-    """How far the picture moved to the right between two frames: the shift at which they match best, all colours.
+    """How far the picture moved to the right between two frames: the shift at which they match best, all
+    colours.
 
     before, after  uint8 [n H W 3]
     Returns        int64 [n], pixels
 
-    It looks at the upper part as one (a twelfth to seven twelfths of the height): far things, the sky and the horizon
-    follow a turn, the floor near the feet follows every step. Walls repeat themselves; the whole of them and the sky
-    does not, so that this measure finds more of the real game's turns than one by blocks of columns.
+    It looks at the upper part as one (a twelfth to seven twelfths of the height): far things, the sky and the
+    horizon follow a turn, the floor near the feet follows every step. Walls repeat themselves; the whole of
+    them and the sky does not, so that this measure finds more of the real game's turns than one by blocks of
+    columns.
     """
     height, width = before.shape[1:3]
     rows = slice(height // 12, height * 7 // 12)
@@ -31,7 +34,7 @@ def shift(before, after):
 
 
 def shifted(frames, pixels):
-    """uint8 [n H W 3]: frames moved to the right by int64 [n] pixels; the column at the edge fills what comes in."""
+    """uint8 [n H W 3]: frames moved to the right by int64 [n] pixels; the edge fills what comes in."""
     columns = np.arange(frames.shape[2]) - np.asarray(pixels)[:, None]
     return np.take_along_axis(frames, columns.clip(0, frames.shape[2] - 1)[:, None, :, None], axis=2)
 
@@ -55,7 +58,8 @@ def turn_commands(material, player):
 
     yaw     degrees to the right
     turns   bool, where it is TURN_DEGREES or more
-    steady  bool, where besides the player does not slide sideways; without poses: holds no key that moves sideways
+    steady  bool, where besides the player does not slide sideways; without poses: holds no key that moves
+            sideways
     """
     streams, space = material.streams[player], material.world.action_space
     chosen = slice(len(material.dreams(player))), slice(streams.context, None)
@@ -69,14 +73,17 @@ def turn_commands(material, player):
 
 
 def turn_sign(material, player):
-    """{turn_sign_accuracy, turn_sign: {real, shuffled, n, any_steps, any_steps_real, any_steps_n}} over free play.
+    """{turn_sign_accuracy, turn_sign: {real, shuffled, n, any_steps, any_steps_real, any_steps_n}} over free
+    play.
 
-    Frames count where the action turns by TURN_DEGREES or more and the player does not slide sideways; any_steps are
-    all frames with such a turn. `real` is the same on the real frames, its ceiling; `shuffled` the dream's agreement
-    with the turn of another of these frames, its floor: what a picture that moves at random would score.
+    Frames count where the action turns by TURN_DEGREES or more and the player does not slide sideways;
+    any_steps are all frames with such a turn. `real` is the same on the real frames, its ceiling; `shuffled`
+    the dream's agreement with the turn of another of these frames, its floor: what a picture that moves at
+    random would score.
 
-    It only says that the picture moves the right way, not that what it then shows is right: a world moved to places
-    that it has not learnt still scores high. What comes into view is judged by fidelity's shifted_last_psnr.
+    It only says that the picture moves the right way, not that what it then shows is right: a world moved to
+    places that it has not learnt still scores high. What comes into view is judged by fidelity's
+    shifted_last_psnr.
     """
     streams = material.streams[player]
     context = streams.context

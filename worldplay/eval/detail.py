@@ -1,4 +1,4 @@
-"""Sharpness by scale: how much detail pictures have at each size, without a pattern that is fixed to the screen."""
+"""Sharpness by scale: the detail of pictures at each size, without patterns that are fixed to the screen."""
 import math
 
 import numpy as np
@@ -20,8 +20,8 @@ def bands(frames):
 
     frames  uint8 [n H W 3]
 
-    Source: Burt and Adelson, The Laplacian Pyramid as a Compact Image Code, IEEE Transactions on Communications 1983;
-    here with means over 2 x 2 pixels, and linear interpolation back.
+    Source: Burt and Adelson, The Laplacian Pyramid as a Compact Image Code, IEEE Transactions on
+    Communications 1983; here with means over 2 x 2 pixels, and linear interpolation back.
     """
     grey, found = torch.from_numpy(luma(frames))[:, None], []
     for _ in SCALES:
@@ -34,14 +34,15 @@ def bands(frames):
 def energies(frames):
     """float64 [len(SCALES)]: mean square of each band over the frames of one stream, uint8 [n H W 3].
 
-    The mean over the frames at each place of the screen is taken out first: in play the details of the world move
-    across the screen, so what stays in place through all frames is a pattern that the model adds.
+    The mean over the frames at each place of the screen is taken out first: in play the details of the world
+    move across the screen, so what stays in place through all frames is a pattern that the model adds.
     """
     return np.array([np.square(band - band.mean(0)).mean(dtype=np.float64) for band in bands(frames)])
 
 
 def sharpness(material, player):
-    """{sharpness: {scale: {dream, codec}}}: ratios of the amplitude of each band to that of the real frames, 1 is equal.
+    """{sharpness: {scale: {dream, codec}}}: ratios of the amplitude of each band to that of the real frames,
+    1 is equal.
 
     scale  pixels of the finest detail in the band, of SCALES
     dream  in free play; codec: the real frames of the same streams through the codec

@@ -48,9 +48,9 @@ def drift_score(figures):
 def drift(material, player):
     """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
 
-    Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its real
-    frames on. The reference is the mean over all real streams of the player. `real` holds the same figures for the
-    real frames of the walks: what the choice of places alone makes of them.
+    Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its
+    real frames on. The reference is the mean over all real streams of the player. `real` holds the same
+    figures for the real frames of the walks: what the choice of places alone makes of them.
     """
     streams = material.streams[player]
     reference = [statistics(frame) for stream in streams.frames for frame in stream]
@@ -70,12 +70,13 @@ def drift(material, player):
 
 
 def _walks(material, context):
-    """([statistics of the world's frames, a row each], [of the real ones]): a list of arrays [n ...], one a walk."""
+    """(statistics of the world's frames, of the real ones): one array a walk, one row a frame."""
     source, starts, real = material.source, [], []
     for number, length in enumerate(material.walks):
         walk = source.walk(number, length, context)
         real.append(np.stack([statistics(frame) for frame in walk.real]))
-        starts.append((walk.frames, encode_for(walk.actions, source.action_space, material.world.action_space)))
+        actions = encode_for(walk.actions, source.action_space, material.world.action_space)
+        starts.append((walk.frames, actions))
     made = [[] for _ in starts]
     for length in dict.fromkeys(material.walks):  # those of one length in a batch
         walks = [i for i, other in enumerate(material.walks) if other == length]

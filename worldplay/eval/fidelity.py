@@ -55,10 +55,10 @@ def ssim(a, b):
 def next_frame(material, player):
     """{next_frame, moving}: a frame predicted from real ones, over all frames and where the player moves.
 
-    Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shifted_last_psnr (the last real frame
-    moved sideways by the number of pixels that fits the real next frame best: a turn that knows its size and shows
-    nothing new), shuffled_actions_psnr (the same context, with the action of another frame drawn at random) and
-    codec_psnr (the real frame through the codec).
+    Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shifted_last_psnr (the last real
+    frame moved sideways by the number of pixels that fits the real next frame best: a turn that knows its
+    size and shows nothing new), shuffled_actions_psnr (the same context, with the action of another frame
+    drawn at random) and codec_psnr (the real frame through the codec).
     """
     scores, moving = score_targets(material, player)
     return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}

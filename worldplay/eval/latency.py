@@ -17,7 +17,7 @@ from worldplay.models.attention.kernels import AttentionShape
 MARKS = (100, 1_000, 10_000, 100_000)
 _INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
 _PROFILED = 50  # frames
-PASSES = ("denoise", "commit", "commit_and_denoise")
+PASSES = ("denoise", "commit")
 
 
 def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
@@ -28,9 +28,9 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     load_ms  what opening it took
     track    wraps an iterable as tqdm does
 
-    frame_ms_again is the median of the first 100 frames of a new start at the end: a machine that has become slower
-    meanwhile shows there, a world whose frames cost more and more does not. eager_pass_ms, for a world that runs by
-    compiled code, is pass_ms of the passes as written, in the same run.
+    frame_ms_again is the median of the first 100 frames of a new start at the end: a machine that has become
+    slower meanwhile shows there, a world whose frames cost more and more does not. eager_pass_ms, for a world
+    that runs by compiled code, is pass_ms of the passes as written, in the same run.
 
         Raises ValueError for fewer than 10 frames.
     """
@@ -78,7 +78,8 @@ def frame_figures(seconds):
 
 
 def frame_seconds(ready, per_step):
-    """Seconds that each frame took, of the times at which frames were ready; those of one step share its time evenly.
+    """Seconds that each frame took, of the times at which frames were ready; those of one step share its time
+    evenly.
 
     Otherwise the frames of a video codec's latent, which come at once, would seem to take none.
     """
@@ -107,13 +108,15 @@ def passes(world, actions):
 
 
 def ceilings(device, dtype):
-    """{copy_gbs, matmul_tflops, attention_tflops, attention_tflops_at} of this machine, medians on random data.
+    """{copy_gbs, matmul_tflops, attention_tflops, attention_tflops_at} of this machine, medians on random
+    data.
 
     copy_gbs             10^9 bytes read and written a second by a large copy
     matmul_tflops        10^12 operations a second of a large square matrix product in dtype
     attention_tflops     the same of full attention over many tokens in dtype, by its fastest backend
-    attention_tflops_at  {"QUERIES x KEYS": {backend: the same, or why it is out}} in tokens: latents of Wan 2.1 1.3B at
-                         480 x 832, one or a chunk of 4, against windows of 7, 9 and 21; on a processor smaller ones
+    attention_tflops_at  {"QUERIES x KEYS": {backend: the same, or why it is out}} in tokens: latents of Wan
+                         2.1 1.3B at 480 x 832, one or a chunk of 4, against windows of 7, 9 and 21; on a
+                         processor smaller ones
     """
     is_cpu = device.type == "cpu"
     tokens, heads = (2048, 4) if is_cpu else (16384, 12)
@@ -127,7 +130,8 @@ def ceilings(device, dtype):
     return {"copy_gbs": num_bytes / copy_ms / 1e6, "matmul_tflops": matmul_tflops(device, dtype),
             "attention_tflops": max(rate for rate in large.values() if isinstance(rate, float)),
             "attention_tflops_at": {f"{chunk * latent} x {window * latent}": attention_tflops(
-                device, dtype, heads, chunk * latent, window * latent) for chunk in (1, 4) for window in (7, 9, 21)}}
+                device, dtype, heads, chunk * latent, window * latent)
+                for chunk in (1, 4) for window in (7, 9, 21)}}
 
 
 def attention_tflops(device, dtype, num_heads, num_queries, num_keys, head_dim=128):
@@ -150,7 +154,7 @@ def first_frame_ms(world, action):
     """Milliseconds to a new start's first frame, and to the end of the chunk it is in."""
     start = time.perf_counter()
     world.reset()
-    if world.frame == world.first_made:  # otherwise the start itself was made, from a text
+    if world.state.frame == world.state.first_generated:  # otherwise the start was generated, from a text
         list(played(world, [action]))
     return 1000 * (time.perf_counter() - start)
 

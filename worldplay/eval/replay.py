@@ -24,8 +24,10 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 
     path    of the clip (.mp4, .json or without either)
     world   name or folder of the world, where it is not the name in the sidecar
-    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an OSError
-    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the small one loses
+    out     NAME.mp4 of a new clip; None keeps none; overwrite: replace one of that name, else that is an
+            OSError
+    vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the
+            small one loses
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -59,23 +61,24 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 def open_for(clip, name, device):
     """The World a clip was played in, with its steps and seed.
 
-        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what set_prompt
-        raises for a text that the clip was played under.
+        Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what
+        set_prompt raises for a text that the clip was played under.
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:
         if name not in (None, sidecar["env"]):
-            log.warning("clip %s was played in the real %s; in %s the same actions give other frames", clip.path.name,
-                        sidecar["env"], name)
+            log.warning("clip %s was played in the real %s; in %s the same actions give other frames",
+                        clip.path.name, sidecar["env"], name)
         return open_env(name or sidecar["env"])
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
     found, played = world.info["world_hash"], sidecar["world_hash"]
     if found != played:
-        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} {played}, "
-                         f"here it is {found}; name the folder of the other with --world")
+        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} "
+                         f"{played}, here it is {found}; name the folder of the other with --world")
     _compare_attention(clip, world)
-    for prompt in clip.prompts.values():  # kept once encoded: what is wrong with one is said before anything is played
+    # kept once encoded: what is wrong with one is said before anything is played
+    for prompt in clip.prompts.values():
         world.set_prompt(prompt)
     if clip.prompts:
         world.set_prompt(sidecar["info"]["prompt"])
@@ -92,7 +95,7 @@ def _compare_attention(clip, world):
     """Say so where this machine's attention rounds otherwise than the one that the clip was played on."""
     played, found = clip.sidecar["info"].get("attention"), world.info["attention"]
     if played not in (None, found):  # older clips do not say
-        log.warning("clip %s was played with attention by %s on %s, here it is by %s: frames may differ a little",
+        log.warning("clip %s was played with attention by %s on %s, here by %s: frames may differ a little",
                     clip.path.name, played, clip.sidecar["info"].get("device_name", "another machine"), found)
 
 
@@ -102,7 +105,8 @@ def replayed(clip, world, paths):
     paths  gets {step: path} as Clip.paths, of the steps made so far
     """
     make = _rollout if clip.sidecar.get("is_rollout") else _steps
-    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not played
+    # frame 0 of a branch is the last one of its start; actions of a rollout beyond the clip's end are not
+    # played
     frames = chain.from_iterable(make(clip, world, _path_follower(clip, world, paths)))
     yield from islice(frames, *clip.sidecar["recorded"])
 
@@ -125,7 +129,8 @@ def _steps(clip, world, follow):
 def _rollout(clip, world, follow):
     """The same of a clip whose world was given all actions ahead."""
     follow(0)
-    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, seed=clip.sidecar["seed"])
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start,
+                          seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
     _warn_of_codec(clip, world)
     yield from shown
@@ -135,16 +140,18 @@ def _warn_of_codec(clip, world):
     """Say why frames differ: which codec encodes a start depends on what was fetched and has room."""
     then, now = (info.get("start_codec") for info in (clip.sidecar["info"], world.info))
     if then and then != now:
-        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one did: frames differ",
+        log.warning("clip %s began from a picture that the %s codec encoded, here the %s one: frames differ",
                     clip.path.name, then, now)
 
 
 def _path_follower(clip, world, paths):
-    """A function of a step that lets the world run its passes as the clip's did from that step on, where it can.
+    """A function of a step that lets the world run its passes as the clip's did from that step on, where it
+    can.
 
     paths  gets, by step, how they run
     """
-    possible, played = {world.info["path"], "eager"}, clip.paths  # compiled code is in use, if it is to be had
+    # compiled code is in use, if it is to be had
+    possible, played = {world.info["path"], "eager"}, clip.paths
 
     def follow(step):
         path = played.get(step)
@@ -168,7 +175,9 @@ def compare(recorded, replayed):
 
 
 def _write(clip, world, target, overwrite):
-    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is kept."""
+    """Play the clip again into a new clip `target`, frame by frame; where the world fails, what was made is
+    kept.
+    """
     sidecar, paths = clip.sidecar, {}
     frames = replayed(clip, world, paths)
     first_frame, first = next(frames), sidecar["frames"][0]["step"]

@@ -12,12 +12,15 @@ from PIL import Image
 
 import worldplay
 from worldplay.engine.loading import read_config
+from worldplay.envs import ENVS
+from worldplay.errors import WorldError
 from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
 from worldplay.files import replacing, writable_folder, write_text
 from worldplay.log import track
+from worldplay.worlds.config import VideoWorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     """Evaluate a world on real play that no trainer sees, and write the report.
 
     name     of the world, as load_world takes it
-    against  environment, or folder of a data set (`open_source`); None is the environment the world was trained on
+    against  environment, or folder of a data set (`open_source`); None is the environment the world was
+             trained on
     quick    QUICK instead of FULL
     out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
     compare  another world, measured on the same streams
@@ -90,12 +94,9 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     names = [name] if compare is None else [name, compare]
     configs = [read_config(each)[1] for each in names]
     for config in configs:
-        if config.codec is None:
-            raise ValueError(f"{config.name} makes several frames of a latent; eval takes worlds that make one")
-    if against is None and configs[0].env is None:
-        raise ValueError(f"{configs[0].name} was trained on no environment that is here; name a data set of its kind of "
-                         "play to measure it on its held-out episodes: --against FOLDER")
-    source = open_source(against or configs[0].env)
+        if isinstance(config, VideoWorldConfig):
+            raise ValueError(f"{config.name} makes several frames of a latent; eval takes others")
+    source = open_source(against) if against else _own_game(configs[0])
     try:
         worlds = [worldplay.load_world(each, device=device, steps=steps) for each in names]
         out = writable_folder(out or Path("runs") / f"eval-{worlds[0].name}", "the report")
@@ -116,7 +117,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
 
 
 def prepare(worlds, source, plan, *, is_own):
-    """A Material for each world; they share the real streams of the source, each with its own encoding of the actions.
+    """A Material for each world; they share the real streams of the source, each with its own encoding of the
+    actions.
 
     is_own  whether the source is the environment that the first world was trained on
 
@@ -131,21 +133,21 @@ def prepare(worlds, source, plan, *, is_own):
     return [Material(
         world=world, source=source, num_targets=plan.targets, num_dreams=plan.dreams, walks=plan.walks,
         num_trials=plan.trials if source.is_game else 0,
-        streams={player: each.encoded_for(source.action_space, world.action_space) for player, each in streams.items()})
-        for world in worlds]
+        streams={player: each.encoded_for(source.action_space, world.action_space)
+                 for player, each in streams.items()}) for world in worlds]
 
 
 def planned_work(material):
-    """What `evaluate` costs in the unit of Material.work; less where fewer trials are found than asked for."""
+    """What `evaluate` costs in the unit of Material.work; it is less where too few trials are found."""
     first, *_ = material.streams.values()
     context, total = first.context, 0
     for streams in material.streams.values():
         (num, length), context = streams.frames.shape[:2], streams.context
         stop = min(context + material.num_targets, length)
         dreams = min(num, material.num_dreams)
-        looked_at = len(range(context, length, detail.EVERY))
+        sampled = len(range(context, length, detail.EVERY))
         total += material.work(num, stop, context, variants=2) + 2 * num * (stop - context)
-        total += material.work(dreams, length, context, is_free=True) + 2 * dreams * looked_at * (looked_at > 1)
+        total += material.work(dreams, length, context, is_free=True) + 2 * dreams * sampled * (sampled > 1)
     total += 2 * len(first.frames) + sum(
         material.work(1, context + length, context, is_free=True) for length in material.walks)
     for frames, compared in (*blocked.trials(material.source), *revisit.trials(material.source)):
@@ -155,7 +157,7 @@ def planned_work(material):
 
 
 def evaluate(material):
-    """All figures of one world, a dict: those of the source's first player at the top, of the others under their names.
+    """All figures of one world, a dict: the first player's at the top, those of others under their names.
 
     A mean over nothing is None.
     """
@@ -169,8 +171,9 @@ def evaluate(material):
         for player in [first] if suite.first_only else source.players:
             figures[player] |= suite.measure(material, player)
     why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
-    return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO}, "against": source.name,
-                   "streams": len(material.streams[first].frames), "player": first, "other_players": others,
+    return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
+                   "against": source.name, "streams": len(material.streams[first].frames),
+                   "player": first, "other_players": others,
                    "left_out": why, **figures[first], **{player: figures[player] for player in others}})
 
 
@@ -183,15 +186,29 @@ def finite(node):
     return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
+def _own_game(config):
+    """The environment that a world was trained on, or a WorldError that names the other way to measure it."""
+    try:
+        if config.env is not None:
+            return open_source(config.env)
+    except WorldError as error:
+        if error.kind != "not_found" or config.env in ENVS:  # there, but what it needs is not installed
+            raise
+    raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data "
+                     "set it was trained on, to measure it on its held-out episodes: --against FOLDER")
+
+
 def _check_fits(world, source, is_own):
     """Raise ValueError where a world cannot be measured on a source."""
     for what, ours, theirs in (("frame size", tuple(world.frame_size), source.frame_size),
                                ("frame rate", world.fps, source.fps)):
         if ours != theirs:
-            raise ValueError(f"{world.name} and {source.name} differ in {what} ({ours} and {theirs}); take a world and real "
+            raise ValueError(f"{world.name} and {source.name} differ in {what} ({ours} and {theirs}); take a "
+                             f"world and real "
                              "play of the same frames")
     if is_own and world.action_space != source.action_space:
-        raise ValueError(f"{world.name} was trained on another version of {source.name}: it has {world.action_space}, "
+        raise ValueError(f"{world.name} was trained on another version of {source.name}: it has "
+                         f"{world.action_space}, "
                          f"the game has {source.action_space}")
     if not is_own and world.info["env"] != source.name:
         log.info("%s learnt %s; it is measured on %s", world.name, world.info["env"], source.name)

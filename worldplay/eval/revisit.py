@@ -1,4 +1,4 @@
-"""Whether a place is still there when the player comes back: full turns and ways there and back, at the true pose."""
+"""Whether a place is still there when the player comes back: after full turns, and walks there and back."""
 import math
 
 import numpy as np
@@ -15,14 +15,17 @@ _NEAR, _AWAY, _SAME_HEADING = 16.0, 64.0, 5.0  # back within map units, after at
 
 
 def revisit(material, player):
-    """{revisit: {psnr, above_18db, n, codec_psnr, elsewhere_psnr, turn, walk}}; turn and walk hold the first three.
+    """{revisit: {psnr, above_18db, n, codec_psnr, elsewhere_psnr, turn, walk}}; turn and walk hold the first
+    three.
 
-    The player stands, turns once around or walks forward and backward again, and stands there again: in free play and
-    in the real game, with the same actions. Compared are the last frames of both, at the real game's pose.
+    The player stands, turns once around or walks forward and backward again, and stands there again: in free
+    play and in the real game, with the same actions. Compared are the last frames of both, at the real game's
+    pose.
 
     psnr            dB, mean over n streams; above_18db: the share of streams, 0 to 1, above KNOWN
     codec_psnr      the real frames through the codec, the ceiling
-    elsewhere_psnr  the real frames of other streams, the floor: places that have nothing to do with each other
+    elsewhere_psnr  the real frames of other streams, the floor: places that have nothing to do with each
+                    other
     """
     scores, ceilings, floors = {}, [], []
     for kind, streams in _returns(material, material.streams[player].context).items():
@@ -76,7 +79,8 @@ def _returns(material, context):
         still = [np.zeros((length, middle.shape[1]), np.float32) for length in (context - 1, _STANDING)]
         vectors = np.concatenate([still[0], middle, still[1]])
         rollouts = source.play([(seed, vectors) for seed in source.seeds(_TRIES * material.num_trials)])
-        found = [rollout for rollout in rollouts if _comes_back(rollout.poses.astype(np.float64), context, kind)]
+        found = [rollout for rollout in rollouts if _comes_back(rollout.poses.astype(np.float64), context,
+                                                                kind)]
         if found:
             chosen[kind] = stack(found[:material.num_trials], context)
     return chosen

@@ -1,4 +1,4 @@
-"""Where held-out play comes from: a real game that can be led anywhere, or the held-out episodes of a data set."""
+"""Where held-out play comes from: a real game that can be led anywhere, or episodes of a data set."""
 import logging
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
@@ -25,7 +25,8 @@ class Walk:
 
     frames   uint8 [c H W 3], the context that the world starts from
     actions  float32 [c + n a], encoded by the source's action space
-    real     yields the n frames after the context, uint8 [H W 3]; read it to its end before the next walk is begun
+    real     yields the n frames after the context, uint8 [H W 3]; read it to its end before the next walk is
+             begun
     """
     frames: np.ndarray
     actions: np.ndarray
@@ -33,7 +34,8 @@ class Walk:
 
 
 class Game:
-    """A real game as a source: scripted players give streams, and any script can be played from a held-out start.
+    """A real game as a source: scripted players give streams, and any script can be played from a held-out
+    start.
 
     players  names of the players in worldplay.envs.players that give streams
     is_game  True: poses are true, and the game can be led where a figure needs it
@@ -41,7 +43,9 @@ class Game:
     players, is_game = ("explorer", "tester"), True
 
     def __init__(self, env, skip=0):
-        """env: its name (worldplay.envs.open_env); skip: held-out seeds left to others, see `held_out_seeds`."""
+        """env: its name (worldplay.envs.open_env); skip: held-out seeds left to others, see
+        `held_out_seeds`.
+        """
         self._world, self._skip = open_env(env), skip
         self.name, self.action_space = env, self._world.action_space
         self.frame_size, self.fps = tuple(self._world.frame_size), self._world.fps
@@ -57,7 +61,9 @@ class Game:
         return held_out_seeds(num, self._skip)
 
     def play(self, scripts):
-        """Rollouts of scripts, in parallel processes: each a seed and encoded actions float32 [n a] after the start."""
+        """Rollouts of scripts, in parallel processes: each a seed and encoded actions float32 [n a] after the
+        start.
+        """
         return list(in_processes(_play, [(self.name, *script) for script in scripts], num_processors()))
 
     def walk(self, number, length, context):
@@ -81,7 +87,8 @@ class Game:
 
 
 class Recording:
-    """The held-out episodes of a data set as a source (`is_held_out` of their seeds), for worlds without a game.
+    """The held-out episodes of a data set as a source (`is_held_out` of their seeds), for worlds without a
+    game.
 
     players   one, "recorded"
     is_game   False: only what was recorded can be compared
@@ -98,8 +105,8 @@ class Recording:
         self.action_space, self.frame_size, self.fps = data.action_space, tuple(data.frame_size), data.fps
         self._episodes = list(islice(episodes, _MOST_EPISODES))
         if not self._episodes:
-            raise ValueError(f"{folder}: no episode is held out (every {HELD_OUT_EVERY}th seed is), so there is nothing "
-                             "to measure on that no training saw; record more episodes")
+            raise ValueError(f"{folder}: no episode is held out (every {HELD_OUT_EVERY}th seed is), so there "
+                             "is nothing to measure on that no training saw; record more episodes")
 
     def streams(self, player, num, *, context, horizon):
         """At most `num` Streams of `context` + `horizon` frames, from as many episodes as there are.
@@ -110,14 +117,17 @@ class Recording:
         """
         longest = max(len(episode.frames) for episode in self._episodes)
         if longest <= context:
-            raise ValueError(f"{self.name}: the longest held-out episode has {longest} frames, and a world is given "
-                             f"{context} before the first one it predicts; record longer episodes")
+            raise ValueError(f"{self.name}: the longest held-out episode has {longest} frames, and a world "
+                             f"is given {context} before the first one it predicts; record longer episodes")
         length = min(context + horizon, longest)
-        pieces = [[_cut(episode, start, length) for start in range(0, len(episode.frames) - length + 1, length)]
+        pieces = [[_cut(episode, start, length)
+                   for start in range(0, len(episode.frames) - length + 1, length)]
                   for episode in self._episodes]
-        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces for piece in each[row:row + 1]]
+        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces
+                   for piece in each[row:row + 1]]
         if len(in_turn) < num or length < context + horizon:
-            log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)), length - context)
+            log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)),
+                     length - context)
         return stack(in_turn[:num], context)
 
     def walk(self, number, length, context):
@@ -153,6 +163,10 @@ def _cached(folder):
 
 def _packed(folder):
     from worldplay.data.lerobot import LeRobotFolder
+    from worldplay.data.lerobot_layout import Layout
+    if not Layout.open(folder).is_own:
+        raise ValueError(f"{folder} was written by another program and does not say what its actions "
+                         "mean; name the frame cache of a run trained on it, RUN/data")
     opened = LeRobotFolder.open(folder)
     return opened.source, (rollout for rollout in opened.rollouts() if is_held_out(rollout.seed))
 

@@ -19,7 +19,8 @@ class Streams:
 
     frames   uint8 [s n H W 3]; frames[:, i] is what was seen because of actions[:, i]
     actions  float32 [s n a], encoded
-    poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left; None of recordings without them
+    poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left; None of recordings without
+             them
     context  frames at the start that are given to the world
     """
     frames: np.ndarray
@@ -37,8 +38,8 @@ class Streams:
         return np.stack([forward, right, -((step[..., 3] + 180) % 360 - 180)], axis=-1)
 
     def is_moving(self, space):
-        """bool [s n]: whether the player moved or turned since the last frame; without poses whether the action, of
-        ActionSpace `space`, holds a key or turns.
+        """bool [s n]: whether the player moved or turned since the last frame; without poses whether the
+        action, of ActionSpace `space`, holds a key or turns.
         """
         if self.poses is None:
             keys, look = np.split(self.actions, [len(space.keys)], axis=-1)
@@ -83,7 +84,9 @@ class Material:
         return self._dreams[player]
 
     def play(self, frames, actions, context):
-        """uint8 [s n H W 3]: `context` frames of uint8 [s m H W 3], then free play with actions float32 [s n a]."""
+        """uint8 [s n H W 3]: `context` frames of uint8 [s m H W 3], then free play with actions float32 [s n
+        a].
+        """
         made = np.empty((*actions.shape[:2], *frames.shape[2:]), np.uint8)
         made[:, :context] = frames[:, :context]
         for part, i, (shown,) in self.predict(frames, actions, start=context, is_free=True):
@@ -91,12 +94,14 @@ class Material:
         return made
 
     def predict(self, frames, actions, others=(), *, start, is_free=False):
-        """Yield (slice of streams, frame number, [uint8 [b H W 3], ...]) of DreamWorld.follow, in batches of streams."""
+        """Yield (slice of streams, frame number, [uint8 [b H W 3], ...]) of DreamWorld.follow, in batches of
+        streams.
+        """
         for first in range(0, len(actions), _BATCH):
             part = slice(first, first + _BATCH)
             size, done = len(actions[part]), 0
-            made = self.world.follow(frames[part], actions[part], [other[part] for other in others], start=start,
-                                     is_free=is_free)
+            made = self.world.follow(frames[part], actions[part], [other[part] for other in others],
+                                     start=start, is_free=is_free)
             for i, shown in enumerate(made, start):
                 yield part, i, shown
                 work = self.work(size, i + 1, start, 1 + len(others), is_free)
@@ -113,13 +118,16 @@ class Material:
         return made
 
     def work(self, streams, frames, start, variants=1, is_free=False):
-        """What `predict` of so many streams and frames costs, in passes of one frame through transformer or codec."""
+        """What `predict` of so many streams and frames costs, in passes of one frame through transformer or
+        codec.
+        """
         committed = frames if not is_free else start
         return streams * (frames + committed + (frames - start) * variants * (1 + self.world.info["steps"]))
 
 
 def held_out_seeds(num, skip=0):
-    """`num` seeds of play that no trainer sees (worldplay.data.frame_cache.is_held_out), after the first `skip` ones.
+    """`num` seeds of play that no trainer sees (worldplay.data.frame_cache.is_held_out), after the first
+    `skip` ones.
 
     Evaluation takes the first ones, so whoever tunes a world skips them.
     """
@@ -132,13 +140,17 @@ def held_out_seeds(num, skip=0):
 def stack(rollouts, context):
     """Streams made of rollouts of equal length."""
     rollouts = list(rollouts)
-    frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts]) for name in ("frames", "actions"))
+    frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts])
+                       for name in ("frames", "actions"))
     has_poses = all(rollout.poses is not None for rollout in rollouts)
-    return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None, context)
+    return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None,
+                   context)
 
 
 def encode_for(vectors, space: ActionSpace, other: ActionSpace):
-    """float32 [... a]: actions encoded by `space` as `other` encodes them; keys that it lacks are left out."""
+    """float32 [... a]: actions encoded by `space` as `other` encodes them; keys that it lacks are left
+    out.
+    """
     if space == other:
         return vectors
     flat = vectors.reshape(-1, space.num_channels)

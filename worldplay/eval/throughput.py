@@ -31,7 +31,8 @@ from worldplay.eval.latency import (
 log = logging.getLogger(__name__)
 
 FRAMES = 120  # timed of each configuration
-# Assumed, not measured: the makers' figures, dense bfloat16 and memory. Attention is taken to reach the same rate.
+# Assumed, not measured: the makers' figures, dense bfloat16 and memory. Attention is taken to reach the same
+# rate.
 DATA_SHEETS = {"A800 80 GB": {"matmul_tflops": 312.0, "attention_tflops": 312.0, "memory_gbs": 2039.0},
                "H100 SXM": {"matmul_tflops": 989.0, "attention_tflops": 989.0, "memory_gbs": 3350.0},
                "H200 SXM": {"matmul_tflops": 989.0, "attention_tflops": 989.0, "memory_gbs": 4800.0}}
@@ -46,8 +47,10 @@ def paths(path, device):
     return path,
 
 
-def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto", track=lambda iterable, **_: iterable):
-    """Figures of WorldConfigs that differ in chunk, window and steps alone, played with one set of random weights.
+def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto",
+                 track=lambda iterable, **_: iterable):
+    """Figures of WorldConfigs that differ in chunk, window and steps alone, played with one set of random
+    weights.
 
     name     what they are reported as
     frames   timed of each configuration, once its window is full
@@ -70,24 +73,29 @@ def bench_random(name, configs, *, frames=FRAMES, device="auto", path="auto", tr
     made = [_configuration(shape, weights, each, cost, rates, frames)
             for (shape, cost), each in track(runs, desc=f"bench {name}", unit="configuration")]
     info = {key: weights.info[key] for key in ("device", "device_name", "dtype", "seed")}
-    return {"world": name, **info, "is_random": True, "is_scaled_down": is_scaled_down, "shape": _sizes(shapes[0]),
+    return {"world": name, **info, "is_random": True, "is_scaled_down": is_scaled_down,
+            "shape": _sizes(shapes[0]),
             "world_fps": weights.fps, "load_ms": load_ms, **rates, "configs": made,
             "full_size": full_size(configs, None if is_scaled_down else rates),
-            "peak_memory_mib": max([runtime.peak_memory_mib(device), *(x.get("peak_memory_mib", 0) for x in made)])}
+            "peak_memory_mib": max([runtime.peak_memory_mib(device),
+                                    *(x.get("peak_memory_mib", 0) for x in made)])}
 
 
 def scaled_down(config):
-    """The same chunk, window and steps at a size that a processor plays: its speed says nothing of the full one's."""
+    """The same chunk, window and steps at a size that a processor plays: its speed says nothing of the full
+    one's.
+    """
     sizes = replace(config.transformer, dim=256, ffn_dim=1536, num_heads=2, num_layers=6)
     return replace(config, transformer=sizes, frame_size=(96, 160))
 
 
 def full_size(configs, rates=None):
-    """What is counted of configurations at their own size, in bfloat16, and the frames a second that it allows.
+    """What is counted of configurations at their own size, in bfloat16, and the frames a second that it
+    allows.
 
     rates    `ceilings` of this machine; None leaves bound_fps to the data sheets
-    Returns  {"assumed_rates", "configs": [{...}]}; tflop_per_frame by part, gigabytes (10^9) that a pass reads,
-             memory in MiB by part, bound_fps by machine
+    Returns  {"assumed_rates", "configs": [{...}]}; tflop_per_frame by part, gigabytes (10^9) that a pass
+             reads, memory in MiB by part, bound_fps by machine
     """
     machines = dict(DATA_SHEETS)
     if rates is not None:
@@ -157,7 +165,9 @@ def _figures(world, cost, rates, frames):
 
 
 def _passes(world, cost, rates, num_chunks):
-    """{passes_per_frame, pass_ms, pass_split_ms, decode_ms, gflops, ceiling_gflops}; context passes count too."""
+    """{passes_per_frame, pass_ms, pass_split_ms, decode_ms, gflops, ceiling_gflops}; context passes count
+    too.
+    """
     times, steps = {}, world.info["steps"]
     with timed(world.transformer, PASSES, world.device, times, "pass"), \
             timed(world.codec, ("decode_next",), world.device, times, "decode"):
@@ -169,7 +179,8 @@ def _passes(world, cost, rates, num_chunks):
             split[part_of(name)] += ms / num_passes
     split["rest"] = max(0.0, pass_ms - split["linear"] - split["attention"])  # gaps between kernels included
     flops = {part: done / (steps + 1) for part, done in cost.passes(steps).items()}
-    least_ms = (flops["linear"] / rates["matmul_tflops"] + flops["attention"] / rates["attention_tflops"]) / 1e9
+    least_ms = sum(flops[part] / rates[rate] / 1e9 for part, rate in (
+        ("linear", "matmul_tflops"), ("attention", "attention_tflops")))
     return {"passes_per_frame": num_passes / num_frames, "pass_ms": pass_ms, "pass_split_ms": split,
             "decode_ms": float(np.median(times["decode"])), "gflops": sum(flops.values()) / pass_ms / 1e6,
             "ceiling_gflops": sum(flops.values()) / least_ms / 1e6}
@@ -192,7 +203,8 @@ def _without_decoding(world):
 
 def _named(config):
     mode = "frame-wise" if config.frames_per_chunk == 1 else "chunk-wise"
-    return {"mode": mode, "frames_per_chunk": config.frames_per_chunk, "window": config.window, "steps": config.steps}
+    return {"mode": mode, "frames_per_chunk": config.frames_per_chunk, "window": config.window,
+            "steps": config.steps}
 
 
 def _sizes(config):
@@ -213,26 +225,33 @@ def table(figures):
     """The figures of `bench_random` as a page."""
     shape, lines = figures["shape"], []
     height, width = shape["frame_size"]
-    sizes = (f"{width}x{height} pixels, {shape['tokens_per_frame']} tokens a latent, {shape['num_layers']} blocks of "
+    sizes = (f"{width}x{height} pixels, {shape['tokens_per_frame']} tokens a latent, {shape['num_layers']} "
+             "blocks of "
              f"width {shape['dim']}")
     scaled = "SCALED DOWN for a processor, no figure of the full size: " if figures["is_scaled_down"] else ""
     lines += [f"{figures['world']} with random weights, {scaled}{sizes}",
-              f"{figures['device_name']}, {figures['dtype']}; of this run: copy {figures['copy_gbs']:.3g} GB/s, matrices "
+              f"{figures['device_name']}, {figures['dtype']}; of this run: copy {figures['copy_gbs']:.3g} "
+              "GB/s, matrices "
               f"{figures['matmul_tflops']:.3g}, attention {figures['attention_tflops']:.3g} TFLOP/s",
               *(f"attention over {tokens} tokens: {_rates(rates)}"
                 for tokens, rates in figures["attention_tflops_at"].items()), ""]
-    rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention", "rest",
+    rows = [("", "window", "steps", "path", "fps", "no decode", "first ms", "pass ms", "linear", "attention",
+             "rest",
              "decode ms", "TFLOP/s", "of", "bound fps", "share", "peak MiB")]
     rows += [_measured_row(entry) for entry in figures["configs"]]
-    lines += [*_columns(rows), "", "Counted at full size in bfloat16, the window full; the bounds of named machines are "
+    lines += [*_columns(rows), "", "Counted at full size in bfloat16, the window full; the bounds of named "
+                                   "machines are "
               "assumptions from their", "data sheets, and no measurement:", ""]
     full = figures["full_size"]["configs"]
     machines = list(full[0]["bound_fps"])
-    rows = [("", "window", "steps", "TFLOP/frame", "linear", "attention", "decode", "weights GB/pass", "K/V GB/pass",
+    rows = [("", "window", "steps", "TFLOP/frame", "linear", "attention", "decode", "weights GB/pass",
+             "K/V GB/pass",
              "memory MiB", *(f"fps {name}" for name in machines))]
-    rows += [(entry["mode"], entry["window"], entry["steps"], *(f"{entry['tflop_per_frame'][part]:.2f}" for part in (
+    rows += [(entry["mode"], entry["window"], entry["steps"],
+              *(f"{entry['tflop_per_frame'][part]:.2f}" for part in (
         "all", "linear", "attention", "decode")), *(f"{x:.2f}" for x in entry["pass_reads_gb"].values()),
-        f"{entry['memory_mib']['all']:.0f}", *(f"{entry['bound_fps'][name]:.1f}" for name in machines)) for entry in full]
+        f"{entry['memory_mib']['all']:.0f}", *(f"{entry['bound_fps'][name]:.1f}" for name in machines))
+             for entry in full]
     return "\n".join([*lines, *_columns(rows)])
 
 
@@ -248,12 +267,14 @@ def _measured_row(entry):
     numbers = (entry["fps"], entry["fps_without_decode"], entry["first_frame_ms"], entry["pass_ms"],
                *entry["pass_split_ms"].values(), entry["decode_ms"])
     return (*start, *(f"{x:.1f}" for x in numbers), f"{entry['gflops'] / 1000:.3g}",
-            f"{entry['ceiling_gflops'] / 1000:.3g}", f"{entry['bound_fps']:.1f}", f"{entry['bound_share']:.0%}", f"{entry['peak_memory_mib']:.0f}")
+            f"{entry['ceiling_gflops'] / 1000:.3g}", f"{entry['bound_fps']:.1f}",
+            f"{entry['bound_share']:.0%}", f"{entry['peak_memory_mib']:.0f}")
 
 
 def _columns(rows):
     """Rows of texts and numbers as lines, the first column at the left and the others at the right."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows if len(row) == len(rows[0])) for i in range(len(rows[0]))]
-    return ["  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+    return ["  ".join(cell.rjust(width) if i else cell.ljust(width)
+                      for i, (cell, width) in enumerate(zip(row, widths)))
             for row in rows]

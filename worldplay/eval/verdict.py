@@ -4,8 +4,8 @@ from worldplay.eval.drift import CURVE
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
 # how far a walk may be from the real frames: ratios between these, the share of pixels of another colour
 _SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.3
-_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "sharpness", "blocked",
-          "revisit", "drift")
+_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "sharpness",
+          "blocked", "revisit", "drift")
 
 
 def verdict(report):
@@ -18,8 +18,10 @@ def markdown(report):
     worlds = [report, *([report["compare"]] if "compare" in report else [])]
     columns = [(f"{world['world']}, {player}", world if player == world["player"] else world[player])
                for world in worlds for player in (world["player"], *world["other_players"])]
-    verdicts = [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds for line in verdict(world)]
-    lines = [f"# {report['world']}, measured against {report['against']}", "", *(f"- {line}" for line in verdicts), "",
+    verdicts = [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds
+                for line in verdict(world)]
+    lines = [f"# {report['world']}, measured against {report['against']}", "",
+             *(f"- {line}" for line in verdicts), "",
              f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
              f"{report['context_sigma']}, {report['streams']} held-out streams of each player.",
              *(f"Left out: {text}." for text in report["left_out"]), "",
@@ -36,19 +38,22 @@ def _better_than_repeating(report):
     if moving["psnr"] is None:
         return "Better than repeating the last frame? Not known: the player never moves here."
     baselines = moving["repeat_last_psnr"], moving["shifted_last_psnr"]
-    return (f"Better than repeating the last frame? {_answer(moving['psnr'] - max(baselines))}: where the player moves, "
-            f"{moving['psnr']:.1f} dB against {baselines[0]:.1f} of the last frame and {baselines[1]:.1f} of the last frame "
-            f"moved sideways as fits best; the codec alone {moving['codec_psnr']:.1f}.")
+    return (f"Better than repeating the last frame? {_answer(moving['psnr'] - max(baselines))}: where the "
+            f"player moves, {moving['psnr']:.1f} dB against {baselines[0]:.1f} of the last frame and "
+            f"{baselines[1]:.1f} of the last frame moved sideways as fits best; the codec alone "
+            f"{moving['codec_psnr']:.1f}.")
 
 
 def _follows_the_keys(report):
     moving, turns = report["moving"], report.get("turn_sign_accuracy")
     if moving["psnr"] is None:
         return "Follows the keys? Not known: the player never moves here."
-    line = (f"Follows the keys? {_answer(moving['psnr'] - moving['shuffled_actions_psnr'])}: {moving['psnr']:.1f} dB against "
-            f"{moving['shuffled_actions_psnr']:.1f} with the action of another frame")
+    shuffled = moving["shuffled_actions_psnr"]
+    line = (f"Follows the keys? {_answer(moving['psnr'] - shuffled)}: {moving['psnr']:.1f} dB against "
+            f"{shuffled:.1f} with the action of another frame")
     if turns is not None:
-        line += f"; turns move the picture the right way in {turns:.0%} (real {report['turn_sign']['real']:.0%})"
+        real = report["turn_sign"]["real"]
+        line += f"; turns move the picture the right way in {turns:.0%} (real {real:.0%})"
     walls = report.get("blocked", {})
     if walls.get("n"):
         line += f"; stands still at a wall in {walls['dream']:.0%} (real {walls['real']:.0%})"
@@ -65,10 +70,14 @@ def _stays_whole(report):
     is_whole = (_SHARPNESS[0] <= sharpness <= _SHARPNESS[1]
                 and _BRIGHTNESS[0] <= walk["brightness_ratio"] <= _BRIGHTNESS[1]
                 and walk["histogram_distance"] <= _COLOURS)
-    return (f"Stays whole? {'Yes' if is_whole else 'No'}: after {reached[-1]} frames sharpness {walk['sharpness_ratio']:.2f} "
-            f"of real frames (the codec alone {walk['codec_sharpness_ratio']:.2f}), brightness "
-            f"{walk['brightness_ratio']:.2f}, colour distance {walk['histogram_distance']:.2f}; the real frames of the same "
-            f"way {real['sharpness_ratio']:.2f}, {real['brightness_ratio']:.2f}, {real['histogram_distance']:.2f}.")
+    return (f"Stays whole? {'Yes' if is_whole else 'No'}: after {reached[-1]} frames "
+            f"{_state(walk)} (sharpness of the codec alone {walk['codec_sharpness_ratio']:.2f}); the real "
+            f"frames of the same way: {_state(real)}.")
+
+
+def _state(figures):
+    return (f"sharpness {figures['sharpness_ratio']:.2f} and brightness {figures['brightness_ratio']:.2f} of "
+            f"real frames, colour distance {figures['histogram_distance']:.2f}")
 
 
 def _answer(gain):

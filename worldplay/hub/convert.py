@@ -1,4 +1,4 @@
-"""Published weights into safetensors and back: no pickle is run, and no file is ever whole in memory."""
+"""Published weights to safetensors and back, without running pickled code, in little memory."""
 import json
 import os
 import pickle
@@ -14,7 +14,7 @@ from worldplay.files import replacing
 from worldplay.models.transformer import Transformer
 from worldplay.models.weights import check_shapes
 
-# what wrappers of a module leave in the names of its parameters
+# what module wrappers (FSDP, activation checkpointing, torch.compile) add to the names of parameters
 WRAPPERS = {"model", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"}
 
 _PIECE = 2**24  # numbers that are read, cast and written at a time: 64 MiB of float32
@@ -30,7 +30,11 @@ _OTHERS = "these are other weights than its card says"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in a file: its first number is at byte `offset`; strides count numbers, None: row by row."""
+    """Where a tensor is stored in a file.
+
+    offset   of its first element, in bytes
+    strides  in elements; None: contiguous
+    """
     shape: tuple[int, ...]
     dtype: torch.dtype
     offset: int
@@ -47,12 +51,13 @@ def convert_transformer(source, target, config, *, prefer_ema=True, progress=Non
     source      .pt (torch.save of state dicts) or .safetensors
     target      .safetensors; renamed into place when it is whole
     config      TransformerConfig of the sizes that it must have
-    prefer_ema  which one of the weights is taken where the file holds averaged and raw ones
-    progress    function of the bytes just read
-    Returns     the key that was taken, "generator_ema", "generator" or "model"; None for a bare state dict
+    prefer_ema  whether EMA weights are preferred to raw ones where the file holds both
+    progress    function of the number of bytes just read
+    Returns     the key whose weights were taken, "generator_ema", "generator" or "model"; None for a bare
+                state dict
 
-        Raises WorldError("bad_checkpoint") for a file that is no checkpoint, would run code, or holds other names,
-        shapes or kinds of numbers.
+        Raises WorldError("bad_checkpoint") for a file that is no checkpoint, would run code, or has other
+        names, shapes or number types than the transformer.
     """
     found, stored = read_index(source, ("generator_ema", "generator", "model") if prefer_ema else
                                ("generator", "generator_ema", "model"))
@@ -86,9 +91,10 @@ def convert_part(source, target, *, num_tensors=None, num_params=None, progress=
 
 
 def export_transformer(weights, path):
-    """Write a Transformer's state dict as published code reads it: {"generator_ema": {"model.NAME": tensor}}."""
+    """Write a Transformer's state dict for published code: {"generator_ema": {"model.NAME": tensor}}."""
+    state = {f"model.{name}": x.detach().cpu() for name, x in weights.items()}
     with replacing(path) as temporary:
-        torch.save({"generator_ema": {f"model.{name}": x.detach().cpu() for name, x in weights.items()}}, temporary)
+        torch.save({"generator_ema": state}, temporary)
 
 
 def transformer_shapes(config):
@@ -106,9 +112,10 @@ def plain_name(name):
 
 
 def read_index(path, keys=("generator_ema", "generator", "model")):
-    """(key, name -> StoredTensor) of a .pt or .safetensors file, of which only the tables are read.
+    """(key, name -> StoredTensor) of a .pt or .safetensors file; the tensors' data are not read.
 
-    keys  top-level keys of the state dict, the first that is there counts; without one the file is the state dict
+    keys  top-level keys that a state dict may have, in the order of preference; where the file has none of
+          them, key is None and the file is the state dict
 
         Raises WorldError("bad_checkpoint").
     """
@@ -125,30 +132,31 @@ def read_index(path, keys=("generator_ema", "generator", "model")):
 
 
 def _records(path):
-    """Bytes at which the records of a zip archive begin."""
+    """Byte offsets at which the records of a zip archive begin."""
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-            packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+            infos = archive.infolist()
+            packed = [info.filename for info in infos if info.compress_type != zipfile.ZIP_STORED]
             if packed:
                 raise _bad(path, f"was packed again by another program ({packed[0]} is compressed)", _AGAIN)
-            return {_record(file, info.header_offset) for info in archive.infolist()}
+            return {_record(file, info.header_offset) for info in infos}
     except FileNotFoundError:
         raise _bad(path, "is missing", _AGAIN) from None
     except zipfile.BadZipFile as error:
         with open(path, "rb") as file:
             start = file.read(15)
-        raise _bad(path, f"is no PyTorch checkpoint, or only the beginning of one ({error}; it begins with {start!r})",
-                   _AGAIN) from None
+        raise _bad(path, "is no PyTorch checkpoint, or only the beginning of one "
+                   f"({error}; it begins with {start!r})", _AGAIN) from None
 
 
 def _record(file, header):
-    """Where the content of a zip record begins whose own header is at byte `header`."""
+    """Byte offset of the content of a zip record, whose local header is at byte `header`."""
     file.seek(header + 26)
     return header + 30 + sum(int.from_bytes(file.read(2), "little") for _ in ("name", "extra field"))
 
 
 def _load_tables(path):
-    """What torch.save wrote, its tensors without their numbers."""
+    """What torch.save wrote, with meta tensors in place of tensors."""
     try:
         return torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -161,12 +169,14 @@ def _load_tables(path):
 
 def _stored(path, name, x, records):
     if not isinstance(x, torch.Tensor):
-        raise _bad(path, f"holds {name!s:.60}, of type {type(x).__name__}, among its tensors", "expected a state dict")
+        raise _bad(path, f"holds {name!s:.60}, of type {type(x).__name__}, among its tensors",
+                   "expected a state dict")
     if x.layout != torch.strided or x.dtype not in _DTYPE_NAMES:
         raise _bad(path, f"holds {name} as {_text(x.dtype)} ({_text(x.layout)})", "such tensors are not read")
-    begin = x.untyped_storage()._checkpoint_offset  # torch works it out from the layout that it writes itself
+    begin = x.untyped_storage()._checkpoint_offset  # torch computes it for the layout that torch.save writes
     if begin not in records:
-        raise _bad(path, f"was packed again by another program ({name} is not where torch.save puts it)", _AGAIN)
+        raise _bad(path, f"was packed again by another program ({name} is not where torch.save puts it)",
+                   _AGAIN)
     offset = begin + x.storage_offset() * x.itemsize
     return StoredTensor(tuple(x.shape), x.dtype, offset, None if x.is_contiguous() else x.stride())
 
@@ -179,8 +189,8 @@ def _safetensors_index(path):
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        return {name: StoredTensor(tuple(row["shape"]), _DTYPES[row["dtype"]], 8 + length + row["data_offsets"][0])
-                for name, row in header.items()}
+        return {name: StoredTensor(tuple(row["shape"]), _DTYPES[row["dtype"]],
+                                   8 + length + row["data_offsets"][0]) for name, row in header.items()}
     except FileNotFoundError:
         raise _bad(path, "is missing", _AGAIN) from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -191,18 +201,19 @@ def _safetensors_index(path):
 
 
 def write_safetensors(target, stored, source, dtype=None, progress=None):
-    """Write tensors of the file `source` to the safetensors file `target`, a piece at a time.
+    """Copy tensors from the file `source` to the safetensors file `target`, in pieces of _PIECE elements.
 
-    The library's own writer wants all tensors of a file at once, which for these files is more memory than the
-    machines have that play them.
+    safetensors.torch.save_file needs all tensors in memory at once, cast already: 3 to 11 GB for these files.
 
     stored    name -> StoredTensor
-    dtype     what all become; None keeps each one's
-    progress  function of the bytes just read
+    dtype     that all are cast to; None: each keeps its own
+    progress  function of the number of bytes just read
 
-        Raises WorldError("bad_checkpoint") where `source` ends early, OSError where `target` cannot be written.
+        Raises WorldError("bad_checkpoint") where `source` ends early, OSError where `target` cannot be
+        written.
     """
-    order = sorted(stored, key=lambda name: (-(dtype or stored[name].dtype).itemsize, name))  # keeps all aligned
+    # the largest elements first, so that all tensors are aligned
+    order = sorted(stored, key=lambda name: (-(dtype or stored[name].dtype).itemsize, name))
     with open(source, "rb") as file, replacing(target) as temporary, open(temporary, "wb") as out:
         out.write(_header({name: stored[name] for name in order}, dtype))
         for name in order:
@@ -221,7 +232,7 @@ def _header(stored, dtype):
 
 
 def _copy(file, x, out, dtype, progress, problem):
-    """Cast one tensor from file to file."""
+    """Read one tensor, cast it and write it, piece by piece unless it is not contiguous."""
     file.seek(x.offset)
     left = x.num_values
     if x.strides is not None:

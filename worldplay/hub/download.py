@@ -1,4 +1,4 @@
-"""Published files on this disk: found in the hub's cache, or loaded into it; resumed, and verified by their hash."""
+"""Published files: found in the hub's cache or downloaded, resumed after a break, verified by hash."""
 import errno
 import hashlib
 import importlib.util
@@ -24,10 +24,10 @@ _GOES_ON = "the same command goes on where it stopped"
 class Located:
     """A published file, and where it is or will be on this disk.
 
-    source  with size, revision and sha256 as far as its server, the hub's cache or a lock file tell them
-    etag    the hub's hash of the content: sha256, or git's own for a small file; None: not told
-    path    the file, None: it is to be loaded
-    store   where it is loaded to
+    source  with size, revision and sha256 as far as the server, the hub's cache or a lock file have them
+    etag    the hub's hash of the content: SHA-256, or git's blob hash for a small file; None: unknown
+    path    the file; None: it has to be downloaded
+    store   where it is downloaded to
     """
     source: Source
     etag: str | None
@@ -36,21 +36,21 @@ class Located:
 
     @property
     def partial(self):
-        """What an earlier call has loaded of it; named so that `hf cache prune` knows it."""
+        """The part of it that an earlier call has downloaded; `hf cache prune` recognises the name."""
         return self.store.with_name(self.store.name + ".worldplay.incomplete")
 
     @property
     def bytes_left(self):
-        """Bytes still to load; 0 where the size is not told."""
+        """Bytes still to download; 0 where the size is unknown."""
         if self.path or not self.source.size:
             return 0
         return max(0, self.source.size - (self.partial.stat().st_size if self.partial.exists() else 0))
 
 
 class Bar(tqdm):
-    """Bytes done, rate and time left, on stderr; rarely redrawn where that is a file and nobody listens.
+    """Progress bar on stderr: bytes, rate and time left; redrawn rarely where stderr is no terminal.
 
-    listener  function of a line that says how far it is, for a window; None: there is none
+    listener  function that is called with the progress as one line of text, for a window; None: there is none
     """
     listener = None
 
@@ -66,24 +66,24 @@ class Bar(tqdm):
 
 
 def locate(source, folder):
-    """Where a Source is on this disk, or what its server says of it; nothing is loaded.
+    """Find a Source on this disk, or ask its server for size and hash; nothing is downloaded.
 
-    folder  where a file that is on no hub is loaded to
+    folder  where a file that is on no hub is downloaded to
     Returns  Located
 
-        Raises OSError: one line saying what is gone, closed or out of reach.
+        Raises OSError: one line saying what is missing, closed or out of reach.
     """
     with _one_line(source):
         return _locate_on_hub(source) if source.repo else _locate_at_url(source, Path(folder))
 
 
 def load(located):
-    """Load what is missing of a file and verify all of it.
+    """Download what is missing of a file and verify all of it.
 
-    Returns  (path, Source with what is now known: revision, size, sha256)
+    Returns  (path, Source with revision, size and sha256)
 
-        Raises OSError in one line: offline, gone, disk full, interrupted, or another hash than expected; a file
-        with another hash is deleted where it was loaded, one that was in the hub's cache before stays.
+        Raises OSError in one line: offline, gone, disk full, interrupted, or another hash than expected; a
+        file with another hash is deleted where it was loaded, one that was in the hub's cache before stays.
     """
     source = located.source
     with _one_line(source):
@@ -113,25 +113,25 @@ def _locate_on_hub(source):
         revision = path.parents[len(Path(source.file).parents) - 1].name
         return Located(source=replace(source, revision=revision), etag=etag, path=path, store=path)
     _check_online()
-    told = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision),
-                                headers=build_hf_headers())
-    if not told.commit_hash or not re.fullmatch(r"\w[\w.-]*", told.etag or ""):  # it becomes the name of a file
+    answer = get_hf_file_metadata(hf_hub_url(source.repo, source.file, revision=source.revision),
+                                  headers=build_hf_headers())
+    if not answer.commit_hash or not re.fullmatch(r"\w[\w.-]*", answer.etag or ""):  # the etag names a file
         raise OSError(f"{source.where}: {constants.ENDPOINT} does not answer like a hub; see HF_ENDPOINT and "
                       "the proxy")
-    is_lfs = re.fullmatch("[0-9a-f]{64}", told.etag)
-    known = Source(file=source.file, repo=source.repo, revision=told.commit_hash, size=told.size,
-                   sha256=told.etag if is_lfs else None)
+    is_lfs = re.fullmatch("[0-9a-f]{64}", answer.etag)
+    known = Source(file=source.file, repo=source.repo, revision=answer.commit_hash, size=answer.size,
+                   sha256=answer.etag if is_lfs else None)
     for name in ("size", "sha256"):
         expected, there = getattr(source, name), getattr(known, name)
         if expected and there and expected != there:
-            raise OSError(f"{source.where}: {name} {there} at revision {told.commit_hash}, but {expected} is expected; "
-                          "it is another file by now, and nothing was loaded")
+            raise OSError(f"{source.where}: {name} {there} at revision {answer.commit_hash}, but {expected} "
+                          "is expected; it is another file by now, and nothing was loaded")
     known = replace(known, size=known.size or source.size, sha256=known.sha256 or source.sha256)
-    return Located(source=known, etag=told.etag, path=None, store=blobs / told.etag)
+    return Located(source=known, etag=answer.etag, path=None, store=blobs / answer.etag)
 
 
 def _locate_at_url(source, folder):
-    """The card of such a file has its size and hash: it has no server that would tell them."""
+    """Of a file on no hub the catalog has size and hash: no server can be asked for them."""
     path = folder / Path(source.file).name
     if path.is_file():
         return Located(source=source, etag=None, path=path, store=path)
@@ -149,7 +149,7 @@ def _check_online():
 
 
 def _check_proxy(name, address):
-    """Raise OSError for a proxy that the hub's client cannot use; the address may hold a password, so it is not shown."""
+    """Raise OSError for a proxy that cannot be used; its address may hold a password, so it is not shown."""
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         is_address = bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -161,11 +161,12 @@ def _check_proxy(name, address):
         raise OSError(f"{name} is set to no proxy that can be used; unset it, or give http://HOST:PORT or "
                       "socks5://HOST:PORT")
     if importlib.util.find_spec("socksio") is None:
-        raise OSError(f"{name} names a SOCKS proxy, which takes one more package: pip install socksio; or unset it")
+        raise OSError(f"{name} names a SOCKS proxy, which takes one more package: pip install socksio; or "
+                      "unset it")
 
 
 def _enter(source):
-    """Path of a file in the hub's cache whose content is there by now; the library makes the links."""
+    """Path in the hub's cache of a file whose content has been downloaded; its library makes the links."""
     from huggingface_hub import hf_hub_download
     return Path(hf_hub_download(source.repo, source.file, revision=source.revision))
 
@@ -174,10 +175,10 @@ def _enter(source):
 
 
 def _transfer(located):
-    """Load the rest of a file behind what is there of it.
+    """Download the rest of a file and append it to the part that is there.
 
-    The hub's own loader begins a broken file again, which for 11 GB is no remedy; its transfer of one URL, with
-    retries, is used here.
+    hf_hub_download begins a file again after a break, which for 11 GB is too much: its http_get, which
+    retries and can resume, is used here.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -195,7 +196,7 @@ def _transfer(located):
 
 
 def _verify(located, path):
-    """sha256 of the file; OSError where it, the size or the hub's hash is another than expected."""
+    """SHA-256 of the file; OSError where it, the size or the hub's hash differs from what is expected."""
     source, size = located.source, path.stat().st_size
     digests = {"sha256": hashlib.sha256()}
     if located.etag and len(located.etag) == 40:
@@ -217,14 +218,15 @@ def _verify(located, path):
         problem = f"hash {wrong[0][:12]}... expected, {other[:12]}... found"
     if located.path is None:
         path.unlink()
-        raise OSError(f"{source.where}: {problem}; what was loaded is deleted, the same command loads it again")
+        raise OSError(f"{source.where}: {problem}; what was loaded is deleted, the same command loads it "
+                      "again")
     raise OSError(f"{source.where}: {problem}; {path.resolve()} is damaged or another file: delete it, then "
                   "the same command loads it again")
 
 
 @contextmanager
 def _one_line(source):
-    """Say in one line what went wrong with a file."""
+    """Context manager: errors of the hub and the network become an OSError of one line with the remedy."""
     from huggingface_hub import constants, errors
     where, hub = source.where, constants.ENDPOINT
     try:
@@ -245,8 +247,8 @@ def _one_line(source):
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if source.repo and status in (401, 403):
-            raise OSError(f"{where}: the hub refuses your token ({status}); run hf auth login for another one, or "
-                          "leave HF_TOKEN out") from None
+            raise OSError(f"{where}: the hub refuses your token ({status}); run hf auth login for another "
+                          "one, or leave HF_TOKEN out") from None
         problem = "gone" if status == 404 else f"the server answers {status}"
         raise OSError(f"{where}: {problem}; try again later, {_GOES_ON}") from None
     except errors.HTTPError as error:
@@ -262,13 +264,13 @@ def _one_line(source):
 
 
 def lock_row(source):
-    """What a lock file says of a loaded file."""
+    """The entry of a downloaded file in a lock file."""
     return {name: value for name, value in asdict(source).items() if value is not None}
 
 
 def pinned(source, row):
-    """The Source at the revision that a row of a lock file holds; a row of another file is passed over."""
-    if not row or (row.get("repo"), row.get("url"), row.get("file")) != (source.repo, source.url, source.file):
+    """The Source with revision, size and hash of its entry in a lock file, unless that is of another file."""
+    if not row or any(row.get(name) != getattr(source, name) for name in ("repo", "url", "file")):
         return source
     same = {name: row.get(name) for name in ("revision", "size", "sha256") if getattr(source, name) is None}
     return replace(source, **same)

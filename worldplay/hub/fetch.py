@@ -1,4 +1,4 @@
-"""Load a published world: its files found or downloaded, verified, converted, and put where worlds are found."""
+"""Fetch a published world: its files are downloaded, verified, converted, and put into the user's cache."""
 import difflib
 import errno
 import logging
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One file to be made of a published one.
+    """A local file to be made from a published one.
 
-    owner   the world or part it belongs to
-    target  where it goes, in the owner's folder
+    owner   the world or part that it belongs to
+    target  path of the local file, in the owner's folder
     """
     owner: PublishedWorld | Part
     target: Path
@@ -32,26 +32,28 @@ class Job:
 
     @property
     def size(self):
-        """Bytes of the target, 0 where they are not known beforehand."""
+        """Bytes of the target; 0 where they are unknown before the download."""
         return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
 
 
 def fetch(name, *, with_text=True, with_vae=False, tell=None):
-    """Load a world of catalog.WORLDS and the parts it needs, or a part alone, from where a call broke off.
+    """Fetch a world of catalog.WORLDS with the parts that it needs, or a part alone.
 
-    name       of a world or of catalog.PARTS
-    with_text  also the text encoder, which a world does without where files give it text rows
-    with_vae   also the parts that it can do without (`more_parts`)
-    tell       function of a line that says how far it is, called a few times a second at most
-    Returns    figures: world (the name), folder, was_complete, files, loaded_mib, seconds
+    After a break the same call goes on where it stopped.
+
+    name       of a world, or of catalog.PARTS
+    with_text  also the text encoder; without it a world needs files of text rows
+    with_vae   also the optional parts (`more_parts`)
+    tell       function that is called with the progress as one line of text, a few times a second at most
+    Returns    dict: world (the name), folder, was_complete, files, loaded_mib, seconds
 
         Raises WorldError for a name that is unknown and a file that holds something else, ValueError for a
         part's name with a choice of parts, OSError in one line for all that can happen to a download (see
         `download.load`) and for a disk without room.
 
     The files stay in the hub's own cache; what is made of them goes to worlds/NAME and parts/NAME in
-    zoo.user_cache(), each with a lock.json: repository, revision, size and hash of every file. A later call goes
-    by it. A world's config.json comes last, so that it is found when it is whole.
+    zoo.user_cache(), each with a lock.json: repository, revision, size and hash of every file. A later call
+    goes by it. A world's config.json comes last, so that it is found when it is whole.
     """
     start, owner = time.monotonic(), _owner(name)
     folder, config = _folder(owner), _config(owner)
@@ -60,8 +62,8 @@ def fetch(name, *, with_text=True, with_vae=False, tell=None):
         was_complete = not jobs and (config is None or (folder / "config.json").is_file())
         if jobs:
             log.info("%s: %s; licence: %s", owner.name, owner.summary, owner.licence)
-        located = [download.locate(download.pinned(job.source, _pins(job.owner).get(job.target.name)), _downloads())
-                   for job in jobs]
+        sources = [download.pinned(job.source, _pins(job.owner).get(job.target.name)) for job in jobs]
+        located = [download.locate(source, _downloads()) for source in sources]
         loaded = sum(at.bytes_left for at in located)
         _check_space(jobs, located)
         for job, at in zip(jobs, located):
@@ -118,13 +120,15 @@ def _downloads():
 
 
 def _pins(owner):
-    """File here -> what is pinned of its source."""
+    """{local file name: entry of its source} in the lock file."""
     path = _folder(owner) / "lock.json"
     if not path.is_file():
         return {}
     fields = read_json(path)
     files = fields.get("files") if isinstance(fields, dict) else None
-    return {name: row for name, row in files.items() if isinstance(row, dict)} if isinstance(files, dict) else {}
+    if not isinstance(files, dict):
+        return {}
+    return {name: row for name, row in files.items() if isinstance(row, dict)}
 
 
 def _pin(job, source):
@@ -138,23 +142,25 @@ def _pin(job, source):
 
 
 def _check_space(jobs, located):
-    """Raise OSError now where the disk has no room for what is loaded and what is made of it."""
+    """Raise OSError now where a disk has no room for the downloads and the converted files."""
     needed = {}
     for job, at in zip(jobs, located):
-        for folder, size in ((at.store.parent, at.bytes_left), (job.target.parent, job.size or at.source.size or 0)):
+        converted = job.size or at.source.size or 0
+        for folder, size in ((at.store.parent, at.bytes_left), (job.target.parent, converted)):
             place = next(parent for parent in (folder, *folder.parents) if parent.exists())
             disk = needed.setdefault(place.stat().st_dev, [place, 0])
             disk[1] += size
     for place, size in needed.values():
         free = shutil.disk_usage(place).free
         if size > free:
-            raise OSError(f"{place}: {size / 2**30:.1f} GiB are needed to load and to convert, {free / 2**30:.1f} "
-                          "GiB are free; make room, or let HF_HOME name a folder on another disk")
+            raise OSError(f"{place}: {size / 2**30:.1f} GiB are needed to load and to convert, "
+                          f"{free / 2**30:.1f} GiB are free; make room, or let HF_HOME name a folder on "
+                          "another disk")
 
 
 @contextmanager
 def _alone():
-    """Only one fetch at a time: two would write into the same files."""
+    """Context manager: only one fetch runs at a time, because two would append to the same partial files."""
     from filelock import FileLock, Timeout
     zoo.user_cache().mkdir(parents=True, exist_ok=True)
     lock = FileLock(zoo.user_cache() / "fetch.lock")
@@ -194,6 +200,8 @@ def _one_line(name):
 
 
 def _make(job, located):
+    for unfinished in job.target.parent.glob(f"{job.target.stem}.*.tmp"):  # a killed fetch left them
+        unfinished.unlink()
     path, source = download.load(located)
     _pin(job, source)
     if job.target.suffix == ".safetensors":
@@ -202,7 +210,7 @@ def _make(job, located):
     else:
         with replacing(job.target) as temporary:
             shutil.copyfile(path, temporary)
-    if source.url:  # what lies in the hub's cache is the hub's
+    if source.url:  # files in the hub's cache are kept
         path.unlink()
 
 
@@ -210,8 +218,8 @@ def _convert(job, path, progress):
     owner = job.owner
     if isinstance(owner, Part):
         convert_part(path, job.target, num_tensors=owner.num_tensors, num_params=owner.num_params,
-                               progress=progress)
+                     progress=progress)
         return
     key = convert_transformer(path, job.target, TransformerConfig(**owner.config["transformer"]),
-                                        prefer_ema=owner.prefer_ema, progress=progress)
+                              prefer_ema=owner.prefer_ema, progress=progress)
     log.info("%s: took the weights %s", owner.name, f"called {key}" if key else "as they are, under no name")

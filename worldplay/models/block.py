@@ -11,9 +11,9 @@ from worldplay.models.attention.rope import rotate
 
 
 class SelfAttention(nn.Module):
-    """Attention between tokens; queries and keys are normalised over the full width, turned by position.
+    """Attention between tokens; queries and keys are normalised over the full width, then rotated by position.
 
-    With a camera there is a branch beside that, of the same queries, keys and values and with an output of its own.
+    With a camera there is a second branch of the same queries, keys and values, with an output projection of its own.
     """
 
     def __init__(self, config):
@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
                 torch.stack([self.norm_q.weight, self.norm_k.weight]))
 
     def project(self, x, rotary):
-        """Queries and keys, turned unless rotary is None, and values, [b t p k d] each, of x [b t p e]."""
+        """Queries and keys, rotated unless rotary is None, and values, [b t p k d] each, of x [b t p e]."""
         weight, bias, gain = self.joined() if self.fused is None else self.fused
         q_k, v = F.linear(x, weight, bias).split([2 * self.width, self.width], dim=-1)
         q_k = rearrange(q_k, "b t p (two e) -> b t p two e", two=2)
@@ -49,12 +49,12 @@ class SelfAttention(nn.Module):
         return *q_k.chunk(2, dim=3), rearrange(v, "b t p (k d) -> b t p k d", k=self.num_heads)
 
     def merge(self, out):
-        """[b t p e] of what the heads of one branch, or of both, have found: [b t p k|2k d]."""
+        """Output projection, [b t p e], of the heads of one branch or of both, [b t p k|2k d]."""
         out = rearrange(out, "b t p k d -> b t p (k d)")
         if out.shape[-1] == self.width:
             return self.o(out)
-        turned, seen = out.split(self.width, dim=-1)
-        return self.o(turned) + self.prope_o(seen)
+        by_rotary, by_camera = out.split(self.width, dim=-1)
+        return self.o(by_rotary) + self.prope_o(by_camera)
 
 
 class CrossAttention(nn.Module):
@@ -76,7 +76,7 @@ class CrossAttention(nn.Module):
         return rearrange(self.norm_q(self.q(x)), "b t p (k d) -> b t p k d", k=self.num_heads)
 
     def merge(self, out):
-        """[b t p e] of what the heads have found, [b t p k d]."""
+        """Output projection, [b t p e], of the heads [b t p k d]."""
         return self.o(rearrange(out, "b t p k d -> b t p (k d)"))
 
 
@@ -96,34 +96,34 @@ class Block(nn.Module):
     def forward(self, x, modulation, rotary, attention, text):
         """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
 
-        rotary is None where `attention` turns queries and keys itself, because it also needs them as they are.
-        Between the attentions are the three parts below: worldplay.engine.compiled puts code of its own in their place.
+        rotary is None where `attention` rotates queries and keys itself, because it also needs them as projected.
+        Between the attentions are the three parts below: worldplay.engine.compiled puts compiled code in their place.
         """
-        out = attention(*self.ask(x, modulation, rotary))
+        out = attention(*self.qkv(x, modulation, rotary))
         if self.cross_attn is not None:
-            x, q = self.ask_text(x, out, modulation)
+            x, q = self.text_queries(x, out, modulation)
             out = attend(q, *text)
-        return self.finish(x, out, modulation)
+        return self.feed_forward(x, out, modulation)
 
-    def ask(self, x, modulation, rotary):
+    def qkv(self, x, modulation, rotary):
         """Queries, keys and values, [b t p k d] each, of the block's self-attention."""
         shift, scale = self.rows(modulation)[:2]
         return self.self_attn.project(self.modulated(x, shift, scale), rotary)
 
-    def ask_text(self, x, out, modulation):
-        """(x [b t p e] with what self-attention has found, the queries [b t p k d] that it puts to the text)."""
+    def text_queries(self, x, out, modulation):
+        """(x [b t p e] with the output of self-attention added, queries [b t p k d] for the cross-attention)."""
         x = self._attended(x, out, modulation)
         return x, self.cross_attn.queries(self.norm3(x))
 
-    def finish(self, x, out, modulation):
-        """x [b t p e] after the block, of what its last attention has found."""
+    def feed_forward(self, x, out, modulation):
+        """x [b t p e] after the block: the output of its last attention added, then the two-layer network."""
         x = self._attended(x, out, modulation) if self.cross_attn is None else x + self.cross_attn.merge(out)
         shift, scale, gate = self.rows(modulation)[3:]
         return torch.addcmul(x, gate, self.ffn(self.modulated(x, shift, scale)))
 
     def keys_values(self, x, modulation, rotary):
-        """Only the keys and values, for a pass that ends there; no part of `forward`, inside which none is gathered anew."""
-        return self.ask(x, modulation, rotary)[1:]
+        """Keys and values alone, for a pass that ends there; FSDP gathers weights around it, so `forward` does not call it."""
+        return self.qkv(x, modulation, rotary)[1:]
 
     def text_keys_values(self, rows):
         """Keys and values of embedded text rows for the block's cross-attention; see CrossAttention."""

@@ -1,7 +1,8 @@
-"""What a frame is told besides its pixels: noise level and action, as vectors that modulate every block."""
+"""Conditioning of the transformer on noise level, actions and cameras, computed alike for play and for training."""
 import torch
 from torch import nn
 
+from worldplay.models.attention.prope import Cameras
 from worldplay.models.attention.rope import BASE
 
 
@@ -35,3 +36,46 @@ def action_vectors(embedding, null, actions, known, shape):
         return null.expand(*shape, -1)
     vectors = embedding(actions.to(null.dtype))
     return vectors if known is None else torch.where(known[..., None], vectors, null)
+
+
+def yaw_columns(actions, space, columns_per_degree, *, frame=0, before=None):
+    """How far the camera has turned since the first frame of each sequence, in token columns.
+
+    actions             float32 [b t a] of consecutive frames, encoded by the ActionSpace `space`
+    columns_per_degree  token columns by which the picture moves per degree of yaw; 0: the camera is not modelled
+    frame               index in the sequence of the first of these frames; no action led to frame 0
+    before              float64 [b 1], the columns of the frame before these; None: 0
+    Returns             float64 [b t], growing to the right
+
+    The sum runs from frame to frame, so that a sequence gives the same bits in one call and chunk by chunk.
+    """
+    columns = torch.zeros(actions.shape[:2], dtype=torch.float64, device=actions.device)
+    if space.look_axes and columns_per_degree:
+        columns += actions[..., len(space.keys)].double() * (space.look_limit * columns_per_degree)
+    if frame == 0:
+        columns[:, 0] = 0
+    if before is not None:
+        columns = torch.cat([before, columns], dim=1)
+    return columns.cumsum(dim=1)[:, -actions.shape[1]:]
+
+
+def frame_conditions(inputs, *, frame=0, known=None):
+    """What conditions consecutive frames besides a text: keyword arguments of Transformer.forward and .prepare.
+
+    inputs   actions [b t a] with columns [b t] (`yaw_columns`), where there are actions; viewmats [b t 4 4] with focal
+             lengths [b t 2] (`Cameras.of`), where there are cameras; anything else in it is passed over
+    frame    index in the sequence of the first of these frames; the action of frame 0 is always hidden, because none
+             led to it
+    known    bool [b t], False where an action is hidden; None: all others are known
+    Returns  a dict of some of actions, action_mask, columns, cameras
+    """
+    given = {}
+    if "actions" in inputs:
+        actions = inputs["actions"]
+        if frame == 0:
+            is_later = torch.arange(actions.shape[1], device=actions.device) > 0
+            known = is_later.expand(actions.shape[:2]) if known is None else known & is_later
+        given |= {"actions": actions, "action_mask": known, "columns": inputs["columns"]}
+    if "viewmats" in inputs:
+        given["cameras"] = Cameras.of(inputs["viewmats"], inputs["focal"])
+    return given

@@ -33,6 +33,8 @@ class TextConfig:
     vocab_size: int = 256_384
     dim: int = 4096
     """Width e of its rows: the text_dim of the transformer."""
+    dim_attn: int = 4096
+    """Inner width of its attention, all heads together."""
     ffn_dim: int = 10_240
     num_heads: int = 64
     num_layers: int = 24
@@ -40,6 +42,10 @@ class TextConfig:
     """Ranges of distances that the attention tells apart."""
     max_tokens: int = 512
     """Tokens of a prompt, its end mark included: the text_len of the transformer."""
+
+    def __post_init__(self):
+        if self.dim_attn % self.num_heads:
+            raise ValueError(f"dim_attn {self.dim_attn} must be a multiple of num_heads {self.num_heads}")
 
 
 class TextEncoder:
@@ -148,7 +154,7 @@ def _filled(weights, config, where):
 def _empty(config):
     transformers = _package("transformers")
     sizes = transformers.UMT5Config(
-        vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim // config.num_heads,
+        vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim_attn // config.num_heads,
         d_ff=config.ffn_dim, num_layers=config.num_layers, num_heads=config.num_heads,
         relative_attention_num_buckets=config.num_buckets, is_encoder_decoder=False)
     sizes._attn_implementation = "eager"  # the operations of the published code, in its order

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from worldplay.diffusion import level
+from worldplay.diffusion import as_level
 from worldplay.models.attention.causal import causal_attention
-from worldplay.models.attention.positions import Sight
+from worldplay.models.attention.positions import ChunkPositions
 from worldplay.models.attention.prope import Branches, causal_branches
 from worldplay.models.attention.rope import frame_rotary
 from worldplay.models.block import Block, Head
@@ -19,23 +19,23 @@ from worldplay.models.configs import FrameRule
 
 
 class Chunk(NamedTuple):
-    """Frames in their place, by Transformer.place: what is the same in all passes over them.
+    """What all passes over a chunk of frames share, by Transformer.prepare: positions and embedded actions.
 
-    frame    time position of the first one
-    rotary   of their tokens, [b t p 1 d/2 2]; None with a camera
-    sight    what they see of the cache, with a camera; None without
-    actions  what these add to the time embedding, [b t e]; None without
+    frame      time position of the first frame
+    rotary     [b t p 1 d/2 2] of its tokens; None with a camera
+    positions  ChunkPositions, for a transformer with a camera; None without
+    actions    [b t e], what the actions add to the time embedding; None without actions
     """
     frame: int
     rotary: torch.Tensor | None
-    sight: Sight | None
+    positions: ChunkPositions | None
     actions: torch.Tensor | None
 
 
 class Transformer(nn.Module):
     """Velocity of noised latent frames; parameters carry the names of the published Wan 2.1 weights.
 
-    What is not published: `action_embedding` and `null_action`, added to the time embedding of their frame.
+    Not published are `action_embedding` and `null_action`, added to the time embedding of their frame.
 
     causal_attention        how `forward` attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
     checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save memory
@@ -69,13 +69,13 @@ class Transformer(nn.Module):
         actions      [b t a]      actions[:, i] caused frame i; None: unknown
         action_mask  bool [b t]   False where an action is unknown and the null embedding stands for it
         text         [b l text_dim]  rows of the text encoder, l <= text_len
-        clean        [b t c h w]  teacher forcing: the past that noisy frames see, at noise level clean_sigma
-                                  ([b t] or a number, default 0); None: they see the noisy past
-        is_clean_trained  False: no gradient passes from the noisy frames into the clean ones they look at
+        clean        [b t c h w]  teacher forcing: the past that noisy frames attend to, at noise level clean_sigma
+                                  ([b t] or a number, default 0); None: they attend to the noisy past
+        is_clean_trained  False: no gradient passes from the noisy frames into the clean ones that they attend to
         columns      [b t]        added to the column positions of a frame's tokens
         attention    a name in CAUSAL_ATTENTION; None takes the transformer's own, `causal_attention`
-        is_causal    False: every frame sees every frame; then there is no clean, window or sink
-        cameras      Cameras of the t frames, for a transformer that has_camera; None leaves that branch away
+        is_causal    False: every frame attends to every frame; then there is no clean, window or sink
+        cameras      Cameras of the t frames, for a transformer that has_camera; None leaves that branch out
         frames_per_chunk, window, sink, sink_position: see FrameRule; window counts frames, the chunk included
         Returns      [b t c h w]  velocity of the noisy frames, in the dtype of the weights
 
@@ -83,7 +83,7 @@ class Transformer(nn.Module):
         """
         causal = causal_attention(attention or self.causal_attention)
         if not is_causal and (clean is not None or window is not None or sink):
-            raise ValueError("is_causal=False sees every frame: it takes no clean frames, window or sink")
+            raise ValueError("is_causal=False attends to every frame: it takes no clean frames, window or sink")
         t, grid = noisy.shape[1], self._grid(noisy.shape)
         rule = FrameRule(frames_per_chunk=frames_per_chunk if is_causal else t, window=window, sink=sink,
                          sink_position=sink_position)
@@ -98,7 +98,7 @@ class Transformer(nn.Module):
             time, x = torch.cat([clean_time, time], dim=1), torch.cat([self._tokens(clean), x], dim=1)
 
         by_rule = partial(causal, rule=rule, halves=halves)
-        if self.config.has_camera:  # both branches are made of queries and keys that are not turned yet
+        if self.config.has_camera:  # both branches start from queries and keys that are not rotated yet
             by_rule, rotary = causal_branches(causal, rule, halves, rotary, cameras), None
 
         def attend_by_rule(q, k, v):
@@ -109,72 +109,50 @@ class Transformer(nn.Module):
         x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
-    def place(self, cache, shape, *, frame, actions=None, action_mask=None, columns=None, cameras=None):
-        """The next chunk of a cache, or the next two, as all passes over them need it.
+    def prepare(self, cache, shape, *, frame, actions=None, action_mask=None, columns=None, cameras=None):
+        """The Chunk that all passes over the next frames of a cache take.
 
         shape    of their latents, (b, t, c, h, w)
         frame    int, time position of the first frame
         actions, action_mask, columns, cameras: as in `forward`, for these frames
-        Returns  Chunk, which holds until the next commit
+        Returns  Chunk, valid until the next commit
 
-            Raises ValueError for what this transformer does not take.
+            Raises ValueError for inputs that this transformer does not take.
         """
         b, t, *_ = shape
         device = self.head.head.weight.device
         self._check_cameras(cameras, t)
         times = torch.arange(frame, frame + t, device=device)
-        rotary, sight = frame_rotary(times, self._grid(shape), self.config.head_dim, columns), None
-        if self.config.has_camera:  # keys are turned as they are read
-            rotary, sight = None, cache.see(rotary, cameras, self.branches)
-        return Chunk(frame, rotary, sight, self._actions((b, t), actions, action_mask))
+        rotary, positions = frame_rotary(times, self._grid(shape), self.config.head_dim, columns), None
+        if self.config.has_camera:  # keys are rotated when they are read
+            rotary, positions = None, cache.positions(rotary, cameras, self.branches)
+        return Chunk(frame, rotary, positions, self._actions((b, t), actions, action_mask))
 
     def denoise(self, x, sigma, cache, chunk, text=None):
-        """Velocity of the next chunk, seen from the past in `cache`, which is only read.
+        """Velocity of the next chunk given the past in `cache`, which stays as it is.
 
         x        [b t c h w]  the chunk at noise level sigma ([b t] or a number)
-        chunk    by `place`
+        chunk    by `prepare`
         text     keys and values by `encode_text`, for a transformer with text
         Returns  [b t c h w]  in the dtype of the weights
         """
         cache.check(chunk.frame, x.shape[1])
         time = self._time(x, sigma, chunk.actions)
-        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._look(cache, chunk), text)
+        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._cached_attention(cache, chunk), text)
         return self._latents(self.head(tokens, time), self._grid(x.shape))
 
     def commit(self, x, sigma, cache, chunk, text=None):
-        """Write the finished chunk x, at noise level sigma, into `cache`; arguments as for `denoise`."""
+        """Write the keys and values of the finished chunk x, at noise level sigma, to `cache`; arguments as for `denoise`."""
         cache.check(chunk.frame, x.shape[1])
         time, last = self._time(x, sigma, chunk.actions), len(self.blocks) - 1
-        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._look(cache, chunk), text, last)
-        cache.extend(last, *self.blocks[last].keys_values(tokens, self._modulation(time), chunk.rotary))
-        cache.keep()
-        cache.advance(chunk.frame, chunk.sight)
-
-    def commit_and_denoise(self, clean, clean_sigma, noisy, sigma, cache, both, text=None):
-        """`commit` of a chunk and the first `denoise` of the one after it, in one pass over both.
-
-        clean, noisy  [b t c h w]   both: by `place`, for the frames of both
-        Returns       [b t c h w]   velocity of the noisy chunk
-        """
-        t = clean.shape[1]
-        cache.check(both.frame, t)
-        sigmas = [level(x, clean.device).expand(clean.shape[:2]) for x in (clean_sigma, sigma)]
-        x = torch.cat([clean, noisy], dim=1)
-        time = self._time(x, torch.cat(sigmas, dim=1), both.actions)
-
-        def attention(layer, q, k, v):
-            first = cache.attend(layer, q[:, :t], k[:, :t], v[:, :t], both.sight)
-            cache.keep(layer)
-            second = cache.attend(layer, q[:, t:], k[:, t:], v[:, t:], both.sight, chunks_ahead=1)
-            return torch.cat([first, second], dim=1)
-        tokens = self._blocks(self._tokens(x), time, both.rotary, lambda layer: partial(attention, layer), text)
-        cache.advance(both.frame, both.sight)
-        return self._latents(self.head(tokens[:, t:], time[:, t:]), self._grid(noisy.shape))
+        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._cached_attention(cache, chunk), text, last)
+        cache.with_past(last, *self.blocks[last].keys_values(tokens, self._modulation(time), chunk.rotary))
+        cache.commit(chunk.frame, chunk.positions)
 
     def encode_text(self, text):
         """Keys and values of every block for text [b l text_dim]: a list of (k, v), [b k text_len d] each.
 
-        Rows are padded with zeros to text_len, then embedded, and all are seen, as in the published model.
+        Rows are padded with zeros to text_len, then embedded; all are attended to, as in the published model.
 
             Raises ValueError when this transformer takes no text, or not that much.
         """
@@ -190,8 +168,8 @@ class Transformer(nn.Module):
     def dtype(self):
         return self.head.head.weight.dtype
 
-    def _look(self, cache, chunk):
-        return lambda layer: partial(cache.attend, layer, sight=chunk.sight)
+    def _cached_attention(self, cache, chunk):
+        return lambda layer: partial(cache.attend, layer, positions=chunk.positions)
 
     def _blocks(self, x, time, rotary, attention, text, num_layers=None, recompute=False):
         """x [b t p e] after the first num_layers blocks (None: all); attention(layer)(q, k, v) -> out."""
@@ -232,8 +210,8 @@ class Transformer(nn.Module):
         return rearrange(patches, "b t (h w) (m n c) -> b t c (h m) (w n)", h=grid[0], m=rows, n=cols)
 
     def _time(self, latents, sigma, actions):
-        """Time embedding [b t e] of frames at sigma, with what their actions add, [b t e] or None."""
-        sigma = level(sigma, latents.device).expand(latents.shape[:2])
+        """Time embedding [b t e] of frames at sigma, plus their embedded actions, [b t e] or None."""
+        sigma = as_level(sigma, latents.device).expand(latents.shape[:2])
         time = self.time_embedding(timestep_sinusoid(sigma, self.config.freq_dim).to(self.dtype))
         return time if actions is None else time + actions
 
@@ -264,7 +242,7 @@ class Transformer(nn.Module):
 
 
 def fuse_for_inference(model):
-    """The same transformer with q, k and v of self-attention joined for good; it no longer trains."""
+    """The same transformer with q, k and v of self-attention in one matrix for good; it no longer trains."""
     for block in model.blocks:
         block.self_attn.fuse()
     return model

@@ -10,11 +10,10 @@ import torch
 
 from worldplay import runtime
 from worldplay.data import lerobot
-from worldplay.data.clip_recovery import lock
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
-from worldplay.files import write_json
+from worldplay.files import lock, write_json
 from worldplay.log import track
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer

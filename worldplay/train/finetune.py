@@ -9,7 +9,7 @@ from worldplay.train.stages.codec import CodecStageConfig
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.trainer import LoopConfig, OptimConfig
 from worldplay.worlds import zoo
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig, VideoWorldConfig, WorldConfig
 
 log = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ def tuned_recipe(tuning, init_from, data, **reading):
 
 
 def base_world(folder):
-    """WorldConfig of the world in `folder`, which training goes on from.
+    """ImageWorldConfig of the world in `folder`, which training goes on from.
 
         Raises ValueError where it has not what that takes, WorldError where it cannot be read.
     """
     world = WorldConfig.from_json(read_json(folder / "config.json"), folder / "config.json")
-    if world.codec is None:
+    if isinstance(world, VideoWorldConfig):
         raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; recipe "
                          f"{'wan-chunk' if world.transformer.has_camera else 'wan-frame'} goes on from it, or take one "
                          "that was trained here")
@@ -119,7 +119,7 @@ def check_sizes(network, world, folder):
     if other:
         theirs, ours = (" ".join(f"{name} {getattr(sizes, name)}" for name in other) for sizes in (world.transformer, network))
         raise ValueError(f"--init-from {folder}: its network has {theirs}, this recipe's {ours}; take the recipe that made "
-                         f"it{', or finetune' if world.codec else ''}")
+                         f"it{', or finetune' if isinstance(world, ImageWorldConfig) else ''}")
 
 
 def match_actions(weights, space, world_space):

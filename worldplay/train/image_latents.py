@@ -8,6 +8,7 @@ import torch
 
 from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
 from worldplay.envs import open_env
+from worldplay.envs.collect import plan_episodes
 from worldplay.files import replacing
 from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
@@ -15,7 +16,7 @@ from worldplay.models.transformer import Transformer
 from worldplay.train.finetune import base_world, check_sizes, log_match, match_actions
 from worldplay.train.processes import full_state
 from worldplay.train.windows import LatentWindows
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.scene import export_scenes
 from worldplay.worlds.weights import load_into, load_weights, save_weights
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 class ImageLatents:
     """What a run of an ImageRecipe has of its own: its codec, its windows, and how its world is written.
 
-    folder, world  the folder and the WorldConfig of the world it goes on from, which has a teacher.safetensors; None for
+    folder, world  the folder and the ImageWorldConfig of the world it goes on from, which has a teacher.safetensors; None for
                    a run that begins with nothing
     lossy_codec    whether the codec has learnt from lossy clips
     """
@@ -74,9 +75,7 @@ class ImageLatents:
             raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of your own "
                              "(docs/data.md)")
         self._check_frame_size(open_env(recipe.env).frame_size, f"--env {recipe.env}")
-        starts = range(0, recipe.num_frames, recipe.rollout_frames)
-        self._check_episodes([(min(recipe.rollout_frames, recipe.num_frames - start), seed + i)
-                              for i, start in enumerate(starts)],
+        self._check_episodes(plan_episodes(recipe.num_frames, recipe.rollout_frames, seed),
                              f"--num-frames {recipe.num_frames} --rollout-frames {recipe.rollout_frames}")
 
     def _check_frame_size(self, frame_size, where):
@@ -120,11 +119,10 @@ class ImageLatents:
 
     def windows(self, cache, codec, run):
         """LatentWindows of a FrameCache; its latents are made once. run: the Chain, for its folders and processes."""
-        path, space = run.place("latents.npy"), cache.action_space
+        path = run.place("latents.npy")
         run.processes.first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
         return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"), cache.split("held_out"),
-                             self.recipe.length, yaw_channel=len(space.keys) if space.look_axes else 0,
-                             columns_per_unit=space.look_limit * self.recipe.columns_per_degree)
+                             self.recipe.length, cache.action_space, self.recipe.columns_per_degree)
 
     def networks(self, space):
         """{role: Transformer} of the world to go on from, for clips that use `space`; as `teacher_and_student`."""
@@ -141,9 +139,9 @@ class ImageLatents:
     # What the run becomes
 
     def config(self, cache, steps):
-        """WorldConfig of the run's world, played in so many sampling steps."""
+        """ImageWorldConfig of the run's world, played in so many sampling steps."""
         recipe = self.recipe
-        return WorldConfig(
+        return ImageWorldConfig(
             name=recipe.name, env=cache.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
             transformer=recipe.network(cache.action_space), codec=recipe.codec.model, steps=steps,
             **asdict(recipe.context.rule), context_sigma=recipe.context_sigma,

@@ -23,7 +23,7 @@ from worldplay.train.video_windows import PER_LATENT, Cut, TextRows, VideoWindow
 from worldplay.train.window_store import WindowStore
 from worldplay.train.windows import write_missing
 from worldplay.worlds import catalog
-from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.config import ImageWorldConfig, WorldConfig
 from worldplay.worlds.scene import fit
 from worldplay.worlds.weights import load_into, load_weights
 
@@ -36,7 +36,7 @@ class VideoLatents:
     A folder with teacher.safetensors has an AR teacher and a student. Otherwise its one network is what the catalog
     says: bidirectional, an AR teacher, or a few-step student; a world that the catalog does not know has a student.
 
-    world  its WorldConfig
+    world  its VideoWorldConfig
     """
     context_walk = 0  # there is no real game to walk in beside such latents
 
@@ -47,7 +47,7 @@ class VideoLatents:
         path = folder / "config.json"
         self.folder, self.recipe = folder, recipe
         self.world = WorldConfig.from_json(read_json(path), path)
-        if self.world.codec is not None:
+        if isinstance(self.world, ImageWorldConfig):
             raise ValueError(f"--init-from {folder}: this world has a codec of its own, {recipe.name} goes on from one of "
                              "the Wan latents (python -m worldplay worlds lists them); or take finetune")
         sizes, had_camera = recipe.transformer, self.world.transformer.has_camera
@@ -200,7 +200,7 @@ class VideoLatents:
     # What it becomes
 
     def config(self, cache, steps):
-        """WorldConfig of the run's world: this one's parts and frames, the recipe's network and window, the clips' text."""
+        """VideoWorldConfig of the run's world: this one's parts and frames, the recipe's network and window, the clips' text."""
         recipe = self.recipe
         text, _ = Counter(map(self._text(cache), cache.split("train")[:, 0])).most_common(1)[0]
         gets_camera = recipe.transformer.has_camera and not self.world.transformer.has_camera

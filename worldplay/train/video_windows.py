@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from worldplay.camera import CameraRig
+from worldplay.camera import CameraRig, trajectory
 from worldplay.engine import prompts
 from worldplay.models.codecs.video import VideoCodec
 from worldplay.worlds import catalog
@@ -71,13 +71,10 @@ class VideoWindows:
 def latent_viewmats(cache, cut, start):
     """float32 [t 4 4], world to camera, of the window that begins at row `start`: its first latent is the anchor.
 
-    Every later one is where the actions of its frames lead (CameraRig.along), those of left-out frames included.
+    Every later one is where the actions of its frames lead (worldplay.camera.trajectory), those of left-out frames included.
     """
-    rigs = [CameraRig()]
-    for rows in cut.between(start):
-        actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]
-        rigs.append(rigs[-1].along(actions))
-    return np.stack([rig.viewmat for rig in rigs])
+    steps = [[cache.action_space.decode(vector) for vector in cache.actions[rows]] for rows in cut.between(start)]
+    return np.stack([rig.viewmat for rig in trajectory(CameraRig(), [[], *steps])])
 
 
 class TextRows:

@@ -5,17 +5,7 @@ import numpy as np
 import torch
 
 from worldplay.log import track
-
-
-def yaw_columns(actions, yaw_channel, columns_per_unit):
-    """How far the camera has turned since the first frame of each sequence, in token columns.
-
-    actions   [b t a] encoded; actions[:, 0] led to the first frame and does not count
-    Returns   float64 [b t]; 0 at the first frame, growing to the right
-    """
-    yaw = actions[..., yaw_channel].double() * columns_per_unit
-    yaw[:, 0] = 0
-    return yaw.cumsum(dim=1)
+from worldplay.models.conditioning import yaw_columns
 
 
 class FrameBatches:
@@ -35,10 +25,12 @@ class FrameBatches:
 class LatentWindows:
     """Windows of consecutive latents with their actions and camera columns; none crosses an episode's border."""
 
-    def __init__(self, latents, actions, train, held_out, length, yaw_channel, columns_per_unit):
-        """latents [N c h w], actions [N a], any arrays; length: frames of a window."""
+    def __init__(self, latents, actions, train, held_out, length, space, columns_per_degree):
+        """latents [N c h w], actions [N a], any arrays; length: frames of a window.
+        space: the ActionSpace of the actions; columns_per_degree: as for `yaw_columns`.
+        """
         self.latents, self.actions, self.length = latents, actions, length
-        self.yaw_channel, self.columns_per_unit = yaw_channel, columns_per_unit
+        self.space, self.columns_per_degree = space, columns_per_degree
         self.starts = {False: _starts(train, length), True: _starts(held_out, length)}
         for held, starts in self.starts.items():
             if not len(starts):
@@ -59,7 +51,7 @@ class LatentWindows:
         latents = np.stack([self.latents[i:i + self.length] for i in starts]).astype(np.float32)
         actions = torch.from_numpy(np.stack([self.actions[i:i + self.length] for i in starts]))
         return {"latents": torch.from_numpy(latents), "actions": actions,
-                "columns": yaw_columns(actions, self.yaw_channel, self.columns_per_unit)}
+                "columns": yaw_columns(actions, self.space, self.columns_per_degree)}
 
 
 class TrajectoryWindows:

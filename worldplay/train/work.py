@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.engine.cost import FusedAttention, flop_counter
-from worldplay.models.codecs.random import META
+from worldplay.engine.networks import META
 from worldplay.models.transformer import Transformer
 from worldplay.train.stages.draws import PlacedDraws
 

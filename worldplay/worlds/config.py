@@ -7,29 +7,34 @@ from worldplay.errors import WorldError, remedy
 from worldplay.files import is_file_name
 from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
 
-# numbers of sampling steps that a few-step network may be played with; worldplay.diffusion.WARPED_STEPS has their timesteps
+# numbers of sampling steps that a few-step network can be played with; diffusion.WARPED_STEPS has their
+# timesteps
 STEPS = (1, 2, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """config.json of a checkpoint folder: all that is needed to play its weights.
+    """config.json of a checkpoint folder: all that is needed to play its weights; of two kinds, the classes below.
 
-    env                  the real environment it was trained on, a name in worldplay.envs.ENVS; None: there is none
+    name                 of the world; clips and run folders are named after it (files.is_file_name)
+    env                  the real environment it was trained on, a name in worldplay.envs.ENVS; None: none
     frame_size           (H, W) pixels shown
     fps                  frames of world time per second
     steps                sampling steps per frame by default; the first frame takes first_steps
     window, sink         frames attended to: sink + past + those being made
     frames_per_chunk     frames made together, in play under one action
-    context_sigma        noise level at which a made frame is written to the cache (chosen by the drift evaluation)
-    columns_per_degree   token columns by which the picture moves per degree of yaw; 0 leaves the camera out
-    codec                sizes of its own image codec; None: it takes the part named "codec"
-    parts                role ("codec", "vae", "text") -> name of a part that several worlds share (worldplay.worlds.catalog)
+    context_sigma        noise level at which a generated frame is written to the KV cache; training chooses
+                         the one that drifts least
+    columns_per_degree   token columns by which the picture moves per degree of yaw, for the rotary positions;
+                         0: yaw does not move them
+    parts                role ("codec", "vae", "text") -> name of a part that several worlds share
+                         (catalog.PARTS)
     intrinsics           (fx, fy) over (width, height) of the camera, for a transformer that has one
-    prompt               text that it begins with when none is given, for a transformer that reads one
-    lossy_codec          whether its codec has learnt from players' lossy clips: a world that ships has none such
+    prompt               default prompt, for a transformer with text
+    lossy_codec          whether its codec was trained on players' lossy clips; no world that ships has such a
+                         codec
 
-        Raises ValueError naming a field whose value is none that can be played.
+        Raises ValueError naming a field whose value cannot be played.
     """
     name: str
     env: str | None
@@ -37,7 +42,6 @@ class WorldConfig:
     frame_size: tuple[int, int]
     fps: float
     transformer: TransformerConfig
-    codec: CodecConfig | None
     steps: int = 2
     first_steps: int = 4
     window: int = 8
@@ -61,30 +65,33 @@ class WorldConfig:
         if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
             raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
                              f"{columns} latents")
-        channels = {self.transformer.in_channels, self.transformer.out_channels}
-        if self.codec is None and "codec" not in self.parts:
-            raise ValueError('codec: expected its sizes, or the name of a shared one in parts ("codec")')
         if self.transformer.has_camera != (self.intrinsics is not None):
             raise ValueError("intrinsics: expected for a transformer with has_camera, and for no other")
-        if self.codec is not None:
-            channels.add(self.codec.channels)
-        if len(channels) > 1 or self.transformer.action_channels not in (0, self.action_space.num_channels):
-            raise ValueError("the channels of transformer, codec and action_space differ")
+        if self.transformer.in_channels != self.transformer.out_channels or (
+                self.transformer.action_channels not in (0, self.action_space.num_channels)):
+            raise ValueError(_CHANNELS)
 
     def to_json(self):
-        return {"format": 1, **asdict(self), "action_space": self.action_space.to_json()}
+        return {"format": 1, "codec": None, **asdict(self), "action_space": self.action_space.to_json()}
 
-    @classmethod
-    def from_json(cls, given, where):
-        """Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong."""
+    @staticmethod
+    def from_json(given, where):
+        """The ImageWorldConfig or VideoWorldConfig that a config.json describes, the latter where "codec" is null.
+
+            Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong.
+        """
         try:
             if _object(given, "the file")["format"] != 1:
-                raise WorldError("bad_checkpoint", f"{where} was written by a newer worldplay; update this one")
-            return cls(**{name: value for name, value in given.items() if name != "format"} | {
+                raise WorldError("bad_checkpoint",
+                                 f"{where} was written by a newer worldplay; update this one")
+            kind, codec = VideoWorldConfig, {}
+            if given["codec"]:
+                kind, codec = ImageWorldConfig, {"codec": _sizes(CodecConfig, given["codec"], "codec")}
+            others = {name: value for name, value in given.items() if name not in ("format", "codec")}
+            return kind(**others | codec | {
                 "action_space": _space(given["action_space"]),
                 "frame_size": tuple(_listed(given["frame_size"], "frame_size")),
                 "transformer": _sizes(TransformerConfig, given["transformer"], "transformer"),
-                "codec": _sizes(CodecConfig, given["codec"], "codec") if given["codec"] else None,
                 "intrinsics": given.get("intrinsics") and tuple(_listed(given["intrinsics"], "intrinsics"))})
         except KeyError as error:
             problem = f"{error} is missing"
@@ -99,8 +106,39 @@ class WorldConfig:
         return (self.transformer.in_channels, height // CodecConfig.stride, width // CodecConfig.stride)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageWorldConfig(WorldConfig):
+    """A world with an image codec of its own, one latent a frame; small enough for any machine.
+
+    codec  its sizes
+    """
+    codec: CodecConfig
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.codec.channels != self.transformer.in_channels:
+            raise ValueError(_CHANNELS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoWorldConfig(WorldConfig):
+    """A world whose video codec, four frames a latent but one the first, is a part that several worlds share."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if "codec" not in self.parts:
+            raise ValueError('codec: expected its sizes, or the name of a shared one in parts ("codec")')
+
+
+_CHANNELS = "the channels of transformer, codec and action_space differ"
+
+
 def _is_whole(value, least, most=math.inf):
     return type(value) is int and least <= value <= most
+
+
+def _is_side(length):
+    return _is_whole(length, 1, 8192) and length % CodecConfig.stride == 0
 
 
 def _is_number(value):
@@ -116,8 +154,8 @@ _RULES = {
     "frames_per_chunk": ("a whole number from 1 to 1024", lambda x: _is_whole(x, 1, 1024)),
     "name": ("a name for files: letters, digits, spaces and - + _ . in it", is_file_name),
     "env": ("the name of an environment", lambda x: x is None or _is_text(x)),
-    "frame_size": (f"height and width, multiples of {CodecConfig.stride}, at most 8192", lambda size: len(size) == 2 and all(
-        _is_whole(length, 1, 8192) and length % CodecConfig.stride == 0 for length in size)),
+    "frame_size": (f"height and width, multiples of {CodecConfig.stride}, at most 8192",
+                   lambda size: len(size) == 2 and all(map(_is_side, size))),
     "fps": ("a number above 0, at most 1000", lambda x: _is_number(x) and 0 < x <= 1000),
     "steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
     "first_steps": ("1, 2 or 4", lambda x: _is_whole(x, 1) and x in STEPS),
@@ -125,7 +163,8 @@ _RULES = {
     "sink": ("a whole number, at least 0", lambda x: _is_whole(x, 0)),
     "context_sigma": ("a number from 0 to less than 1", lambda x: _is_number(x) and 0 <= x < 1),
     "columns_per_degree": ("a number from -100 to 100", lambda x: _is_number(x) and abs(x) <= 100),
-    "parts": ("names of shared parts by role", lambda x: isinstance(x, dict) and all(map(_is_text, x.values()))),
+    "parts": ("names of shared parts by role", lambda x: (
+        isinstance(x, dict) and all(map(_is_text, x.values())))),
     "intrinsics": ("two numbers from 0.01 to 100", lambda x: x is None or len(x) == 2 and all(
         _is_number(length) and 0.01 <= length <= 100 for length in x)),
     "prompt": ("a text", lambda x: isinstance(x, str)),
@@ -150,13 +189,13 @@ def _space(given):
     if not all(isinstance(key, str) for key in _listed(given["keys"], "action_space keys")):
         raise ValueError(f"action_space keys {given['keys']!r:.40}: expected names")
     if not _is_number(given["look_limit"]) or not _is_whole(given["look_axes"], 0, 2):
-        raise ValueError(f"action_space look_limit {given['look_limit']!r:.40}, look_axes {given['look_axes']!r:.40}: "
-                         "expected degrees per frame, and 0, 1 or 2")
+        raise ValueError(f"action_space look_limit {given['look_limit']!r:.40}, look_axes "
+                         f"{given['look_axes']!r:.40}: expected degrees per frame, and 0, 1 or 2")
     return ActionSpace.from_json(given)
 
 
 def _sizes(kind, given, what):
-    """A TransformerConfig or CodecConfig of JSON; ValueError for a size that is not of its default's kind."""
+    """A TransformerConfig or CodecConfig from JSON; ValueError for a size of a wrong type or out of range."""
     defaults = {each.name: each.default for each in fields(kind)}
     for name, value in _object(given, what).items():
         if name in defaults and not _is_like(value, defaults[name], _MOST.get(name, 2**16)):
@@ -164,7 +203,7 @@ def _sizes(kind, given, what):
     return kind(**given)
 
 
-# the most of what a network is made of one by one; of other sizes there may be 65536
+# largest numbers of blocks; other sizes may go up to 65536
 _MOST = {"num_layers": 1024, "enc_blocks": 64, "dec_blocks": 64}
 
 

@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered in the user's cache until they change: gigabytes of weights are hashed once."""
+"""SHA-256 of files, kept in the user's cache until they change: gigabytes of weights are hashed once."""
 import hashlib
 import json
 import logging
@@ -9,23 +9,25 @@ from worldplay.worlds import zoo
 
 log = logging.getLogger(__name__)
 
-_MAX_REMEMBERED = 1000  # files; beyond them those that were hashed longest ago are forgotten
-_SETTLED_SECONDS = 2  # a file that changed more recently may change again without a new time stamp: FAT counts in 2 s
+_MAX_KEPT = 1000  # hashes; beyond that the oldest are dropped
+# A file that changed this recently may change again within the same time stamp (FAT's are 2 s apart): it is
+# not kept.
+_SETTLED_SECONDS = 2
 
 
 def digests(paths):
     """{path: SHA-256 in hexadecimal} of files.
 
-    A file has not changed while its size, its inode and its times of modification and status change are the same.
-    Several processes may do this at once; one may lose what the other remembers, which is then hashed again.
+    A file counts as unchanged while its size, inode, modification time and status change time are the same.
+    Several processes may call this at once; a hash that one of them loses is computed again later.
 
         Raises OSError where a file cannot be read.
     """
     store = zoo.user_cache() / "digests.json"
-    remembered, found, new = _read(store), {}, {}
+    kept, found, new = _read(store), {}, {}
     for path in paths:
         key, version = str(path.resolve()), _version(path)
-        entry = remembered.get(key)
+        entry = kept.get(key)
         if entry and entry[:-1] == version:
             found[path] = entry[-1]
             continue
@@ -35,7 +37,7 @@ def digests(paths):
         if time.time() - max(modified, changed) / 1e9 > _SETTLED_SECONDS and _version(path) == version:
             new[key] = [*version, found[path]]
     if new:
-        _remember(store, new)
+        _keep(store, new)
     return found
 
 
@@ -53,10 +55,10 @@ def _read(store):
         return {}
 
 
-def _remember(store, new):
+def _keep(store, new):
     entries = {key: entry for key, entry in _read(store).items() if key not in new} | new
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        write_json(store, dict(list(entries.items())[-_MAX_REMEMBERED:]))
+        write_json(store, dict(list(entries.items())[-_MAX_KEPT:]))
     except OSError as error:
-        log.info("%s cannot be written (%s): the world's files will be hashed again at its next start", store, error)
+        log.info("%s cannot be written (%s): this world's files will be hashed again next time", store, error)

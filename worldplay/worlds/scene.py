@@ -17,9 +17,13 @@ from worldplay.files import replacing, visible
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """frames uint8 [n H W 3]; actions: n Actions, actions[i] caused frames[i]; poses float32 [n 4] or None;
-    origin: {environment, seed}: the real game, reset with `seed`, shows frames[0], and the actions lead on from there;
-    empty where nobody knows.
+    """Frames that a world can start from, and the actions that led to them.
+
+    frames   uint8 [n H W 3]
+    actions  n Actions; actions[i] caused frames[i]
+    poses    float32 [n 4] of the player, or None
+    origin   {"environment", "seed"}: the real game shows frames[0] when reset with this seed, and the rest
+             under these actions; empty where that is not known
     """
     name: str
     frames: np.ndarray
@@ -45,10 +49,12 @@ def save_scene(folder, scene, action_space):
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):
-    """The first frames of held-out episodes spread over a FrameCache, as scenes, those with most to see first.
+    """Write scenes into a new folder: starts of held-out episodes of a FrameCache, the most contrasted first.
 
-    A few frames tell how the player moves; the rest of a window would only make the folder heavier. Recorded clips
-    have no seed that brings the game back to them, and few episodes: these begin anywhere in them.
+    num         scenes, spread evenly over the held-out episodes
+    num_frames  of each: enough to see how the player moves; a whole window would only make the folder larger
+
+    Episodes of recorded clips are few and cannot be replayed in the game: scenes of these begin at any frame.
     """
     starts = cache.split("held_out")[:, [0, 2]]
     if cache.poses is None:
@@ -90,28 +96,36 @@ def load_scene(path, frame_size):
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise WorldError("bad_scene", f"scene {path} cannot be read ({error}); {RESTORE}") from None
     if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
-        raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, this world shows "
-                         f"uint8 {(*frame_size, 3)}")
-    return Scene(name=path.stem, frames=frames, actions=actions, poses=tensors.get("poses"), origin=origin)
+        raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, "
+                         f"this world shows uint8 {(*frame_size, 3)}")
+    poses = tensors.get("poses")
+    has_poses = poses is not None
+    if len(frames) == 0 or len(frames) != len(vectors) or has_poses and poses.shape != (len(frames), 4):
+        raise WorldError("bad_scene", f"scene {path} holds {len(frames)} frames, and not as many actions and "
+                         f"poses; {RESTORE}")
+    if not (np.isfinite(vectors).all() and (not has_poses or np.isfinite(poses).all())):
+        raise WorldError("bad_scene",
+                         f"scene {path} has actions or poses that are no finite numbers; {RESTORE}")
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=poses, origin=origin)
 
 
 def image_scene(path, frame_size):
-    """A Scene of one picture file as a viewer shows it, scaled to cover frame_size and cropped to its middle.
+    """A Scene of one picture file, scaled to cover frame_size and cropped to its middle; its action is empty.
 
-    Turned as its EXIF orientation says, what is transparent white. Its action is null.
+    The picture is as image viewers show it: turned by its EXIF orientation, transparent parts white.
 
         Raises WorldError("bad_scene").
     """
-    return Scene(name=Path(path).stem, frames=fit(_open_picture(path, frame_size), frame_size)[None], actions=[Action()],
-                 poses=None, origin={})
+    frame = fit(_open_picture(path, frame_size), frame_size)
+    return Scene(name=Path(path).stem, frames=frame[None], actions=[Action()], poses=None, origin={})
 
 
 def _open_picture(path, frame_size):
-    """The Pillow picture of a file, mode RGB; of a JPEG file no more pixels are decoded than frame_size needs."""
+    """The Pillow picture of a file, mode RGB; a large JPEG file is decoded at a fraction of its size."""
     from PIL import Image, ImageOps
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata, and of sizes that Pillow still reads
+            warnings.simplefilter("ignore")  # Pillow's, of odd metadata and of sizes that it still reads
             with Image.open(path) as picture:
                 if picture.format == "JPEG":
                     picture.draft(None, (max(frame_size),) * 2)
@@ -121,17 +135,20 @@ def _open_picture(path, frame_size):
     except Image.DecompressionBombError:
         raise WorldError("bad_scene", f"image {path} cannot be read: it has more than "
                          f"{2 * Image.MAX_IMAGE_PIXELS // 10**6} million pixels; scale it down") from None
-    except (OSError, ValueError, SyntaxError, OverflowError, struct.error) as error:  # what Pillow's readers raise
-        raise WorldError("bad_scene", f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
+    except (OSError, ValueError, SyntaxError, OverflowError, struct.error) as error:  # all that Pillow raises
+        raise WorldError("bad_scene",
+                         f"image {path} cannot be read ({error}); give a PNG or JPEG file") from None
 
 
 def _rgb(picture):
-    """The picture in 8 bits, without transparency; ValueError where nobody knows what its white is."""
+    """The picture in 8 bits a channel, without transparency; ValueError where its white is unknown."""
     from PIL import Image
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         values, white = np.asarray(picture, np.float64), 1 if picture.mode == "F" else 65535
-        if picture.mode == "I" and picture.format not in ("PNG", "PPM") or not 0 <= values.min() <= values.max() <= white:
-            raise ValueError(f"its numbers go from {values.min():g} to {values.max():g}, which may mean any brightness; "
+        low, high = values.min(), values.max()
+        is_known = picture.mode != "I" or picture.format in ("PNG", "PPM")  # others may use all 32 bits
+        if not (is_known and 0 <= low <= high <= white):
+            raise ValueError(f"its numbers go from {low:g} to {high:g}, which may mean any brightness; "
                              "save it with 8 or 16 bits a channel")
         return Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:

@@ -1,4 +1,4 @@
-"""The weights of a world on disk: safetensors, sharded or not, always renamed into place."""
+"""The weights of a world on disk: saved so that readers never mix two saves, checked when they are loaded."""
 import hashlib
 import json
 from dataclasses import asdict, fields
@@ -9,19 +9,21 @@ from safetensors import SafetensorError
 from worldplay.errors import WorldError, remedy
 from worldplay.files import read_json, replacing, write_json
 from worldplay.models.weights import check_shapes, fingerprint, is_finite
+from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.digests import digests
 
 MAX_SHARD_BYTES = 15 * 2**20
 
-_FLOATS = {"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16"}  # number types that weights may have
+# number types that weights may have
+_FLOATS = {"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16"}
 
 
 def save_weights(path, tensors, dtype=None):
-    """Write tensors to `path` (NAME.safetensors), in shards of at most MAX_SHARD_BYTES with an index beside them.
+    """Write tensors to `path`, NAME.safetensors, or to shards of at most MAX_SHARD_BYTES with an index.
 
-    A reader gets the weights of before or these, never some of each, also after a save that was cut off: each shard
-    has its content's hash in its name, and the index that says which shards belong together is replaced when all of
-    them are written.
+    A reader gets the previous weights or the new ones and never a mixture, even after an interrupted save:
+    the name of a shard contains the hash of its content, the index lists the shards that belong together, and
+    it is replaced when all new shards are written. Then the previous ones are deleted.
 
     tensors  name -> tensor; floating ones are cast to dtype when given
     """
@@ -40,14 +42,15 @@ def save_weights(path, tensors, dtype=None):
     weight_map = {}
     for i, names in enumerate(split.filename_to_tensors.values(), 1):
         number = f"{i:05d}-of-{len(split.filename_to_tensors):05d}"
-        weight_map |= dict.fromkeys(names, _write_shard(path, number, {name: tensors[name] for name in names}))
+        shard = _write_shard(path, number, {name: tensors[name] for name in names})
+        weight_map |= dict.fromkeys(names, shard)
     write_json(_index(path), {"weight_map": weight_map})
     path.unlink(missing_ok=True)
     _remove_shards(path, keep=set(weight_map.values()))
 
 
 def _write_shard(path, number, tensors):
-    """Write one shard of `path`; returns its name, which says its content."""
+    """Write one shard of the weights `path`; returns its file name."""
     from safetensors.torch import save
     content = save(tensors)
     name = f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}-{number}.safetensors"
@@ -67,7 +70,10 @@ def _index(path):
 
 
 def load_weights(path):
-    """name -> tensor of a file or sharded set that `save_weights` wrote; WorldError("bad_checkpoint") if it is torn."""
+    """name -> tensor, of weights that `save_weights` wrote.
+
+        Raises WorldError("bad_checkpoint") naming a file that is missing or damaged.
+    """
     from safetensors.torch import load_file
     path = Path(path)
     files = _files(path)
@@ -81,14 +87,14 @@ def load_weights(path):
             before, files = files, _files(path)
             if files == before:
                 raise WorldError("bad_checkpoint", f"{file} is missing; {remedy(file)}") from None
-            # else a save has replaced them meanwhile
+            # else a save has replaced them in the meantime
         except (SafetensorError, OSError) as error:
             raise WorldError("bad_checkpoint", f"{file} cannot be read ({error}): it is truncated or no "
                              f"safetensors file; {remedy(file)}") from None
 
 
 def _files(path):
-    """The files that hold the weights `path`: those that its index names, or itself where it has none."""
+    """The files that hold the weights `path`: the shards in its index, or itself where there is no index."""
     index = _index(path)
     if not index.exists():
         return [path]
@@ -105,60 +111,65 @@ def load_into(module, tensors, where, *, assign=False):
     where    the file they come from, for messages
     assign   the module takes the tensors themselves, with their number type, instead
 
-        Raises WorldError("bad_checkpoint") naming the first keys or shapes that do not fit, or a tensor that holds
-        another kind of numbers than the module's, or NaN or infinite ones.
+        Raises WorldError("bad_checkpoint") naming the first keys or shapes that do not fit, or a tensor with
+        whole numbers in place of floating point, or with NaN or infinity in it.
     """
     has_card = Path(where).with_name("config.json").is_file()
     wanted = module.state_dict()
-    check_shapes({name: x.shape for name, x in tensors.items()}, {name: x.shape for name, x in wanted.items()}, where,
-                 "its config.json belongs to other weights" if has_card else remedy(where))
+    shapes = [{name: x.shape for name, x in state.items()} for state in (tensors, wanted)]
+    check_shapes(*shapes, where, "its config.json belongs to other weights" if has_card else remedy(where))
     for name, x in tensors.items():
         if wanted[name].is_floating_point() != (str(x.dtype) in _FLOATS):
             expected = "floating point" if wanted[name].is_floating_point() else "whole numbers"
-            raise WorldError("bad_checkpoint", f"{where} holds {name} as {str(x.dtype).removeprefix('torch.')}, "
-                             f"expected {expected}; {remedy(where)}")
+            kind = str(x.dtype).removeprefix("torch.")
+            raise WorldError("bad_checkpoint",
+                             f"{where} holds {name} as {kind}, expected {expected}; {remedy(where)}")
         if not is_finite(x):
-            raise WorldError("bad_checkpoint", f"{where}: {name} holds NaN or infinite numbers; {remedy(where)}")
+            raise WorldError("bad_checkpoint",
+                             f"{where}: {name} holds NaN or infinite numbers; {remedy(where)}")
     module.load_state_dict(tensors, assign=assign)
 
 
 def world_hash(folder, config, codec):
-    """Short hex digest of what decides the frames of a world under given actions, text rows, steps and seed.
+    """Short hex digest of all that determines a world's frames, given the actions, text rows, steps and seed.
 
-    config  its WorldConfig; codec: file of the codec that decodes them
+    config  its WorldConfig
+    codec   the file of the codec that decodes its latents
 
-    A world that was trained here is all of its files, and the codec that it shares with others. One that was fetched
-    has a card beside its weights, whose words may change and grow: of that only what makes another frame counts
-    (_deciding).
+    Of a world that was trained here it covers config.json, the weights and the codec, byte by byte. The
+    config.json of a fetched world may change with the catalog: of that only the fields that determine frames
+    are covered.
     """
     folder = Path(folder)
     if (folder / "lock.json").is_file():
-        told = [_deciding(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
+        covered = [_frame_fields(config), fingerprint(folder / "model.safetensors"), fingerprint(codec)]
+        return hashlib.sha256(json.dumps(covered, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
     files, digest = [folder / "config.json"], hashlib.sha256()
-    for path in (folder / "model.safetensors", *([folder / "codec.safetensors"] if config.codec is not None else [])):
+    has_own_codec = isinstance(config, ImageWorldConfig)
+    for role in ("model", "codec") if has_own_codec else ("model",):
+        path = folder / f"{role}.safetensors"
         files += [*_files(path), *([_index(path)] if _index(path).exists() else [])]
     for file, content in digests(sorted(files)).items():
         digest.update(file.name.encode() + bytes.fromhex(content))
-    if config.codec is None:
+    if not has_own_codec:
         digest.update(fingerprint(codec).encode())
     return digest.hexdigest()[:16]
 
 
-# fields of a WorldConfig that leave its frames as they are: words, what a clip says itself (steps, text), and names
-# of files whose content counts
-_NOT_DECIDING = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
+# fields of a WorldConfig that do not determine its frames: descriptions, what a clip records itself (steps,
+# prompt), and names of files whose content is hashed
+_OTHER_FIELDS = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
 
 
-def _deciding(config):
-    """Fields of a WorldConfig that decide its frames.
+def _frame_fields(config):
+    """The fields of a WorldConfig that determine its frames, without those at their defaults.
 
-    Those at their defaults are left out: one that is added later, its default being what was before, changes nothing.
+    So a field that is added later changes no hash, as long as its default is the previous behaviour.
     """
-    chosen = {name: value for name, value in _chosen(config).items() if name not in _NOT_DECIDING}
-    return chosen | {"transformer": _chosen(config.transformer)}
+    chosen = {name: value for name, value in _not_default(config).items() if name not in _OTHER_FIELDS}
+    return chosen | {"codec": config.to_json()["codec"], "transformer": _not_default(config.transformer)}
 
 
-def _chosen(sizes):
+def _not_default(sizes):
     given = {each.name: (getattr(sizes, each.name), each.default) for each in fields(sizes)}
     return {name: value for name, (value, default) in given.items() if value != default}

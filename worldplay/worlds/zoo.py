@@ -17,22 +17,24 @@ log = logging.getLogger(__name__)
 
 # inside an installed package, or beside the package in a checkout
 _PACKAGE = Path(__file__).parent.parent
-_PACKAGED = next((path for path in (_PACKAGE / "_data" / "checkpoints",) if path.is_dir()), _PACKAGE.parent / "checkpoints")
+_PACKAGED = _PACKAGE / "_data" / "checkpoints"
+if not _PACKAGED.is_dir():
+    _PACKAGED = _PACKAGE.parent / "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is known of a world without opening it.
+    """What config.json and the folder say of a world, without opening its weights.
 
-    name          what `find` takes
-    folder        where it lies
+    name          the name that `find` takes
+    folder        of its files
     size_mib      of all its files
     env           the real environment it was trained on
     frame_size    (H, W) pixels
     fps           frames of world time per second
     action_space  what the player can do in it
     is_default    whether it opens when no name is given
-    is_playable   whether it makes frames in few steps; the others are there to train from
+    is_playable   whether it is a few-step student; the others are there to train from
     """
     name: str
     folder: Path
@@ -73,7 +75,9 @@ def find(name=None):
 
 
 def default_name():
-    """The name in the first `default` file on the way that names a world: one line of text beside them.
+    """Name of the default world, which a file `default` beside the worlds' folders holds: one line of text.
+
+    The first such file in the order of _places() that names a world here counts.
 
         Raises WorldError("not_found") where there is none.
     """
@@ -107,15 +111,17 @@ def cards():
 
 
 def published():
-    """What is known of every published world that is not here, as plain data, in the order of the catalog.
+    """A dict of facts for every published world that is not on this machine, in the order of the catalog.
 
-    load_mib is what fetch would load for it now, parts that are not here included; None: not known before asking.
+    load_mib is the size of the files that fetch would download for it now, with missing parts; None where the
+    server has to be asked for it.
     """
     named = _named()
     return [{"name": world.name, "summary": world.summary, "conditioning": world.conditioning,
              "image_start": world.image_start, "few_steps": world.few_steps, "licence": world.licence,
              "file": world.source.where, "load_mib": _load_mib(world),
-             **{name: world.config[name] for name in ("frames_per_chunk", "steps", "first_steps", "window", "fps")}}
+             **{name: world.config[name]
+                for name in ("frames_per_chunk", "steps", "first_steps", "window", "fps")}}
             for world in catalog.WORLDS.values() if world.name not in named]
 
 
@@ -127,14 +133,15 @@ def _load_mib(world):
 
 
 def user_cache():
-    """Folder of what was fetched: worlds/NAME, and parts/NAME for what worlds share."""
+    """The user's cache folder; fetched worlds are in worlds/NAME, and parts that they share in parts/NAME."""
     return platformdirs.user_cache_path("worldplay", appauthor=False)
 
 
 def find_part(name):
-    """Folder of a part (catalog.PARTS) that fetched worlds share; WorldError("not_found") where it is not."""
+    """Folder of a part (catalog.PARTS) that worlds share; WorldError("not_found") where it is missing."""
     if name not in catalog.PARTS:
-        raise WorldError("not_found", f"{name!r} is no part that worlds share; there are {', '.join(catalog.PARTS)}")
+        raise WorldError("not_found",
+                         f"{name!r} is no part that worlds share; there are {', '.join(catalog.PARTS)}")
     folder = user_cache() / "parts" / name
     missing = [file for file in catalog.PARTS[name].files if not (folder / file).is_file()]
     if missing:
@@ -149,12 +156,12 @@ def is_here(name):
 
 
 def check_playable(name):
-    """Raise WorldError("not_found") for a world that is unknown, or published only to train from, here or not."""
+    """Raise WorldError("not_found") for a world that is unknown or published only to train from."""
     world = catalog.WORLDS.get(name)
     is_only_published = world and not is_here(name)
     if is_only_published and not world.few_steps or not is_only_published and not _is_playable(find(name)):
-        raise WorldError("not_found", f"{Path(name).name} has not learnt to make frames in few steps, it is published "
-                         "to train from; python -m worldplay worlds lists those that play")
+        raise WorldError("not_found", f"{Path(name).name} has not learnt to make frames in few steps, it is "
+                         "published to train from; python -m worldplay worlds lists those that play")
 
 
 def _is_playable(folder):
@@ -167,7 +174,7 @@ def _places():
 
 
 def _named():
-    """{name: folder}; the first place on the way wins."""
+    """{name: folder} of all worlds here; of those with the same name the first in the order of _places()."""
     named = {}
     for config in _configs():
         if _is_ours(config):
@@ -181,7 +188,7 @@ def _configs():
 
 
 def _is_ours(config):
-    """Whether a config.json may be a world's, broken or not: other programs keep folders called checkpoints too."""
+    """Whether a config.json may be a world's, damaged or not: other programs use checkpoints/ as well."""
     try:
         fields = _fields(config)
     except (OSError, WorldError):
@@ -190,7 +197,7 @@ def _is_ours(config):
 
 
 def _fields(config):
-    """What a config.json holds, read once while it is the same file; WorldError or OSError where it cannot be."""
+    """The content of a config.json, read again only when the file changes; raises WorldError or OSError."""
     facts = config.stat()
     return _read(config, facts.st_ino, facts.st_mtime_ns, facts.st_size)
 
@@ -219,7 +226,8 @@ def _card(name, folder, is_default):
         config = WorldConfig.from_json(_fields(path), path)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     except OSError as error:
-        raise WorldError("bad_checkpoint", f"{folder} cannot be read ({error.strerror}); {remedy(path)}") from None
+        raise WorldError("bad_checkpoint",
+                         f"{folder} cannot be read ({error.strerror}); {remedy(path)}") from None
     return Card(name=name, folder=folder, env=config.env, frame_size=config.frame_size, fps=float(config.fps),
                 action_space=config.action_space, size_mib=size / 2**20, is_default=is_default,
                 is_playable=_is_playable(folder))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldplay.action import Action
+from worldplay.action import Action, ActionSpace
 from worldplay.camera import viewmats
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas
 from worldplay.models.configs import TransformerConfig
@@ -30,10 +30,11 @@ from worldplay.train.stages.draws import Draws
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
 from worldplay.train.window_store import WindowStore
-from worldplay.train.windows import LatentWindows, TrajectoryWindows, yaw_columns
+from worldplay.train.windows import LatentWindows, TrajectoryWindows
 
 MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=2, out_channels=2,
                           patch_size=(1, 2, 2), action_channels=3)
+SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
 PUBLISHED = {"action_channels": 0, "has_camera": True, "text_dim": 8, "text_len": 4}
 CONTEXT = ContextConfig(window=3, own_steps=0.5)
 
@@ -51,7 +52,7 @@ def data(length=6):
     latents = np.zeros((80, 2, 4, 4), np.float16)
     latents[np.arange(80), :, :, column] = 2
     episodes = np.array([[0, 40, 0], [40, 40, 1]])
-    return LatentWindows(latents, actions, episodes[:1], episodes[1:], length, yaw_channel=2, columns_per_unit=1.0)
+    return LatentWindows(latents, actions, episodes[:1], episodes[1:], length, SPACE, columns_per_degree=0.1)
 
 
 def teacher_forcing(seed=0):
@@ -273,22 +274,17 @@ def test_the_average_follows_the_student():
     assert torch.allclose(moved, torch.full_like(moved, 0.01), atol=1e-6)
 
 
-def test_camera_columns_add_up_and_ignore_what_led_to_the_first_frame():
-    actions = torch.tensor([[[1.0, 0.5], [0.0, 0.5], [0.0, -0.25]]])
-    assert yaw_columns(actions, 1, 2.0).tolist() == [[0.0, 1.0, 0.5]]
-
-
 def test_windows_cross_no_border():
     latents = np.arange(80, dtype=np.float16).reshape(80, 1, 1, 1)
     windows = LatentWindows(latents, np.zeros((80, 3), np.float32), np.array([[0, 30, 0], [30, 40, 2]]),
-                            np.array([[70, 10, 19]]), 8, 2, 1.0)
+                            np.array([[70, 10, 19]]), 8, SPACE, 0.1)
     for step in range(20):
         first = windows.batch(Draws(0, step, range(8)))["latents"][:, 0, 0, 0, 0]
         last = first + 7
         assert (((last < 30) | (first >= 30)) & (last < 70)).all()
     assert windows.batch(Draws(0, 0, range(8)), held_out=True)["latents"].min() >= 70
     with pytest.raises(ValueError, match="90 frames long"):
-        LatentWindows(latents, np.zeros((80, 3)), np.array([[0, 70, 0]]), np.array([[70, 10, 19]]), 90, 2, 1.0)
+        LatentWindows(latents, np.zeros((80, 3)), np.array([[0, 70, 0]]), np.array([[70, 10, 19]]), 90, SPACE, 0.1)
 
 
 # Trajectories -----------------------------------------------------------------------------------------------

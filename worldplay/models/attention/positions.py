@@ -1,4 +1,4 @@
-"""Where the frames of a KV cache are, in time and by camera: what its keys and values get as they are read."""
+"""Positions of cached frames in time and by camera, applied to keys and values when they are read."""
 from typing import NamedTuple
 
 import torch
@@ -10,8 +10,8 @@ from worldplay.models.attention.prope import Branches, Cameras, rigid_inverse
 from worldplay.models.attention.rope import rotate, time_shift
 
 
-class FramePlaces:
-    """Place of every frame that a cache remembers, by its number; only `advance` and `reanchor` change them.
+class CachePositions:
+    """Position of every frame that a KVCache holds, by frame number; only `advance` and `rebase` change it.
 
     rule  FrameRule of the cache
     """
@@ -19,103 +19,86 @@ class FramePlaces:
     def __init__(self, rule):
         self.rule, self._held = rule, {}
 
-    def see(self, before, start, rotary, cameras, branches):
-        """The Sight of the chunk beginning at frame `start`, or of more than one.
+    def of_chunk(self, past, start, rotary, cameras, branches):
+        """ChunkPositions of the chunk beginning at frame `start`.
 
-        before    numbers of the frames that each chunk finds in the cache, in order: a list per chunk
-        rotary    [b t p 1 d/2 2] of all their frames; cameras: Cameras of them, None leaves that branch away
-        branches  Branches by which both are made
+        past      numbers of the cached frames that it attends to, in order
+        rotary    [b t p 1 d/2 2] of its own frames; cameras: their Cameras, None leaves the camera branch out
+        branches  Branches that prepare queries, keys and values
 
-            Raises ValueError where remembered frames have cameras and these have none, or the reverse.
+            Raises ValueError where cached frames have cameras and these have none, or the reverse.
         """
         if self._held and (cameras is None) != (next(iter(self._held.values())).inverse is None):
             raise ValueError("cameras must be given for all frames of a cache, or for none of them")
-        made = {start + i: _Place(turn, None if cameras is None else cameras.inverses[:, i].double())
-                for i, turn in enumerate(rotary.unbind(dim=1))}
-        size, places, views = self.rule.frames_per_chunk, self._held | made, []
-        for i, remembered in enumerate(before):
-            own = slice(i * size, (i + 1) * size)
-            begin = start + own.start
-            frames = [self._moved(places[frame], frame, begin) for frame in remembered]
-            frames += [places[frame] for frame in range(begin, begin + size)]
-            views.append(_View(rotary=rotary[:, own], cameras=cameras and cameras.of_frames(own), **_stacked(frames)))
-        return Sight(made, views, branches)
+        own = {start + i: _Position(each, None if cameras is None else cameras.inverses[:, i].double())
+               for i, each in enumerate(rotary.unbind(dim=1))}
+        frames = [self._shifted(self._held[frame], frame, start) for frame in past] + [*own.values()]
+        key_rotary = rearrange(torch.stack([each.rotary for each in frames], dim=1), "b t p 1 r two -> b 1 (t p) r two")
+        inverses = None if cameras is None else torch.stack([each.inverse for each in frames], dim=1).float()
+        return ChunkPositions(own, rotary, cameras, key_rotary, inverses, branches)
 
-    def advance(self, remembered, sight):
-        """Remember these frames, old ones and the first chunk of a Sight, and no others."""
-        places = self._held | sight.made
-        self._held = {frame: places[frame] for frame in remembered}
+    def advance(self, held, chunk):
+        """Hold the frames numbered `held`, old ones and those of a ChunkPositions, and no others."""
+        known = self._held | chunk.own
+        self._held = {frame: known[frame] for frame in held}
 
-    def reanchor(self, motion):
-        """Go over to viewmats T @ motion for what were viewmats T; motion [4 4] or [b 4 4], rigid."""
-        self._held = {frame: _Place(place.turn, _reanchored(place.inverse, motion))
-                      for frame, place in self._held.items()}
+    def rebase(self, motion):
+        """Change the world coordinates: viewmats T become T @ motion; motion [4 4] or [b 4 4], rigid."""
+        self._held = {frame: _Position(each.rotary, _rebased(each.inverse, motion))
+                      for frame, each in self._held.items()}
 
     def clone(self):
-        """An independent copy; a place itself never changes."""
-        other = FramePlaces(self.rule)
+        """An independent copy; a position itself never changes."""
+        other = CachePositions(self.rule)
         other._held = dict(self._held)
         return other
 
-    def _moved(self, place, frame, start):
-        """The place of a frame as the chunk at `start` sees it: sink frames may move along in time."""
+    def _shifted(self, position, frame, start):
+        """The position of a frame for the chunk at `start`: sink frames may be shifted in time."""
         shift = self.rule.sink_shift(start) if frame < self.rule.sink else 0
         if not shift:
-            return place
-        turn = time_shift(shift, 2 * place.turn.shape[-2], place.turn.device)
-        return place._replace(turn=rotate(place.turn.flatten(-2), turn[0]).unflatten(-1, (-1, 2)))
+            return position
+        by = time_shift(shift, 2 * position.rotary.shape[-2], position.rotary.device)
+        return position._replace(rotary=rotate(position.rotary.flatten(-2), by[0]).unflatten(-1, (-1, 2)))
 
 
-class Sight(NamedTuple):
-    """What a chunk, or more than one, sees of a cache, the same in all layers and passes.
+class ChunkPositions(NamedTuple):
+    """Positions of a chunk and of all keys that it attends to, the same in every layer and every pass.
 
-    made      frame number -> _Place of the chunks' own frames
-    views     a _View per chunk; branches: Branches by which both branches are made
+    own           frame number -> _Position of the chunk's frames
+    rotary        [b t p 1 d/2 2] of its queries; cameras: Cameras of its frames, None without the camera branch
+    key_rotary    [b 1 l d/2 2] of all keys, its own last; key_inverses: [b t 4 4] of their frames, or None
+    branches      Branches that prepare queries, keys and values
     """
-    made: dict
-    views: list
-    branches: Branches
-
-    def attend(self, q, keys, values, chunks_ahead=0):
-        """Attention by rotary position and, in as many heads behind those, by camera.
-
-        q             [b t p k d]  of the chunk; keys and values [b k l d] of all it sees, its own last
-        chunks_ahead  1 for the second chunk
-        Returns       [b t p k|2k d]
-        """
-        view = self.views[chunks_ahead]
-        if view.cameras is None:
-            return attend(rotate(q, view.rotary), rotate(keys, view.key_rotary), values)
-        turned, asking = self.branches.queries(q, view.rotary, view.cameras.matrices)
-        turned_keys, *past = self.branches.pasts(keys, values, view.key_rotary, view.inverses)
-        seen = self.branches.found(view.cameras.matrices, attend(asking, *past))
-        return torch.cat([attend(turned, turned_keys, values), seen], dim=3)
-
-
-class _Place(NamedTuple):
-    """turn float32 [b p 1 d/2 2]; inverse float64 [b 4 4], because it may be reanchored any number of times."""
-    turn: torch.Tensor
-    inverse: torch.Tensor | None
-
-
-class _View(NamedTuple):
-    """What a chunk sees: its own rotary and Cameras; turns [b 1 l d/2 2] and inverses [b t 4 4] of all it sees."""
+    own: dict
     rotary: torch.Tensor
     cameras: Cameras | None
     key_rotary: torch.Tensor
-    inverses: torch.Tensor | None
+    key_inverses: torch.Tensor | None
+    branches: Branches
+
+    def attend(self, q, keys, values):
+        """Attention by rotary position and, in as many heads behind those, by camera.
+
+        q             [b t p k d]  of the chunk; keys and values [b k l d]: the past and its own, as projected
+        Returns       [b t p k|2k d]
+        """
+        if self.cameras is None:
+            return attend(rotate(q, self.rotary), rotate(keys, self.key_rotary), values)
+        rotary_q, camera_q = self.branches.queries(q, self.rotary, self.cameras.matrices)
+        rotary_k, *camera_kv = self.branches.keys_values(keys, values, self.key_rotary, self.key_inverses)
+        by_camera = self.branches.output(self.cameras.matrices, attend(camera_q, *camera_kv))
+        return torch.cat([attend(rotary_q, rotary_k, values), by_camera], dim=3)
 
 
-def _stacked(places):
-    turns = torch.stack([place.turn for place in places], dim=1)
-    inverses = None
-    if places[0].inverse is not None:
-        inverses = torch.stack([place.inverse for place in places], dim=1).float()
-    return {"key_rotary": rearrange(turns, "b t p 1 r two -> b 1 (t p) r two"), "inverses": inverses}
+class _Position(NamedTuple):
+    """rotary float32 [b p 1 d/2 2]; inverse float64 [b 4 4], because it may be rebased any number of times."""
+    rotary: torch.Tensor
+    inverse: torch.Tensor | None
 
 
-def _reanchored(inverse, motion):
+def _rebased(inverse, motion):
     if inverse is None:
-        raise ValueError("a cache whose frames have no cameras has no anchor to move")
+        raise ValueError("a cache whose frames have no cameras has no world coordinates to change")
     motion = runtime.upload(torch.as_tensor(motion, dtype=torch.float64), inverse.device)
     return rigid_inverse(motion) @ inverse

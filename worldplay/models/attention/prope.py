@@ -1,4 +1,4 @@
-"""Projective positions: attention by where the cameras of two frames stand to each other."""
+"""Projective positional encoding (PRoPE): attention by the relative pose of the cameras of two frames."""
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from worldplay.models.attention.rope import rotate
 
 
 class Cameras(NamedTuple):
-    """The cameras of b x t frames, made once for all layers and tokens.
+    """Projection matrices of the cameras of b x t frames, computed once for all layers and tokens.
 
-    With P of a query's frame and P' of a key's, only P P'^-1 counts; so another world frame for all of them changes
-    nothing. The principal point has no part in it.
+    With P of a query's frame and P' of a key's, only P P'^-1 enters; so other world coordinates for all of them change
+    nothing. The principal point is not used.
 
     matrices  float32 [b t 4 4]  P, from the world into a frame
     inverses  float32 [b t 4 4]  P^-1
@@ -61,7 +61,7 @@ def rigid_inverse(motion):
 
 def transform(matrices, x):
     """x [b t p k d] with every 4 neighbouring channels multiplied by its frame's matrix [b t 4 4], in float32."""
-    if torch.compiler.is_compiling():  # sums are fused with what stands around, a product of matrices is not
+    if torch.compiler.is_compiling():  # the compiler fuses sums with their neighbours, and no matrix product
         groups = rearrange(x.float(), "b t p k (g c) -> b t p k g 1 c", c=4)
         out = (groups * rearrange(matrices, "b t i j -> b t 1 1 1 i j")).sum(dim=-1)
         return out.flatten(-2).to(x.dtype)
@@ -70,13 +70,13 @@ def transform(matrices, x):
     return rearrange(out, "b t (p k g) c -> b t p k (g c)", p=x.shape[2], k=x.shape[3]).to(x.dtype)
 
 
-def both_queries(q, rotary, matrices):
-    """Queries [b t p k d] by rotary position, and as they meet keys by camera; arguments as in Cameras and `rotate`."""
+def branch_queries(q, rotary, matrices):
+    """Queries [b t p k d] of the rotary and of the camera branch; arguments as in Cameras and `rotate`."""
     return rotate(q, rotary), transform(matrices.mT, q)
 
 
-def both_pasts(keys, values, rotary, inverses):
-    """Keys by rotary position, and keys and values by camera, [b k l d] each, of those a cache holds.
+def branch_keys_values(keys, values, rotary, inverses):
+    """Keys of the rotary branch, and keys and values of the camera branch, [b k l d] each, of those in a cache.
 
     rotary [b 1 l d/2 2]; inverses [b t 4 4] of the t frames whose tokens the l are
     """
@@ -87,26 +87,29 @@ def both_pasts(keys, values, rotary, inverses):
 
 
 class Branches(NamedTuple):
-    """What makes two branches of the queries, keys and values of one; worldplay.engine.compiled puts code of its own here."""
-    queries: Callable = both_queries
-    pasts: Callable = both_pasts
-    found: Callable = transform
+    """Functions that prepare queries, keys and values of the rotary and the camera branch, and the latter's output.
+
+    worldplay.engine.compiled puts compiled code in their place.
+    """
+    queries: Callable = branch_queries
+    keys_values: Callable = branch_keys_values
+    output: Callable = transform
 
 
 def causal_branches(causal, rule, halves, rotary, cameras):
     """Attention of whole sequences by rotary position and, in as many heads behind those, by camera.
 
     causal   a function of CAUSAL_ATTENTION; rule, halves: as it takes them
-    rotary   of all halves' frames; Cameras too, None leaves their heads away
-    Returns  a function of q, k, v [b t p k d], neither turned nor transformed -> [b t p k|2k d]
+    rotary   of the frames of all halves; cameras: their Cameras, None leaves their heads out
+    Returns  a function of q, k, v [b t p k d], neither rotated nor transformed -> [b t p k|2k d]
     """
-    still = replace(rule, sink_position="absolute")  # moving in time is rotary
+    absolute = replace(rule, sink_position="absolute")  # shifts in time concern rotary positions alone
 
     def attention(q, k, v):
-        turned = causal(rotate(q, rotary), rotate(k, rotary), v, rule, halves)
+        by_rotary = causal(rotate(q, rotary), rotate(k, rotary), v, rule, halves)
         if cameras is None:
-            return turned
+            return by_rotary
         keys, values = (transform(cameras.inverses, x) for x in (k, v))
-        seen = causal(transform(cameras.matrices.mT, q), keys, values, still, halves)
-        return torch.cat([turned, transform(cameras.matrices, seen)], dim=3)  # from the world into each frame
+        by_camera = causal(transform(cameras.matrices.mT, q), keys, values, absolute, halves)
+        return torch.cat([by_rotary, transform(cameras.matrices, by_camera)], dim=3)  # from the world into each frame
     return attention

@@ -44,40 +44,42 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, guidan
     noise          [b t c h w], where they start
     context        ContextConfig: window, sink and chunk
     num_timesteps  Euler steps from noise to data
-    guidance       of the teacher, as for `guided`; another one than 1 keeps a second cache, of the untold past
+    guidance       of the teacher, as for `guided`; another one than 1 keeps a second cache, of the unconditional branch
     Returns        [b t 5 c h w]: the points at NODES, and the end
 
         Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
     """
     latents, made = batch["latents"], []
-    told, *untold = (_Told(teacher, batch, context, is_told) for is_told in (True, False)[:1 if guidance == 1 else 2])
+    branches = (True,) if guidance == 1 else (True, False)
+    conditional, *unconditional = (_CachedTeacher(teacher, batch, context, each) for each in branches)
     for chunk in context.chunks(noise.shape[1]):
-        placed = {each: each.place(chunk) for each in (told, *untold)}
+        prepared = {each: each.prepare(chunk) for each in (conditional, *unconditional)}
 
         def velocity(x, sigma):
-            return guided(lambda each: each.velocity(x, sigma, placed[each]), told, *untold or (None,), guidance)
+            return guided(lambda each: each.velocity(x, sigma, prepared[each]), conditional, *unconditional or (None,),
+                          guidance)
         made.append(_walk(velocity, noise[:, chunk], num_timesteps))
-        for each in placed:
-            each.commit(latents[:, chunk], placed[each])
+        for each in prepared:
+            each.commit(latents[:, chunk], prepared[each])
     return torch.cat(made, dim=1)
 
 
-class _Told:
-    """A teacher on a cache of its own, told what the batch says, or what guidance has to compare with."""
+class _CachedTeacher:
+    """A teacher with a KV cache of its own: the conditional branch of guidance, or the unconditional one."""
 
-    def __init__(self, teacher, batch, context, is_told):
-        self.teacher, self.batch, self.is_told = teacher, batch, is_told
+    def __init__(self, teacher, batch, context, is_conditional):
+        self.teacher, self.batch = teacher, batch
         self.cache = context.new_cache(teacher, batch["latents"])
-        name = "text" if is_told or "null_text" not in batch else "null_text"
+        name = "text" if is_conditional or "null_text" not in batch else "null_text"
         self.text = teacher.encode_text(batch[name]) if name in batch else None
-        self.hides_actions = not is_told and "null_text" not in batch
+        self.hides_actions = not is_conditional and "null_text" not in batch
 
-    def place(self, chunk):
+    def prepare(self, chunk):
         """What `velocity` and `commit` need of a chunk, once for all its noise levels."""
         given, shape = chunk_conditions(self.batch, chunk), self.batch["latents"][:, chunk].shape
         if self.hides_actions:
             given["action_mask"] = torch.zeros(given["actions"].shape[:2], dtype=torch.bool, device=given["actions"].device)
-        return self.teacher.place(self.cache, shape, frame=chunk.start, **given)
+        return self.teacher.prepare(self.cache, shape, frame=chunk.start, **given)
 
     def velocity(self, x, sigma, placed):
         return self.teacher.denoise(x.to(self.teacher.dtype), sigma, self.cache, placed, self.text)

@@ -5,7 +5,7 @@ import torch
 
 from worldplay.diffusion import add_noise, x0_from_velocity
 from worldplay.models.attention.kv_cache import KVCache
-from worldplay.models.attention.prope import Cameras
+from worldplay.models.conditioning import frame_conditions
 from worldplay.models.configs import FrameRule
 from worldplay.models.transformer import Transformer
 from worldplay.train.metrics import contact_sheet
@@ -66,9 +66,9 @@ class Context:
         self.noise = draws.normal("context noise", *latents.shape[1:]).to(device)
         self.is_own = draws.uniform("own frames", t).to(device) < config.own_frames
         known = draws.uniform("null actions", t) >= config.null_actions
-        known[:, 0] = False
-        self.conditions = {**conditions(batch, known.to(device)), "text": batch.get("text"), **asdict(config.rule)}
-        self.untold = {**conditions(*_untold(batch, known.to(device))), "text": batch.get("null_text", batch.get("text")),
+        self.conditions = {**frame_conditions(batch, known=known.to(device)), "text": batch.get("text"), **asdict(config.rule)}
+        unconditional, is_known = _untold(batch, known.to(device))
+        self.untold = {**frame_conditions(unconditional, known=is_known), "text": batch.get("null_text", batch.get("text")),
                        **asdict(config.rule)}
         self.keep()
 
@@ -106,21 +106,6 @@ def context_sigma(config, draws, num_frames):
     return config.max_sigma * draws.uniform("context sigma", num_frames).square()
 
 
-def conditions(batch, known, frames=slice(None)):
-    """What a network is told of frames of a batch, besides a text: keyword arguments of Transformer.forward.
-
-    batch  actions [b t a] with columns [b t], where there are actions; viewmats [b t 4 4] with focal [b t 2], where
-           there are cameras
-    known  bool [b t] of these frames, False where an action is hidden; None: all are told
-    """
-    told = {}
-    if "actions" in batch:
-        told |= {"actions": batch["actions"][:, frames], "action_mask": known, "columns": batch["columns"][:, frames]}
-    if "viewmats" in batch:
-        told["cameras"] = Cameras.of(batch["viewmats"][:, frames], batch["focal"][:, frames])
-    return told
-
-
 def _untold(batch, known):
     """(batch, known) as guidance has them to compare with: `null_text` where there is one, without actions otherwise."""
     if "null_text" in batch:
@@ -137,11 +122,8 @@ def guided(velocity, told, untold, guidance):
 
 def chunk_conditions(batch, chunk):
     """Conditions of Transformer.denoise for the slice `chunk` of a batch that begins with frame 0."""
-    known = None  # all
-    if chunk.start == 0:
-        latents = batch["latents"]
-        known = (torch.arange(chunk.stop, device=latents.device) > 0).expand(len(latents), chunk.stop)
-    return conditions(batch, known, chunk)
+    part = {name: batch[name][:, chunk] for name in ("actions", "columns", "viewmats", "focal") if name in batch}
+    return frame_conditions(part, frame=chunk.start)
 
 
 def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **options):
@@ -153,11 +135,10 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
     options   of Transformer.forward; is_causal=False lets every frame see every other
     """
     told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
-    told[:, 0] = False
 
     def velocity(given):
         batch, known = given
-        return call(role, Transformer.forward, x, sigma, text=batch.get("text"), **conditions(batch, known), **options)
+        return call(role, Transformer.forward, x, sigma, text=batch.get("text"), **frame_conditions(batch, known=known), **options)
     given = batch, told.to(x.device)
     return guided(velocity, given, _untold(*given), guidance)
 

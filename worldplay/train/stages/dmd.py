@@ -96,7 +96,7 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     text = student.encode_text(batch["text"]) if "text" in batch else None
     frames, past, noisy, levels = [], [], latents.float().clone(), torch.zeros_like(sigma)
     for chunk in context.chunks(t):
-        placed = student.place(cache, latents[:, chunk].shape, frame=chunk.start, **chunk_conditions(batch, chunk))
+        placed = student.prepare(cache, latents[:, chunk].shape, frame=chunk.start, **chunk_conditions(batch, chunk))
         if chunk.start < num_real:
             frames.append(latents[:, chunk])
         else:
