@@ -161,10 +161,10 @@ class Trainer:
 
     @property
     def progress(self):
-        """How much of the stage is done, 0 to 1: of its steps or of its time, whichever is further."""
+        """How much of the stage is done, 0 to 1: of its steps or of its time, whichever is further; 0 before it has an end."""
         ends = [done / end for done, end in ((self.step, self.config.steps), (self.step, self.planned),
                                              (self.spent, self.config.seconds)) if end]
-        return min(1.0, max(ends))
+        return min(1.0, max(ends, default=0.0))
 
     def run(self, stop_at=math.inf):
         """Train until the stage is done (True) or time.monotonic() passes stop_at (False); saves either way."""
