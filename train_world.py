@@ -59,7 +59,7 @@ def doom_arena():
 
 
 def wan_frame():
-    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, told by text: give --data DIR and --init-from WORLD."""
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, conditioned on text: give --data DIR and --init-from WORLD."""
     # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
     # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
@@ -71,7 +71,7 @@ def wan_frame():
         transformer=TransformerConfig(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16,
                                       out_channels=16, text_dim=4096, text_len=512),  # Wan2.1-T2V-1.3B
         latents=(16, 60, 104), length=21,  # 81 pictures of 480 x 832 through the Wan VAE
-        # the whole sequence is seen, the past is real and clean, and every action is told
+        # the whole sequence is seen, the past is real and clean, and no action is hidden
         context=ContextConfig(window=21, sink_position="absolute", max_sigma=0.0, own_frames=0.0,
                               own_steps=0.0, null_actions=0.0),
         context_sigma=0.0, student_steps=2,
@@ -164,7 +164,7 @@ class Options:
     "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0, right=action:1". Without it
     the error lists the columns."""
     fit: str | None = None
-    """Frames of --data in another size: "pad 160x120", "crop 160x120" or "resize 160x120", width x height."""
+    """Frames of --data in another size: "pad 160x112", "crop 160x112" or "resize 160x112", width x height."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
@@ -266,7 +266,7 @@ def train(options):
     dtype, dtype_reason = runtime.pick_dtype(device)
     processes = Processes(device)
     if not processes.is_first:
-        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one tells it all
+        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one says it for all
     log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
              f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name

@@ -18,20 +18,23 @@ def turn_of(rig):
     return np.degrees(np.arccos(np.clip((np.trace(rig.pose[:3, :3]) - 1) / 2, -1, 1)))
 
 
-@pytest.mark.parametrize("key, place", [("w", (0, 0, 1)), ("s", (0, 0, -1)), ("d", (1, 0, 0)), ("a", (-1, 0, 0)),
+@pytest.mark.parametrize("key, place", [("w", (0, 0, 1)), ("s", (0, 0, -1)), ("d", (1, 0, 0)),
+                                        ("a", (-1, 0, 0)),
                                         ("u", (0, -1, 0)), ("down", (0, 1, 0))])
 def test_keys_move(key, place):
     np.testing.assert_allclose(after(Action({key})).pose[:3, 3], STEP * np.array(place), atol=1e-15)
 
 
-@pytest.mark.parametrize("key, look, axis, sign", [("l", (3, 0), 0, 1), ("j", (-3, 0), 0, -1), ("k", (0, 3), 1, 1),
+@pytest.mark.parametrize("key, look, axis, sign",
+                         [("l", (3, 0), 0, 1), ("j", (-3, 0), 0, -1), ("k", (0, 3), 1, 1),
                                                    ("i", (0, -3), 1, -1)])
 def test_keys_turn_as_the_mouse_does(key, look, axis, sign):
     """Right and down are positive, as for every look."""
     by_key, by_mouse = after(Action({key})), after(Action(look=look))
     assert np.array_equal(by_key.pose, by_mouse.pose)
     forward = by_key.pose[:3, 2]
-    assert forward[axis] == pytest.approx(sign * np.sin(np.radians(3))) and turn_of(by_key) == pytest.approx(3)
+    assert forward[axis] == pytest.approx(sign * np.sin(np.radians(3)))
+    assert turn_of(by_key) == pytest.approx(3)
 
 
 def test_a_turn_comes_before_the_move_along_the_new_axes():
@@ -62,8 +65,10 @@ def test_viewmats_are_the_inverse_in_float32():
 
 
 @pytest.mark.parametrize("action, expected", [
-    *((Action({key}), True) for key in CAMERA_SPACE.keys), (Action(look=(3, 0)), True), (Action(look=(0, -9)), True),
-    (Action({"l"}, (3, 0)), True), (Action({"w", "s", "j"}), True), (Action(), False), (Action({"w", "s"}), False),
+    *((Action({key}), True) for key in CAMERA_SPACE.keys), (Action(look=(3, 0)), True),
+    (Action(look=(0, -9)), True),
+    (Action({"l"}, (3, 0)), True), (Action({"w", "s", "j"}), True), (Action(), False),
+    (Action({"w", "s"}), False),
     (Action({"w", "d"}), False), (Action({"w", "l"}), False), (Action(look=(3, 3)), False),
     (Action(look=(1, 0)), False), (Action({"u"}), False), (Action({"down"}), False)], ids=str)
 def test_what_the_training_data_knows(action, expected):

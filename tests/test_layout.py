@@ -1,5 +1,6 @@
 """The shape of the package: layers, one sentence for every module, and one module that knows the GPU's name."""
 import ast
+import re
 import subprocess
 import sys
 
@@ -43,6 +44,31 @@ def test_imports_point_down_only():
     result = subprocess.run([sys.executable, "-c", program, str(ROOT / "tests" / ".importlinter")], cwd=ROOT,
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff_finds_nothing():
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def _files_named_in(document):
+    """Files of the package that a document's text names in back quotes, as `engine/dream.py`."""
+    return re.findall(r"`([a-z_/]+\.py)`", (ROOT / document).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_documents_name_are_there(document):
+    missing = [name for name in _files_named_in(document)
+               if not any((ROOT / folder / name).is_file() for folder in ("", "worldplay"))]
+    assert missing == []
+
+
+def test_each_walk_through_the_code_enters_at_most_15_files():
+    walks = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("\n## ")
+    for title in ("Key to pixel", "Clip to checkpoint"):
+        rows = re.findall(r"^\| \d+ \|", next(text for text in walks if text.startswith(title)), re.M)
+        assert 5 <= len(rows) <= 15, title
 
 
 def test_every_folder_of_the_package_is_one():

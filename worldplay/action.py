@@ -45,13 +45,15 @@ class ActionSpace:
         object.__setattr__(self, "keys", tuple(self.keys))
         unknown = [key for key in self.keys if key not in KEYS]
         if unknown:
-            raise ValueError(f"action space: unknown key {unknown[0]!r}; canonical names are in worldplay.action.KEYS")
+            raise ValueError(f"action space: unknown key {unknown[0]!r}; canonical names are in "
+                             "worldplay.action.KEYS")
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"action space: a key stands twice in {self.keys}")
         if self.look_axes not in (0, 1, 2):
             raise ValueError(f"action space: look_axes {self.look_axes}: expected 0, 1 or 2")
         if self.look_axes and not self.look_limit > 0:
-            raise ValueError(f"action space: look_limit {self.look_limit} must be > 0 degrees where there is look")
+            raise ValueError(f"action space: look_limit {self.look_limit} must be > 0 degrees where there is "
+                             "look")
 
     @property
     def num_channels(self):
@@ -142,10 +144,12 @@ def _parse_action(what, space, where):
         elif part != "idle":
             known = [*space.keys, *["look(yaw,pitch)"] * bool(space.look_axes)]
             raise ValueError(f"{where}: unknown key {part!r}; " + (
-                f"there are {', '.join(known)} and idle" if known else "this world has no keys, there is idle alone"))
+                f"there are {', '.join(known)} and idle" if known
+                else "this world has no keys, there is idle alone"))
     action = Action(frozenset(keys), look)
     if space.fit(action) != action:
-        raise ValueError(f"{where}: look{look} is beyond this world: at most {space.look_limit:g} degrees a frame, "
+        raise ValueError(f"{where}: look{look} is beyond this world: at most {space.look_limit:g} degrees a "
+                         "frame, "
                          f"{('no look', 'yaw only', 'yaw and pitch')[space.look_axes]}")
     return action
 

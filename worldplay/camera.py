@@ -10,14 +10,15 @@ STEP = 0.08  # units that the camera moves in one latent at full speed
 TURN = 3.0  # degrees that it turns then
 REACH = 4.0  # units from the anchor beyond which float32, and bfloat16 the more, begins to feel the way
 
-# (fx, fy) over (width, height) of the picture in the published training data: square pixels at 16:9. The published
-# sampling script takes 0.5 for both.
+# (fx, fy) over (width, height) of the picture in the published training data: square pixels at 16:9. The
+# published sampling script takes 0.5 for both.
 TRAINING_INTRINSICS = (0.5050505, 0.89786756)
 
 # what the training data holds; a rig also knows u and down, which lift and lower the camera
 CAMERA_SPACE = ActionSpace(("w", "s", "a", "d", "i", "j", "k", "l"), look_limit=TURN, look_axes=2)
 
-_MOVES = {"w": (0, 0, 1), "s": (0, 0, -1), "d": (1, 0, 0), "a": (-1, 0, 0), "u": (0, -1, 0), "down": (0, 1, 0)}
+_MOVES = {"w": (0, 0, 1), "s": (0, 0, -1), "d": (1, 0, 0), "a": (-1, 0, 0), "u": (0, -1, 0),
+          "down": (0, 1, 0)}
 _TURNS = {"l": (1, 0), "j": (-1, 0), "k": (0, 1), "i": (0, -1)}  # times TURN: (yaw right, pitch down)
 
 
@@ -37,8 +38,8 @@ class CameraRig:
     def step(self, action):
         """The rig one latent later: it turns first, then moves along its new axes.
 
-        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move STEP units along each, so a
-        diagonal one is longer.
+        Mouse and keys add up; a turn is at most TURN degrees about either axis, a move STEP units along each,
+        so a diagonal one is longer.
 
         Source: minWM, Wan21 camera trajectories.
         """
@@ -47,8 +48,9 @@ class CameraRig:
     def along(self, actions):
         """The rig one latent later, when every frame of the latent had an action of its own.
 
-        A key counts by its share of the frames, the mouse by its degrees in all; then it turns and moves as in `step`,
-        which n equal parts of an action equal. Only that the turn has no limit: recorded pictures have turned so far.
+        A key counts by its share of the frames, the mouse by its degrees in all; then it turns and moves as
+        in `step`, which n equal parts of an action equal. Only that the turn has no limit: recorded pictures
+        have turned so far.
         """
         moves, turns = zip(*(_motion(Action(action.keys)) for action in actions))
         looked = np.sum([action.look for action in actions], axis=0)
@@ -62,7 +64,7 @@ class CameraRig:
         return CameraRig(pose)
 
     def rebased(self):
-        """(rig, None) within REACH of the anchor; beyond it (the same camera, anchored where it is, G).
+        """(rig, None) within REACH of the origin; beyond it (the same camera as the new origin, G).
 
         G  float64 [4 4]: what were viewmats T are T @ G from now on, also those given before (KVCache.rebase)
         """
@@ -75,8 +77,8 @@ def trajectory(rig, steps, *, frame=0):
     """The CameraRig at each of consecutive latents, a list; the one way in which actions become cameras.
 
     rig    of the latent before the first of these; at frame 0 the start itself, to which no action led
-    steps  for each latent its actions: one alone is a step (CameraRig.step), several are those of its frames in turn
-           (CameraRig.along)
+    steps  for each latent its actions: one alone is a step (CameraRig.step), several are those of its frames
+           in turn (CameraRig.along)
     frame  index in the sequence of the first of these latents
     """
     rigs = []
@@ -93,10 +95,13 @@ def moves_camera(space):
 
 
 def is_trained(action):
-    """Whether a step is one of the training data's: one motion at full speed, not none or two, not up or down."""
+    """Whether a step is one of the training data's: one motion at full speed, not none or two, not up or
+    down.
+    """
     move, turn = _motion(action)
     motions = np.abs([*move, *turn])
-    return np.count_nonzero(motions) == 1 and not move[1] and np.isclose(motions.max(), STEP if move.any() else TURN)
+    return np.count_nonzero(motions) == 1 and not move[1] and np.isclose(motions.max(),
+                                                                         STEP if move.any() else TURN)
 
 
 def viewmats(actions):

@@ -11,7 +11,9 @@ def _per_frame(sigma, like):
 
 
 def as_level(sigma, device):
-    """A noise level, a number or a tensor, as a tensor on the device; a number is filled in there, without a copy."""
+    """A noise level, a number or a tensor, as a tensor on the device; a number is filled in there, without a
+    copy.
+    """
     if isinstance(sigma, torch.Tensor):
         return sigma.to(device)
     return torch.full((), sigma, dtype=torch.float32, device=device)
@@ -114,7 +116,8 @@ def sample_frame(velocity, noise, sigmas):
 
 
 def euler_walk(velocity, noise, sigmas):
-    """Many-step sampling along the flow from noise [b t c h w] at the first of `sigmas`; velocity as in sample_frame.
+    """Many-step sampling along the flow from noise [b t c h w] at the first of `sigmas`; velocity as in
+    sample_frame.
 
     Yields x at every level, noise itself first, and at 0 at last: len(sigmas) + 1 points [b t c h w]
     """

@@ -19,15 +19,15 @@ HERE = SimpleNamespace(device=torch.device("cpu"))  # what load_world is taken t
 
 
 def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):
-    opened, told = [], []
+    opened, lines = [], []
     monkeypatch.setattr("worldplay.engine.loading.load_world",
                         lambda name, **_: opened.append(zoo.find(name)) or HERE)
-    load(PlayConfig(world="first"), told.append)
-    assert opened == [cache / "worlds/first"] and told[-1] == ""
-    assert any(line.startswith("encoder.pth, 100%") for line in told), told
-    assert any(line.startswith("convert first.pt, ") for line in told), told
+    load(PlayConfig(world="first"), lines.append)
+    assert opened == [cache / "worlds/first"] and lines[-1] == ""
+    assert any(line.startswith("encoder.pth, 100%") for line in lines), lines
+    assert any(line.startswith("convert first.pt, ") for line in lines), lines
     asked = len(hub.requests)
-    load(PlayConfig(world="first"), told.append)
+    load(PlayConfig(world="first"), lines.append)
     assert len(opened) == 2 and len(hub.requests) == asked and download.Bar.listener is None
 
 

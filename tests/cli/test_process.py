@@ -84,6 +84,8 @@ HELD = """import signal, sys, threading, time
 from tests.client.fake_worlds import FakeWorld
 from worldplay.cli import play
 from worldplay.cli.process import run_process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where some are ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 def delay(n):
     if n == 6:
         open(sys.argv[1], "w").close()

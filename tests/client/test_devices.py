@@ -1,4 +1,4 @@
-"""Keyboard and mouse: holds, taps, summed motion, whose key it is, and the help that is made of the table."""
+"""Keyboard and mouse: holds, taps, summed motion, whose key it is, and the help that lists every binding."""
 import pygame
 import pytest
 

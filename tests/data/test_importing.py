@@ -19,6 +19,7 @@ from tests.data.foreign_folders import (
     write_v2,
     write_v3,
 )
+from tests.data.test_lerobot import write_folder
 from worldplay.action import ActionSpace
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, is_held_out
@@ -121,9 +122,41 @@ def test_pictures_that_are_no_videos_are_said(tmp_path):
 
 
 def test_actions_of_our_own_folders_are_not_to_be_named(tmp_path):
-    from tests.data.test_lerobot import write_folder
     with pytest.raises(ValueError, match="was written by worldplay, whose actions need none"):
         LeRobotFolder.open(write_folder(tmp_path / "own"), actions=ACTIONS)
+
+
+def places(node, path=()):
+    """Yield the path of every node in a tree of dicts and lists."""
+    yield path
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node,
+                                                                                                list) else ():
+        yield from places(child, (*path, key))
+
+
+def put(node, path, value):
+    """The tree with another value at a path."""
+    if not path:
+        return value
+    copy = node.copy()
+    copy[path[0]] = put(node[path[0]], path[1:], value)
+    return copy
+
+
+@pytest.mark.parametrize("write, actions", [(write_v2, ACTIONS), (write_folder, None)])
+def test_whatever_stands_in_a_field_of_info_json_it_opens_or_the_error_is_one_line(tmp_path, write, actions):
+    folder = write(tmp_path / "set")
+    path = folder / "meta/info.json"
+    whole, num_refused = json.loads(path.read_text()), 0
+    for place in places(whole):
+        for value in (None, -1, "x", {"a": 1}):
+            path.write_text(json.dumps(put(whole, place, value)))
+            try:
+                LeRobotFolder.open(folder, actions=actions)
+            except ValueError as error:
+                assert "\n" not in str(error), (place, value)
+                num_refused += 1
+    assert num_refused > 100
 
 
 # Actions ----------------------------------------------------------------------------------------------------

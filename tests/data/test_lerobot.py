@@ -343,6 +343,26 @@ def test_cache_whose_files_do_not_belong_together_is_refused(tmp_path):
         FrameCache.open(tmp_path)
 
 
+@pytest.mark.parametrize("content, said", [
+    (b"{", "damaged"), (b"[]", "damaged"), (b"\xff", "damaged"), (b"{}", "'episodes' is missing"),
+    (b'{"episodes": [3]}', "damaged"), (b"[" * 100_000, "damaged")])
+def test_a_damaged_index_is_one_line_that_names_it(tmp_path, content, said):
+    write_cache(tmp_path)
+    (tmp_path / "index.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"index.json: damaged \(.*build the frame cache again") as error:
+        FrameCache.open(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b""),
+                                    lambda path: path.write_bytes(path.read_bytes()[:-5])])
+def test_a_damaged_array_is_one_line_that_names_it(tmp_path, damage):
+    write_cache(tmp_path)
+    damage(tmp_path / "frames.npy")
+    with pytest.raises(ValueError, match="frames.npy: unreadable .*; build the frame cache again"):
+        FrameCache.open(tmp_path)
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**30, 2**30, 0))
     with pytest.raises(ValueError, match="needs 0.0 GiB, the disk has 0.0 GiB left"):

@@ -1,4 +1,4 @@
-"""The backend of play's attention: the fastest right one, measured once for a machine and shape, and told on."""
+"""The attention backend of play: the fastest right one, measured once per machine and shape, and kept."""
 import json
 import logging
 import os
@@ -31,7 +31,8 @@ class Gpu:
     """
 
     def __init__(self, monkeypatch):
-        self.now, self.seconds, self.scale, self.error = 0.0, {"slow": 3e-3, "quick": 1e-3, "middle": 2e-3}, {}, {}
+        self.now, self.seconds, self.scale, self.error = 0.0, {"slow": 3e-3, "quick": 1e-3,
+                                                               "middle": 2e-3}, {}, {}
         self.name, self.runs = "GPU of a test", dict.fromkeys(self.seconds, 0)
         monkeypatch.setattr(attention_backend.runtime, "time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(attention_backend.runtime, "device_name", lambda device: self.name)
@@ -114,7 +115,8 @@ def test_later_starts_read_and_measure_nothing(gpu):
 
 
 @pytest.mark.parametrize("changes", [
-    {"num_queries": 11}, {"num_keys": 31}, {"num_heads": 3}, {"head_dim": 8}, {"dtype": torch.bfloat16}], ids=str)
+    {"num_queries": 11}, {"num_keys": 31}, {"num_heads": 3}, {"head_dim": 8}, {"dtype": torch.bfloat16}],
+    ids=str)
 def test_another_shape_is_measured_anew(gpu, changes):
     gpu.start()
     gpu.seconds["slow"] = 1e-6
@@ -140,7 +142,8 @@ def test_another_machine_or_version_measures_anew(gpu, change, monkeypatch):
 
 @pytest.mark.parametrize("damage", [
     "", "{", "[]", "3", '{"format": 1}', '{"format": 2, "measured": {}}', '{"format": 1, "measured": 7}',
-    '{"format": 1, "measured": {"x": []}}', '{"format": 1, "measured": {"x": {"attention": []}}}', b"\xff\xfe"])
+    '{"format": 1, "measured": {"x": []}}', '{"format": 1, "measured": {"x": {"attention": []}}}',
+    b"\xff\xfe"])
 def test_a_damaged_file_is_said_once_and_made_again(gpu, file, damage, caplog):
     gpu.start()
     file.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
@@ -186,13 +189,15 @@ def test_processes_that_write_at_once_leave_a_whole_file(gpu, file):
         import pathlib, sys
         from worldplay.engine import attention_backend as backend
         for i in range(40):
-            backend._keep(pathlib.Path(sys.argv[1]), f"{sys.argv[2]} {i}", {"attention": "flash", "ms": {}})"""
+            entry = {"attention": "flash", "ms": {}}
+            backend._keep(pathlib.Path(sys.argv[1]), f"{sys.argv[2]} {i}", entry)"""
     writers = [subprocess.Popen([sys.executable, "-c", program, file, str(i)], cwd=ROOT,
                                 stderr=subprocess.PIPE, text=True) for i in range(2)]
     while any(writer.poll() is None for writer in writers):
         assert not file.exists() or json.loads(file.read_text())["format"] == 1
     assert [writer.communicate()[1] for writer in writers] == ["", ""]
-    assert {"0 39", "1 39"} & json.loads(file.read_text())["measured"].keys() and len(os.listdir(file.parent)) == 1
+    assert {"0 39", "1 39"} & json.loads(file.read_text())["measured"].keys()
+    assert len(os.listdir(file.parent)) == 1
 
 
 def test_a_lack_of_memory_is_not_kept(gpu, file):
@@ -225,7 +230,8 @@ def test_a_world_is_measured_at_its_full_window_and_plays_by_it(gpu, file):
     key, = json.loads(file.read_text())["measured"]
     sizes = world.config.transformer
     tokens = sizes.num_tokens(*world.config.latent_shape[1:])
-    assert f"{sizes.num_heads} heads of {sizes.head_dim}, {tokens} x {world.config.window * tokens} tokens" in key
+    keys = world.config.window * tokens
+    assert f"{sizes.num_heads} heads of {sizes.head_dim}, {tokens} x {keys} tokens" in key
     header = json.loads(json.dumps(describe(world)))
     assert header["info"]["attention"] == "quick"
     world.reset()
@@ -246,7 +252,8 @@ def test_every_window_of_the_same_networks_has_its_own(gpu, monkeypatch):
     assert (world.info["attention"], other.info["attention"]) == ("quick", "slow")
 
 
-@pytest.mark.parametrize("played, words", [("quick", ""), (None, ""), ("flash", "by flash on an H100, here it is by quick")])
+@pytest.mark.parametrize("played, words",
+                         [("quick", ""), (None, ""), ("flash", "by flash on an H100, here it is by quick")])
 def test_replay_says_where_attention_is_another(gpu, played, words, caplog):
     world = load_world(device="cpu")
     sidecar = json.loads(json.dumps(describe(world)))
@@ -266,12 +273,14 @@ def test_a_pass_of_calls_is_timed_together(gpu):
     def work():
         gpu.now += 1e-3
         return torch.ones(2)
-    times = [attention_backend.trial(work, torch.ones(1), CPU, calls=calls, part=lambda out: out[:1]) for calls in (1, 10)]
+    times = [attention_backend.trial(work, torch.ones(1), CPU, calls=calls,
+                                     part=lambda out: out[:1]) for calls in (1, 10)]
     assert times == pytest.approx([1.0, 1.0])
 
 
 def test_ceilings_tell_every_backend_at_the_shapes_of_wan(monkeypatch):
-    monkeypatch.setattr(latency, "measure", lambda shape, device: {"quick": 1.0, "slow": 3.0, "middle": "off by 2"})
+    monkeypatch.setattr(latency, "measure", lambda shape,
+                        device: {"quick": 1.0, "slow": 3.0, "middle": "off by 2"})
     monkeypatch.setattr(latency, "matmul_tflops", lambda device, dtype: 1.0)
     monkeypatch.setattr(latency, "_median_ms", lambda work, device: 1.0)
     figures = latency.ceilings(CPU, torch.float32)
@@ -280,5 +289,7 @@ def test_ceilings_tell_every_backend_at_the_shapes_of_wan(monkeypatch):
     assert list(figures["attention_tflops_at"]) == [f"{queries} x {keys}" for queries in (60, 240)
                                                     for keys in (420, 540, 1260)]
     rates = figures["attention_tflops_at"]["240 x 1260"]
-    assert rates["quick"] == pytest.approx(3 * rates["slow"]) == pytest.approx(4 * 2 * 240 * 1260 * 128 / 1e-3 / 1e12)
-    assert rates["middle"].startswith("off by") and json.loads(json.dumps(figures, allow_nan=False)) == figures
+    expected = 4 * 2 * 240 * 1260 * 128 / 1e-3 / 1e12
+    assert rates["quick"] == pytest.approx(3 * rates["slow"]) == pytest.approx(expected)
+    assert rates["middle"].startswith("off by") and json.loads(json.dumps(figures,
+                                                                          allow_nan=False)) == figures

@@ -17,7 +17,8 @@ from worldplay.engine.loading import load_world
 from worldplay.errors import WorldError
 from worldplay.eval.replay import run_replay
 
-pytestmark = pytest.mark.skipif(not runtime.pick_compile(torch.device("cpu"))[0], reason="nothing compiles here")
+pytestmark = pytest.mark.skipif(not runtime.pick_compile(torch.device("cpu"))[0],
+                                reason="nothing compiles here")
 
 
 def late(monkeypatch, chunks):
@@ -65,7 +66,8 @@ def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkey
 
 
 @pytest.mark.parametrize("begin", [2, 7])  # before the code takes over, and long after
-def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, folder, tmp_path, monkeypatch):  # noqa: F811
+# noqa: F811
+def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     late(monkeypatch, 4)
     world, request = load_world(folder, device="cpu"), Reset("a-first")
@@ -84,16 +86,19 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, fold
     assert clip.paths == {0: "eager", 4: "compiled"} and clip.sidecar["info"]["path"] == "eager"
 
     used, take = [], type(world).take_path
-    monkeypatch.setattr(type(world), "take_path", lambda self, path: (used.append((self.frame, path)), take(self, path))[1])
+    monkeypatch.setattr(type(world), "take_path", lambda self,
+                        path: (used.append((self.frame, path)), take(self, path))[1])
     assert run_replay(tmp_path / "clip", world=folder, device="cpu", out=tmp_path / "again.mp4")["is_equal"]
     assert used == [(0, "compiled"), (0, "eager"), (3 + 3, "compiled")]
     assert read_clip(tmp_path / "again").paths == clip.paths
 
 
-def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):  # noqa: F811
+# noqa: F811
+def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     out = tmp_path / "clip.mp4"
-    assert play([str(folder), "--headless", "--script", "w*4", "--out", str(out), "--path", "compiled", "--device", "cpu"]) == 0
+    assert play([str(folder), "--headless", "--script", "w*4", "--out", str(out), "--path", "compiled",
+                 "--device", "cpu"]) == 0
     assert read_clip(out).paths == {0: "compiled"}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "no C++ compiler on the path"))

@@ -1,4 +1,4 @@
-"""The cost of playing: counts without values against published figures, real passes, and the memory of a GPU."""
+"""The cost of play: counts without values against published figures, real passes and a GPU's memory."""
 import gc
 from dataclasses import replace
 
@@ -8,8 +8,9 @@ import torch
 from tests.engine import test_dream, test_dream_wan
 from worldplay import runtime
 from worldplay.action import Action
-from worldplay.engine.cost import Alive, Cost, cost_of, encoding_memory_of, memory_of, part_of
+from worldplay.engine.cost import Cost, cost_of, encoding_memory_of, memory_of, part_of
 from worldplay.engine.loading import load_world
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META
 from worldplay.engine.parts import Parts, check_room
 from worldplay.errors import WorldError
@@ -39,7 +40,9 @@ def test_counts_are_the_published_ones_with_a_camera():
 
 
 def test_counts_are_the_published_ones_frame_by_frame():
-    """They were estimated with the layer that only a camera has, without the text, and with all of a context pass."""
+    """They were estimated with the layer that only a camera has, without the text, and with all of a context
+    pass.
+    """
     cost, memory = cost_of(published("causal-forcing-2step")), memory_of(published("causal-forcing-2step"))
     for steps, tflop in ((4, 67.7), (2, 40.6), (1, 27.1)):
         assert 0.97 * tflop < sum(cost.passes(steps).values()) / 1e12 < tflop
@@ -47,9 +50,10 @@ def test_counts_are_the_published_ones_frame_by_frame():
     assert cost.denoise["attention"] - 4 * TOKENS * 512 * WIDTH * BLOCKS == pytest.approx(9.42e12, rel=1e-3)
     assert cost.commit["linear"] < cost.denoise["linear"], "of the last block only keys and values are made"
     frame = TOKENS * WIDTH * 2 * BLOCKS
-    assert memory["keys_values"] == 21 * 2 * frame + frame, "21 latents, and the keys of the first one unturned"
+    assert memory["keys_values"] == 21 * 2 * frame + frame, "21 latents, and the unrotated keys of the first"
     assert memory["weights"] == 2 * (1_418_996_800 + 11_315_539)
-    assert cost.weight_bytes == 2 * (1_418_996_800 - (4096 + 1 + WIDTH + 1) * WIDTH - BLOCKS * WIDTH * (2 * WIDTH + 3))
+    text_only = (4096 + 1 + WIDTH + 1) * WIDTH + BLOCKS * WIDTH * (2 * WIDTH + 3)
+    assert cost.weight_bytes == 2 * (1_418_996_800 - text_only)
     assert memory["decoder"] / 2**20 == pytest.approx(64, abs=0.5) and memory["text"] / 2**20 == 90
     assert 0.2 * GIB < memory["work"] < 2 * GIB
 
@@ -67,12 +71,15 @@ def test_counts_are_those_of_a_played_chunk(make):
     with latency._counted(world.transformer, latency.PASSES, counted), \
             latency._counted(world.codec, ("decode_next",), counted):
         frames = list(world.step(Action()))
-    cost, steps, latents = cost_of(world.config, torch.float32), world.config.steps, world.config.frames_per_chunk
-    assert counted == [*[sum(cost.denoise.values())] * steps, *[cost.decode] * latents, sum(cost.commit.values())]
+    cost, steps, latents = cost_of(world.config,
+                                   torch.float32), world.config.steps, world.config.frames_per_chunk
+    assert counted == [*[sum(cost.denoise.values())] * steps, *[cost.decode] * latents,
+                       sum(cost.commit.values())]
     assert (cost.frames, cost.latents) == (len(frames), latents)
     held = [*world.transformer.state_dict().values(), *world.codec.state_dict().values()]
     memory = memory_of(world.config, torch.float32)
-    assert memory["weights"] == sum(x.nbytes for x in held) and memory["keys_values"] == world.state.cache.nbytes
+    assert memory["weights"] == sum(x.nbytes
+                                    for x in held) and memory["keys_values"] == world.state.cache.nbytes
     assert memory["decoder"] == sum(x.nbytes for x in world.state.decoder or ())
 
 
@@ -87,20 +94,22 @@ def test_the_bound_is_arithmetic_or_memory():
 
 def test_memory_alive_at_one_moment():
     before = torch.empty(1000, device=META)
-    with Alive(META) as alive:
+    with AllocatedMemory(META) as alive:
         x = before + 1
         y = x[:10].clone()
         del x
         before.add_(1)
         before.view(10, 100)
-    assert (alive.now, alive.most) == (40, 4040) and y.shape == (10,)
+    assert (alive.alive, alive.most_alive) == (40, 4040) and y.shape == (10,)
 
 
 @pytest.mark.parametrize("operator, part", [
     ("aten.addmm", "linear"), ("aten::mm", "linear"), ("aten::bmm", "linear"), ("aten::copy_", "rest"),
-    ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"), ("aten::_efficient_attention_forward", "attention"),
+    ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
+    ("aten::_efficient_attention_forward", "attention"),
     ("xformers_flash::flash_fwd", "attention"), ("aten::_scaled_dot_product_cudnn_attention", "attention"),
-    ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT", "linear"), ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "linear"),
+    ("nvjet_hsh_128x256_64x4_2x1_v_bz_coopA_TNT", "linear"),
+    ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_tn_n", "linear"),
     ("void cutlass::Kernel2<cutlass_80_tensorop_bf16_s16816gemm_relu>", "linear"),
     ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128> >", "attention"),
     ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80", "attention"),
@@ -123,14 +132,17 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("left, total, words", [(7, 8, "7.0 GiB of 8.0 GiB are free; this GPU is too small"),
-                                                (7, 24, "7.0 GiB of 24.0 GiB are free; close other programs")])
-def test_a_world_without_room_on_the_gpu_is_refused_before_anything_is_read(folder, monkeypatch, left, total, words):
+                                                (7, 24,
+                                                 "7.0 GiB of 24.0 GiB are free; close other programs")])
+def test_a_world_without_room_on_the_gpu_is_refused_before_anything_is_read(folder, monkeypatch, left, total,
+                                                                            words):
     monkeypatch.setattr(runtime, "memory", lambda device: (left * GIB, total * GIB))
     with pytest.raises(WorldError, match=words) as error:
         load_world(folder, device="cpu")
     said = str(error.value)
     assert error.value.kind == "device" and "\n" not in said and "--device cpu" in said
-    assert "causal-forcing-2step needs 9.5 GiB of GPU memory (weights 2.7 GiB, keys and values of 21 latents 5.8 GiB" in said
+    assert ("causal-forcing-2step needs 9.5 GiB of GPU memory (weights 2.7 GiB, keys and values of 21 "
+            "latents 5.8 GiB") in said
 
 
 def test_a_world_with_room_is_opened(folder, monkeypatch):
@@ -152,8 +164,8 @@ def test_a_start_without_room_for_the_full_codec_is_encoded_by_the_small_one(
     with caplog.at_level("INFO", "worldplay"):
         assert parts.encoder(num_frames) is None
     assert caplog.records[-1].getMessage() == (
-        f"the start is encoded by the small codec: the full codec needs {needed} GiB of GPU memory, and 2.0 GiB of "
-        "24.0 GiB are free; close other programs that use the GPU")
+        f"the start is encoded by the small codec: the full codec needs {needed} GiB of GPU memory, and "
+        "2.0 GiB of 24.0 GiB are free; close other programs that use the GPU")
     for memory in ((5 * GIB, 24 * GIB), None):
         monkeypatch.setattr(runtime, "memory", lambda device: memory)
         with pytest.raises(WorldError, match="wan-vae/model.safetensors cannot be read"):
@@ -163,7 +175,8 @@ def test_a_start_without_room_for_the_full_codec_is_encoded_by_the_small_one(
 def test_what_is_counted_does_not_hang_on_when_garbage_is_collected():
     config, threshold = published("causal-forcing-2step", frame_size=(64, 96)), gc.get_threshold()
     try:
-        counts = {encoding_memory_of(config, 13) for gc_at in (threshold, (20, 2, 2)) if not gc.set_threshold(*gc_at)}
+        counts = {encoding_memory_of(config, 13) for gc_at in (threshold,
+                                                               (20, 2, 2)) if not gc.set_threshold(*gc_at)}
     finally:
         gc.set_threshold(*threshold)
     assert len(counts) == 1 and gc.isenabled()
@@ -173,13 +186,14 @@ def test_the_room_that_encoding_takes_is_what_it_holds():
     """Of a real run on the CPU, the weights and all that is alive at one moment."""
     config, device = published("causal-forcing-2step", frame_size=(64, 96)), torch.device("cpu")
     codec = WanVAE(WanVAEConfig()).requires_grad_(False)
-    with torch.inference_mode(), Alive(device) as held:
+    with torch.inference_mode(), AllocatedMemory(device) as held:
         codec.encode(torch.zeros(1, 5, 3, 64, 96))
     weights = sum(x.nbytes for x in codec.state_dict().values())
-    assert encoding_memory_of(config, 5, torch.float32) == pytest.approx(weights + held.most, rel=0.05)
+    assert encoding_memory_of(config, 5, torch.float32) == pytest.approx(weights + held.most_alive, rel=0.05)
 
 
 def test_what_is_there_already_needs_no_room(monkeypatch):
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.bfloat16, "test"))
     monkeypatch.setattr(runtime, "memory", lambda device: (7 * GIB, 24 * GIB))
     check_room(published("causal-forcing-2step"), torch.device("cpu"), held=round(2.66 * GIB))
 

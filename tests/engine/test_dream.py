@@ -1,4 +1,4 @@
-"""The engine: the World contract, equality with the plain loop, order of work, and what it says of broken files."""
+"""The engine: the World contract, equality with the plain loop, order of work, messages for broken files."""
 import json
 import math
 import shutil
@@ -24,9 +24,11 @@ from worldplay.worlds.weights import save_weights
 
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
 CONFIG = ImageWorldConfig(
-    name="toy", env="doom-maze", action_space=SPACE, frame_size=(24, 32), fps=17.5, window=4, context_sigma=0.1,
+    name="toy", env="doom-maze", action_space=SPACE, frame_size=(24, 32), fps=17.5, window=4,
+    context_sigma=0.1,
     columns_per_degree=0.1,
-    transformer=TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4, out_channels=4,
+    transformer=TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=4,
+                                  out_channels=4,
                                   patch_size=(1, 3, 2), action_channels=3),
     codec=CodecConfig(channels=4, widths=(8, 8, 8), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1)))
 
@@ -53,7 +55,8 @@ def folder(tmp_path):
     write_json(folder / "config.json", CONFIG.to_json())
     frames, actions = context()
     for name in ("b-second", "a-first"):
-        save_scene(folder / "scenes", Scene(name=name, frames=frames, actions=actions, poses=None, origin={}), SPACE)
+        save_scene(folder / "scenes", Scene(name=name, frames=frames, actions=actions, poses=None,
+                                            origin={}), SPACE)
     return folder
 
 
@@ -64,11 +67,13 @@ def _made(folder):
 
 def float32_world(**options):
     transformer, codec = networks()
-    return DreamWorld(CONFIG, transformer, codec, device=torch.device("cpu"), dtype=torch.float32, dtype_reason="test",
+    return DreamWorld(CONFIG, transformer, codec, device=torch.device("cpu"), dtype=torch.float32,
+                      dtype_reason="test",
                       **options)
 
 
-WALK = [Action({"w"}, (5, 0)), Action({"d"}, (-10, 0)), Action(), Action({"w", "d"}, (2, 0)), Action({"w"})] * 2
+WALK = [Action({"w"}, (5, 0)), Action({"d"}, (-10, 0)), Action(), Action({"w", "d"}, (2, 0)),
+        Action({"w"})] * 2
 
 
 def walk(world, actions=WALK):
@@ -106,7 +111,8 @@ def test_the_engine_equals_the_plain_loop_over_whole_sequences():
                 clean = torch.cat([past, torch.zeros_like(past[:1])])[None]
                 noisy = torch.cat([torch.zeros_like(past)[None], x], dim=1)
                 return transformer(noisy, sigma, clean=clean, clean_sigma=0.1, window=CONFIG.window,
-                                   actions=torch.stack(vectors[:now + 1])[None], action_mask=known[:, :now + 1],
+                                   actions=torch.stack(vectors[:now + 1])[None],
+                                   action_mask=known[:, :now + 1],
                                    columns=columns[:, :now + 1], attention="plain")[:, -1:]
             x0 = sample_frame(velocity, lambda step: frame_noise(0, now, step, (1, 1, *latents[0].shape)),
                               warped_sigmas(4 if i == 0 else 2))
@@ -178,7 +184,7 @@ def test_a_frame_that_is_not_finite_is_not_shown_and_a_reset_or_a_snapshot_goes_
     weight = find(world)
     right = weight.clone()
     weight.fill_(value)
-    with pytest.raises(WorldError, match="toy: a frame came out as numbers that are not finite; start again") as error:
+    with pytest.raises(WorldError, match="toy: a frame came out .* not finite; start again") as error:
         next(world.step(Action()))
     assert error.value.kind == "not_finite" and "\n" not in str(error.value)
     weight.copy_(right)
@@ -198,7 +204,8 @@ def test_following_real_frames_equals_steps_of_a_world_reset_to_them():
     turned[-1] = SPACE.encode(Action(look=(9.0, 0.0)))
     both = np.stack([frames, frames[::-1]]), np.stack([vectors, vectors]), [np.stack([turned, turned])]
     first, (made, misled) = world.follow(*both, start=3)
-    assert made.shape == (2, 24, 32, 3) and np.array_equal(*first), "other actions begin to differ at the last frame"
+    assert made.shape == (2, 24, 32, 3)
+    assert np.array_equal(*first), "other actions begin to differ at the last frame"
     for frames, batched in ((frames, 0), (frames[::-1], 1)):
         for last, given in ((actions[-1], made), (Action(look=(9.0, 0.0)), misled)):
             world.reset(frames=frames[:-1], actions=actions[:-1])
@@ -230,7 +237,8 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
 
 @pytest.mark.parametrize("harm, words", [
     (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
-    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:1000]), "truncated"),
+    (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:1000]),
+     "truncated"),
     (lambda f: (f / "codec.safetensors").write_bytes(b"pickle"), "codec.safetensors cannot be read"),
     (lambda f: _edit(f, transformer={"dim": 64}), "wrong shapes"),
     (lambda f: _edit(f, transformer={"num_layers": 3}), "misses"),
@@ -243,20 +251,24 @@ def test_random_worlds_have_the_shape_and_no_weights(folder):
     *((lambda f, name=name: _edit(f, remove=name), f"'{name}' is missing|required .*argument: '{name}'")
       for name in ("format", "name", "fps", "frame_size", "action_space", "transformer", "codec")),
     *((lambda f, name=name, value=value: _edit(f, **{name: value}), f"{name} .*: expected")
-      for name, value in (("name", None), ("name", ""), ("env", 3), ("fps", 0), ("fps", math.nan), ("fps", "9"),
+      for name, value in (("name", None), ("name", ""), ("env", 3), ("fps", 0), ("fps", math.nan),
+                          ("fps", "9"),
                           ("steps", 3), ("steps", True), ("first_steps", 3), ("first_steps", [4]),
-                          ("window", 0), ("window", "a"), ("sink", -1), ("context_sigma", "a"), ("context_sigma", 1),
+                          ("window", 0), ("window", "a"), ("sink", -1), ("context_sigma", "a"),
+                          ("context_sigma", 1),
                           ("context_sigma", -0.1), ("columns_per_degree", None), ("frame_size", [24]),
                           ("frame_size", 24), ("frame_size", [24, 33]), ("action_space", []), ("codec", 1))),
     *((lambda f, name=name, value=value: _edit(f, transformer={name: value}), f"transformer {name} .*: exp")
       for name, value in (("num_heads", 0), ("num_heads", "a"), ("dim", -32), ("eps", 0),
-                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0), ("action_channels", -1),
+                          ("patch_size", [1, 0, 2]), ("patch_size", 2), ("num_layers", 1.5), ("text_dim", 0),
+                          ("action_channels", -1),
                           ("has_camera", 1), ("has_camera", "no"))),
     (lambda f: _edit(f, window=2, sink=2), "window 2 has no room for 2 sink frames"),
     (lambda f: _edit(f, sink_position="left"), "sink_position 'left'"),
     (lambda f: _edit(f, frame_size=[32, 32]), "no whole number of patches"),
     (lambda f: _edit(f, transformer={"action_channels": 4}), "channels of .* differ"),
-    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}), "action_space keys 3: expected a list"),
+    (lambda f: _edit(f, action_space={"keys": 3, "look_limit": 1.0, "look_axes": 1}),
+     "action_space keys 3: expected a list"),
     (lambda f: _edit(f, colour="red"), "unexpected keyword argument 'colour'"),
 ])
 def test_a_broken_folder_is_refused_in_one_line(folder, harm, words):
@@ -298,7 +310,8 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--device tpu"):
         load_world(folder, device="tpu")
     world = load_world(folder, device="cpu")
-    for arguments in ({"scene": "nowhere"}, {"frames": np.zeros((2, 8, 8, 3), np.uint8), "actions": [Action()] * 2},
+    for arguments in ({"scene": "nowhere"},
+                      {"frames": np.zeros((2, 8, 8, 3), np.uint8), "actions": [Action()] * 2},
                       {"frames": context()[0], "actions": [Action()]}):
         with pytest.raises(WorldError) as error:
             world.reset(**arguments)

@@ -1,4 +1,4 @@
-"""Worlds of the Wan shape at toy size, played as published ones are: text, camera, chunks, video codecs, no end."""
+"""Worlds of the Wan shape at toy size, played as published ones are: text, camera, chunks, video codecs."""
 from dataclasses import replace
 
 import numpy as np
@@ -20,14 +20,18 @@ from worldplay.world import check_world
 from worldplay.worlds.config import VideoWorldConfig
 
 SIZE = (32, 48)
-MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=16, out_channels=16, freq_dim=32,
+MODEL = TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=2, in_channels=16, out_channels=16,
+                          freq_dim=32,
                           text_dim=8, text_len=6, has_camera=True)
 TEXT_SPACE = ActionSpace((), 1.0, look_axes=0)
-CONFIG = VideoWorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0, transformer=MODEL,
+CONFIG = VideoWorldConfig(name="toy-wan", env=None, action_space=CAMERA_SPACE, frame_size=SIZE, fps=16.0,
+                          transformer=MODEL,
                      parts={"codec": "taew2_1", "vae": "wan-vae", "text": "umt5-xxl"}, steps=2, window=5,
-                     sink=0, sink_position="absolute", context_sigma=0.0, intrinsics=TRAINING_INTRINSICS, prompt="a hall")
+                     sink=0, sink_position="absolute", context_sigma=0.0, intrinsics=TRAINING_INTRINSICS,
+                     prompt="a hall")
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-WALK = [Action({"w"}), Action({"l"}), Action({"d"}), Action(look=(2.0, 0.0)), Action({"w", "j"}), Action({"w"})] * 2
+WALK = [Action({"w"}), Action({"l"}), Action({"d"}), Action(look=(2.0, 0.0)), Action({"w", "j"}),
+        Action({"w"})] * 2
 
 
 def spread(config, seed=0):
@@ -50,7 +54,8 @@ def world_of(config=CONFIG, **fields):
 
 
 def text_only():
-    return world_of(replace(CONFIG, transformer=replace(MODEL, has_camera=False), intrinsics=None, action_space=TEXT_SPACE))
+    return world_of(replace(CONFIG, transformer=replace(MODEL, has_camera=False), intrinsics=None,
+                            action_space=TEXT_SPACE))
 
 
 def play(world, actions):
@@ -74,7 +79,9 @@ def test_frame_counts_are_those_of_the_latents():
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_play_equals_whole_sequences(size):
-    """Over three windows: the cache, the rig and the codec's stream against one dense pass a step over all latents."""
+    """Over three windows: the cache, the rig and the codec's stream against one dense pass a step over all
+    latents.
+    """
     world = world_of(frames_per_chunk=size, window=3 * size)
     shown = [world.reset(), *play(world, WALK[:8])]
     model, codec = spread(MODEL), video_codec("taehv")
@@ -87,11 +94,13 @@ def test_play_equals_whole_sequences(size):
 
         def velocity(x, sigma):
             sigmas = torch.tensor([[0.0] * start + [sigma] * size])
-            return model(torch.cat([latents, x], dim=1), sigmas, text=ROWS[None], cameras=cameras, window=3 * size,
+            return model(torch.cat([latents, x], dim=1), sigmas, text=ROWS[None], cameras=cameras,
+                         window=3 * size,
                          frames_per_chunk=size, attention="plain")[:, start:]
 
         def noise(step):
-            return torch.stack([frame_noise(3, start + i, step, (1, *latents.shape[2:])) for i in range(size)], dim=1)
+            return torch.stack([frame_noise(3, start + i, step,
+                                            (1, *latents.shape[2:])) for i in range(size)], dim=1)
         made = sample_frame(velocity, noise, warped_sigmas(2 if chunk else 4))
         latents = torch.cat([latents, made], dim=1)
     whole = to_uint8(codec.decode(latents))[0].numpy()
@@ -108,7 +117,8 @@ def test_keys_and_text_decide_what_is_seen():
         world.set_prompt("other" if rows is not ROWS else "a hall", rows)
         return play(world, [action])[0]
     assert np.array_equal(after(), after())
-    assert not np.array_equal(after(), after(Action({"s"}))) and not np.array_equal(after(), after(rows=-ROWS))
+    assert not np.array_equal(after(), after(Action({"s"}))) and not np.array_equal(after(),
+                                                                                    after(rows=-ROWS))
     world.restore(start)
     assert world.info["prompt"] == "a hall" and np.array_equal(play(world, [Action({"w"})])[0], after())
 
@@ -192,7 +202,8 @@ def test_an_image_start_is_its_latent_and_a_chunk_is_filled_standing_still(size)
 
 
 def test_a_world_without_a_text_says_so():
-    world = DreamWorld(CONFIG, spread(MODEL), video_codec("taehv"), device=torch.device("cpu"), dtype=torch.float32,
+    world = DreamWorld(CONFIG, spread(MODEL), video_codec("taehv"), device=torch.device("cpu"),
+                       dtype=torch.float32,
                        dtype_reason="test")
     with pytest.raises(WorldError, match="give it one"):
         world.reset()

@@ -59,7 +59,9 @@ def test_contract():
 
 @pytest.mark.parametrize("num_real", [2, 4])
 def test_play_equals_the_training_forward_over_whole_sequences(num_real):
-    """Over three windows, with the dense mask: frames of a step share an action, each moves the camera's column on."""
+    """Over three windows, with the dense mask: frames of a step share an action, each moves the camera's
+    column on.
+    """
     world = chunk_world()
     frames, actions = context(num_real)
     world.reset(frames=frames, actions=actions)
@@ -103,7 +105,8 @@ def test_a_movement_of_the_mouse_counts_once_for_a_chunk_and_a_key_in_all_of_it(
     stepped = np.stack(list(worlds[0].step(Action({"w"}, (yaw, 0)))))
     walked = np.stack(list(worlds[1].walk([Action({"w"}, (told / CHUNK, 0))] * CHUNK)))
     assert np.array_equal(stepped, walked)
-    assert worlds[0].state.controls.item() == worlds[1].state.controls.item() == pytest.approx(told * CONFIG.columns_per_degree)
+    columns = [world.state.controls.item() for world in worlds]
+    assert columns[0] == columns[1] == pytest.approx(told * CONFIG.columns_per_degree)
 
 
 @pytest.mark.parametrize("given, used", [(1, [0, 0]), (2, [0, 1]), (3, [1, 2]), (5, [1, 2, 3, 4])])
@@ -190,7 +193,8 @@ def test_trajectories_on_the_cache_equal_whole_sequences():
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:]):
             sigmas = torch.full((2, 8), sigma)
-            velocity = whole.predict(lambda _, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas)
+            velocity = whole.predict(lambda _, function, *args, **kwargs: function(teacher, *args, **kwargs),
+                                     "", x, sigmas)
             x = euler_step(x, velocity, sigma, lower)
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
@@ -222,7 +226,8 @@ def test_a_rollout_is_what_the_engine_plays():
     with torch.no_grad():
         latents[:, :2] = codec.encode_uint8(torch.from_numpy(frames))
         batch = {"latents": latents, "actions": vectors, "columns": yaw.cumsum(1)}
-        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4, num_real=2).frames
+        made = self_rollout(transformer, batch, PlayDraws(), CONTEXT, num_steps=2, first_steps=4,
+                            num_real=2).frames
         shown = codec.decode_uint8(made[0, 2:]).numpy()
     assert np.abs(shown.astype(int) - played).max() <= 1
 
@@ -258,11 +263,14 @@ def command(script, *args):
 def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
     out = tmp_path / "run"
     trained = command("train_world.py", "tiny-maze", "--out", out, "--steps", "1", "--dmd-loop.share", "0.1",
-                      "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk", "100",
-                      "--context.frames-per-chunk", "4", "--dmd.num-real", "4", "--transformer.num-layers", "1")
+                      "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk",
+                      "100",
+                      "--context.frames-per-chunk", "4", "--dmd.num-real", "4", "--transformer.num-layers",
+                      "1")
     assert trained.returncode == 0, trained.stderr
     assert json.loads((out / "config.json").read_text())["frames_per_chunk"] == 4
-    played = command("play.py", out, "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu", "--json",
+    played = command("play.py", out, "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu",
+                     "--json",
                      "--out", tmp_path / "clip.mp4")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["frames"] == 5  # a script says what leads to every latent
@@ -270,7 +278,8 @@ def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
 
 @pytest.mark.parametrize("flags, words", [
     (("--length", "18"), "--length 18: expected whole chunks of 4"),
-    (("--dmd-loop.share", "0.1", "--bidirectional-loop.share", "0.1"), "--dmd.num-real 1: expected whole chunks"),
+    (("--dmd-loop.share", "0.1", "--bidirectional-loop.share", "0.1"),
+     "--dmd.num-real 1: expected whole chunks"),
     (("--context.window", "3"), "window 3 has no room"),
 ])
 def test_numbers_that_are_no_whole_chunks_are_refused_in_one_line(tmp_path, flags, words):

@@ -1,4 +1,4 @@
-"""Nothing inside a frame waits for the device but the copy of the finished frame, shown on a device without values."""
+"""Only the copy of the finished frame waits for the device, shown on a device without values."""
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,8 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
 
 # on a GPU their result's shape or value is needed by the host
-DATA_DEPENDENT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "item", "bincount")
+DATA_DEPENDENT = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "item",
+                  "bincount")
 
 
 class Waits(TorchDispatchMode):
@@ -55,7 +56,8 @@ class Waits(TorchDispatchMode):
     def _copy(self, function, name, args, kwargs):
         given = dict(zip((argument.name for argument in function._schema.arguments), args)) | kwargs
         source = given["src" if name == "copy_" else "self"]
-        target = given["self"].device if name == "copy_" else given.get("device") or given.get("other", source).device
+        target = given["self"].device if name == "copy_" else given.get("device") or given.get("other",
+                                                                                               source).device
         if source.device == META and torch.device(target) != META:
             self.fetched.append(source)
             return torch.zeros(source.shape, dtype=given.get("dtype") or source.dtype)
@@ -65,7 +67,9 @@ class Waits(TorchDispatchMode):
 
 
 class MadeOnHost(TorchFunctionMode):
-    """Notes tensors made of Python's numbers for the device: they are made here and copied, which is waited for."""
+    """Notes tensors made of Python's numbers for the device: they are made here and copied, which is waited
+    for.
+    """
 
     def __init__(self, waits):
         self.noted = waits
@@ -81,7 +85,8 @@ class MadeOnHost(TorchFunctionMode):
 def on_meta(config, codec):
     with META:
         transformer = Transformer(config.transformer)
-    world = DreamWorld(config, transformer, codec.to(META), device=META, dtype=torch.bfloat16, dtype_reason="test")
+    world = DreamWorld(config, transformer, codec.to(META), device=META, dtype=torch.bfloat16,
+                       dtype_reason="test")
     if config.transformer.text_dim:
         world.set_prompt("a hall", test_dream_wan.ROWS)
     return world
@@ -101,8 +106,10 @@ def shipped():
 
 
 @pytest.mark.parametrize("make", [
-    wan, lambda: wan(sink=1, sink_position="before_window"), lambda: wan(frames_per_chunk=2, window=6, steps=4),
-    lambda: wan(context_sigma=0.1), text_only, shipped], ids=["camera", "sink", "chunks", "noised", "text", "actions"])
+    wan, lambda: wan(sink=1, sink_position="before_window"),
+    lambda: wan(frames_per_chunk=2, window=6, steps=4),
+    lambda: wan(context_sigma=0.1), text_only, shipped],
+    ids=["camera", "sink", "chunks", "noised", "text", "actions"])
 def test_only_the_finished_frame_is_waited_for(make, monkeypatch):
     monkeypatch.setattr(camera, "REACH", 0.4)  # so that world coordinates are rebased within these steps
     world = make()
@@ -116,14 +123,18 @@ def test_only_the_finished_frame_is_waited_for(make, monkeypatch):
     fetched = noted.fetched[begun:]
     state = world.state
     if world.config.transformer.has_camera:
-        assert np.linalg.norm(state.controls.pose[:3, 3]) <= 0.4 < 12 * camera.STEP, "world coordinates were rebased"
-    assert len(fetched) == (state.frame - world.config.frames_per_chunk if begun else state.frame - state.first_generated)
-    size = 3 * world.frame_size[0] * world.frame_size[1] * world.codec.frames_per_latent  # and whether it is finite
+        distance = np.linalg.norm(state.controls.pose[:3, 3])
+        assert distance <= 0.4 < 12 * camera.STEP, "world coordinates were rebased"
+    assert len(fetched) == (state.frame - world.config.frames_per_chunk if begun
+                            else state.frame - state.first_generated)
+    # and whether it is finite
+    size = 3 * world.frame_size[0] * world.frame_size[1] * world.codec.frames_per_latent
     assert {x.dtype for x in fetched} == {torch.uint8} and {x.numel() for x in fetched} == {size + 1}
 
 
 @pytest.mark.parametrize("wait", [
-    lambda x: x.sum().item(), lambda x: x.nonzero(), lambda x: x.tolist(), lambda x: x + torch.tensor([1.0], device=META),
+    lambda x: x.sum().item(), lambda x: x.nonzero(), lambda x: x.tolist(),
+    lambda x: x + torch.tensor([1.0], device=META),
     lambda x: x[torch.arange(2)], lambda x: torch.zeros(3).to(META), lambda x: x.copy_(torch.zeros(3)),
     lambda x: torch.as_tensor(2.0, device=META), lambda x: bool((x > 0).any()), lambda x: x[x > 0]])
 def test_what_waits_is_noticed(wait):

@@ -1,4 +1,4 @@
-"""The world as it is played against whole sampling loops of the published code: steps, cameras, starts, windows."""
+"""Worlds in play against whole sampling loops of the published code: steps, cameras, starts, windows."""
 import numpy as np
 import pytest
 import torch
@@ -16,10 +16,13 @@ NO_ACTIONS = ActionSpace((), 1.0, look_axes=0)
 
 
 def playable(kind):
-    """Sampling loops, one sample each: (fixture, name, number in the batch). Cameras are moved by their pose strings."""
+    """Sampling loops, one sample each: (fixture, name, number in the batch). Cameras are moved by their pose
+    strings.
+    """
     return [(fixture, name, i) for fixture, name in every_case(kind, "infer_")
             for i in range(len(load_case(fixture, name)["in.noise"]))
-            if "in.viewmats" not in load_case(fixture, name) or "poses" in description(fixture)["cases"][name]["params"]]
+            if "in.viewmats" not in load_case(fixture, name)
+            or "poses" in description(fixture)["cases"][name]["params"]]
 
 
 CASES = playable("wan_causal_t2v") + playable("wan_causal_camera")
@@ -35,7 +38,9 @@ def sample_of(case, i):
 
 
 class Listener(nn.Module):
-    """In place of a video codec: it keeps the latents that are decoded, and gives those of a start when it encodes."""
+    """In place of a video codec: it keeps the latents that are decoded, and gives those of a start when it
+    encodes.
+    """
     frames_per_latent = 4
 
     def __init__(self, given=None):
@@ -56,7 +61,9 @@ def num_given(case):
 
 
 def noises(case):
-    """Function in place of frame_noise: the stored ones, each by its frame, the given ones counted, and its step."""
+    """Function in place of frame_noise: the stored ones, each by its frame, the given ones counted, and its
+    step.
+    """
     size = case["params"]["num_frame_per_block"]
     steps = case["params"]["denoising_step_list"]
     first = case["params"].get("denoising_step_list_first_chunk", steps)
@@ -76,8 +83,10 @@ def world_of(fixture, case, sink, sink_position):
     h, w = case["in.noise"].shape[-2:]
     focal = case["in.Ks"][0, 0].diagonal()[:2].tolist() if model.config.has_camera else None
     config = VideoWorldConfig(
-        name="published", env=None, action_space=POSE_SPACE if focal else NO_ACTIONS, frame_size=(8 * h, 8 * w),
-        fps=16.0, transformer=model.config, parts={"codec": "taew2_1"}, window=params["cache_frames"], sink=sink,
+        name="published", env=None, action_space=POSE_SPACE if focal else NO_ACTIONS,
+        frame_size=(8 * h, 8 * w),
+        fps=16.0, transformer=model.config, parts={"codec": "taew2_1"}, window=params["cache_frames"],
+        sink=sink,
         sink_position=sink_position, frames_per_chunk=params["num_frame_per_block"], context_sigma=0.0,
         intrinsics=focal and tuple(focal))
     world = DreamWorld(config, model, Listener(case.get("in.initial_latent")), device=torch.device("cpu"),
@@ -85,7 +94,8 @@ def world_of(fixture, case, sink, sink_position):
     world.sampler.sigmas = warp(steps)
     world.sampler.first_sigmas = warp(params.get("denoising_step_list_first_chunk", steps))
     rows = case["in.prompt_embeds"][0]
-    world.set_prompt("a text", rows[:rows.any(dim=1).sum()])  # as a tokenizer leaves them: padding is the world's work
+    # as a tokenizer leaves them: padding is the world's work
+    world.set_prompt("a text", rows[:rows.any(dim=1).sum()])
     return world
 
 
@@ -107,7 +117,8 @@ def check(case, world, monkeypatch):
     latents, given = case["out.latents"], num_given(case)
     monkeypatch.setattr(sampler, "frame_noise", noises(case))
     poses = case["params"]["poses"]
-    actions = pose_actions(poses) if poses else [Action()] * (latents.shape[1] - 1)  # of all latents but the first
+    # of all latents but the first
+    actions = pose_actions(poses) if poses else [Action()] * (latents.shape[1] - 1)
     if given:  # each latent of a start has the actions of its four frames
         led = [Action(), *(action.share(4) for action in actions[:given - 1] for _ in range(4))]
         world.reset(frames=np.zeros((len(led), *world.frame_size, 3), np.uint8), actions=led)
@@ -120,4 +131,5 @@ def check(case, world, monkeypatch):
 def test_there_are_starts_of_several_lengths_and_batches():
     starts = {num_given(load_case(fixture, name)) for fixture, name, _ in CASES}
     assert starts >= {0, 1, 2} and {i for *_, i in CASES} >= {0, 1}
-    assert any(num_given(load_case(fixture, name)) and "in.Ks" in load_case(fixture, name) for fixture, name, _ in CASES)
+    assert any(num_given(load_case(fixture, name)) and "in.Ks" in load_case(fixture, name) for fixture, name,
+               _ in CASES)

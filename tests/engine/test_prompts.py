@@ -45,7 +45,8 @@ def folder(tmp_path):
 
 
 def weights(**changed):
-    shapes = {name: tuple(text._empty(CONFIG).state_dict()[own].shape) for name, own in text._names(2).items()}
+    shapes = {name: tuple(text._empty(CONFIG).state_dict()[own].shape) for name,
+              own in text._names(2).items()}
     return {name: torch.from_numpy(fill(name, shape)).bfloat16() for name, shape in shapes.items()} | changed
 
 
@@ -53,11 +54,13 @@ def tokenizer(words=("a", "red", "castle", "the", "knight's")):
     """Unigram with the special tokens of UMT5: their order, and the end mark behind every text."""
     library = importlib.import_module("tokenizers")
     special = ["<pad>", "</s>", "<s>", "<unk>"]
-    vocabulary = [*((token, 0.0) for token in special), (SPACE, -3.0), *((SPACE + word, -4.0) for word in words)]
+    vocabulary = [*((token, 0.0) for token in special), (SPACE, -3.0),
+                  *((SPACE + word, -4.0) for word in words)]
     made = library.Tokenizer(library.models.Unigram(vocabulary, unk_id=UNKNOWN))
     made.pre_tokenizer = library.pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     made.add_special_tokens(special)
-    made.post_processor = library.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
+    made.post_processor = library.processors.TemplateProcessing(single="$A </s>",
+                                                                special_tokens=[("</s>", EOS)])
     return made
 
 
@@ -89,8 +92,10 @@ def test_a_prompt_becomes_a_row_for_each_token(folder):
 
 
 def test_a_transformer_takes_the_rows_as_the_padded_ones(folder):
-    model = Transformer(TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=1, text_dim=32, text_len=12))
-    (short,), (padded,) = (model.encode_text(x.float()) for x in (embeds(folder)[None], encoder().embed([PROMPT])))
+    model = Transformer(TransformerConfig(dim=32, ffn_dim=64, num_heads=2, num_layers=1, text_dim=32,
+                                          text_len=12))
+    (short,), (padded,) = (model.encode_text(x.float()) for x in (embeds(folder)[None],
+                                                                  encoder().embed([PROMPT])))
     assert all(torch.equal(a, b) for a, b in zip(short, padded))
 
 
@@ -229,7 +234,8 @@ def test_processes_that_write_at_once_tear_nothing(tmp_path):
     path = tmp_path / "prompt.safetensors"
     program = ("import sys, torch; from pathlib import Path; from worldplay.engine.prompts import _keep\n"
                "print('ready', flush=True); input()\n"
-               "for i in range(500): _keep(Path(sys.argv[1]), torch.full((64, 512), float(sys.argv[2])), '', 1)\n")
+               "rows = torch.full((64, 512), float(sys.argv[2]))\n"
+               "for i in range(500): _keep(Path(sys.argv[1]), rows, '', 1)\n")
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path), value], **pipes) for value in "12"]
     assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2
@@ -297,7 +303,8 @@ def test_other_weights_are_refused_by_name(folder, change, said):
 
 
 def test_weights_of_a_lower_precision_are_refused(folder):
-    save_file({name: x.to(torch.float8_e4m3fn) for name, x in weights().items()}, folder / "model.safetensors")
+    save_file({name: x.to(torch.float8_e4m3fn) for name, x in weights().items()},
+              folder / "model.safetensors")
     refused(folder, "bad_checkpoint", "float8_e4m3fn")
 
 

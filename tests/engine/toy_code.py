@@ -8,7 +8,8 @@ from worldplay.engine.compiled import Passes
 
 
 def passes(config=CONFIG.transformer, **others):
-    return Passes(**{"config": config, "num_frames": 1, "num_tokens": 2, "window": CONFIG.window, "dtype": "float32",
+    return Passes(**{"config": config, "num_frames": 1, "num_tokens": 2, "window": CONFIG.window,
+                     "dtype": "float32",
                      "device": "cpu"} | others)
 
 
@@ -16,7 +17,8 @@ def passes(config=CONFIG.transformer, **others):
 def made(code_cache, monkeypatch):
     """The code of the toy world is there, and nothing is compiled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(code_cache))
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("what is there is compiled again"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *args,
+                        **kwargs: pytest.fail("what is there is compiled again"))
 
 
 @pytest.fixture

@@ -28,10 +28,10 @@ def test_turn_sign_both_ways():
     frame = np.stack([texture(seed) for seed in range(4)])
     to_the_left = np.roll(frame, -5, axis=2)
     right, left = np.full(4, 3.0), np.full(4, -3.0)
-    assert control.sign_accuracy(frame, to_the_left, right) == 1
-    assert control.sign_accuracy(frame, to_the_left, left) == 0
-    assert control.sign_accuracy(to_the_left, frame, left) == 1
-    assert control.sign_accuracy(frame, frame, right) == 0, "a picture that stands still does not follow"
+    assert control.follows_turn(frame, to_the_left, right).all()
+    assert not control.follows_turn(frame, to_the_left, left).any()
+    assert control.follows_turn(to_the_left, frame, left).all()
+    assert not control.follows_turn(frame, frame, right).any(), "a picture that stands still does not follow"
 
 
 def test_a_shift_fills_the_edge_with_its_last_column():

@@ -6,6 +6,7 @@ from tests.eval.turning import TurningWorld, material
 from worldplay.data.frame_cache import Source, is_held_out, write_frame_cache
 from worldplay.data.lerobot_writer import ShardWriter, finish
 from worldplay.envs.collect import play_rollout
+from worldplay.errors import WorldError
 from worldplay.eval import report
 from worldplay.eval.sources import Game, Recording, open_source
 
@@ -82,6 +83,8 @@ def test_a_world_is_evaluated_on_a_data_set(folder):
 
 
 def test_what_is_no_source_is_said(tmp_path, rollouts):
+    with pytest.raises(WorldError, match="nowhere is no environment .there are doom-maze, .* no folder"):
+        open_source("nowhere")
     with pytest.raises(ValueError, match="no finished data set"):
         open_source(tmp_path)
     cache = write_frame_cache([rollouts[17]], tmp_path / "new", world=Source.of(TurningWorld()),
@@ -89,6 +92,12 @@ def test_what_is_no_source_is_said(tmp_path, rollouts):
     assert len(cache.episodes) == 1
     with pytest.raises(ValueError, match="no episode is held out"):
         open_source(tmp_path / "new")
+
+
+def test_a_folder_that_is_called_as_a_game_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "doom-maze").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert open_source("doom-maze").is_game
 
 
 def test_a_game_plays_scripts_from_held_out_starts():

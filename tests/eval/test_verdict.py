@@ -42,6 +42,14 @@ def test_each_line_fails_for_its_own_reason(changes, answers):
     assert _answers(**changes) == answers
 
 
+def test_a_walk_through_dark_places_is_held_against_them():
+    dark = GOOD["drift"]["1000"] | {"brightness_ratio": 0.6, "histogram_distance": 0.4,
+                                    "sharpness_ratio": 0.5}
+    assert _answers(drift={"1000": dark})[2] == "No"
+    real = {"brightness_ratio": 0.65, "histogram_distance": 0.3, "sharpness_ratio": 0.55}
+    assert _answers(drift={"1000": dark | {"real": real}})[2] == "Yes"
+
+
 def test_a_turn_sign_of_nearly_all_turns_does_not_make_a_world_good():
     """A world in a place that it has not learnt: pictures move rightly and show what is not there."""
     poor = {"moving": {"psnr": 19.0, "repeat_last_psnr": 18.0, "shifted_last_psnr": 20.5,

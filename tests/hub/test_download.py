@@ -1,6 +1,8 @@
 """A fetch that breaks off: it goes on where it stopped, and what is torn is never taken for whole."""
 import importlib.util
+import io
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants as hub_constants
@@ -63,6 +65,18 @@ def test_a_world_is_found_only_when_it_is_whole(hub, cache, monkeypatch):
     assert not (cache / "worlds/first/config.json").exists()
     hub.requests.clear()
     assert fetch("first")["files"] == 4 and not gets(hub, "encoder.pth"), "it was loaded already"
+
+
+@pytest.mark.parametrize("stderr", [None, "closed"])
+def test_a_fetch_without_a_stderr_is_complete_and_its_window_hears_of_it(hub, monkeypatch, stderr):
+    if stderr == "closed":
+        stderr = io.StringIO()
+        stderr.close()
+    heard = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        assert fetch("first", tell=heard.append)["files"] == 4
+    assert any("first.pt" in line for line in heard)
 
 
 def test_what_a_killed_fetch_left_is_removed(hub, cache):

@@ -1,4 +1,4 @@
-"""Play and training condition the transformer on the same bits: actions, hidden first action, columns, cameras."""
+"""Play and training give the transformer the same bits: actions, hidden first action, columns, cameras."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,7 +60,8 @@ def test_actions_and_columns(size, monkeypatch):
     windows = LatentWindows(np.zeros((20, *CONFIG.latent_shape)), encoded, episodes, episodes, 20, SPACE,
                             CONFIG.columns_per_degree)
     batch = windows.at([0])
-    whole = Context(ContextConfig(frames_per_chunk=size, null_actions=0.0), batch, Draws(0, 0, [0])).conditions
+    whole = Context(ContextConfig(frames_per_chunk=size, null_actions=0.0), batch,
+                    Draws(0, 0, [0])).conditions
     rollout = [chunk_conditions(batch, slice(i, i + size)) for i in range(0, 20, size)]
     for train in ([whole], rollout):
         assert torch.equal(joined(play, "columns"), joined(train, "columns"))
@@ -84,7 +85,8 @@ def test_cameras(size, monkeypatch):
     list(world.walk(later))
 
     rows = [*led, *(action.share(4) for action in later for _ in range(4))]
-    cache = SimpleNamespace(action_space=CAMERA_SPACE, actions=np.stack([CAMERA_SPACE.encode(row) for row in rows]))
+    cache = SimpleNamespace(action_space=CAMERA_SPACE,
+                            actions=np.stack([CAMERA_SPACE.encode(row) for row in rows]))
     viewmats = latent_viewmats(cache, Cut(1.0, 10), 0)
     batch = {"latents": torch.zeros(1, 10, 16, 4, 6), "viewmats": torch.from_numpy(viewmats)[None],
              "focal": torch.tensor(world.config.intrinsics).expand(1, 10, 2)}
@@ -109,6 +111,7 @@ def test_the_first_action_of_a_sequence_is_hidden_whatever_else_is_known():
     inputs = {"actions": torch.ones(2, 3, 3), "columns": torch.zeros(2, 3)}
     known = torch.tensor([[True, False, True], [True, True, True]])
     assert frame_conditions(inputs)["action_mask"].tolist() == [[False, True, True]] * 2
-    assert frame_conditions(inputs, known=known)["action_mask"].tolist() == [[False, False, True], [False, True, True]]
+    assert frame_conditions(inputs, known=known)["action_mask"].tolist() == [[False, False, True],
+                                                                             [False, True, True]]
     assert frame_conditions(inputs, frame=3)["action_mask"] is None
     assert torch.equal(frame_conditions(inputs, frame=3, known=known)["action_mask"], known)

@@ -21,7 +21,8 @@ def encoder(fixture, max_tokens, dim_attn=None, change=lambda weights: weights):
     """The encoder of a fixture; dim_attn: another inner width, for weights changed to it."""
     sizes = description(fixture)["model_config"]
     config = TextConfig(
-        vocab_size=sizes["vocab_size"], dim=sizes["dim"], dim_attn=dim_attn or sizes["dim_attn"], ffn_dim=sizes["dim_ffn"], num_heads=sizes["num_heads"],
+        vocab_size=sizes["vocab_size"], dim=sizes["dim"], dim_attn=dim_attn or sizes["dim_attn"],
+        ffn_dim=sizes["dim_ffn"], num_heads=sizes["num_heads"],
         num_layers=sizes["encoder_layers"], num_buckets=sizes["num_buckets"], max_tokens=max_tokens)
     rows = json.loads((FOLDER / fixture / description(fixture)["keys"]).read_text())["keys"]
     weights = {row["key"]: torch.from_numpy(fill(row["key"], row["shape"])) for row in rows}

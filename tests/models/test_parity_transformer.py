@@ -1,4 +1,4 @@
-"""The transformer against values of the published code: whole sequences, cached calls, sampling loops, cameras."""
+"""The transformer against values of the published code: sequences, cached calls, sampling loops, cameras."""
 import pytest
 import torch
 from einops import rearrange
@@ -18,7 +18,9 @@ def in_all(kinds, *prefixes):
 
 
 def cameras_of(case):
-    """Cameras of all frames, None without; of the published Ks only the focal lengths, whatever their principal points."""
+    """Cameras of all frames, None without; of the published Ks only the focal lengths, whatever their
+    principal points.
+    """
     if "in.viewmats" not in case:
         return None
     return Cameras.of(case["in.viewmats"], case["in.Ks"].diagonal(dim1=-2, dim2=-1)[..., :2])
@@ -52,7 +54,8 @@ def test_sequence(fixture, name, attention):
         options |= {"clean": case["in.clean_x"], "clean_sigma": clean_t.double() / 1000}
     elif params.get("local_attn_size", -1) != -1:
         options |= {"window": params["local_attn_size"]}
-    flow = network(fixture)(case["in.x"], sigma, text=case["in.prompt_embeds"], attention=attention, **options)
+    flow = network(fixture)(case["in.x"], sigma, text=case["in.prompt_embeds"], attention=attention,
+                            **options)
     check(case, flow, case["in.x"])
 
 
@@ -91,8 +94,10 @@ def test_intermediates(fixture, name):
         layer = model.get_submodule(name)
         layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
     start = case["params"]["start_frame"]
-    flow = denoise(model, case["in.x"], case["in.t"].double() / 1000, new_cache(model, case, b, chunk), frame=start,
-                   text=model.encode_text(case["in.prompt_embeds"]), **conditions(cameras_of(case), start, chunk))
+    flow = denoise(model, case["in.x"], case["in.t"].double() / 1000, new_cache(model, case, b, chunk),
+                   frame=start,
+                   text=model.encode_text(case["in.prompt_embeds"]),
+                   **conditions(cameras_of(case), start, chunk))
     check(case, flow, case["in.x"])
     close(seen["time_embedding"].flatten(0, 1), case["dbg.time_e"], case)
     close(seen["time_projection"].flatten(0, 1), case["dbg.time_proj"], case)
@@ -135,7 +140,8 @@ def test_one_frame_and_then_chunks_is_refused():
     model = network("wan_causal_t2v")
     cache = KVCache(model.config, batch=1, num_frames=6, frames_per_chunk=3, tokens_per_frame=24)
     with pytest.raises(ValueError, match="a chunk of 1 frames for a cache made for 3 at once"):
-        commit(model, torch.zeros(1, 1, 16, 8, 12), 0.0, cache, frame=0, text=model.encode_text(torch.zeros(1, 5, 48)))
+        commit(model, torch.zeros(1, 1, 16, 8, 12), 0.0, cache, frame=0,
+               text=model.encode_text(torch.zeros(1, 5, 48)))
 
 
 def new_cache(model, case, batch, chunk):

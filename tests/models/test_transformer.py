@@ -80,7 +80,8 @@ def play(model, inputs, cache, size, first=0):
     """Velocity of every noisy frame, seen from the clean ones in the cache."""
     out = []
     for start, part in by_chunk(inputs, size):
-        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **conditions_of(part)))
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start,
+                           **conditions_of(part)))
         commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **conditions_of(part))
     return torch.cat(out, dim=1)
 

@@ -1,4 +1,4 @@
-"""The transformer with a camera: only relative poses count, the cache equals the mask, and nothing drifts on a long way."""
+"""The transformer with a camera: only relative poses count, the cache equals the mask, nothing drifts."""
 import copy
 from dataclasses import replace
 from itertools import accumulate
@@ -45,7 +45,9 @@ def motions(*shape, seed=1):
 
 
 def with_cameras(inputs, seed=1, motion=None):
-    """The same inputs of `sequence` with a wild camera for every frame, seen from another world frame for a motion."""
+    """The same inputs of `sequence` with a wild camera for every frame, seen from another world frame for a
+    motion.
+    """
     shape = inputs["noisy"].shape[:2]
     poses = motions(*shape, seed=seed)
     focal = torch.rand(*shape, 2, generator=torch.Generator().manual_seed(seed)) + 0.5
@@ -65,7 +67,8 @@ def play(model, inputs, cache, size, first=0):
     out = []
     for start in range(0, inputs["noisy"].shape[1], size):
         part = part_of(inputs, slice(start, start + size))
-        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start, **conditions_of(part)))
+        out.append(denoise(model, part["noisy"], part["sigma"], cache, frame=first + start,
+                           **conditions_of(part)))
         commit(model, part["clean"], part["clean_sigma"], cache, frame=first + start, **conditions_of(part))
     return torch.cat(out, dim=1)
 
@@ -169,7 +172,8 @@ def test_denoising_never_writes_the_cache(model, rule):
         first = denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part))
         denoise(model, part["clean"], 0.3, cache, frame=start, **conditions_of(wrong))
         assert torch.equal(cache.past(), before)
-        assert torch.equal(denoise(model, part["noisy"], part["sigma"], cache, frame=start, **conditions_of(part)), first)
+        assert torch.equal(denoise(model, part["noisy"], part["sigma"], cache, frame=start,
+                                   **conditions_of(part)), first)
         commit(model, part["clean"], part["clean_sigma"], cache, frame=start, **conditions_of(part))
 
 
@@ -193,7 +197,9 @@ LENGTH, WINDOW = 3000, 4
 
 
 def test_a_long_walk():
-    """3000 steps: with new anchors on the way the last frame comes out as if the walk had begun just before it."""
+    """3000 steps: with new anchors on the way the last frame comes out as if the walk had begun just before
+    it.
+    """
     model, rng = filled(replace(CAMERA, num_layers=1)), np.random.default_rng(0)
     actions = [Action({"w"}, (rng.uniform(-3, 3) if rng.random() < 0.1 else 0.0, 0.0)) for _ in range(LENGTH)]
     frames = torch.randn(LENGTH, 1, 1, CHANNELS, 3, 2, generator=torch.Generator().manual_seed(0))
@@ -202,12 +208,14 @@ def test_a_long_walk():
         rig, motion = rig.step(action).rebased()
         if motion is not None:
             cache.rebase(motion)
-        last = denoise(model, x, 1.0, cache, frame=frame, cameras=camera(rig)) if frame == LENGTH - 1 else None
+        last = denoise(model, x, 1.0, cache, frame=frame,
+                       cameras=camera(rig)) if frame == LENGTH - 1 else None
         commit(model, x, 0.0, cache, frame=frame, cameras=camera(rig))
     assert len(cache._positions._held) == WINDOW - 1, "what is kept does not grow"
     begin = LENGTH - 1 - WINDOW  # in one layer the last frame hangs on no more
     walked = list(accumulate(actions, CameraRig.step, initial=CameraRig()))[begin + 1]
-    fresh, far = (walk_on(model, start, actions[begin:], frames[begin:], begin) for start in (CameraRig(), walked))
+    fresh, far = (walk_on(model, start, actions[begin:], frames[begin:], begin) for start in (CameraRig(),
+                                                                                              walked))
     assert np.linalg.norm(walked.pose[:3, 3]) > 100
     error = (last - fresh).abs().max()
     assert error < 5e-6 and (far - fresh).abs().max() > 10 * error
@@ -239,7 +247,8 @@ def test_a_sink_keeps_its_place_through_many_anchors(model):
 
 
 def test_one_cache_for_both_branches(model):
-    with_camera, without = (KVCache(config, batch=1, num_frames=4, tokens_per_frame=4) for config in (CAMERA, TINY))
+    with_camera, without = (KVCache(config, batch=1, num_frames=4, tokens_per_frame=4) for config in (CAMERA,
+                                                                                                      TINY))
     assert with_camera._slots.shape == without._slots.shape
 
 
@@ -259,7 +268,8 @@ def test_a_new_branch_begins_without_effect(rule):
     parts = [part for _, part in by_chunk(inputs, size)]
     cache = new_cache(plain, 2, **rule)
     for i, part in enumerate(parts):
-        velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size, **base_conditions(part))
+        velocity = denoise(plain, part["noisy"], part["sigma"], cache, frame=i * size,
+                           **base_conditions(part))
         torch.testing.assert_close(cached[:, i * size:(i + 1) * size], velocity, atol=1e-5, rtol=1e-5)
         commit(plain, part["clean"], part["clean_sigma"], cache, frame=i * size, **base_conditions(part))
 
@@ -291,7 +301,8 @@ def test_shapes_without_values(attention):
         model = Transformer(CAMERA)
         inputs = {name: torch.empty_like(x, device="meta") for name, x in sequence(4).items()}
         cameras = Cameras.of(torch.empty(2, 4, 4, 4), torch.empty(2, 4, 2))
-    velocity = model(**inputs, cameras=cameras, window=3, sink=1, sink_position="before_window", attention=attention)
+    velocity = model(**inputs, cameras=cameras, window=3, sink=1, sink_position="before_window",
+                     attention=attention)
     assert velocity.shape == inputs["noisy"].shape
     velocity.sum().backward()
     assert model.blocks[0].self_attn.prope_o.weight.grad is not None
@@ -329,6 +340,7 @@ def test_what_does_not_fit_is_refused(model):
 
 def test_sizes_of_the_published_camera_model():
     with torch.device("meta"):
-        sizes = dict(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16, out_channels=16, text_dim=4096)
+        sizes = dict(dim=1536, ffn_dim=8960, num_heads=12, num_layers=30, in_channels=16, out_channels=16,
+                     text_dim=4096)
         model = Transformer(TransformerConfig(**sizes, has_camera=True))
     assert len(model.state_dict()) == 885 and sum(p.numel() for p in model.parameters()) == 1_489_821_760

@@ -21,7 +21,9 @@ GIVEN = os.environ.get("WORLDPLAY_PARITY")  # a folder of further fixtures, laid
 
 
 def fixtures(kind):
-    """Every fixture of a kind such as "umt5": one in each folder that has it, named as the functions below take it."""
+    """Every fixture of a kind such as "umt5": one in each folder that has it, named as the functions below
+    take it.
+    """
     folders = [FOLDER, FOLDER / "more", *([Path(GIVEN).resolve()] if GIVEN else [])]
     return [kind if folder == FOLDER else str(folder / kind) for folder in folders
             if (folder / kind / "cases.json").is_file()]
@@ -58,7 +60,9 @@ def close(value, expected, case):
 
 
 def nearest_index(timesteps, sigmas):
-    """Index of the entry of `sigmas` [s] nearest to each timestep (1000 * sigma), the first one on a tie, as published."""
+    """Index of the entry of `sigmas` [s] nearest to each timestep (1000 * sigma), the first one on a tie, as
+    published.
+    """
     return (1000 * sigmas - timesteps[..., None]).abs().argmin(dim=-1)
 
 
@@ -79,7 +83,9 @@ def poses(text):
 
 
 def network(fixture, keys="keys"):
-    """A Transformer of the fixture's sizes, with its weights; keys: the entry of cases.json that names their list."""
+    """A Transformer of the fixture's sizes, with its weights; keys: the entry of cases.json that names their
+    list.
+    """
     sizes, given = description(fixture)["model_config"], weights(fixture, keys)
     same = ("dim", "ffn_dim", "freq_dim", "text_dim", "text_len", "num_heads", "num_layers", "eps",
             "patch_size")

@@ -6,6 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import train_world
+from tests.train.stages import test_stages
 from tests.train.stages.test_stages import STAGES, WithTrajectories, data
 from worldplay.engine.cost import flop_counter
 from worldplay.models.transformer import Block, Transformer
@@ -69,13 +70,23 @@ def test_recomputed_blocks_are_counted_as_checkpointing_has_them(name, monkeypat
     assert expected.peak_recomputed == pytest.approx(real.peak, rel=0.15)  # moments within a block differ
 
 
-def test_one_and_two_blocks_tell_what_many_do():
-    stage, batch = STAGES["causal_cd"](), batch_of("causal_cd")
-    for model in stage.models.values():
-        model.blocks.extend([*model.blocks, *model.blocks[:1]])
+@pytest.mark.parametrize("name", ["causal_cd", "dmd"])
+def test_few_blocks_tell_what_many_do(name, monkeypatch):
+    monkeypatch.setattr(test_stages, "MODEL", replace(test_stages.MODEL, num_layers=6))
+    stage, batch = STAGES[name](), batch_of(name)
     with flop_counter() as counter:
         stage.loss("student", batch, DRAWS, real_call(stage))[0].backward()
-    assert work.step_flops(work.on_meta(stage), "student", batch, DRAWS)[0] == counter.get_total_flops()
+    twin = work.on_meta(stage)
+    assert work.step_flops(twin, "student", batch, DRAWS)[0] == counter.get_total_flops()
+    memory = work.step_memory(twin, "student", batch, DRAWS)
+    assert memory == whole_memory(twin, batch)
+
+
+def whole_memory(stage, batch):
+    """StepMemory counted on all the blocks of a stage."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "_by_depth", lambda count, stage, depths: count(stage))
+        return work.step_memory(stage, "student", batch, DRAWS)
 
 
 def tiny(**loop):

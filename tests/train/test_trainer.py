@@ -79,7 +79,7 @@ def run(folder, steps, stage=None, dtype=torch.float32, **loop):
 def test_a_run_in_two_pieces_equals_one_bit_for_bit(tmp_path, dtype):
     whole = run(tmp_path / "whole", 12, dtype=dtype)
     run(tmp_path / "cut", 5, dtype=dtype)
-    cut = run(tmp_path / "cut", 12, ToyStage(seed=1), dtype=dtype)  # whose own weights would tell
+    cut = run(tmp_path / "cut", 12, ToyStage(seed=1), dtype=dtype)  # whose own weights would show
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 

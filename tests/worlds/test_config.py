@@ -38,7 +38,8 @@ def read(**changes):
 @pytest.mark.parametrize("field, value", [
     ("window", 99999), ("window", 0), ("window", 8.0), ("window", True), ("frames_per_chunk", 2000),
     ("sink", -1), ("fps", 1e9), ("fps", float("nan")), ("fps", "17"), ("frame_size", [80000, 80000]),
-    ("frame_size", [120.0, 160]), ("steps", 3), ("first_steps", True), ("context_sigma", 1),
+    ("frame_size", [120.0, 160]), ("frame_size", [8160, 8192]), ("steps", 3),
+    ("first_steps", True), ("context_sigma", 1),
     ("columns_per_degree", 1e300), ("prompt", 3), ("env", ""),
     ("transformer__dim", 10**9), ("transformer__num_layers", 10**6), ("transformer__num_layers", 8.0),
     ("transformer__eps", 1e30), ("transformer__patch_size", [1, 2]), ("codec__widths", [48, 96, 10**7]),

@@ -55,7 +55,7 @@ class PlayConfig:
     fullscreen: bool = False
     """Begin in fullscreen (F11)."""
     stats: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """JSON file for the delays of this sitting, in milliseconds, written at its end."""
+    """JSON file for the delays of this session, in milliseconds, written at its end."""
     headless: bool = False
     """Play --script into --out as fast as it goes, without a display."""
     script: Annotated[str | None, tyro.conf.arg(metavar="SCRIPT")] = None

@@ -36,7 +36,7 @@ class Worlds:
                   f"{world['fps']:g} frames/s, {controls}, {size}, "
                   f"{'' if world['is_playable'] else 'to train from, '}{world['folder']}")
         for world in others:
-            size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size told by its server"
+            size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "size known to its server"
             print(f"can be fetched: {world['name']} ({world['summary']}; by {world['conditioning']}), "
                   f"{size}, {world['licence']}")
 

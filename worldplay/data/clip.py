@@ -27,9 +27,9 @@ class Clip:
 
     path      the .mp4 file
     sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset, of a rollout all that it was given; `prompts`, the
-              texts given since then; `frames`, one record per video frame, whose `step` is the index of the
-              action that caused it
+              branch played; `actions`, all since the last reset, of a rollout all that it was given;
+              `prompts`, the texts given since then; `frames`, one record per video frame, whose `step` is the
+              index of the action that caused it
     """
     path: Path
     sidecar: dict

@@ -111,22 +111,22 @@ def finish_parts(path, *, is_torn=True, overwrite=False):
             problem = _write_sidecar(lines, sidecar, num_frames, is_torn)
         else:
             problem = _why_empty(video, num_lines)
-        made = Finished(path, 0, problem=problem)
+        finished = Finished(path, 0, problem=problem)
         if num_frames and not problem:
             target = path if overwrite else _free(path, (".mp4", ".json"))
             os.replace(sidecar, beside(target, ".json"))
             os.replace(draft, beside(target, ".mp4"))
-            made = Finished(target, num_frames)
+            finished = Finished(target, num_frames)
     finally:
         for file in (draft, sidecar):
             file.unlink(missing_ok=True)
     # the line of a frame is written after it, and a second of frames may be in no whole fragment yet
     is_all = num_filmed <= num_frames + 1 and num_lines <= num_frames + header.get("fps", 0) + 1
     if problem or num_frames and not is_all:
-        made = Finished(made.path, made.num_frames, _set_aside(path), problem)
+        finished = Finished(finished.path, finished.num_frames, _set_aside(path), problem)
     video.unlink(missing_ok=True)
     os.truncate(lines, 0)
-    return made
+    return finished
 
 
 def recover(folder):
@@ -140,18 +140,18 @@ def recover(folder):
     for name in sorted(names):
         path = Path(folder, name)
         try:
-            made = _recover(path)
+            finished = _recover(path)
         except OSError as error:
             log.debug("recovery failed", exc_info=error)
-            made = Finished(path, 0, problem=f"{error.strerror or error}; it is tried again next time")
-        if made:
-            yield made
+            finished = Finished(path, 0, problem=f"{error.strerror or error}; it is tried again next time")
+        if finished:
+            yield finished
 
 
 def log_recovered(folder):
     """Recover what is in `folder` and say of each clip in one line what became of it."""
-    for made in recover(folder):
-        log.log(logging.WARNING if made.problem or made.kept else logging.INFO, "%s", made)
+    for finished in recover(folder):
+        log.log(logging.WARNING if finished.problem or finished.kept else logging.INFO, "%s", finished)
 
 
 def why_lost(path, error):
@@ -180,16 +180,16 @@ def _recover(path):
         if not lock(file) or not _is_there(file, lines):
             return None
         try:
-            made = finish_parts(path)
+            finished = finish_parts(path)
         except OSError:  # a full disk or a folder that cannot be written: later
             raise
         except Exception as error:  # damaged in a way that nobody foresaw
             log.debug("a recording is damaged", exc_info=error)
-            made = Finished(path, 0, _set_aside(path), "its parts are damaged: "
+            finished = Finished(path, 0, _set_aside(path), "its parts are damaged: "
                                                        f"{error or type(error).__name__}")
             os.truncate(lines, 0)
     lines.unlink(missing_ok=True)
-    return made
+    return finished
 
 
 def _is_there(file, path):

@@ -122,17 +122,17 @@ class ClipWriter:
         try:
             with self._lines:  # locked until all is in its place: no other process recovers it meanwhile
                 self._encode()
-                made = finish_parts(self.path, is_torn=False, overwrite=self._overwrite)
+                finished = finish_parts(self.path, is_torn=False, overwrite=self._overwrite)
             part(self.path, "jsonl").unlink(missing_ok=True)
         except Exception as error:  # whatever it is, the player must hear that the clip is not saved
             log.debug("recording failed", exc_info=error)
             self.error = OSError(why_lost(self.path, error))
             return
-        self.path = made.path
-        if made.num_frames < self.num_frames:
-            self.error = OSError(f"recording {self.path.name} is damaged: {made.num_frames} of its "
+        self.path = finished.path
+        if finished.num_frames < self.num_frames:
+            self.error = OSError(f"recording {self.path.name} is damaged: {finished.num_frames} of its "
                                  f"{self.num_frames} "
-                                 f"frames were saved{made.where_kept}")
+                                 f"frames were saved{finished.where_kept}")
 
     def _encode(self):
         # A fragment every quarter of a second and no delay in the encoder: so much is lost at most when the

@@ -112,25 +112,25 @@ class FrameCache:
     def open(cls, folder):
         """The frame cache in `folder`.
 
-            Raises ValueError if there is none, or its files do not belong together.
+            Raises ValueError, which names the file, if there is none, or its files are damaged or do not
+            belong together.
         """
-        folder = Path(folder)
-        if not (folder / "index.json").is_file():
+        path = Path(folder, "index.json")
+        if not path.is_file():
             raise ValueError(f"{folder}: no frame cache (index.json, written last, is missing); "
                              "build it again")
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        names = _ARRAYS if index.get("has_poses", True) else _ARRAYS.keys() - {"poses"}
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        space, episodes = ActionSpace.from_json(index["action_space"]), np.array(index["episodes"], np.int64)
-        num_frames = int(episodes[:, 1].sum())
-        expected = _shapes(num_frames, index["frame_size"], space)
-        for name, array in arrays.items():
-            if array.shape != expected[name]:
-                raise ValueError(f"{folder / name}.npy: shape {array.shape}, index.json says "
-                                 f"{expected[name]}; build the frame cache again")
-        return cls(**{"poses": None} | arrays, episodes=episodes, env=index["env"], action_space=space,
-                   fps=index["fps"], is_lossy=index.get("is_lossy", False),
-                   texts=tuple(index.get("texts", [""] * len(episodes))))
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            episodes = np.array(index["episodes"], np.int64)
+            facts = {"env": index["env"], "action_space": ActionSpace.from_json(index["action_space"]),
+                     "fps": index["fps"], "is_lossy": index["is_lossy"], "texts": tuple(index["texts"])}
+            expected = _shapes(int(episodes[:, 1].sum()), index["frame_size"], facts["action_space"])
+            names = _ARRAYS if index["has_poses"] else _ARRAYS.keys() - {"poses"}
+        except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path}: damaged ({what}); build the frame cache again") from None
+        arrays = {name: _mapped(path.with_name(f"{name}.npy"), expected[name]) for name in names}
+        return cls(**{"poses": None} | arrays, episodes=episodes, **facts)
 
     @property
     def frame_size(self):
@@ -185,6 +185,16 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
                                        "is_lossy": is_lossy, "imported": imported,
                                        "episodes": episodes, "texts": texts})
     return FrameCache.open(folder)
+
+
+def _mapped(path, shape):
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: unreadable ({error}); build the frame cache again") from None
+    if array.shape != shape:
+        raise ValueError(f"{path}: shape {array.shape}, index.json says {shape}; build the frame cache again")
+    return array
 
 
 def _shapes(num_frames, frame_size, space):

@@ -52,14 +52,16 @@ def read_info(path):
         if feature["dtype"] != "video":
             continue
         require("video_path", lambda x: isinstance(x, str), "a text, for the videos")
-        shown = (feature.get("info") or {}).get("video.fps", info["fps"])
+        names, facts = feature.get("names") or [], feature.get("info") or {}
+        if not isinstance(names, list) or not isinstance(facts, dict):
+            raise ValueError(f"{path}: field features.{name}: names is no list, or info no object; {remedy}")
+        shown = facts.get("video.fps", info["fps"])
         if shown != info["fps"]:
             raise ValueError(f"{path}: field features.{name}.info.video.fps is {shown}, but fps is "
                              f"{info['fps']}; {remedy}")
         if len(feature["shape"]) != 3:
             raise ValueError(f"{path}: field features.{name}.shape is {feature['shape']}, expected height, "
-                             "width and "
-                             f"channels; {remedy}")
+                             f"width and channels; {remedy}")
     if "worldplay" in info:
         _check_own(path, info)
     return info
@@ -82,6 +84,7 @@ def _check_own(path, info):
             if feature["dtype"] == "video":
                 facts["frame_size"] = ([height, width, 3], feature["shape"])
         own["player"], [(clip["world_hash"], clip["frames"]) for clip in own.get("clips", ())]
+        facts["action"] = ("float32", info["features"]["action"]["dtype"])
     except KeyError as error:
         raise ValueError(f"{path}: field worldplay: {error} is missing; {OWN_REMEDY}") from None
     except (TypeError, ValueError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""Compiled code for the parts of a pass between its attentions: made by another process, kept, and taken over."""
+"""Compiled code for the parts of a pass between its attentions: made by another process, kept on disk."""
 import gc
 import hashlib
 import json
@@ -31,11 +31,13 @@ log = logging.getLogger(__name__)
 
 _SOURCES = (__file__, block.__file__, rope.__file__, prope.__file__)  # what the code is made of
 _MERGE = "self_attn.o.", "self_attn.prope_o."
-_WEIGHTS = {"qkv": ("self_attn.fused.",), "text_queries": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
+_WEIGHTS = {"qkv": ("self_attn.fused.",),
+            "text_queries": (*_MERGE, "norm3.", "cross_attn.q.", "cross_attn.norm_q."),
             "feed_forward": (*_MERGE, "cross_attn.o.", "ffn.")}  # of a block, beside its modulation
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _loading = threading.Lock()  # that variable is the whole process's
-# The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a weight.
+# The number of threads is that of whoever runs it; shapes are compared before, once a part instead of once a
+# weight.
 _OPTIONS = {"config_patches": {"cpp.dynamic_threads": True, "size_asserts": False}}
 _ROOM = 2**31  # bytes of the GPU's memory that the other process takes beside play: estimated, not measured
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the norm of what a part gives
@@ -73,15 +75,18 @@ class Passes:
     def parts(self):
         """name -> shapes of what a part is given beside weights, of a Block and, with a camera, of Branches.
 
-        On a processor Branches stay as they are: channels that lie two by two and four by four are no vectors to its
-        compiler, and the code takes more than twice as long (1.41 ms, 0.56 as written; 480 tokens, 2 heads, one thread).
+        On a processor Branches stay as they are: channels that lie two by two and four by four are no vectors
+        to its compiler, and the code takes more than twice as long (1.41 ms, 0.56 as written; 480 tokens, 2
+        heads, one thread).
         """
-        return self.block_parts() | (self.branch_parts() if self.config.has_camera and self.device != "cpu" else {})
+        return self.block_parts() | (self.branch_parts() if self.config.has_camera
+                                     and self.device != "cpu" else {})
 
     def block_parts(self):
         """`parts` of a Block."""
         c, t, p, k = self.config, self.num_frames, self.num_tokens, self.config.num_heads
-        x, modulation, heads, turn = (1, t, p, c.dim), (1, t, 6, c.dim), (1, t, p, k, c.head_dim), (c.head_dim // 2, 2)
+        x, modulation, heads = (1, t, p, c.dim), (1, t, 6, c.dim), (1, t, p, k, c.head_dim)
+        turn = c.head_dim // 2, 2
         found = (1, t, p, 2 * k, c.head_dim) if c.has_camera else heads
         parts = {"qkv": (x, modulation) if c.has_camera else (x, modulation, (1, t, p, 1, *turn))}
         if c.text_dim:
@@ -90,24 +95,27 @@ class Passes:
 
     def branch_parts(self):
         """`parts` of Branches, the window full."""
-        k, d, tokens, past = self.config.num_heads, self.config.head_dim, self.num_tokens, self.window * self.num_tokens
+        k, d, tokens = self.config.num_heads, self.config.head_dim, self.num_tokens
+        past = self.window * tokens
         own, cameras = (1, self.num_frames, tokens, k, d), (1, self.num_frames, 4, 4)
         return {"queries": (own, (1, self.num_frames, tokens, 1, d // 2, 2), cameras),
-                "keys_values": ((1, k, past, d), (1, k, past, d), (1, 1, past, d // 2, 2), (1, self.window, 4, 4)),
+                "keys_values": ((1, k, past, d), (1, k, past, d), (1, 1, past, d // 2, 2),
+                                (1, self.window, 4, 4)),
                 "output": (cameras, own)}
 
 
 class CompiledCode:
-    """The code for some Passes: it is loaded, on its way, or not to be had."""
+    """The code for some Passes: loaded, being made, or impossible here."""
 
     def __init__(self, passes):
         """Begins to load the code, and has another process make it first where it is not there yet.
 
-        problem  why the code is not to be had; "" as long as it may be
+        problem  why there can be no code; "" as long as there may be
         """
         self.passes, self.problem = passes, ""
         self._parts, self._process, self._is_closed = {}, None, False
-        self._thread = threading.Thread(target=self._run, name="code", daemon=True)  # an import cannot be interrupted
+        # an import cannot be interrupted
+        self._thread = threading.Thread(target=self._run, name="code", daemon=True)
         self._thread.start()
 
     def is_ready(self):
@@ -117,22 +125,27 @@ class CompiledCode:
     def wait(self):
         """Wait until it can be installed.
 
-            Raises WorldError("device") where it is not to be had.
+            Raises WorldError("device") where there can be none.
         """
         self._thread.join()
         if self.problem:
-            raise WorldError("device", f"compiled code is not to be had here ({self.problem}); --path eager needs none")
+            raise WorldError("device", f"there is no compiled code here ({self.problem}); --path eager needs "
+                             "none")
 
     def install(self, transformer):
-        """Let a transformer that is fused for inference run by the code; inputs of other shapes run as written."""
+        """Let a transformer that is fused for inference run by the code; inputs of other shapes run as
+        written.
+        """
         shapes = self.passes.parts()
         for each in transformer.blocks:
             for name in _WEIGHTS.keys() & shapes.keys():
-                setattr(each, name, _Compiled(self._parts[name], [*_weights(each, name).values()], getattr(each, name),
+                setattr(each, name, _Compiled(self._parts[name], [*_weights(each, name).values()],
+                                              getattr(each, name),
                                               shapes[name]))
         plain = Branches()._asdict()
         if shapes.keys() >= plain.keys():
-            transformer.branches = Branches(**{name: _Compiled(self._parts[name], [], plain[name], shapes[name])
+            transformer.branches = Branches(**{name: _Compiled(self._parts[name], [], plain[name],
+                                                               shapes[name])
                                                for name in plain})
 
     def close(self):
@@ -144,7 +157,8 @@ class CompiledCode:
 
     def _run(self):
         try:
-            can, reason = runtime.pick_compile(torch.device(self.passes.device))  # what it takes to load code, too
+            # what it takes to load code, too
+            can, reason = runtime.pick_compile(torch.device(self.passes.device))
             if not can:
                 raise ChildProcessError(reason)
             if not self.passes.is_made():
@@ -162,16 +176,18 @@ class CompiledCode:
         except OSError as error:  # of a folder that cannot be written, as torch's loader does
             raise OSError(f"{folder}: {error.strerror or error}") from error
         except Exception as error:  # whatever a torn or foreign file makes of torch's loader
-            raise ValueError(f"what is in {folder} cannot be loaded ({_line(error)}), delete that folder") from error
+            raise ValueError(f"{folder} cannot be loaded ({_line(error)}), delete that folder") from error
 
     def _make(self):
         if not runtime.has_room(torch.device(self.passes.device), _ROOM):
-            raise ChildProcessError(f"compiling takes {_ROOM / 2**30:.0f} GiB of GPU memory, and less is free")
+            raise ChildProcessError(f"compiling takes {_ROOM / 2**30:.0f} GiB of GPU memory; less is free")
         log.info("code for this world is being compiled, and kept for the next time")
         with tempfile.TemporaryFile() as said:
-            # Where this package lies comes first on its path: there may be another one installed, or a random.py here.
+            # Where this package lies comes first on its path: there may be another one installed, or a
+            # random.py here.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worldplay.engine.compiled", json.dumps(asdict(self.passes))], stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "worldplay.engine.compiled", json.dumps(asdict(self.passes))],
+                stdin=subprocess.DEVNULL,
                 stdout=said, stderr=said, cwd=Path(worldplay.__file__).parent.parent)
             if self._is_closed:
                 self._process.terminate()
@@ -211,7 +227,8 @@ class _Compiled:
 
 def _load(path):
     """The function of weights and inputs that is kept in a file."""
-    # A collection amid all that the compiler's import brings would hold the interpreter's lock, and the window still.
+    # A collection amid all that the compiler's import brings would hold the interpreter's lock, and the
+    # window still.
     is_collecting = gc.isenabled()
     gc.disable()
     try:
@@ -226,7 +243,9 @@ def _load(path):
 
 @contextmanager
 def _cache_beside(path):
-    """Inside, torch's compiler keeps its own files, which a loaded part needs again, in the folder beside a part."""
+    """Inside, torch's compiler keeps its own files, which a loaded part needs again, in the folder beside a
+    part.
+    """
     before = os.environ.get(_CACHE)
     os.environ[_CACHE] = str(path.parent / "files")
     try:
@@ -239,7 +258,8 @@ def _cache_beside(path):
 
 
 def _weights(each, part):
-    return {name: x for name, x in each.state_dict().items() if name.startswith(("modulation", *_WEIGHTS[part]))}
+    prefixes = "modulation", *_WEIGHTS[part]
+    return {name: x for name, x in each.state_dict().items() if name.startswith(prefixes)}
 
 
 # The other process ------------------------------------------------------------------------------------------
@@ -248,7 +268,8 @@ def _weights(each, part):
 def compile_code(passes):
     """Compile every part, compare it with what it was compiled of on random numbers, and keep it.
 
-    A process that is ended meanwhile leaves whole parts and what torch's compiler goes on from; two at once agree.
+    A process that is ended meanwhile leaves whole parts and what torch's compiler goes on from; two at once
+    agree.
 
         Raises ArithmeticError where a part gives something else, OSError where it cannot be kept.
     """

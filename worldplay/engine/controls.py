@@ -1,4 +1,4 @@
-"""What the player does, as a transformer is told it: the conditions of every chunk, and what they add up to."""
+"""The player's actions as conditions of the transformer, chunk by chunk, and the state they add up to."""
 import numpy as np
 import torch
 
@@ -7,7 +7,8 @@ from worldplay.camera import CameraRig, is_trained, trajectory
 from worldplay.models.attention.prope import Cameras
 from worldplay.models.conditioning import frame_conditions, yaw_columns
 
-# Actions come from Python and so does what they add up to: both stay on the CPU, and nothing here waits for a GPU.
+# Actions come from Python and so does what they add up to: both stay on the CPU, and nothing here waits for a
+# GPU.
 
 
 def controls_of(config, device):
@@ -20,7 +21,9 @@ def controls_of(config, device):
 
 
 class ActionControls:
-    """Keys and turns as vectors beside the timestep; the state is the camera's heading in token columns, [b 1]."""
+    """Keys and turns as vectors beside the timestep; the state is the camera's heading in token columns, [b
+    1].
+    """
 
     def __init__(self, space, columns_per_degree, device):
         self.space, self.columns_per_degree, self.device = space, columns_per_degree, device
@@ -32,13 +35,15 @@ class ActionControls:
     def conditions(self, columns, vectors, frame):
         """(keyword arguments of Transformer.prepare for the chunk at `frame`, the state after it).
 
-        vectors  float32 [b t m a] on the CPU, encoded actions: those of a latent's m frames in turn, or one for all of
-                 it; here the last one counts. No action led to frame 0: those of the first latent are ignored there
+        vectors  float32 [b t m a] on the CPU, encoded actions: those of a latent's m frames in turn, or one
+                 for all of it; here the last one counts. No action led to frame 0: those of the first latent
+                 are ignored there
         """
         actions = vectors[:, :, -1]
         moved = yaw_columns(actions, self.space, self.columns_per_degree, frame=frame, before=columns)
         given = frame_conditions({"actions": actions, "columns": moved}, frame=frame)
-        return {name: x if x is None else runtime.upload(x, self.device) for name, x in given.items()}, moved[:, -1:]
+        return {name: x if x is None else runtime.upload(x, self.device) for name,
+                x in given.items()}, moved[:, -1:]
 
     def settle(self, columns, cache):
         """The state to go on with after the chunk was written to the cache."""
@@ -60,7 +65,9 @@ class CameraControls:
         return CameraRig()
 
     def conditions(self, rig, vectors, frame):
-        """As ActionControls.conditions, but that all m actions of a latent count; the start is the camera of frame 0."""
+        """As ActionControls.conditions, but that all m actions of a latent count; the start is the camera of
+        frame 0.
+        """
         steps = [[self.space.decode(vector) for vector in latent] for latent in vectors[0].numpy()]
         rigs = trajectory(rig, steps, frame=frame)
         viewmats = torch.from_numpy(np.stack([each.viewmat for each in rigs]))[None]
@@ -68,7 +75,7 @@ class CameraControls:
         return {"cameras": Cameras(*(runtime.upload(x, self.device) for x in given["cameras"]))}, rigs[-1]
 
     def settle(self, rig, cache):
-        """As ActionControls.settle; a camera far from its anchor gets a new one."""
+        """As ActionControls.settle; world coordinates are rebased at a camera far from their origin."""
         rig, motion = rig.rebased()
         if motion is not None:
             cache.rebase(torch.from_numpy(motion))
@@ -80,18 +87,18 @@ class CameraControls:
 
 
 class NoControls:
-    """A world that only its text tells what to show."""
+    """A world that is conditioned on a text alone."""
 
     def start(self, batch):
         """As ActionControls.start."""
 
-    def conditions(self, told, vectors, frame):
+    def conditions(self, state, vectors, frame):
         """As ActionControls.conditions."""
-        return {}, told
+        return {}, state
 
-    def settle(self, told, cache):
+    def settle(self, state, cache):
         """As ActionControls.settle."""
-        return told
+        return state
 
     def note(self, action):
         """As ActionControls.note."""

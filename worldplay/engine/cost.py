@@ -1,26 +1,27 @@
 """What playing a world takes: operations, bytes and memory, counted on its own code run without values."""
-import weakref
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from worldplay.engine.controls import controls_of
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META, codec_of, new_cache
 from worldplay.models.codecs.image import to_uint8
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 
-PARTS = ("linear", "attention")  # of a pass: what multiplies; products by the matrices of cameras are among the first
+# of a pass: what multiplies; products by the matrices of cameras are among the first
+PARTS = ("linear", "attention")
 # In names of operators and kernels; of products of matrices: cuBLAS, CUTLASS, and code of torch's compiler.
 _ATTENTION = ("attention", "flash", "fmha", "sdpa")
 _PRODUCT = ("gemm", "gemv", "nvjet", "cutlass", "xmma", "splitk", "triton_tem")
-_TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")  # used when a prompt is set
+# used when a prompt is set
+_TEXT_ONLY = ("text_embedding.", "cross_attn.k.", "cross_attn.v.", "cross_attn.norm_k.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +50,15 @@ class Cost:
 
         memory_gbs  10^9 bytes read a second
 
-        Linear layers are bound by arithmetic or by reading the weights once a pass, attention by arithmetic or by
-        reading keys and values; decoding counts as matrix products, and everything else is taken to cost nothing.
+        Linear layers are bound by arithmetic or by reading the weights once a pass, attention by arithmetic
+        or by reading keys and values; decoding counts as matrix products, and everything else is taken to
+        cost nothing.
         """
         done = self.passes(steps)
-        linear = max(done["linear"] / matmul_tflops / 1e12, (steps + 1) * self.weight_bytes / memory_gbs / 1e9)
-        attention = max(done["attention"] / attention_tflops / 1e12, (steps + 1) * self.kv_bytes / memory_gbs / 1e9)
+        linear = max(done["linear"] / matmul_tflops / 1e12,
+                     (steps + 1) * self.weight_bytes / memory_gbs / 1e9)
+        attention = max(done["attention"] / attention_tflops / 1e12,
+                        (steps + 1) * self.kv_bytes / memory_gbs / 1e9)
         return self.frames / (linear + attention + self.latents * self.decode / matmul_tflops / 1e12)
 
 
@@ -62,7 +66,8 @@ def cost_of(config, dtype=torch.bfloat16):
     """The Cost of the world of a WorldConfig, its weights in dtype."""
     layers = config.transformer.num_layers
     one, two = (_pass_flops(config, number, dtype) for number in (1, 2))  # blocks are alike
-    denoise, commit = ({part: a[part] + (layers - 1) * (b[part] - a[part]) for part in PARTS} for a, b in zip(one, two))
+    denoise, commit = ({part: a[part] + (layers - 1) * (b[part] - a[part]) for part in PARTS} for a,
+                       b in zip(one, two))
     decode, _ = _decoding(codec_of(config, dtype), config)
     with flop_counter() as counter:
         frames = decode()[0]
@@ -70,26 +75,29 @@ def cost_of(config, dtype=torch.bfloat16):
     return Cost(
         denoise=denoise, commit=commit, decode=counter.get_total_flops(), latents=config.frames_per_chunk,
         frames=config.frames_per_chunk * frames.shape[1],
-        weight_bytes=_nbytes(p for name, p in transformer.named_parameters() if not any(x in name for x in _TEXT_ONLY)),
+        weight_bytes=_nbytes(p for name,
+                             p in transformer.named_parameters() if not any(x in name for x in _TEXT_ONLY)),
         kv_bytes=new_cache(config, 1, dtype, META).nbytes + _nbytes(tree_leaves(_text(transformer))))
 
 
 def memory_of(config, dtype=torch.bfloat16):
-    """{"weights", "keys_values", "text", "decoder", "work"} -> bytes that playing a world holds on its device.
+    """{"weights", "keys_values", "text", "decoder", "work"} -> bytes that playing a world holds on its
+    device.
 
     decoder  what it remembers of the video
     work     the most that a pass or the decoding of a latent takes beside all that
     """
     transformer, codec = _transformer(config, dtype), codec_of(config, dtype)
     decode, state = _decoding(codec, config)
-    with Alive(META) as decoding:
+    with AllocatedMemory(META) as decoding:
         to_uint8(decode()[0])
     denoise, _ = _full_window(config, 1, dtype)
-    with Alive(META) as denoising, FusedAttention():
+    with AllocatedMemory(META) as denoising, FusedAttention():
         denoise()
     return {"weights": _nbytes(x for module in (transformer, codec) for x in module.state_dict().values()),
-            "keys_values": new_cache(config, 1, dtype, META).nbytes, "text": _nbytes(tree_leaves(_text(transformer))),
-            "decoder": _nbytes(state), "work": max(decoding.most, denoising.most)}
+            "keys_values": new_cache(config, 1, dtype, META).nbytes,
+            "text": _nbytes(tree_leaves(_text(transformer))),
+            "decoder": _nbytes(state), "work": max(decoding.most_alive, denoising.most_alive)}
 
 
 @torch.inference_mode()
@@ -97,9 +105,9 @@ def encoding_memory_of(config, num_frames, dtype=torch.bfloat16):
     """Bytes that the full codec holds while it encodes a start of so many frames, its weights included."""
     with META:
         codec = WanVAE(WanVAEConfig()).to(dtype)
-    with Alive(META) as encoding:  # from the third latent on all are alike
+    with AllocatedMemory(META) as encoding:  # from the third latent on all are alike
         codec.encode(torch.empty(1, min(num_frames, 9), 3, *config.frame_size, device=META))
-    return _nbytes(codec.state_dict().values()) + encoding.most
+    return _nbytes(codec.state_dict().values()) + encoding.most_alive
 
 
 def rendering_memory_of(config, dtype=torch.bfloat16):
@@ -107,9 +115,9 @@ def rendering_memory_of(config, dtype=torch.bfloat16):
     with META:
         codec = WanVAE(WanVAEConfig()).to(dtype).eval().requires_grad_(False)
     decode, state = _decoding(codec, config)
-    with Alive(META) as decoding:
+    with AllocatedMemory(META) as decoding:
         decode()
-    return _nbytes(codec.state_dict().values()) + _nbytes(state) + decoding.most
+    return _nbytes(codec.state_dict().values()) + _nbytes(state) + decoding.most_alive
 
 
 def flop_counter():
@@ -134,7 +142,8 @@ def part_of(name):
     operator, name = name.replace("::", ".").split(".", 1)[-1], name.lower()
     if any(word in name for word in _ATTENTION):
         return "attention"
-    return "linear" if operator in ("addmm", "mm", "bmm", "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
+    return "linear" if operator in ("addmm", "mm", "bmm",
+                                    "baddbmm") or any(word in name for word in _PRODUCT) else "rest"
 
 
 class FusedAttention(TorchFunctionMode):
@@ -144,41 +153,6 @@ class FusedAttention(TorchFunctionMode):
         if function is F.scaled_dot_product_attention:
             return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args, **(kwargs or {}))[0]
         return function(*args, **(kwargs or {}))
-
-
-class Alive(TorchDispatchMode):
-    """Follows every storage that is made on a device inside, to its end.
-
-    now, most  bytes alive, and the most that were at one moment
-    """
-
-    def __init__(self, device):
-        super().__init__()
-        self.device, self.now, self.most, self._known = device, 0, 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        for x in self._tensors((args, kwargs)):  # those were there before
-            self._follow(x, 0)
-        out = function(*args, **(kwargs or {}))
-        for x in self._tensors(out):
-            self._follow(x, x.untyped_storage().nbytes())
-        return out
-
-    def _follow(self, x, num_bytes):
-        """Count a storage that is not known yet as so many bytes until it ends; then another may have its address."""
-        storage = x.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            self.now += num_bytes
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._remove, storage._cdata, num_bytes)
-
-    def _tensors(self, tree):
-        return [x for x in tree_leaves(tree) if isinstance(x, torch.Tensor) and x.device == self.device]
-
-    def _remove(self, key, num_bytes):
-        self._known.discard(key)
-        self.now -= num_bytes
 
 
 def _pass_flops(config, num_layers, dtype):
@@ -193,14 +167,18 @@ def _pass_flops(config, num_layers, dtype):
 
 @torch.inference_mode()
 def _full_window(config, num_layers, dtype):
-    """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs once."""
+    """(denoise, commit): functions of nothing that run a pass of so many blocks, the window full; commit runs
+    once.
+    """
     config = replace(config, transformer=replace(config.transformer, num_layers=num_layers))
-    transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype, META), config.frames_per_chunk
+    transformer, cache, size = _transformer(config, dtype), new_cache(config, 1, dtype,
+                                                                      META), config.frames_per_chunk
     controls = controls_of(config, META)
-    told, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
+    state, x = controls.start(1), torch.empty(1, size, *config.latent_shape, device=META)
     text = _text(transformer) or None
     for frame in range(0, config.window + size, size):
-        conditions, told = controls.conditions(told, torch.zeros(1, size, 1, config.action_space.num_channels), frame)
+        conditions, state = controls.conditions(state, torch.zeros(1, size, 1,
+                                                                 config.action_space.num_channels), frame)
         chunk = transformer.prepare(cache, x.shape, frame=frame, **conditions)
         passes = [torch.inference_mode()(partial(run, x, 0.5, cache, chunk, text))
                   for run in (transformer.denoise, transformer.commit)]

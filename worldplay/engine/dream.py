@@ -30,11 +30,11 @@ class DreamWorld:
     state  PlayState; only resets, steps and `restore` change it
     """
 
-    def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0, folder=None,
-                 parts=None):
+    def __init__(self, config, transformer, codec, *, device, dtype, dtype_reason, steps=None, seed=0,
+                 folder=None, parts=None):
         """transformer, codec: networks with their weights, moved to device and dtype here and kept.
-        parts: worldplay.engine.parts.Parts, which encode prompts and starts; None: prompts come with their rows, and
-        a start is encoded by codec.
+        parts: worldplay.engine.parts.Parts, which encode prompts and starts; None: prompts come with their
+        rows, and a start is encoded by codec.
         """
         steps = config.steps if steps is None else steps
         if steps not in (1, 2, 4):
@@ -63,9 +63,9 @@ class DreamWorld:
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
         """See World.reset; of a long context the last frames that the window has room for are attended to.
 
-        The scene "text" is what the prompt alone begins with: the first chunk generated, standing still unless
-        `actions` give the action of each of its latents after the first. Frames are generated in whole chunks, so a
-        context is brought to whole ones too: see worldplay.engine.start.whole_chunks.
+        The scene "text" is what the prompt alone begins with: the first chunk generated, standing still
+        unless `actions` give the action of each of its latents after the first. Frames are generated in whole
+        chunks, so a context is brought to whole ones too: see worldplay.engine.start.whole_chunks.
 
             Raises WorldError("bad_prompt") for a transformer that reads text before it was given any.
         """
@@ -96,7 +96,8 @@ class DreamWorld:
 
         rows  its text rows [l text_dim]; None encodes the prompt
 
-            Raises WorldError("bad_prompt") for a world that reads no text, and others where it cannot be encoded.
+            Raises WorldError("bad_prompt") for a world that reads no text, and others where it cannot be
+            encoded.
         """
         if not self.config.transformer.text_dim:
             raise WorldError("bad_prompt", f"{self.name} reads no text")
@@ -108,8 +109,8 @@ class DreamWorld:
     def step(self, action):
         """See World.step: sample, decode, yield; then write the frames' clean context to the cache.
 
-        Each latent of a chunk gets an equal share of the turn, and all of the keys. So an action may turn by the look
-        limit for every latent (ActionSpace.over).
+        Each latent of a chunk gets an equal share of the turn, and all of the keys. So an action may turn by
+        the look limit for every latent (ActionSpace.over).
 
             Raises WorldError("not_finite") where a frame is NaN or infinite; then a reset is needed to go on.
         """
@@ -132,8 +133,8 @@ class DreamWorld:
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for callers that know all of them ahead.
 
-        A latent of a chunk then has its own action, where `step` divides one among them. The last chunk is filled up
-        with the last action; frames beyond it are not yielded.
+        A latent of a chunk then has its own action, where `step` divides one among them. The last chunk is
+        filled up with the last action; frames beyond it are not yielded.
         """
         for shown in self._by_action(actions):
             yield from shown
@@ -144,8 +145,8 @@ class DreamWorld:
 
         frames  a context to start from instead of a scene; as for `reset`
 
-        Of a text alone the start is the first latent only: those after it in the first chunk have the first actions,
-        so n actions give the 1 + n latents that published scripts of camera motions give.
+        Of a text alone the start is the first latent only: those after it in the first chunk have the first
+        actions, so n actions give the 1 + n latents that published scripts of camera motions give.
         """
         if frames is not None or (scene or self.scenes[0]) != TEXT:
             still = None if frames is None else [Action()] * len(frames)
@@ -155,7 +156,8 @@ class DreamWorld:
         first = actions[:self.config.frames_per_chunk - 1]
         start = self.reset(scene, actions=first, seed=seed)
         yield start[:1]
-        yield from rearrange(start[1:], "(t n) H W c -> t n H W c", n=self.codec.frames_per_latent)[:len(first)]
+        yield from rearrange(start[1:], "(t n) H W c -> t n H W c",
+                             n=self.codec.frames_per_latent)[:len(first)]
         yield from self._by_action(actions[len(first):])
 
     def snapshot(self):
@@ -177,23 +179,28 @@ class DreamWorld:
     def render_fully(self):
         """Decode by the full codec from the next reset on: finer frames than play has the time for.
 
-            Raises WorldError("not_found") where there is none, or it is not here, "device" where it has no room.
+            Raises WorldError("not_found") where there is none, or it is not here, "device" where it has no
+            room.
         """
         if self._parts is None or isinstance(self.config, ImageWorldConfig):
             raise WorldError("not_found", f"{self.name} has no other codec than its own")
         self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
 
     def compile(self, *, wait=False):
-        """Run passes by compiled code, from the first chunk that begins after it is ready; `wait` waits for it here.
+        """Run passes by compiled code, from the first chunk that begins after it is ready; `wait` waits for
+        it here.
 
         info["path"] says which of the two ran, "eager" or "compiled": their frames differ by rounding.
 
-            Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and play goes on.
+            Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and
+            play goes on.
         """
         h, w = self.config.latent_shape[1:]
         self._code = CompiledCode(Passes(
-            config=self.config.transformer, num_frames=self.config.frames_per_chunk, window=self.config.window,
-            num_tokens=self.config.transformer.num_tokens(h, w), dtype=self.info["dtype"], device=self.device.type))
+            config=self.config.transformer, num_frames=self.config.frames_per_chunk,
+            window=self.config.window,
+            num_tokens=self.config.transformer.num_tokens(h, w), dtype=self.info["dtype"],
+            device=self.device.type))
         self._takes_over = not wait
         if wait:
             self._code.wait()
@@ -202,7 +209,8 @@ class DreamWorld:
     def take_path(self, path):
         """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`.
 
-            Raises WorldError("unfinished_step") amid a chunk, which would be sampled by one and committed by the other.
+            Raises WorldError("unfinished_step") amid a chunk, which would be sampled by one and committed by
+            the other.
         """
         if self.state.is_mid_step:
             raise WorldError("unfinished_step", "passes change to another path between steps only")
@@ -222,7 +230,8 @@ class DreamWorld:
             self.take_path("compiled")
         elif self._code.problem:
             self._takes_over = False
-            log.warning("play goes on without compiled code, which is not to be had here (%s)", self._code.problem)
+            log.warning("play goes on without compiled code (%s)",
+                        self._code.problem)
 
     def _new_state(self, seed, text=None, prompt=None):
         cache = new_cache(self.config, 1, self.dtype, self.device)
@@ -238,7 +247,9 @@ class DreamWorld:
                     yield shown
 
     def _generate(self, actions):
-        """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a latent."""
+        """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a
+        latent.
+        """
         state = self.state
         if state.is_mid_step:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
@@ -255,7 +266,9 @@ class DreamWorld:
         state.is_mid_step = False
 
     def _commit_start(self, frames, actions):
-        """Write frames uint8 [n H W 3] of whole chunks to the cache; actions: a list for each of their latents."""
+        """Write frames uint8 [n H W 3] of whole chunks to the cache; actions: a list for each of their
+        latents.
+        """
         pixels = runtime.upload(torch.from_numpy(frames), self.device)
         if isinstance(self.config, ImageWorldConfig):
             latents = self.codec.encode_uint8(pixels)[None]
@@ -273,7 +286,8 @@ class DreamWorld:
     def _prepare(self, actions):
         """(Chunk of the next latents, state of the controls after it); actions: a list for each latent."""
         try:
-            vectors = np.array([[self.action_space.encode(action) for action in latent] for latent in actions])
+            vectors = np.array([[self.action_space.encode(action) for action in latent]
+                                for latent in actions])
         except ValueError as error:
             raise WorldError("bad_action", str(error)) from None
         vectors = torch.from_numpy(vectors)[None]
@@ -288,7 +302,8 @@ class DreamWorld:
         state.frame += self.config.frames_per_chunk
 
     def _decode(self, latent):
-        """uint8 [n H W 3]: the frames of the next latent [c h w]; WorldError("not_finite") unless both are finite.
+        """uint8 [n H W 3]: the frames of the next latent [c h w]; WorldError("not_finite") unless both are
+        finite.
 
         Whether they are comes with the frames in one copy, the only one that waits for the device.
         """
@@ -298,6 +313,7 @@ class DreamWorld:
         copied = torch.cat([pixels.flatten(), is_broken.to(torch.uint8)[None]]).cpu().numpy()
         if copied[-1]:
             self.state.has_begun = self.state.is_mid_step = False
-            raise WorldError("not_finite", f"{self.name}: a frame came out as numbers that are not finite; start again, "
+            raise WorldError("not_finite",
+                             f"{self.name}: a frame came out as numbers that are not finite; start again, "
                              f"and if it happens again, the world is damaged: {RESTORE}")
         return copied[:-1].reshape(pixels.shape)

@@ -24,12 +24,13 @@ log = logging.getLogger(__name__)
 def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
     """Open a learned world to play.
 
-    name    a folder, or a name in ./checkpoints, the package data or the user cache; None is the default world
+    name    a folder, or a name in ./checkpoints, the package data or the user cache; None is the default
+            world
     device  as runtime.pick_device takes it: "auto" takes a GPU where there is one
     steps   1, 2 or 4 sampling steps per frame; None takes the world's own
     seed    of all its randomness
-    prompt  what a world that reads text shows, or a .safetensors file with its text rows (prompts.load_prompt_file);
-            None takes the world's own
+    prompt  what a world that reads text shows, or a .safetensors file with its text rows
+            (prompts.load_prompt_file); None takes the world's own
 
         Raises WorldError where the world or a part of it cannot be found or read or has no room on the GPU,
         ValueError for a wrong device or steps, or a prompt that the world does not read.
@@ -43,7 +44,8 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
     codec = parts.codec(folder)
     if config.transformer.text_dim:
         prompt = config.prompt if prompt is None else prompt
-        rows = parts.text_rows(prompt)  # first: the encoder is larger than the world, and gone before it comes
+        # first: the encoder is larger than the world, and gone before it comes
+        rows = parts.text_rows(prompt)
     path = folder / "model.safetensors"
     transformer = _filled(lambda: Transformer(config.transformer), load_weights(path), path)
     world = _open(config, transformer, codec, parts, device, reason, steps, seed, folder)
@@ -53,7 +55,8 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
 
 
 def random_configs(name=None, *, steps=None):
-    """The WorldConfigs that are timed under a name: of a world that is here or published, or several of a shape.
+    """The WorldConfigs that are timed under a name: of a world that is here or published, or several of a
+    shape.
 
     steps  1, 2 or 4 sampling steps: those of them alone, or in place of the world's own; None changes nothing
     """
@@ -115,7 +118,8 @@ def _open(config, transformer, codec, parts, device, device_reason, steps, seed,
     attention = _attention(config, device, dtype)
     log.info("%s on %s (%s), %s (%s), attention by %s", config.name, device.type, device_reason,
              str(dtype).removeprefix("torch."), dtype_reason, attention)
-    world = DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason, steps=steps,
+    world = DreamWorld(config, transformer, codec, device=device, dtype=dtype, dtype_reason=dtype_reason,
+                       steps=steps,
                        seed=seed, folder=folder, parts=parts)
     world.info["attention"] = attention
     return world
@@ -125,7 +129,8 @@ def _attention(config, device, dtype):
     """Name of what attention runs by once the window is full."""
     sizes = config.transformer
     tokens = sizes.num_tokens(*config.latent_shape[1:])
-    shape = AttentionShape(device.type, dtype, sizes.num_heads, sizes.head_dim, config.frames_per_chunk * tokens,
+    shape = AttentionShape(device.type, dtype, sizes.num_heads, sizes.head_dim,
+                           config.frames_per_chunk * tokens,
                            config.window * tokens)
     return attention_backend.choose(shape, device)
 

@@ -1,4 +1,4 @@
-"""Methods of a DreamWorld for evaluation, which leave its state as it is: batched prediction, and its codec alone."""
+"""Methods of a DreamWorld for evaluation, which leave its state alone: batched prediction, its codec."""
 import numpy as np
 import torch
 from einops import rearrange
@@ -14,8 +14,10 @@ def follow(world, frames, actions, others=(), *, start, is_free=False):
     frames   uint8 [b n H W 3]; of free play those before `start` are enough
     actions  float32 [b n a], encoded; actions[:, i] caused frames[:, i], actions[:, 0] is ignored
     others   list of more such arrays, for predictions by other actions from the same past
-    is_free  free play: each chunk follows from the chunks predicted before it, as by `reset` and `walk`, in a batch
-    start    at least frames_per_chunk; a chunk begins there, and frames before the first whole chunk are left out
+    is_free  free play: each chunk follows from the chunks predicted before it, as by `reset` and `walk`, in a
+             batch
+    start    at least frames_per_chunk; a chunk begins there, and frames before the first whole chunk are left
+             out
     Yields   [uint8 [b H W 3], ...], one for `actions` and each of `others`, n - start times
     """
     (b, n), size = actions.shape[:2], world.config.frames_per_chunk
@@ -25,17 +27,20 @@ def follow(world, frames, actions, others=(), *, start, is_free=False):
     cache, controls = new_cache(world.config, b, world.dtype, world.device), world.controls.start(b)
     for i in range(skipped, n, size):
         chunk = np.arange(i, i + size).clip(max=n - 1)  # the last one is filled up with its last frame
-        each = [world.controls.conditions(controls, given[:, chunk, None], i - skipped) for given in (actions, *others)]
+        each = [world.controls.conditions(controls, given[:, chunk, None],
+                                          i - skipped) for given in (actions, *others)]
         prepared = [sampler.prepare(cache, i - skipped, conditions, batch=b) for conditions, _ in each]
         if i >= start:
             sigmas = sampler.first_sigmas if is_free and i == start else sampler.sigmas
-            predicted = [sampler.sample(cache, one, seed=seed, text=text, sigmas=sigmas, batch=b) for one in prepared]
+            predicted = [sampler.sample(cache, one, seed=seed, text=text, sigmas=sigmas,
+                                        batch=b) for one in prepared]
             for j in range(min(size, n - i)):
                 yield [world.codec.decode_uint8(latents[:, j]).cpu().numpy() for latents in predicted]
         if is_free and i >= start:
             latents = predicted[0]
         else:
-            pixels = torch.from_numpy(rearrange(frames[:, chunk], "b t H W c -> (b t) H W c")).to(world.device)
+            pixels = torch.from_numpy(rearrange(frames[:, chunk],
+                                                "b t H W c -> (b t) H W c")).to(world.device)
             latents = rearrange(world.codec.encode_uint8(pixels), "(b t) c h w -> b t c h w", b=b)
         sampler.commit(cache, latents, prepared[0], seed=seed, text=text)
         controls = each[0][1]
@@ -43,6 +48,8 @@ def follow(world, frames, actions, others=(), *, start, is_free=False):
 
 @torch.inference_mode()
 def reconstruct(world, frames):
-    """frames uint8 [b H W 3] encoded and decoded by the image codec of a DreamWorld: the ceiling of every prediction."""
+    """frames uint8 [b H W 3] encoded and decoded by the image codec of a DreamWorld: the ceiling of every
+    prediction.
+    """
     latents = world.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames)).to(world.device))
     return world.codec.decode_uint8(latents).cpu().numpy()

@@ -18,11 +18,13 @@ from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
 
-_KERNELS = 2**29  # bytes of libraries and of kernels' own workspace, and of gaps in the allocator; not measured
+# bytes of libraries and of kernels' own workspace, and of gaps in the allocator; not measured
+_KERNELS = 2**29
 
 
 def check_room(config, device, *, held=0):
-    """Raise WorldError("device") where playing the world of a WorldConfig takes more memory than the GPU has left.
+    """Raise WorldError("device") where playing the world of a WorldConfig takes more memory than the GPU has
+    left.
 
     held  bytes of it that are there already
     """
@@ -34,10 +36,11 @@ def check_room(config, device, *, held=0):
     needed = sum(parts.values()) + _KERNELS
     if needed - held <= left:
         return
-    remedy = ("close other programs that use the GPU" if needed <= total else "this GPU is too small for it") + (
-        ", or play it with --device cpu, far from real time")
-    raise WorldError("device", f"{config.name} needs {_gib(needed)} of GPU memory (weights {_gib(parts['weights'])}, keys "
-                     f"and values of {config.window} latents {_gib(parts['keys_values'])}, the rest while it runs), and "
+    remedy = "close other programs that use the GPU" if needed <= total else "this GPU is too small for it"
+    remedy += ", or play it with --device cpu, far from real time"
+    weights, keys_values = (_gib(parts[name]) for name in ("weights", "keys_values"))
+    raise WorldError("device", f"{config.name} needs {_gib(needed)} of GPU memory (weights {weights}, keys "
+                     f"and values of {config.window} latents {keys_values}, the rest while it runs), and "
                      f"{_gib(left)} of {_gib(total)} are free; {remedy}")
 
 
@@ -63,10 +66,13 @@ class Parts:
         return codec
 
     def encoder(self, num_frames):
-        """The full VideoCodec, to encode a start of so many frames; None where it is not here or finds no room."""
+        """The full VideoCodec, to encode a start of so many frames; None where it is not here or finds no
+        room.
+        """
         world = catalog.WORLDS.get(self.config.name)
         if world and not world.image_start:
-            log.info("%s was not trained to go on from a picture: it makes of it what it can", self.config.name)
+            log.info("%s was not trained to go on from a picture: it makes of it what it can",
+                     self.config.name)
         dtype, _ = runtime.pick_dtype(self.device)
         try:
             self._check_full_codec(lambda: encoding_memory_of(self.config, num_frames, dtype))
@@ -112,7 +118,9 @@ class Parts:
         return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
 
     def _check_full_codec(self, count):
-        """Raise WorldError where the full codec is not here, or a GPU has less left than the bytes that count() says."""
+        """Raise WorldError where the full codec is not here, or a GPU has less left than the bytes that
+        count() says.
+        """
         self.part("vae")
         runtime.release_memory(self.device)  # what play has left over counts as free
         found = runtime.memory(self.device)
@@ -120,13 +128,14 @@ class Parts:
             return
         (left, total), needed = found, count() + _KERNELS
         if needed > left:
-            raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and {_gib(left)} of "
-                             f"{_gib(total)} are free; close other programs that use the GPU")
+            raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and {_gib(left)} "
+                             f"of {_gib(total)} are free; close other programs that use the GPU")
 
     def part(self, role):
         """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
         if role not in self.config.parts:
-            raise WorldError("not_found", f"the config.json of {self.config.name} names no part for its {role}; "
+            raise WorldError("not_found",
+                             f"the config.json of {self.config.name} names no part for its {role}; "
                              f'add "{role}" to "parts" there, with one of {", ".join(catalog.PARTS)}')
         return zoo.find_part(self.config.parts[role])
 
@@ -136,7 +145,9 @@ def _gib(num_bytes):
 
 
 def _filled(make, tensors, where):
-    """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied first."""
+    """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied
+    first.
+    """
     module = _empty(make)
     load_into(module, tensors, where, assign=True)
     return module
@@ -149,8 +160,8 @@ def _empty(make):
 
 
 class _NothingDrawn(TorchFunctionMode):
-    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its compiler,
-    which takes longer than all else of opening a small world.
+    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its
+    compiler, which takes longer than all else of opening a small world.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

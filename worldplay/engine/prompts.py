@@ -35,17 +35,20 @@ def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
     device          where the encoder works, if it has room there; the rows are on the CPU
     Returns         [l e] bfloat16, one row for each token; an empty prompt has one
 
-    They are kept in the user's cache: the encoder is opened, used and freed only for a text that is new to it.
+    They are kept in the user's cache: the encoder is opened, used and freed only for a text that is new to
+    it.
 
-        Raises WorldError("bad_checkpoint") for an encoder that is missing or damaged, "not_found" for a missing
-        package.
+        Raises WorldError("bad_checkpoint") for an encoder that is missing or damaged, "not_found" for a
+        missing package.
     """
     rows, = all_prompt_embeds([text], encoder_folder, config=config, device=device)
     return rows
 
 
 def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu"):
-    """Yield the text rows of many prompts, each as `prompt_embeds`; the encoder is opened once for all that are new."""
+    """Yield the text rows of many prompts, each as `prompt_embeds`; the encoder is opened once for all that
+    are new.
+    """
     weights, tokenizer = _find(encoder_folder, _WEIGHTS), _find(encoder_folder, _TOKENIZER)
     key = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
     encoder = _Encoder(weights, tokenizer, config, torch.device(device))
@@ -62,7 +65,8 @@ def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu
 
 
 def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_tokens):
-    """Text rows [l text_dim] of a safetensors file with the tensor `prompt_embeds`; a file of the cache is one.
+    """Text rows [l text_dim] of a safetensors file with the tensor `prompt_embeds`; a file of the cache is
+    one.
 
     text_dim, text_len  of the transformer they are for: l <= text_len
 
@@ -72,7 +76,9 @@ def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_t
 
 
 def save_prompt_file(path, rows, prompt, **header):
-    """Write text rows [l e] so that `load_prompt_file` finds all of them or no file; OSError where they have no room."""
+    """Write text rows [l e] so that `load_prompt_file` finds all of them or no file; OSError where they have
+    no room.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(save({"prompt_embeds": rows}, {"prompt": prompt, **header}))
 
@@ -145,7 +151,8 @@ class _Encoder:
             weights, tokenizer = self._files
             self._device = _roomy(self._device, weights.stat().st_size)
             log.info("encoding a new prompt with UMT5 on %s", self._device.type)
-            self._opened = TextEncoder(_weights(weights), load_tokenizer(tokenizer), self._config, device=self._device,
+            self._opened = TextEncoder(_weights(weights), load_tokenizer(tokenizer), self._config,
+                                       device=self._device,
                                        where=weights)
         num_tokens = len(self._opened.tokenize(text))
         rows = self._opened.embed([text])[0, :min(num_tokens, self._config.max_tokens)]
@@ -185,5 +192,5 @@ def _find(folder, names):
     for name in names:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
-    raise WorldError("bad_checkpoint", f"{folder} holds no text encoder: {' and '.join(names)} are both missing; "
-                     f"{remedy(Path(folder) / names[0], _AGAIN)}, or give a file of text rows")
+    raise WorldError("bad_checkpoint", f"{folder} holds no text encoder: {' and '.join(names)} are both "
+                     f"missing; {remedy(Path(folder) / names[0], _AGAIN)}, or give a file of text rows")

@@ -8,23 +8,30 @@ CONTEXT_STEP = 1000  # the sampling step under which frame_noise draws the noise
 
 
 class ChunkSampler:
-    """The passes of a transformer over one chunk after another; the caches are the caller's, no state is held here.
+    """The passes of a transformer over one chunk after another; the caches are the caller's, no state is held
+    here.
 
     sigmas, first_sigmas  noise levels of the sampling steps of a chunk, and of the first one generated
     """
 
     def __init__(self, config, transformer, *, device, dtype, steps):
-        """config: WorldConfig of the Transformer, which is on the device in dtype; steps: 1, 2 or 4 sampling steps."""
+        """config: WorldConfig of the Transformer, which is on the device in dtype; steps: 1, 2 or 4 sampling
+        steps.
+        """
         self.config, self.transformer, self.device, self.dtype = config, transformer, device, dtype
         self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
 
     def prepare(self, cache, frame, conditions, *, batch=1):
-        """The Chunk (worldplay.models.transformer) at `frame` of a cache; conditions: arguments of Transformer.prepare."""
+        """The Chunk (worldplay.models.transformer) at `frame` of a cache; conditions: arguments of
+        Transformer.prepare.
+        """
         shape = batch, self.config.frames_per_chunk, *self.config.latent_shape
         return self.transformer.prepare(cache, shape, frame=frame, **conditions)
 
     def sample(self, cache, chunk, *, seed, text, sigmas, batch=1):
-        """Latents [b t c h w], float32, of a Chunk, sampled at the noise levels `sigmas`; the cache stays as it is."""
+        """Latents [b t c h w], float32, of a Chunk, sampled at the noise levels `sigmas`; the cache stays as
+        it is.
+        """
         def velocity(x, sigma):
             return self.transformer.denoise(x.to(self.dtype), sigma, cache, chunk, text)
 
@@ -33,14 +40,19 @@ class ChunkSampler:
         return sample_frame(velocity, noise, sigmas)
 
     def commit(self, cache, latents, chunk, *, seed, text):
-        """Write the keys and values of a Chunk's latents [b t c h w] to the cache, at noise level context_sigma."""
+        """Write the keys and values of a Chunk's latents [b t c h w] to the cache, at noise level
+        context_sigma.
+        """
         sigma = self.config.context_sigma
         if sigma:
             latents = add_noise(latents.float(), self.noise(seed, chunk.frame, CONTEXT_STEP), sigma)
         self.transformer.commit(latents.to(self.dtype), sigma, cache, chunk, text)
 
     def noise(self, seed, frame, step):
-        """[1 t c h w] float32 for the chunk at `frame`; that of each frame does not depend on the chunk's size."""
+        """[1 t c h w] float32 for the chunk at `frame`; that of each frame does not depend on the chunk's
+        size.
+        """
         shape = (1, 1, *self.config.latent_shape)
-        noise = torch.cat([frame_noise(seed, frame + i, step, shape) for i in range(self.config.frames_per_chunk)], dim=1)
+        noise = torch.cat([frame_noise(seed, frame + i, step,
+                                       shape) for i in range(self.config.frames_per_chunk)], dim=1)
         return runtime.upload(noise, self.device)

@@ -9,7 +9,9 @@ TEXT = "text"  # the scene of a world that begins from its prompt alone
 
 
 def start_names(config, folder):
-    """Names that `reset` takes as scene, the default first; folder: of the world, None where it has random weights."""
+    """Names that `reset` takes as scene, the default first; folder: of the world, None where it has random
+    weights.
+    """
     names = scene_names(folder / "scenes") if folder else ()
     return names + ((TEXT,) if config.transformer.text_dim else ()) or ("random",)
 
@@ -33,9 +35,12 @@ def scene_of(config, folder, names, name, seed):
 
 
 def checked_frames(frames, actions, frame_size):
-    """The frames of a start, contiguous; WorldError("bad_scene") unless they are uint8 [n H W 3] with n actions."""
+    """The frames of a start, contiguous; WorldError("bad_scene") unless they are uint8 [n H W 3] with n
+    actions.
+    """
     frames = np.ascontiguousarray(frames)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*frame_size, 3) or not len(frames):
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != (*frame_size,
+                                                                            3) or not len(frames):
         raise WorldError("bad_scene", f"context frames are {frames.dtype} {frames.shape}, expected uint8 "
                          f"[n {frame_size[0]} {frame_size[1]} 3]")
     if actions is None or len(actions) != len(frames):
@@ -44,7 +49,8 @@ def checked_frames(frames, actions, frame_size):
 
 
 def whole_chunks(frames, actions, *, frames_per_chunk, frames_per_latent):
-    """A start of whole chunks: it loses its oldest frames, or begins with copies of its first frame, standing still.
+    """A start of whole chunks: it loses its oldest frames, or begins with copies of its first frame, standing
+    still.
 
     frames             uint8 [n H W 3], with n actions; actions[0] is ignored
     frames_per_latent  1, or how many frames every latent but the first has

@@ -10,9 +10,11 @@ class PlayState:
     """What a DreamWorld changes as it plays; a snapshot is a clone of it.
 
     cache            KVCache of the past
-    controls         what the actions so far add up to, as the world's controls keep it (worldplay.engine.controls)
+    controls         what the actions so far add up to, as the world's controls keep it
+                     (worldplay.engine.controls)
     seed             of all noise
-    text             keys and values of the prompt for every block (Transformer.encode_text); None without a text
+    text             keys and values of the prompt for every block (Transformer.encode_text); None without a
+                     text
     prompt           its words, None without
     decoder          what the codec remembers of the latents that it has decoded; None before the first
     frame            index of the next latent

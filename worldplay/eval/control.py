@@ -48,11 +48,6 @@ def follows_turn(before, after, yaw):
     return np.sign(shift(before, after)) == -np.sign(yaw)
 
 
-def sign_accuracy(before, after, yaw):
-    """Share of frames, 0 to 1, in which the picture `follows_turn`; nan where n is 0. Arguments as there."""
-    return float(np.mean(follows_turn(before, after, yaw))) if len(yaw) else math.nan
-
-
 def turn_commands(material, player):
     """The turns in the actions of free play of r streams: (yaw, turns, steady), [r n] each.
 
@@ -91,15 +86,21 @@ def turn_sign(material, player):
         return {}
     dreams = material.dreams(player)
     yaw, turns, steady = turn_commands(material, player)
-
-    def accuracy(frames, chosen, given=yaw):
-        s, i = np.nonzero(chosen)
-        return sign_accuracy(frames[s, context + i - 1], frames[s, context + i], given[chosen])
-
     other = yaw.copy()
     other[steady] = np.random.default_rng(0).permutation(yaw[steady])
-    real = streams.frames[:len(dreams)]
-    return {"turn_sign_accuracy": accuracy(dreams, steady),
-            "turn_sign": {"real": accuracy(real, steady), "shuffled": accuracy(dreams, steady, other),
-                          "n": int(steady.sum()), "any_steps": accuracy(dreams, turns),
+
+    def directions(frames):
+        moved = np.zeros(turns.shape)
+        s, i = np.nonzero(turns)
+        if len(s):
+            moved[turns] = np.sign(shift(frames[s, context + i - 1], frames[s, context + i]))
+        return moved
+
+    def accuracy(moved, chosen, given=yaw):
+        return float((moved[chosen] == -np.sign(given[chosen])).mean()) if chosen.any() else math.nan
+
+    dreamed, real = directions(dreams), directions(streams.frames[:len(dreams)])
+    return {"turn_sign_accuracy": accuracy(dreamed, steady),
+            "turn_sign": {"real": accuracy(real, steady), "shuffled": accuracy(dreamed, steady, other),
+                          "n": int(steady.sum()), "any_steps": accuracy(dreamed, turns),
                           "any_steps_real": accuracy(real, turns), "any_steps_n": int(turns.sum())}}

@@ -4,7 +4,6 @@ import math
 import numpy as np
 import torch
 from einops import rearrange
-from torch.nn import functional as F
 
 from worldplay.eval.control import shift, shifted
 
@@ -34,31 +33,38 @@ def ssim(a, b):
 
     Source: Wang et al., Image quality assessment, IEEE TIP 2004, with its Gaussian window of 11 pixels.
     """
-    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
-    window = torch.exp(-offsets ** 2 / (2 * _SPREAD ** 2))
-    window = (window / window.sum()).float()
+    rows, columns = (_blur_matrix(length) for length in a.shape[1:3])
 
     def blur(x):
-        x = F.conv2d(x, rearrange(window, "d -> 1 1 d 1"))
-        return F.conv2d(x, rearrange(window, "d -> 1 1 1 d"))
+        return rows.T @ x @ columns
 
-    x, y = (rearrange(torch.from_numpy(np.ascontiguousarray(frames)).float(), "n H W c -> (n c) 1 H W")
+    x, y = (rearrange(torch.from_numpy(np.ascontiguousarray(frames)).float(), "n H W c -> (n c) H W")
             for frames in (a, b))
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y, cov = blur(x * x) - mean_x ** 2, blur(y * y) - mean_y ** 2, blur(x * y) - mean_x * mean_y
     similarity = ((2 * mean_x * mean_y + c1) * (2 * cov + c2)
                   / ((mean_x ** 2 + mean_y ** 2 + c1) * (var_x + var_y + c2)))
-    return rearrange(similarity.double(), "(n c) 1 H W -> n (c H W)", c=a.shape[-1]).mean(1).numpy()
+    return rearrange(similarity.double(), "(n c) H W -> n (c H W)", c=a.shape[-1]).mean(1).numpy()
+
+
+def _blur_matrix(length):
+    """float32 [length, length - _WINDOW + 1]: a line of pixels times it is blurred, where the window fits."""
+    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    window = torch.exp(-offsets ** 2 / (2 * _SPREAD ** 2))
+    matrix = torch.zeros(length, length - _WINDOW + 1, dtype=torch.float64)
+    for i, weight in enumerate(window / window.sum()):
+        matrix.diagonal(-i).fill_(weight)
+    return matrix.float()
 
 
 def next_frame(material, player):
     """{next_frame, moving}: a frame predicted from real ones, over all frames and where the player moves.
 
     Each holds psnr, ssim, n, repeat_last_psnr (the last real frame again), shifted_last_psnr (the last real
-    frame moved sideways by the number of pixels that fits the real next frame best: a turn that knows its
-    size and shows nothing new), shuffled_actions_psnr (the same context, with the action of another frame
-    drawn at random) and codec_psnr (the real frame through the codec).
+    frame moved sideways as the upper part of the real next frame fits best, see control.shift: a turn that
+    knows its size and shows nothing new), shuffled_actions_psnr (the same context, with the action of another
+    frame drawn at random) and codec_psnr (the real frame through the codec).
     """
     scores, moving = score_targets(material, player)
     return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}

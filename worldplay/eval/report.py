@@ -187,13 +187,9 @@ def finite(node):
 
 
 def _own_game(config):
-    """The environment that a world was trained on, or a WorldError that names the other way to measure it."""
-    try:
-        if config.env is not None:
-            return open_source(config.env)
-    except WorldError as error:
-        if error.kind != "not_found" or config.env in ENVS:  # there, but what it needs is not installed
-            raise
+    """The environment that a world was trained on; without one a WorldError that names the other way."""
+    if config.env in ENVS:
+        return open_source(config.env)
     raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data "
                      "set it was trained on, to measure it on its held-out episodes: --against FOLDER")
 

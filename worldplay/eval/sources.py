@@ -8,9 +8,10 @@ from typing import Iterator
 import numpy as np
 
 from worldplay.data.frame_cache import HELD_OUT_EVERY, FrameCache, Rollout, is_held_out
-from worldplay.envs import open_env
+from worldplay.envs import ENVS, open_env
 from worldplay.envs.collect import in_processes, num_processors, own_world, play_actions
 from worldplay.envs.players import PLAYERS
+from worldplay.errors import WorldError
 from worldplay.eval.streams import held_out_seeds, stack
 
 log = logging.getLogger(__name__)
@@ -150,8 +151,16 @@ class Recording:
 
 
 def open_source(name):
-    """The source called `name`: a Recording where that is a folder, else a Game."""
-    return Recording(name) if Path(name).is_dir() else Game(name)
+    """The source called `name`: the Game of an environment, else the Recording of a folder.
+
+        Raises WorldError("not_found") where there is neither.
+    """
+    if name in ENVS:
+        return Game(name)
+    if not Path(name).is_dir():
+        raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), and no folder "
+                         "of a data set")
+    return Recording(name)
 
 
 def _cached(folder):

@@ -2,8 +2,9 @@
 from worldplay.eval.drift import CURVE
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
-# how far a walk may be from the real frames: ratios between these, the share of pixels of another colour
-_SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.3
+# how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
+# that have another colour beyond what the choice of places makes
+_SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
 _TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "sharpness",
           "blocked", "revisit", "drift")
 
@@ -66,13 +67,17 @@ def _stays_whole(report):
         return "Stays whole? Not measured: no walk was long enough."
     walk = report["drift"][reached[-1]]
     real = walk["real"]
-    sharpness = walk["sharpness_ratio"] / walk["codec_sharpness_ratio"]
-    is_whole = (_SHARPNESS[0] <= sharpness <= _SHARPNESS[1]
-                and _BRIGHTNESS[0] <= walk["brightness_ratio"] <= _BRIGHTNESS[1]
-                and walk["histogram_distance"] <= _COLOURS)
+    possible = walk["codec_sharpness_ratio"] * real["sharpness_ratio"]
+    is_whole = (_is_within(walk["sharpness_ratio"], possible, _SHARPNESS)
+                and _is_within(walk["brightness_ratio"], real["brightness_ratio"], _BRIGHTNESS)
+                and walk["histogram_distance"] <= real["histogram_distance"] + _COLOURS)
     return (f"Stays whole? {'Yes' if is_whole else 'No'}: after {reached[-1]} frames "
             f"{_state(walk)} (sharpness of the codec alone {walk['codec_sharpness_ratio']:.2f}); the real "
             f"frames of the same way: {_state(real)}.")
+
+
+def _is_within(value, real, bounds):
+    return bounds[0] * real <= value <= bounds[1] * real
 
 
 def _state(figures):

@@ -111,7 +111,7 @@ def _markdown(table, costs, latencies, scale, real_turns, claims):
              f"trajectories) and {steps['causal_cd']} of {batch['causal_cd']} for CD. DMD is the same for all: "
              f"{scale['student_updates']} updates of the student in {steps['dmd']} steps of {batch['dmd']} windows.", "",
              f"Every world is measured on the same {scale['num_streams']} real streams on held-out seeds: next frames "
-             f"right after real ones, and {scale['horizon']} frames of free play. A chunk-wise world is told the action of "
+             f"right after real ones, and {scale['horizon']} frames of free play. A chunk-wise world is given the action of "
              "every frame here, though in play a chunk has one. Brackets are 95 % intervals over the streams "
              f"({RESAMPLES} resamples). They hold for these trained networks; other training seeds are not in them. The real "
              f"game obeys {real_turns:.2f} of the turns by the same measure.", "", "![figures](figure.png)", "",

@@ -2,8 +2,10 @@
 import errno
 import hashlib
 import importlib.util
+import io
 import os
 import re
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,7 +58,10 @@ class Bar(tqdm):
 
     def __init__(self, *args, **kwargs):
         interval = min(redraw_seconds(), 1 if Bar.listener else 10)
-        super().__init__(*args, **{"unit": "B", "unit_scale": True, "mininterval": interval} | kwargs)
+        usual = {"unit": "B", "unit_scale": True, "mininterval": interval}
+        if sys.stderr is None or sys.stderr.closed:
+            usual["file"] = io.StringIO()  # the listener still hears of it
+        super().__init__(*args, **usual | kwargs)
 
     def display(self, *args, **kwargs):
         if Bar.listener and self.total:

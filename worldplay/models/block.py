@@ -11,9 +11,11 @@ from worldplay.models.attention.rope import rotate
 
 
 class SelfAttention(nn.Module):
-    """Attention between tokens; queries and keys are normalised over the full width, then rotated by position.
+    """Attention between tokens; queries and keys are normalised over the full width, then rotated by
+    position.
 
-    With a camera there is a second branch of the same queries, keys and values, with an output projection of its own.
+    With a camera there is a second branch of the same queries, keys and values, with an output projection of
+    its own.
     """
 
     def __init__(self, config):
@@ -96,8 +98,9 @@ class Block(nn.Module):
     def forward(self, x, modulation, rotary, attention, text):
         """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
 
-        rotary is None where `attention` rotates queries and keys itself, because it also needs them as projected.
-        Between the attentions are the three parts below: worldplay.engine.compiled puts compiled code in their place.
+        rotary is None where `attention` rotates queries and keys itself, because it also needs them as
+        projected. Between the attentions are the three parts below: worldplay.engine.compiled puts compiled
+        code in their place.
         """
         out = attention(*self.qkv(x, modulation, rotary))
         if self.cross_attn is not None:
@@ -111,7 +114,9 @@ class Block(nn.Module):
         return self.self_attn.project(self.modulated(x, shift, scale), rotary)
 
     def text_queries(self, x, out, modulation):
-        """(x [b t p e] with the output of self-attention added, queries [b t p k d] for the cross-attention)."""
+        """(x [b t p e] with the output of self-attention added, queries [b t p k d] for the
+        cross-attention).
+        """
         x = self._attended(x, out, modulation)
         return x, self.cross_attn.queries(self.norm3(x))
 
@@ -122,7 +127,9 @@ class Block(nn.Module):
         return torch.addcmul(x, gate, self.ffn(self.modulated(x, shift, scale)))
 
     def keys_values(self, x, modulation, rotary):
-        """Keys and values alone, for a pass that ends there; FSDP gathers weights around it, so `forward` does not call it."""
+        """Keys and values alone, for a pass that ends there; FSDP gathers weights around it, so `forward`
+        does not call it.
+        """
         return self.qkv(x, modulation, rotary)[1:]
 
     def text_keys_values(self, rows):

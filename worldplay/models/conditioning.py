@@ -1,4 +1,4 @@
-"""Conditioning of the transformer on noise level, actions and cameras, computed alike for play and for training."""
+"""Conditioning of the transformer on noise level, actions and cameras, alike in play and in training."""
 import torch
 from torch import nn
 
@@ -42,7 +42,8 @@ def yaw_columns(actions, space, columns_per_degree, *, frame=0, before=None):
     """How far the camera has turned since the first frame of each sequence, in token columns.
 
     actions             float32 [b t a] of consecutive frames, encoded by the ActionSpace `space`
-    columns_per_degree  token columns by which the picture moves per degree of yaw; 0: the camera is not modelled
+    columns_per_degree  token columns by which the picture moves per degree of yaw; 0: the camera is not
+                        modelled
     frame               index in the sequence of the first of these frames; no action led to frame 0
     before              float64 [b 1], the columns of the frame before these; None: 0
     Returns             float64 [b t], growing to the right
@@ -60,12 +61,14 @@ def yaw_columns(actions, space, columns_per_degree, *, frame=0, before=None):
 
 
 def frame_conditions(inputs, *, frame=0, known=None):
-    """What conditions consecutive frames besides a text: keyword arguments of Transformer.forward and .prepare.
+    """What conditions consecutive frames besides a text: keyword arguments of Transformer.forward and
+    .prepare.
 
-    inputs   actions [b t a] with columns [b t] (`yaw_columns`), where there are actions; viewmats [b t 4 4] with focal
-             lengths [b t 2] (`Cameras.of`), where there are cameras; anything else in it is passed over
-    frame    index in the sequence of the first of these frames; the action of frame 0 is always hidden, because none
-             led to it
+    inputs   actions [b t a] with columns [b t] (`yaw_columns`), where there are actions; viewmats [b t 4 4]
+             with focal lengths [b t 2] (`Cameras.of`), where there are cameras; anything else in it is passed
+             over
+    frame    index in the sequence of the first of these frames; the action of frame 0 is always hidden,
+             because none led to it
     known    bool [b t], False where an action is hidden; None: all others are known
     Returns  a dict of some of actions, action_mask, columns, cameras
     """

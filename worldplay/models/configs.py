@@ -1,4 +1,4 @@
-"""Sizes of the networks and the frames that attention sees, without torch: what a world's config.json holds."""
+"""Sizes of the networks and the frames that attention sees: dataclasses of a config.json, without torch."""
 from dataclasses import dataclass
 from typing import ClassVar
 

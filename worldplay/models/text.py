@@ -51,18 +51,21 @@ class TextConfig:
 class TextEncoder:
     """UMT5 and its tokenizer; it holds no state.
 
-    weights    published name -> tensor, bfloat16 or float32, as in models_t5_umt5-xxl-enc-bf16.pth. On the CPU
-               they are used where they are, not copied: memory-mapped ones stay on disk until they are read.
+    weights    published name -> tensor, bfloat16 or float32, as in models_t5_umt5-xxl-enc-bf16.pth. On the
+               CPU they are used where they are, not copied: memory-mapped ones stay on disk until they are
+               read.
     tokenizer  of `load_tokenizer`
     config     TextConfig
     where      what a message calls the weights
 
-        Raises WorldError("bad_checkpoint") naming the first weights that are missing, unknown or of a wrong shape.
+        Raises WorldError("bad_checkpoint") naming the first weights that are missing, unknown or of a wrong
+        shape.
     """
 
     def __init__(self, weights, tokenizer, config=TextConfig(), *, device="cpu", where="the text encoder"):
         if tokenizer.get_vocab_size() > config.vocab_size:
-            raise WorldError("bad_checkpoint", f"the tokenizer knows {tokenizer.get_vocab_size()} tokens, {where} "
+            raise WorldError("bad_checkpoint",
+                             f"the tokenizer knows {tokenizer.get_vocab_size()} tokens, {where} "
                              f"{config.vocab_size}; take the tokenizer that came with it")
         self.config, self.tokenizer, self.device = config, tokenizer, torch.device(device)
         self.umt5 = _filled(weights, config, where).to(self.device)
@@ -74,8 +77,8 @@ class TextEncoder:
     def embed(self, prompts):
         """Text rows of prompts: [b max_tokens e], those after a prompt's last token zero.
 
-        A longer prompt is cut to its first tokens and the end mark, and a warning says so. An empty one, or one of
-        spaces, is the end mark alone: one row.
+        A longer prompt is cut to its first tokens and the end mark, and a warning says so. An empty one, or
+        one of spaces, is the end mark alone: one row.
         """
         return self.embed_ids([self._cut(self.tokenize(prompt)) for prompt in prompts])
 
@@ -89,7 +92,9 @@ class TextEncoder:
 
     @torch.no_grad()
     def hidden(self, ids, mask):
-        """Output [b l e] at every position of token ids [b l]; those where mask [b l] is 0 are seen by none."""
+        """Output [b l e] at every position of token ids [b l]; those where mask [b l] is 0 are seen by
+        none.
+        """
         return self.umt5(input_ids=ids.to(self.device),
                          attention_mask=mask.to(self.device, torch.long)).last_hidden_state
 
@@ -101,7 +106,8 @@ class TextEncoder:
 def warn_if_cut(num_tokens, max_tokens):
     """Log that a prompt of num_tokens, end mark included, is longer than what is read of it."""
     if num_tokens > max_tokens:
-        log.warning("the prompt has %d tokens; only the first %d are read, write a shorter one", num_tokens - 1,
+        log.warning("the prompt has %d tokens; only the first %d are read, write a shorter one",
+                    num_tokens - 1,
                     max_tokens - 1)
 
 
@@ -110,8 +116,8 @@ def clean_prompt(text):
 
     Not idempotent: "< &amp;amp;lt;" becomes "< &lt;".
 
-    Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace". What ftfy mends decides tokens: it
-    makes curly quotes straight, for one, which no later step does.
+    Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace". What ftfy mends decides
+    tokens: it makes curly quotes straight, for one, which no later step does.
     """
     text = html.unescape(html.unescape(_package("ftfy").fix_text(text)))
     return " ".join(text.split())
@@ -120,8 +126,9 @@ def clean_prompt(text):
 def load_tokenizer(path):
     """The Tokenizer in a tokenizer.json; WorldError("bad_checkpoint") when it is missing or none.
 
-    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the vocabulary
-    from the file and builds the rest anew, with T5's index of the unknown token and T5's way of splitting.
+    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the
+    vocabulary from the file and builds the rest anew, with T5's index of the unknown token and T5's way of
+    splitting.
     """
     library = _package("tokenizers")
     try:
@@ -176,7 +183,8 @@ def _check(weights, shapes, where):
     kinds = {x.dtype for x in weights.values()}
     if len(kinds) > 1 or not kinds <= {torch.bfloat16, torch.float32}:
         found = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        raise WorldError("bad_checkpoint", f"{where} is neither all bfloat16 nor all float32 but {found}; {expected}")
+        raise WorldError("bad_checkpoint",
+                         f"{where} is neither all bfloat16 nor all float32 but {found}; {expected}")
 
 
 def check_packages():

@@ -37,8 +37,10 @@ class Transformer(nn.Module):
 
     Not published are `action_embedding` and `null_action`, added to the time embedding of their frame.
 
-    causal_attention        how `forward` attends, a name in CAUSAL_ATTENTION: all give the same, at different speeds
-    checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save memory
+    causal_attention        how `forward` attends, a name in CAUSAL_ATTENTION: all give the same, at different
+                            speeds
+    checkpoint_activations  whether `forward` computes the inside of its blocks again on the way back, to save
+                            memory
     """
 
     def __init__(self, config):
@@ -69,9 +71,11 @@ class Transformer(nn.Module):
         actions      [b t a]      actions[:, i] caused frame i; None: unknown
         action_mask  bool [b t]   False where an action is unknown and the null embedding stands for it
         text         [b l text_dim]  rows of the text encoder, l <= text_len
-        clean        [b t c h w]  teacher forcing: the past that noisy frames attend to, at noise level clean_sigma
+        clean        [b t c h w]  teacher forcing: the past that noisy frames attend to, at noise level
+                     clean_sigma
                                   ([b t] or a number, default 0); None: they attend to the noisy past
-        is_clean_trained  False: no gradient passes from the noisy frames into the clean ones that they attend to
+        is_clean_trained  False: no gradient passes from the noisy frames into the clean ones that they attend
+                          to
         columns      [b t]        added to the column positions of a frame's tokens
         attention    a name in CAUSAL_ATTENTION; None takes the transformer's own, `causal_attention`
         is_causal    False: every frame attends to every frame; then there is no clean, window or sink
@@ -83,7 +87,7 @@ class Transformer(nn.Module):
         """
         causal = causal_attention(attention or self.causal_attention)
         if not is_causal and (clean is not None or window is not None or sink):
-            raise ValueError("is_causal=False attends to every frame: it takes no clean frames, window or sink")
+            raise ValueError("is_causal=False attends to all frames: no clean frames, window or sink")
         t, grid = noisy.shape[1], self._grid(noisy.shape)
         rule = FrameRule(frames_per_chunk=frames_per_chunk if is_causal else t, window=window, sink=sink,
                          sink_position=sink_position)
@@ -106,7 +110,8 @@ class Transformer(nn.Module):
                 k, v = (torch.cat([x[:, :t].detach(), x[:, t:]], dim=1) for x in (k, v))
             return by_rule(q, k, v)
         text = None if text is None else self.encode_text(text)
-        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, recompute=self.checkpoint_activations)
+        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text,
+                         recompute=self.checkpoint_activations)
         return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
     def prepare(self, cache, shape, *, frame, actions=None, action_mask=None, columns=None, cameras=None):
@@ -142,10 +147,13 @@ class Transformer(nn.Module):
         return self._latents(self.head(tokens, time), self._grid(x.shape))
 
     def commit(self, x, sigma, cache, chunk, text=None):
-        """Write the keys and values of the finished chunk x, at noise level sigma, to `cache`; arguments as for `denoise`."""
+        """Write the keys and values of the finished chunk x, at noise level sigma, to `cache`; arguments as
+        for `denoise`.
+        """
         cache.check(chunk.frame, x.shape[1])
         time, last = self._time(x, sigma, chunk.actions), len(self.blocks) - 1
-        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._cached_attention(cache, chunk), text, last)
+        tokens = self._blocks(self._tokens(x), time, chunk.rotary, self._cached_attention(cache, chunk),
+                              text, last)
         cache.with_past(last, *self.blocks[last].keys_values(tokens, self._modulation(time), chunk.rotary))
         cache.commit(chunk.frame, chunk.positions)
 
@@ -177,7 +185,8 @@ class Transformer(nn.Module):
             raise ValueError(f"this transformer {'needs' if text is None else 'takes no'} text")
         modulation = self._modulation(time)
         for layer, block in enumerate(self.blocks[:num_layers]):
-            run = partial(checkpoint, block, use_reentrant=False) if recompute and torch.is_grad_enabled() else block
+            run = partial(checkpoint, block,
+                          use_reentrant=False) if recompute and torch.is_grad_enabled() else block
             x = run(x, modulation, rotary, attention(layer), text and text[layer])
         return x
 
@@ -216,7 +225,9 @@ class Transformer(nn.Module):
         return time if actions is None else time + actions
 
     def _actions(self, shape, actions, known):
-        """What the actions of (b, t) frames add to their time embedding, [b t e]; None for a transformer without."""
+        """What the actions of (b, t) frames add to their time embedding, [b t e]; None for a transformer
+        without.
+        """
         if self.action_embedding is not None:
             return action_vectors(self.action_embedding, self.null_action, actions, known, shape)
         if actions is not None:
@@ -237,7 +248,8 @@ class Transformer(nn.Module):
                 nn.init.normal_(embedding[2].weight, std=0.02)
         if self.action_embedding is not None:
             nn.init.xavier_uniform_(self.action_embedding[0].weight)
-        for layer in (self.head.head, *(block.self_attn.prope_o for block in self.blocks if self.config.has_camera)):
+        for layer in (self.head.head, *(block.self_attn.prope_o for block in self.blocks
+                                        if self.config.has_camera)):
             nn.init.zeros_(layer.weight)
 
 

@@ -1,11 +1,15 @@
-"""Whether weights are those of a network, and are numbers; which ones they are, by their content."""
+"""Checks of weights without a network: names, shapes, finite numbers, and a hash to tell them apart."""
 import hashlib
 
 from worldplay.errors import WorldError
 
 
 def check_shapes(given, wanted, where, remedy):
-    """Both name -> shape; WorldError("bad_checkpoint") naming the first names or shapes of `given` that do not fit."""
+    """Raise WorldError("bad_checkpoint") naming the first names or shapes of weights that do not fit.
+
+    given, wanted  name -> shape, of the weights and of the network
+    where, remedy  the file, and what to do about it
+    """
     missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     wrong = sorted(f"{name} {tuple(given[name])} instead of {tuple(wanted[name])}"
                    for name in wanted.keys() & given.keys() if tuple(given[name]) != tuple(wanted[name]))
@@ -18,16 +22,16 @@ def check_shapes(given, wanted, where, remedy):
 def is_finite(x):
     """Whether a tensor holds neither NaN nor infinity.
 
-    The sum of one that does is neither finite, and takes a tenth of the time of looking at every number; a sum can
-    also overflow, so where it is not finite they are looked at.
+    NaN and infinity make the sum of all numbers not finite, which takes a tenth of the time of testing each
+    number. A sum of finite numbers may overflow, so where it is not finite each number is tested.
     """
     return not x.is_floating_point() or bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
 def fingerprint(path, num_blocks=256, block_size=4096):
-    """Tells weights from other weights, wherever the file lies: its size and blocks all through it, hexadecimal.
+    """Hex digest that tells a file of weights from others: of its size and of blocks spread over the file.
 
-    All of an 11 GB file would take half a minute to hash, at every start.
+    Hashing all of an 11 GB file would take half a minute at every start.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())

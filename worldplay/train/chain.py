@@ -1,7 +1,6 @@
 """From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
 import logging
 import math
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -160,7 +159,7 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=os.cpu_count(), player=recipe.player,
+                                            workers=collect.num_processors(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,

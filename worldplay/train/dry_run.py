@@ -57,9 +57,10 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
         raise ValueError(f"{flag}.batch {loop.batch} cannot be divided over {gpus} GPUs in passes of "
                          f"{loop.micro_batch or 'equal'} samples: change --gpus or {flag}.micro-batch")
     micro = loop.micro_batch or loop.batch // gpus
-    stage = _stage(recipe, name)
+    stage, batch = _stage(recipe, name), _batch(recipe, name, micro)
     turns = Counter(stage.turn(step) for step in range(TURNS))
-    costs = {role: _role_cost(recipe, name, role, micro, dtype, attention) for role in turns}
+    costs = {role: _role_cost(stage, recipe.loop(name).checkpoint_activations, role, batch, dtype, attention)
+             for role in turns}
     parameters = {role: sum(p.numel() for p in model.parameters()) for role, model in stage.models.items()}
     activations, workspace = max((memory for _, memory in costs.values()), key=sum)
     trained = [sum(p.numel() for p in stage.models[role].parameters() if p.requires_grad)
@@ -75,10 +76,9 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
         * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
 
 
-def _role_cost(recipe, name, role, micro, dtype, attention):
+def _role_cost(stage, is_recomputed, role, batch, dtype, attention):
     """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn."""
-    stage, batch = on_meta(_stage(recipe, name), dtype), _batch(recipe, name, micro)
-    is_recomputed = recipe.loop(name).checkpoint_activations
+    stage, micro = on_meta(stage, dtype), len(next(iter(batch.values())))
     counted = over_shared_draws(lambda draws: step_flops(stage, role, batch, draws), micro)
     for model in stage.models.values():
         if isinstance(model, Transformer):

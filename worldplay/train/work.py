@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.engine.cost import FusedAttention, flop_counter
+from worldplay.engine.memory import AllocatedMemory
 from worldplay.engine.networks import META
 from worldplay.models.transformer import Transformer
 from worldplay.train.stages.draws import PlacedDraws
@@ -47,16 +47,11 @@ def step_flops(stage, role, batch, draws):
 
     stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
     A multiplication and an addition count two; of attention only what is seen counts. The second number is
-    what activation checkpointing adds. Blocks are alike: where all networks have as many, more than two, one
-    and two of them are run, and the others count like the second.
+    what activation checkpointing adds.
     """
     for model in _transformers(stage):
         model.causal_attention = "chunks"
-    depths = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
-    if len(depths) != 1 or max(depths) < 3:
-        return _flops(stage, role, batch, draws)
-    one, two = (_flops(_shallow(stage, layers), role, batch, draws) for layers in (1, 2))
-    return tuple(a + (max(depths) - 1) * (b - a) for a, b in zip(one, two))
+    return _by_depth(lambda part: _flops(part, role, batch, draws), stage, (1, 2))
 
 
 def over_shared_draws(run, num_samples):
@@ -64,13 +59,29 @@ def over_shared_draws(run, num_samples):
 
     run  takes Draws without values, the same shapes as real ones
     """
-    results, parts = [], [0.1, 0.3, 0.5, 0.7, 0.9]
-    while parts:
-        draws = PlacedDraws(parts.pop(0), range(num_samples))
-        results.append(run(draws))
-        if "uniform" not in draws.shared:  # work grows evenly with an exit step: first and last tell the mean
-            parts = parts[-1:] if draws.shared else []
-    return results
+    def at(part):
+        draws = PlacedDraws(part, range(num_samples))
+        return run(draws), draws.shared
+    first, shared = at(0.1)
+    if not shared:
+        return [first]
+    last, _ = at(0.9)
+    if "uniform" in shared and first != last:  # a share of the steps does other work; which share, more draws say
+        return [first, *(at(part)[0] for part in (0.3, 0.5, 0.7)), last]
+    return [first, last]  # work grows evenly with an exit step: their mean is that of first and last
+
+
+def _by_depth(count, stage, depths):
+    """The numbers count(stage) of a stage whose networks have equally many blocks, all alike.
+
+    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with no more
+            blocks, or networks that differ, is counted as it is.
+    """
+    found = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
+    if len(found) != 1 or max(found) <= max(depths):
+        return count(stage)
+    less, more = (count(_shallow(stage, depth)) for depth in depths)
+    return tuple(a + (max(found) - depths[0]) * (b - a) // (depths[1] - depths[0]) for a, b in zip(less, more))
 
 
 def _transformers(stage):
@@ -97,10 +108,12 @@ def _flops(stage, role, batch, draws):
 
 def step_memory(stage, role, batch, draws):
     """StepMemory; arguments as for `step_flops`."""
-    with _Memory(stage) as memory, _around_blocks(stage, memory.enter_block, memory.leave_block):
-        _pass(stage, role, batch, draws)
-    return StepMemory(kept=memory.most_kept, peak=memory.most_alive, peak_recomputed=memory.most_recomputed,
-                      kept_recomputed=memory.most_outside + memory.largest_block)
+    def count(part):
+        with _Memory(part) as memory, _around_blocks(part, memory.enter_block, memory.leave_block):
+            _pass(part, role, batch, draws)
+        return memory.most_kept, memory.most_alive, memory.most_outside + memory.largest_block, memory.most_recomputed
+    kept, peak, kept_recomputed, peak_recomputed = _by_depth(count, stage, (2, 3))
+    return StepMemory(kept=kept, peak=peak, kept_recomputed=kept_recomputed, peak_recomputed=peak_recomputed)
 
 
 def _pass(stage, role, batch, draws):
@@ -146,16 +159,14 @@ def _around_blocks(stage, enter, leave):
         hook.remove()
 
 
-class _Memory(TorchDispatchMode):
-    """Follows every storage on the networks' device from making to end, and what autograd keeps of them."""
+class _Memory(AllocatedMemory):
+    """Also follows what autograd keeps for the backward pass, and which block alone keeps it; weights do not count."""
 
     def __init__(self, stage):
-        super().__init__()
         weights = [x for model in stage.models.values() for x in (*model.parameters(), *model.buffers())]
-        self.device = weights[0].device
-        self.ignored = {x.untyped_storage()._cdata for x in weights}
-        self.sizes, self.references = {}, Counter()  # of storages alive; how often autograd keeps each
-        self.alive = self.most_alive = self.kept = self.most_kept = self.most_outside = 0
+        super().__init__(weights[0].device, uncounted=weights)
+        self.references = Counter()  # how often autograd keeps each storage
+        self.kept = self.most_kept = self.most_outside = 0
         self.inner, self.blocks = {}, []  # storage -> number of the block that alone keeps it; their bytes
         self.inputs, self.largest_block, self.most_recomputed = None, 0, 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.tensor)
@@ -168,13 +179,6 @@ class _Memory(TorchDispatchMode):
         self.hooks.__exit__(*error)
         return super().__exit__(*error)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, torch.Tensor) and x.device == self.device:
-                self._add(x)
-        return out
-
     def enter_block(self, block, args):
         self.inputs = {x.untyped_storage()._cdata for x in tree_leaves(args) if isinstance(x, torch.Tensor)}
         for key in self.inputs:
@@ -185,15 +189,17 @@ class _Memory(TorchDispatchMode):
         self.largest_block = max(self.largest_block, self.blocks[-1])
         self.inputs = None
 
-    def _add(self, x):
-        storage = x.untyped_storage()
-        key = storage._cdata
-        if key not in self.sizes and key not in self.ignored:
-            self.sizes[key] = storage.nbytes()
-            self.alive += storage.nbytes()
-            self.most_alive = max(self.most_alive, self.alive)
+    def add(self, x):
+        """As AllocatedMemory.add; also the most that is alive when blocks are computed again."""
+        is_new = super().add(x)
+        if is_new:
             self.most_recomputed = max(self.most_recomputed, self.alive - sum(self._absent()))
-            weakref.finalize(storage, self._remove, key)
+        return is_new
+
+    def released(self, key):
+        """As AllocatedMemory.released."""
+        self._keep_outside(key)
+        super().released(key)
 
     def _absent(self):
         """Bytes of the blocks that are not there when blocks are computed again: not in their backward."""
@@ -203,14 +209,12 @@ class _Memory(TorchDispatchMode):
             self.blocks.pop()
         return self.blocks[:-1]
 
-    def _remove(self, key):
-        self._keep_outside(key)
-        self.alive -= self.sizes.pop(key)
-
     def _pack(self, x):
-        self._add(x)
+        if x.device != self.device:
+            return _Kept(x)
+        self.add(x)
         key = x.untyped_storage()._cdata
-        if key in self.ignored or x.device != self.device:
+        if not self.sizes[key]:
             return _Kept(x)
         self.references[key] += 1
         if self.references[key] == 1:
@@ -237,7 +241,7 @@ class _Memory(TorchDispatchMode):
 
 
 class _Kept:
-    """A tensor that autograd keeps; tells when it lets go of it."""
+    """A tensor that autograd keeps; calls `release` when autograd lets go of it."""
 
     def __init__(self, tensor, release=None):
         self.tensor = tensor

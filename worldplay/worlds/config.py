@@ -7,14 +7,17 @@ from worldplay.errors import WorldError, remedy
 from worldplay.files import is_file_name
 from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
 
-# numbers of sampling steps that a few-step network can be played with; diffusion.WARPED_STEPS has their
-# timesteps
+# numbers of sampling steps of few-step networks; diffusion.WARPED_STEPS has their timesteps
 STEPS = (1, 2, 4)
+# tokens in a window; the published worlds have up to 32 760
+MAX_TOKENS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldConfig:
-    """config.json of a checkpoint folder: all that is needed to play its weights; of two kinds, the classes below.
+    """config.json of a checkpoint folder: all that is needed to play its weights.
+
+    Its two kinds are ImageWorldConfig and VideoWorldConfig.
 
     name                 of the world; clips and run folders are named after it (files.is_file_name)
     env                  the real environment it was trained on, a name in worldplay.envs.ENVS; None: none
@@ -65,6 +68,10 @@ class WorldConfig:
         if self.latent_shape[1] % rows or self.latent_shape[2] % columns:
             raise ValueError(f"frame_size {self.frame_size}: no whole number of patches of {rows} x "
                              f"{columns} latents")
+        num_tokens = self.window * self.transformer.num_tokens(*self.latent_shape[1:])
+        if num_tokens > MAX_TOKENS:
+            raise ValueError(f"window {self.window} of frame_size {self.frame_size} has {num_tokens} tokens: "
+                             f"expected at most {MAX_TOKENS}")
         if self.transformer.has_camera != (self.intrinsics is not None):
             raise ValueError("intrinsics: expected for a transformer with has_camera, and for no other")
         if self.transformer.in_channels != self.transformer.out_channels or (
@@ -76,7 +83,7 @@ class WorldConfig:
 
     @staticmethod
     def from_json(given, where):
-        """The ImageWorldConfig or VideoWorldConfig that a config.json describes, the latter where "codec" is null.
+        """The ImageWorldConfig that a config.json describes, or the VideoWorldConfig where "codec" is null.
 
             Raises WorldError("bad_checkpoint") naming `where` and the field that is missing or wrong.
         """
@@ -108,9 +115,9 @@ class WorldConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageWorldConfig(WorldConfig):
-    """A world with an image codec of its own, one latent a frame; small enough for any machine.
+    """A world with an image codec of its own, one latent a frame.
 
-    codec  its sizes
+    codec  sizes of the codec
     """
     codec: CodecConfig
 
@@ -122,7 +129,7 @@ class ImageWorldConfig(WorldConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoWorldConfig(WorldConfig):
-    """A world whose video codec, four frames a latent but one the first, is a part that several worlds share."""
+    """A world with a shared video codec, parts["codec"]: four frames a latent, one for the first latent."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -38,9 +38,11 @@ def test_attention_runs_by_what_was_preferred_at_its_shape_in_play_alone(preferr
         assert torch.equal(attend(Q, K, V), own)
     with torch.inference_mode():
         assert torch.equal(attend(Q, K, V), 2 * own)
-        for i, others in enumerate([(Q[:, :2], K, V), (Q, K[:, :, :29], V[:, :, :29]), (Q[..., :8], K[..., :8], V[..., :8]),
+        for i, others in enumerate([(Q[:, :2], K, V), (Q, K[:, :, :29], V[:, :, :29]),
+                                    (Q[..., :8], K[..., :8], V[..., :8]),
                                     (Q[..., :2, :], K[:, :2], V[:, :2]), [x.double() for x in (Q, K, V)]]):
-            own, found = F.scaled_dot_product_attention(others[0].flatten(1, 2).transpose(1, 2), *others[1:]), \
+            own, found = F.scaled_dot_product_attention(others[0].flatten(1, 2).transpose(1, 2),
+                                                        *others[1:]), \
                 attend(*others)
             assert torch.equal(found.flatten(1, 2).transpose(1, 2), own), f"another shape: {i}"
         mask = torch.ones(15, 30, dtype=torch.bool)
@@ -49,7 +51,9 @@ def test_attention_runs_by_what_was_preferred_at_its_shape_in_play_alone(preferr
 
 
 def test_every_backend_takes_and_gives_the_same_layout(monkeypatch):
-    """xformers by a stand-in with the layout it documents, q, k, v [b l k d]; SDPA's kernels by their shapes."""
+    """xformers by a stand-in with the layout it documents, q, k, v [b l k d]; SDPA's kernels by their
+    shapes.
+    """
     def memory_efficient_attention(q, k, v):
         return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
     monkeypatch.setitem(sys.modules, "xformers", SimpleNamespace())
@@ -76,7 +80,8 @@ def test_chunks_of_one_sequence_without_a_past(rule):
     torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
 
 
-SIZE = {"rule": FrameRule(window=3), "batch": 1, "num_frames": 4, "num_tokens": 6, "num_heads": 2, "head_dim": 8}
+SIZE = {"rule": FrameRule(window=3), "batch": 1, "num_frames": 4, "num_tokens": 6, "num_heads": 2,
+        "head_dim": 8}
 
 
 def chosen(monkeypatch, ways):

@@ -28,7 +28,8 @@ def test_transforms_alone(fixture, name):
     close(by_token(lambda x: transform(cameras.matrices.mT, x), case["in.q"]), case["out.q"], case)
     close(by_token(lambda x: transform(cameras.matrices, x), case["in.o"]), case["out.o"], case)
     for name in ("k", "v"):
-        close(by_token(lambda x: transform(cameras.inverses, x), case[f"in.{name}"]), case[f"out.{name}"], case)
+        close(by_token(lambda x: transform(cameras.inverses, x), case[f"in.{name}"]), case[f"out.{name}"],
+              case)
 
 
 @pytest.mark.parametrize("fixture, name", [

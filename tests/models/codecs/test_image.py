@@ -93,7 +93,8 @@ def test_resume_is_bit_exact(make, tmp_path):
         metrics, stage = Metrics(folder), make()
         Trainer(stage, data, loop, folder, metrics, Processes(torch.device("cpu")), torch.float32).run()
         metrics.close()
-        return {f"{role}.{name}": x for role, model in stage.models.items() for name, x in model.state_dict().items()}
+        return {f"{role}.{name}": x for role, model in stage.models.items() for name,
+                x in model.state_dict().items()}
     whole = run(tmp_path / "whole", 5)
     run(tmp_path / "cut", 2)
     cut = run(tmp_path / "cut", 5)

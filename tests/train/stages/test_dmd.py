@@ -9,7 +9,7 @@ from tests.models.passes import commit, denoise
 from tests.train.stages.test_stages import CONTEXT, batch_and_draws, call_of, dmd, spread
 from worldplay.diffusion import add_noise, shift_sigma, warped_sigmas, x0_from_velocity
 from worldplay.train.stages.context import chunk_conditions, context_sigma, whole_sequence
-from worldplay.train.stages.dmd import replay, self_rollout
+from worldplay.train.stages.dmd import recompute, self_rollout
 from worldplay.train.stages.draws import Draws
 
 
@@ -28,19 +28,19 @@ def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level, text_dim):
     torch.testing.assert_close(played.past, clean)
     assert torch.equal(played.past_sigma, sigma) and torch.equal(played.frames[:, :1], batch["latents"][:, :1])
     assert not any(x.requires_grad for x in vars(played).values())
-    again = replay(student, played, batch, CONTEXT)
+    again = recompute(student, played, batch, CONTEXT)
     assert again.requires_grad
     torch.testing.assert_close(again, played.frames, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trains_past", [False, True])
-def test_a_replay_has_the_gradient_of_the_exit_steps_on_the_cache(trains_past):
+def test_a_recomputed_rollout_has_the_gradient_of_the_exit_steps_on_the_cache(trains_past):
     """By finite differences in float64: the weights move under the exit steps, and under the cache only if asked."""
     student, (batch, draws) = spread().double(), batch_and_draws()
     played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=torch.full((2, 6), 0.2))
     weight = torch.randn(2, 6, 2, 4, 4)
     parameters = list(student.parameters())
-    gradients = torch.autograd.grad((weight * replay(student, played, batch, CONTEXT, trains_past=trains_past)).sum(), parameters)
+    gradients = torch.autograd.grad((weight * recompute(student, played, batch, CONTEXT, trains_past=trains_past)).sum(), parameters)
     direction = [torch.randn_like(p) for p in parameters]
 
     @torch.no_grad()
@@ -68,7 +68,7 @@ def test_no_gradient_of_a_later_frame_reaches_an_earlier_one():
 
     def reached(trains_past):
         past = played.past.clone().requires_grad_()
-        made = replay(student, replace(played, past=past), batch, CONTEXT, trains_past=trains_past)
+        made = recompute(student, replace(played, past=past), batch, CONTEXT, trains_past=trains_past)
         return torch.autograd.grad(made[:, 3].square().sum(), past)[0].flatten(2).abs().amax(dim=(0, 2)).tolist()
     assert reached(False) == [0] * 6
     reach = reached(True)
@@ -80,7 +80,7 @@ def test_only_the_last_trained_frames_carry_a_gradient():
     played = rollout(student, batch, draws)
 
     def reaches(frames):
-        made = replay(student, played, batch, CONTEXT, num_trained=2)[:, frames]
+        made = recompute(student, played, batch, CONTEXT, num_trained=2)[:, frames]
         gradients = torch.autograd.grad(made.sum(), list(student.parameters()), allow_unused=True)
         return any(g is not None and g.any() for g in gradients)
     assert not reaches(slice(0, 4)) and reaches(slice(4, 5)) and reaches(slice(5, 6))
@@ -117,7 +117,7 @@ def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, first_steps=config.first_steps,
                           num_real=config.num_real, is_exit_shared=config.is_exit_shared,
                           sigma=context_sigma(CONTEXT, draws, 6))
-    x = replay(student, played, batch, CONTEXT, num_trained=config.num_trained, trains_past=config.trains_past)
+    x = recompute(student, played, batch, CONTEXT, num_trained=config.num_trained, trains_past=config.trains_past)
     sigma = shift_sigma(draws.uniform("sigma")).clamp(*config.sigma_range)[:, None].expand(2, 6)
     noise = draws.normal("noise", 6, 2, 4, 4)
     noisy = add_noise(played.frames, noise, sigma)
@@ -125,8 +125,8 @@ def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config
     def score(role, known=None):
         return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False)
     with torch.no_grad():
-        critic, blind, told = score("critic"), score("teacher", torch.zeros(2, dtype=torch.bool)), score("teacher")
-        teacher = blind + config.guidance * (told - blind)
+        critic, unconditional, conditional = score("critic"), score("teacher", torch.zeros(2, dtype=torch.bool)), score("teacher")
+        teacher = unconditional + config.guidance * (conditional - unconditional)
         fake, real = (x0_from_velocity(noisy, velocity, sigma) for velocity in (critic, teacher))
         distance = (x - real).abs().mean(dim=(1, 2, 3, 4) if config.normaliser == "sample" else None, keepdim=True)
         g = ((fake - real) / distance)[:, config.num_real:]

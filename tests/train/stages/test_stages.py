@@ -96,9 +96,9 @@ def published(batch):
     torch.manual_seed(9)
     walks = [[Action({key}) for key in keys] for keys in ("wwdlj", "jjwas")]
     rows = torch.randn(2, 2, 3, 8)
-    told = {"text": rows[0], "null_text": rows[1], "focal": torch.full((2, 6, 2), 0.5),
+    inputs = {"text": rows[0], "null_text": rows[1], "focal": torch.full((2, 6, 2), 0.5),
             "viewmats": torch.from_numpy(np.stack([viewmats(walk) for walk in walks]))}
-    return {name: x for name, x in batch.items() if name not in ("actions", "columns")} | told
+    return {name: x for name, x in batch.items() if name not in ("actions", "columns")} | inputs
 
 
 STAGES = {make.__name__: make for make in (bidirectional, teacher_forcing, causal_cd, causal_ode, bidirectional_ode, dmd)}
@@ -174,7 +174,7 @@ def test_resume_is_bit_exact(make, tmp_path):
         return stage.models[stage.result].state_dict()
     whole = run(tmp_path / "whole", 6)
     run(tmp_path / "cut", 2)
-    cut = run(tmp_path / "cut", 6, seed=7)  # whose own weights would tell
+    cut = run(tmp_path / "cut", 6, seed=7)  # whose own weights would show
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
@@ -237,7 +237,7 @@ def test_a_later_frame_or_action_changes_no_earlier_prediction():
     other["columns"][:, 4:] += 2
     outputs = []
     for part in (batch, other):
-        context = Context(CONTEXT, part, draws).spoil(call_of(stage), "student", draws)
+        context = Context(CONTEXT, part, draws).augment(call_of(stage), "student", draws)
         sigma = torch.full((2, 6), 0.7)
         outputs.append(context.predict(call_of(stage), "student", draws.normal("x", 6, 2, 4, 4), sigma))
     assert torch.equal(outputs[0][:, :4], outputs[1][:, :4])

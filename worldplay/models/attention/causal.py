@@ -5,17 +5,19 @@ from einops import rearrange
 from worldplay.models.attention.frame_rule import seen_frames
 from worldplay.models.attention.kernels import attend
 
-# SDPA's kernels are called themselves: torch.nn.attention.sdpa_kernel sets flags of the whole process, other threads
-# included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
+# SDPA's kernels are called themselves: torch.nn.attention.sdpa_kernel sets flags of the whole process, other
+# threads included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
 
 
-CAUSAL_ATTENTION = ("plain", "chunks", "flex")  # the oracle, and two ways to the same that multiply only what is seen
+# the oracle, and two ways to the same that multiply only what is seen
+CAUSAL_ATTENTION = ("plain", "chunks", "flex")
 
 
 def causal_attention(name):
     """The function of q, k, v, rule, halves by that name in CAUSAL_ATTENTION; ValueError for another.
 
-    The modules are imported here, because they take torch's compiler along, a second of imports that play has no use for.
+    The modules are imported here, because they take torch's compiler along, a second of imports that play has
+    no use for.
     """
     if name == "plain":
         return plain_attention

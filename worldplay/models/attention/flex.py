@@ -14,7 +14,8 @@ _masks = {}  # of the last two only: a stage trains one shape, a camera's branch
 def flex_attention(q, k, v, rule, halves):
     """What `plain_attention` gives, same arguments; for a GPU, because it has no backward pass on a CPU.
 
-    On the meta device, which no kernel takes, it gives the shapes and keeps for its backward what the kernel does.
+    On the meta device, which no kernel takes, it gives the shapes and keeps for its backward what the kernel
+    does.
     """
     if q.is_meta:
         return _Shapes.apply(q, k, v)
@@ -27,7 +28,8 @@ def flex_attention(q, k, v, rule, halves):
         _masks[shape] = flex.create_block_mask(
             lambda b, h, query, key: sees[query // tokens, key // tokens], None, None, q.shape[1] * tokens,
             k.shape[1] * tokens, device=q.device, _compile=q.device.type != "cpu")
-    out = _kernel(q.device.type)(*(rearrange(x, "b f p k d -> b k (f p) d") for x in (q, k, v)), block_mask=_masks[shape])
+    out = _kernel(q.device.type)(*(rearrange(x, "b f p k d -> b k (f p) d") for x in (q, k, v)),
+                                 block_mask=_masks[shape])
     return rearrange(out, "b k (f p) d -> b f p k d", p=tokens)
 
 
@@ -37,7 +39,8 @@ class _Shapes(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v):
         out = torch.empty_like(q)
-        ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:-1], device=q.device))  # the last: sums of exponentials
+        # the last: sums of exponentials
+        ctx.save_for_backward(q, k, v, out, torch.empty(q.shape[:-1], device=q.device))
         return out
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The keys and values that the chunks of a causal sequence see under a FrameRule, and the mask of who sees them."""
+"""Keys and values that the chunks of a causal sequence attend to under a FrameRule, and the mask for it."""
 
 import torch
 from einops import rearrange
@@ -7,7 +7,8 @@ from worldplay.models.attention.rope import rotate, time_shift
 
 
 def seen_frames(k, v, rule, halves):
-    """What `plain_attention` looks at: keys and values [b f+extra p k d], and who sees them, bool [f f+extra].
+    """What `plain_attention` looks at: keys and values [b f+extra p k d], and who sees them, bool [f
+    f+extra].
 
     The extra frames are sink frames again, moved in time, for the chunks that see them so.
     """

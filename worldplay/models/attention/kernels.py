@@ -25,12 +25,15 @@ _preferred = {}  # AttentionShape -> name in BACKENDS
 
 
 def prefer(shape, name):
-    """Let `attend` run by BACKENDS[name] wherever a world is played at an AttentionShape, from now on in this process."""
+    """Let `attend` run by BACKENDS[name] wherever a world is played at an AttentionShape, from now on in this
+    process.
+    """
     _preferred[shape] = name
 
 
 def attend(q, k, v, mask=None):
-    """Softmax attention; by what `prefer` was told in inference mode and without a mask, by PyTorch's own choice otherwise.
+    """Softmax attention; by the backend given to `prefer` in inference mode and without a mask, by PyTorch's
+    own choice otherwise.
 
     q        [b t p k d] queries of t frames; k and v [b k l d]
     mask     bool [(t p) l], True where a query sees a key; None: it sees all
@@ -50,7 +53,9 @@ def attend(q, k, v, mask=None):
 
 
 def candidates(device):
-    """Names in BACKENDS that are worth a try on a device: on a GPU several, on others PyTorch's own choice."""
+    """Names in BACKENDS that are worth a try on a device: on a GPU several, on others PyTorch's own
+    choice.
+    """
     if device.type in ("cpu", "meta"):
         return ("sdpa",)
     return ("flash", "cudnn", "efficient", *(("xformers",) if importlib.util.find_spec("xformers") else ()))
@@ -78,5 +83,7 @@ def _by_xformers(q, k, v):
     return rearrange(out, "b l k d -> b k l d")
 
 
-# name -> function of q [b k l d], k and v [b k m d] -> [b k l d], without gradients; "sdpa" is PyTorch's own choice
-BACKENDS = {"sdpa": _by_sdpa, "flash": _by_flash, "cudnn": _by_cudnn, "efficient": _by_efficient, "xformers": _by_xformers}
+# name -> function of q [b k l d], k and v [b k m d] -> [b k l d], without gradients; "sdpa" is PyTorch's own
+# choice
+BACKENDS = {"sdpa": _by_sdpa, "flash": _by_flash, "cudnn": _by_cudnn, "efficient": _by_efficient,
+            "xformers": _by_xformers}

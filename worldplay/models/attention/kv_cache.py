@@ -11,14 +11,17 @@ from worldplay.models.configs import FrameRule
 
 
 class KVCache:
-    """Keys and values of past frames for every layer, as the next chunk attends to them; only `commit` changes that.
+    """Keys and values of past frames for every layer, as the next chunk attends to them; only `commit`
+    changes that.
 
-    Slots of one frame each: [sink frames][ring of the past][the chunk being generated]. While the ring is not full, the
-    chunk's slots lie right behind the frames that it holds; so keys and values are always one contiguous slice. What
-    `with_past` writes there is no part of the past until `commit`. The cache carries no gradients.
+    Slots of one frame each: [sink frames][ring of the past][the chunk being generated]. While the ring is not
+    full, the chunk's slots lie right behind the frames that it holds; so keys and values are always one
+    contiguous slice. What `with_past` writes there is no part of the past until `commit`. The cache carries
+    no gradients.
 
-    Keys are held as they are attended to, rotated. For a transformer with a camera they are held as projected, neither
-    rotated nor transformed, because both of its branches are made of them; the positions of the frames lie beside them.
+    Keys are held as they are attended to, rotated. For a transformer with a camera they are held as
+    projected, neither rotated nor transformed, because both of its branches are made of them; the positions
+    of the frames lie beside them.
 
     rule          FrameRule: window, sink and chunk size in frames
     first_frame   time position of the first frame committed, None while empty
@@ -78,11 +81,12 @@ class KVCache:
         return attend(q, keys, values) if positions is None else positions.attend(q, keys, values)
 
     def with_past(self, layer, keys, values):
-        """Keys and values, [b k l d] each, of the past and of the next chunk; its own are written to its slots.
+        """Keys and values, [b k l d] each, of the past and of the next chunk; its own are written to its
+        slots.
 
         keys, values   [b t p k d]  of the chunk
         """
-        assert not keys.requires_grad, "a cache is overwritten, which no graph survives: call it under no_grad"
+        assert not keys.requires_grad, "a cache is overwritten, so no graph may keep it: use no_grad"
         begin = self._own_slot(self.num_frames) * self.tokens_per_frame
         end = begin + self.rule.frames_per_chunk * self.tokens_per_frame
         slots = self._slots[layer]
@@ -91,7 +95,8 @@ class KVCache:
         return slots[0, :, :, :end], slots[1, :, :, :end]
 
     def commit(self, frame, positions=None):
-        """Make the chunk at time position `frame`, whose slots `with_past` has written in all layers, part of the past.
+        """Make the chunk at time position `frame`, whose slots `with_past` has written in all layers, part of
+        the past.
 
         positions  of the chunk, for a transformer with a camera
 
@@ -107,7 +112,8 @@ class KVCache:
     def rebase(self, motion):
         """Change the world coordinates: cameras given from now on have viewmats T @ motion for what was T.
 
-        motion [4 4] or [b 4 4], rigid. A CameraRig far from its origin asks for it, where float32 loses precision.
+        motion [4 4] or [b 4 4], rigid. A CameraRig far from its origin asks for it, where float32 loses
+        precision.
 
             Raises ValueError where the frames have no cameras.
         """
@@ -150,9 +156,12 @@ class KVCache:
         return min(start, self.rule.window - self.rule.frames_per_chunk)
 
     def _frames(self, start):
-        """Numbers of the frames that the chunk beginning at frame count `start` attends to, in the order of their slots."""
+        """Numbers of the frames that the chunk beginning at frame count `start` attends to, in the order of
+        their slots.
+        """
         sink, ring = self.rule.sink, self.rule.window - self.rule.sink - self.rule.frames_per_chunk
-        return [slot if slot < sink else start - 1 - (start - 1 - slot) % ring for slot in range(self._own_slot(start))]
+        return [slot if slot < sink else start - 1 - (start - 1 - slot) % ring
+                for slot in range(self._own_slot(start))]
 
     def _frame(self, slots, index):
         return slots[..., index * self.tokens_per_frame:(index + 1) * self.tokens_per_frame, :]

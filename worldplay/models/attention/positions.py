@@ -33,7 +33,8 @@ class CachePositions:
         own = {start + i: _Position(each, None if cameras is None else cameras.inverses[:, i].double())
                for i, each in enumerate(rotary.unbind(dim=1))}
         frames = [self._shifted(self._held[frame], frame, start) for frame in past] + [*own.values()]
-        key_rotary = rearrange(torch.stack([each.rotary for each in frames], dim=1), "b t p 1 r two -> b 1 (t p) r two")
+        key_rotary = rearrange(torch.stack([each.rotary for each in frames], dim=1),
+                               "b t p 1 r two -> b 1 (t p) r two")
         inverses = None if cameras is None else torch.stack([each.inverse for each in frames], dim=1).float()
         return ChunkPositions(own, rotary, cameras, key_rotary, inverses, branches)
 
@@ -66,7 +67,8 @@ class ChunkPositions(NamedTuple):
     """Positions of a chunk and of all keys that it attends to, the same in every layer and every pass.
 
     own           frame number -> _Position of the chunk's frames
-    rotary        [b t p 1 d/2 2] of its queries; cameras: Cameras of its frames, None without the camera branch
+    rotary        [b t p 1 d/2 2] of its queries; cameras: Cameras of its frames, None without the camera
+                  branch
     key_rotary    [b 1 l d/2 2] of all keys, its own last; key_inverses: [b t 4 4] of their frames, or None
     branches      Branches that prepare queries, keys and values
     """
@@ -92,7 +94,9 @@ class ChunkPositions(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """rotary float32 [b p 1 d/2 2]; inverse float64 [b 4 4], because it may be rebased any number of times."""
+    """rotary float32 [b p 1 d/2 2]; inverse float64 [b 4 4], because it may be rebased any number of
+    times.
+    """
     rotary: torch.Tensor
     inverse: torch.Tensor | None
 

@@ -13,8 +13,8 @@ from worldplay.models.attention.rope import rotate
 class Cameras(NamedTuple):
     """Projection matrices of the cameras of b x t frames, computed once for all layers and tokens.
 
-    With P of a query's frame and P' of a key's, only P P'^-1 enters; so other world coordinates for all of them change
-    nothing. The principal point is not used.
+    With P of a query's frame and P' of a key's, only P P'^-1 enters; so other world coordinates for all of
+    them change nothing. The principal point is not used.
 
     matrices  float32 [b t 4 4]  P, from the world into a frame
     inverses  float32 [b t 4 4]  P^-1
@@ -60,7 +60,9 @@ def rigid_inverse(motion):
 
 
 def transform(matrices, x):
-    """x [b t p k d] with every 4 neighbouring channels multiplied by its frame's matrix [b t 4 4], in float32."""
+    """x [b t p k d] with every 4 neighbouring channels multiplied by its frame's matrix [b t 4 4], in
+    float32.
+    """
     if torch.compiler.is_compiling():  # the compiler fuses sums with their neighbours, and no matrix product
         groups = rearrange(x.float(), "b t p k (g c) -> b t p k g 1 c", c=4)
         out = (groups * rearrange(matrices, "b t i j -> b t 1 1 1 i j")).sum(dim=-1)
@@ -76,7 +78,8 @@ def branch_queries(q, rotary, matrices):
 
 
 def branch_keys_values(keys, values, rotary, inverses):
-    """Keys of the rotary branch, and keys and values of the camera branch, [b k l d] each, of those in a cache.
+    """Keys of the rotary branch, and keys and values of the camera branch, [b k l d] each, of those in a
+    cache.
 
     rotary [b 1 l d/2 2]; inverses [b t 4 4] of the t frames whose tokens the l are
     """
@@ -87,7 +90,8 @@ def branch_keys_values(keys, values, rotary, inverses):
 
 
 class Branches(NamedTuple):
-    """Functions that prepare queries, keys and values of the rotary and the camera branch, and the latter's output.
+    """Functions that prepare queries, keys and values of the rotary and the camera branch, and the latter's
+    output.
 
     worldplay.engine.compiled puts compiled code in their place.
     """
@@ -111,5 +115,6 @@ def causal_branches(causal, rule, halves, rotary, cameras):
             return by_rotary
         keys, values = (transform(cameras.inverses, x) for x in (k, v))
         by_camera = causal(transform(cameras.matrices.mT, q), keys, values, absolute, halves)
-        return torch.cat([by_rotary, transform(cameras.matrices, by_camera)], dim=3)  # from the world into each frame
+        # from the world into each frame
+        return torch.cat([by_rotary, transform(cameras.matrices, by_camera)], dim=3)
     return attention

@@ -52,7 +52,8 @@ def time_rotary(frames, head_dim):
 
 def time_shift(num_frames, head_dim, device):
     """`time_rotary` of one number of frames: [1 1 1 d/2 2]."""
-    return time_rotary(torch.full((1,), num_frames, device=device), head_dim)  # made there: a copy would be waited for
+    # made there: a copy would be waited for
+    return time_rotary(torch.full((1,), num_frames, device=device), head_dim)
 
 
 def rotate(x, rotary):

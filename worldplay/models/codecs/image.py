@@ -1,7 +1,8 @@
 """The image codec: one shown frame to one small latent and back, made for a processor without a GPU.
 
-No convolution runs at full resolution: frames enter through PixelUnshuffle and leave through PixelShuffle, which
-is what makes the decoder cost milliseconds. Source of the layout: madebyollin/taesd (plain residual ReLU blocks).
+No convolution runs at full resolution: frames enter through PixelUnshuffle and leave through PixelShuffle,
+which is what makes the decoder cost milliseconds. Source of the layout: madebyollin/taesd (plain residual
+ReLU blocks).
 """
 
 import torch
@@ -74,7 +75,9 @@ class ImageCodec(nn.Module):
         return self.encoder[1].weight.dtype
 
     def encode(self, frames):
-        """frames [b 3 H W] in [-1, 1], H and W multiples of 8 -> normalised latents [b c H/8 W/8], float32."""
+        """frames [b 3 H W] in [-1, 1], H and W multiples of 8 -> normalised latents [b c H/8 W/8],
+        float32.
+        """
         frames = frames.to(self.dtype, memory_format=torch.channels_last)
         return self.norm(self.encoder(frames))
 
@@ -88,7 +91,9 @@ class ImageCodec(nn.Module):
         return self.decoder(latents.to(self.dtype, memory_format=torch.channels_last))
 
     def decode_next(self, latents, state=None):
-        """(frames [b 1 3 H W] of the next latents [b c h w], None): a latent is one frame, whatever was before."""
+        """(frames [b 1 3 H W] of the next latents [b c h w], None): a latent is one frame, whatever was
+        before.
+        """
         return self.decode(latents)[:, None], None
 
     def encode_uint8(self, frames):
@@ -106,6 +111,8 @@ def to_float(frames):
 
 
 def to_uint8(frames):
-    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is clamped."""
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is
+    clamped.
+    """
     levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
     return rearrange(levels, "... c H W -> ... H W c").contiguous()

@@ -56,7 +56,7 @@ class CausalCDStage:
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        context = Context(self.context, batch, draws).spoil(call, "ema", draws)
+        context = Context(self.context, batch, draws).augment(call, "ema", draws)
         # Each chunk draws its own pair; the last pair ends at data, where the average returns its input: the
         # anchor.
         draw = partial(draws.integers, "pair", self.config.num_timesteps)

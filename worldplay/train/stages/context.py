@@ -1,4 +1,4 @@
-"""What a network is told when it predicts the frames of a sequence: their past, actions and camera."""
+"""What a network is conditioned on when it predicts the frames of a sequence: their past, actions, camera and text."""
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +14,7 @@ from worldplay.train.stages.losses import guide
 
 @dataclass(frozen=True, kw_only=True)
 class ContextConfig:
-    """How the clean half is spoiled, so that the player's own frames are familiar ground (against drift)."""
+    """Context augmentation: in play the past is what the network has made itself, so training makes its past like that."""
     window: int = 8
     """Frames attended to: sink + past + those being made; as in play."""
     sink: int = 0
@@ -24,7 +24,7 @@ class ContextConfig:
     sink_position: str = "before_window"
     """Where their keys are once the window rolls: before_window moves them along, absolute leaves them."""
     max_sigma: float = 0.5
-    """Each context frame is noised with its own sigma in [0, max_sigma], told by its timestep."""
+    """Each context frame is noised with its own sigma in [0, max_sigma], which its time embedding says."""
     own_frames: float = 0.5
     """Share of context frames that are the network's own one-step predictions, in own_steps of the steps."""
     own_steps: float = 0.4
@@ -67,9 +67,8 @@ class Context:
         self.is_own = draws.uniform("own frames", t).to(device) < config.own_frames
         known = draws.uniform("null actions", t) >= config.null_actions
         self.conditions = {**frame_conditions(batch, known=known.to(device)), "text": batch.get("text"), **asdict(config.rule)}
-        unconditional, is_known = _untold(batch, known.to(device))
-        self.untold = {**frame_conditions(unconditional, known=is_known), "text": batch.get("null_text", batch.get("text")),
-                       **asdict(config.rule)}
+        without, is_known = _without_condition(batch, known.to(device))
+        self.unconditional = {**frame_conditions(without, known=is_known), "text": without.get("text"), **asdict(config.rule)}
         self.keep()
 
     def keep(self):
@@ -82,8 +81,8 @@ class Context:
         self.clean, self.clean_sigma = add_noise(self.latents, self.noise, self.sigma), self.sigma
         return self
 
-    def spoil(self, call, role, draws):
-        """Choose and noise the past; network `role` makes its own frames in one step from noise."""
+    def augment(self, call, role, draws):
+        """Context augmentation: noise the past, part of which network `role` predicts itself, in one step from noise."""
         self.add_noise()
         if draws.shared_uniform("own step") < self.config.own_steps:
             with torch.no_grad():
@@ -98,7 +97,7 @@ class Context:
         """Velocity [b t c h w] of network `role` at sigma [b t] given this context; guidance as for `guided`."""
         def velocity(conditions):
             return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **conditions)
-        return guided(velocity, self.conditions, self.untold, guidance)
+        return guided(velocity, self.conditions, self.unconditional, guidance)
 
 
 def context_sigma(config, draws, num_frames):
@@ -106,18 +105,18 @@ def context_sigma(config, draws, num_frames):
     return config.max_sigma * draws.uniform("context sigma", num_frames).square()
 
 
-def _untold(batch, known):
-    """(batch, known) as guidance has them to compare with: `null_text` where there is one, without actions otherwise."""
+def _without_condition(batch, known):
+    """(batch, known) of the unconditional branch of guidance: `null_text` where there is one, no actions otherwise."""
     if "null_text" in batch:
         return {**batch, "text": batch["null_text"]}, known
     return batch, torch.zeros_like(known)
 
 
-def guided(velocity, told, untold, guidance):
-    """velocity(told), pushed away from velocity(untold) as `guide` does; a guidance of 1 is none, and one pass."""
+def guided(velocity, conditions, unconditional, guidance):
+    """Classifier-free guidance over two calls of `velocity`, as `guide`; a guidance of 1 is none, and one call."""
     if guidance == 1:
-        return velocity(told)
-    return guide(velocity(untold).float(), velocity(told).float(), guidance)
+        return velocity(conditions)
+    return guide(velocity(unconditional).float(), velocity(conditions).float(), guidance)
 
 
 def chunk_conditions(batch, chunk):
@@ -130,17 +129,17 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
     """Velocity [b t c h w] of network `role` for a sequence without a clean half.
 
     sigma     [b t]
-    known     bool [b]: sequences whose actions are told; None is all. The action before the first frame never is
+    known     bool [b], False for sequences whose actions are hidden; None: none is. That before the first frame always is
     guidance  as for `guided`
     options   of Transformer.forward; is_causal=False lets every frame see every other
     """
-    told = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
+    known = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
 
     def velocity(given):
         batch, known = given
         return call(role, Transformer.forward, x, sigma, text=batch.get("text"), **frame_conditions(batch, known=known), **options)
-    given = batch, told.to(x.device)
-    return guided(velocity, given, _untold(*given), guidance)
+    given = batch, known.to(x.device)
+    return guided(velocity, given, _without_condition(*given), guidance)
 
 
 def prediction_sheet(call, role, config, batch, draws, decode, num=8):

@@ -90,7 +90,7 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     t = latents.shape[1]
     cache = context.new_cache(student, latents)
     sigma = torch.zeros(latents.shape[:2], device=latents.device) if sigma is None else sigma
-    spoiling = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
+    noise_of_past = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
     made = context.chunks(t)[num_real // context.frames_per_chunk:]
     exits = exit_steps(draws, len(made), num_steps, first_steps, is_exit_shared)
     text = student.encode_text(batch["text"]) if "text" in batch else None
@@ -111,13 +111,13 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
                 return torch.cat([draws.normal(f"rollout {i} {step}", 1, *latents.shape[2:])
                                   for i in range(chunk.start, chunk.stop)], dim=1).to(latents.device)
             frames.append(sample_frame(velocity, noise, sigmas))
-        past.append(add_noise(frames[-1], spoiling[:, chunk], sigma[:, chunk]))
+        past.append(add_noise(frames[-1], noise_of_past[:, chunk], sigma[:, chunk]))
         student.commit(past[-1].to(student.dtype), sigma[:, chunk], cache, placed, text)
     return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1), past_sigma=sigma)
 
 
-def replay(student, rollout, batch, context, *, num_trained=None, trains_past=False):
-    """The frames of a rollout [b t c h w] once more, all exit steps in one pass, with the gradient of these steps.
+def recompute(student, rollout, batch, context, *, num_trained=None, trains_past=False):
+    """Recompute a rollout with gradients: its frames [b t c h w], all exit steps in one pass.
 
     num_trained  last frames whose exit step carries a gradient, None: all that were made; earlier steps never do
     trains_past  whether it also reaches, through what later frames look at, the passes that wrote the past
@@ -185,7 +185,7 @@ class DMDStage:
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
         rollout = self._rollout(call, "student", batch, draws)
-        x = rollout.frames if role == "critic" else self._replay(call, rollout, batch)
+        x = rollout.frames if role == "critic" else self._recompute(call, rollout, batch)
         sigma = shift_sigma(draws.uniform("sigma")).clamp(*self.config.sigma_range)
         sigma = sigma.to(latents.device)[:, None].expand(latents.shape[:2])
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
@@ -217,8 +217,8 @@ class DMDStage:
         return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
                     num_real=config.num_real, is_exit_shared=config.is_exit_shared, sigma=sigma)
 
-    def _replay(self, call, rollout, batch):
-        return call("student", replay, rollout, batch, self.context, num_trained=self.config.num_trained,
+    def _recompute(self, call, rollout, batch):
+        return call("student", recompute, rollout, batch, self.context, num_trained=self.config.num_trained,
                     trains_past=self.config.trains_past)
 
     def _score(self, call, role, noisy, sigma, batch, guidance=1.0):

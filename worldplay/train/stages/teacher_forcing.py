@@ -36,7 +36,7 @@ class TeacherForcingStage:
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
-        context = Context(self.context, batch, draws).spoil(call, role, draws)
+        context = Context(self.context, batch, draws).augment(call, role, draws)
         sigma = self.context.per_chunk(partial(draws.uniform, "sigma"), latents.shape[1])
         sigma = shift_sigma(sigma).to(latents.device)
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
