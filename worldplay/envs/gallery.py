@@ -5,8 +5,15 @@ from functools import lru_cache
 import numpy as np
 
 from worldplay.envs.doom_map import write_blocks, write_lumps
-from worldplay.envs.murals import (Colors, num_emblems, paint_floor, paint_plain, paint_sky, paint_wall,
-                                   paint_wand)
+from worldplay.envs.murals import (
+    Colors,
+    num_emblems,
+    paint_floor,
+    paint_plain,
+    paint_sky,
+    paint_wall,
+    paint_wand,
+)
 from worldplay.envs.palette import Palette
 from worldplay.envs.shapes import SHAPES
 from worldplay.envs.udmf import SKY, Sector, box, inset, level_blocks, regular, with_points

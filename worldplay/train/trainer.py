@@ -161,7 +161,7 @@ class Trainer:
 
     @property
     def progress(self):
-        """How much of the stage is done, 0 to 1: of its steps or of its time, whichever is further; 0 before it has an end."""
+        """How much of the stage is done, 0 to 1: of its steps or of its time, whichever is further."""
         ends = [done / end for done, end in ((self.step, self.config.steps), (self.step, self.planned),
                                              (self.spent, self.config.seconds)) if end]
         return min(1.0, max(ends, default=0.0))
