@@ -10,6 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from worldplay import cores
+
+cores.prepare()
+
 from worldplay import runtime
 from worldplay.cli.process import run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
@@ -59,7 +63,9 @@ def doom_arena():
 
 
 def wan_frame():
-    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, conditioned on text: give --data DIR and --init-from WORLD."""
+    """Causal Forcing++ frame by frame at the size of Wan 2.1 1.3B, conditioned on text: give --data DIR and
+    --init-from WORLD.
+    """
     # Learning rates, betas, weight decay and clipping of all stages, no warm-up and no decay: the published
     # trainers (shengshu-ai/minWM Wan21/configs, thu-ml/Causal-Forcing configs).
     optim = OptimConfig(lr=2e-6, betas=(0.0, 0.999), weight_decay=0.01, grad_clip=10.0, warmup=0, decay=0.0)
@@ -79,8 +85,8 @@ def wan_frame():
         bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
         causal_cd=CausalCDConfig(num_timesteps=48, guidance=3.0, ema=0.99),
-        # every frame is rolled out, from the text alone, which is how it is played and published; guidance on the text:
-        # conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
+        # every frame is rolled out, from the text alone, which is how it is played and published; guidance on
+        # the text: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
         dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
                       ema=0.99),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
@@ -91,7 +97,9 @@ def wan_frame():
 
 
 def wan_chunk():
-    """minWM at the size of Wan 2.1 1.3B: a camera moved by keys, 4 latents at once; give --data DIR and --init-from WORLD."""
+    """minWM at the size of Wan 2.1 1.3B: a camera moved by keys, 4 latents at once; give --data DIR and
+    --init-from WORLD.
+    """
     recipe = wan_frame()
     # minWM Wan21 Action2V: a camera; chunks of 4 among 20 latent frames; its students take 4 steps
     return replace(recipe, name="wan-chunk", length=20, student_steps=4,
@@ -101,8 +109,8 @@ def wan_chunk():
 
 def own_data():
     """A world of your own data set, from nothing: give --data DIR; --name NAME is the world's."""
-    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of view, so that is
-    # left to the network until --columns-per-degree says it
+    # frames of any multiple of 16 pixels; how far a turn moves the picture depends on the game's field of
+    # view, so that is left to the network until --columns-per-degree says it
     recipe = doom_maze()
     return replace(recipe, name="own-data", env="", columns_per_degree=0.0,
                    transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
@@ -118,7 +126,9 @@ def tiny_maze():
 
 
 def ablation_init():
-    """Which stage before DMD a few-step student needs: 13 small worlds of the maze, compared; about an hour on 2 cores."""
+    """Which stage before DMD a few-step student needs: 13 small worlds of the maze, compared; about an hour
+    on 2 cores.
+    """
     frames = OptimConfig(lr=2e-3, warmup=50, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=20, decay=0.4)
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
@@ -156,19 +166,21 @@ class Options:
     """The same command again goes on where it stopped."""
     recipe: Annotated[ImageRecipe | VideoRecipe | Tuning, tyro.conf.arg(name="")]
     data: Path | None = None
-    """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does not)."""
+    """A LeRobot data set folder to train on; without it a recipe collects its own gameplay (finetune does
+    not)."""
     camera: str | None = None
     """Of a --data folder with several cameras the one that is learnt."""
     actions: str | None = None
-    """Of a --data folder by another program: which action columns are which keys and the look, in degrees, for example
-    "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0, right=action:1". Without it
-    the error lists the columns."""
+    """Of a --data folder by another program: which action columns are which keys and the look, in degrees,
+    for example "w=forward, a=side<-0.5, d=side>0.5, look_yaw=turn*12"; of numbered actions "left=action:0,
+    right=action:1". Without it the error lists the columns."""
     fit: str | None = None
     """Frames of --data in another size: "pad 160x112", "crop 160x112" or "resize 160x112", width x height."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
-    """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages, which end no later for it."""
+    """Time of the whole job, for example 25m, 3h or 1h30m; divided over the stages, which end no later for
+    it."""
     stop_after: str | None = None
     """Time of this call: then it saves, says what is left and exits 0."""
     steps: int | None = None
@@ -176,8 +188,8 @@ class Options:
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
     init_from: str | None = None
-    """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none is begun;
-    of a published world its one network, for whatever begins from it."""
+    """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none
+    is begun; of a published world its one network, for whatever begins from it."""
     seed: int = 0
     """Of all random numbers of the run."""
     dry_run: bool = False
@@ -187,8 +199,8 @@ class Options:
     gpu_memory: float | None = None
     """GiB of one of them, 80 without it."""
     tflops: float | None = None
-    """10^12 operations a second that one of them is taken to do, 396 without it: 40 % (our assumption) of the 989
-    that the data sheet of an H100 SXM gives for bfloat16."""
+    """10^12 operations a second that one of them is taken to do, 396 without it: 40 % (our assumption) of the
+    989 that the data sheet of an H100 SXM gives for bfloat16."""
 
 
 def seconds(text, flag):

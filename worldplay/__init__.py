@@ -16,6 +16,8 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module 'worldplay' has no attribute {name!r}")
+    if name == "load_world":
+        import_module("worldplay.cores").prepare()  # it imports torch
     return getattr(import_module(_HOMES[name]), name)
 
 

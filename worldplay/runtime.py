@@ -70,8 +70,10 @@ def keep_compiled_code(folder):
     A folder that the user has set (TORCHINDUCTOR_CACHE_DIR) is kept, and so is torch's default where `folder`
     has a space in its path, which the compiler does not accept.
     """
-    if not re.search(r"\s", str(folder)):
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    name = "TORCHINDUCTOR_CACHE_DIR"  # torch writes its own choice there, as if the user had
+    if os.environ.get(name) in (None, default_cache_dir()) and not re.search(r"\s", str(folder)):
+        os.environ[name] = str(folder)
 
 
 def device_name(device):

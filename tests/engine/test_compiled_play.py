@@ -87,7 +87,7 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, fold
 
     used, take = [], type(world).take_path
     monkeypatch.setattr(type(world), "take_path", lambda self,
-                        path: (used.append((self.frame, path)), take(self, path))[1])
+                        path: (used.append((self.state.frame, path)), take(self, path))[1])
     assert run_replay(tmp_path / "clip", world=folder, device="cpu", out=tmp_path / "again.mp4")["is_equal"]
     assert used == [(0, "compiled"), (0, "eager"), (3 + 3, "compiled")]
     assert read_clip(tmp_path / "again").paths == clip.paths

@@ -28,7 +28,7 @@ from worldplay.errors import WorldError
 from worldplay.train.stages.causal_cd import CausalCDConfig, CausalCDStage
 from worldplay.train.stages.causal_ode import causal_trajectories
 from worldplay.train.stages.context import Context, ContextConfig
-from worldplay.train.stages.dmd import replay, self_rollout
+from worldplay.train.stages.dmd import recompute, self_rollout
 from worldplay.train.stages.draws import Draws
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
 from worldplay.world import check_world
@@ -134,6 +134,18 @@ def test_following_real_frames_equals_a_walk_from_them_with_the_actions_of_every
             assert np.abs(follow[0].astype(int) - alone).max() <= 1
 
 
+def test_free_play_in_a_batch_equals_the_walk_of_each():
+    frames, actions = context(4)
+    world, given = chunk_world(), encoded([*actions, *WALK[:5]]).numpy()
+    starts = np.stack([frames, frames[::-1]])
+    made = np.stack([both for (both,) in world.follow(starts, np.stack([given, given]), start=4, is_free=True)])
+    assert len(made) == 5, "the last chunk is cut where the actions end"
+    for i, start in enumerate(starts):
+        world.reset(frames=start, actions=actions)
+        alone = np.stack(list(world.walk(WALK[:5])))
+        assert np.abs(made[:, i].astype(int) - alone).max() <= 1
+
+
 def test_a_walk_ends_where_its_actions_end_and_an_unfinished_step_is_refused():
     world = chunk_world()
     frames, actions = context(2)
@@ -160,7 +172,7 @@ def test_frames_of_a_chunk_see_each_other_and_no_later_chunk():
     within["actions"][:, 3] = 0.5
     outputs = []
     for part in (batch, later, within):
-        context = Context(CONTEXT, part, draws).spoil(call_of(stage), "student", draws)
+        context = Context(CONTEXT, part, draws).augment(call_of(stage), "student", draws)
         outputs.append(context.predict(call_of(stage), "student", x, sigma))
     plain, later, within = outputs
     assert torch.equal(plain[:, :4], later[:, :4]) and not torch.equal(plain[:, 4:], later[:, 4:])
@@ -232,7 +244,7 @@ def test_a_rollout_is_what_the_engine_plays():
     assert np.abs(shown.astype(int) - played).max() <= 1
 
 
-def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier_one():
+def test_recomputed_chunks_are_the_rollout_and_no_later_chunk_reaches_an_earlier_one():
     student, (batch, draws) = spread(), batch_and_draws()
     asked, denoise = [], student.denoise
 
@@ -243,10 +255,10 @@ def test_a_replay_of_chunks_is_the_rollout_and_no_later_chunk_reaches_an_earlier
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
     played.past.requires_grad_()
-    torch.testing.assert_close(replay(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(recompute(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
 
     def gradient(frames, by):
-        made = replay(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)
+        made = recompute(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)
         return torch.autograd.grad(made[:, frames].square().sum(), by)[0]
     weight = student.head.head.weight
     assert not gradient(slice(0, 5), weight).any() and gradient(slice(5, 8), weight).any()

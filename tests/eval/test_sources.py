@@ -83,7 +83,7 @@ def test_a_world_is_evaluated_on_a_data_set(folder):
 
 
 def test_what_is_no_source_is_said(tmp_path, rollouts):
-    with pytest.raises(WorldError, match="nowhere is no environment .there are doom-maze, .* no folder"):
+    with pytest.raises(WorldError, match="nowhere is no environment .there are doom-maze, .*, no folder"):
         open_source("nowhere")
     with pytest.raises(ValueError, match="no finished data set"):
         open_source(tmp_path)

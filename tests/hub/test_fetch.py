@@ -374,7 +374,7 @@ def test_the_command_prints_one_object(hub, capsys):
 def test_worlds_lists_apart_what_can_be_fetched(hub, capsys):
     assert main(["worlds"]) == 0
     out = capsys.readouterr().out
-    assert "can be fetched: first (first; by text), size told by its server, MIT" in out
+    assert "can be fetched: first (first; by text), size known to its server, MIT" in out
     fetch("first")
     capsys.readouterr()
     assert main(["worlds", "--json"]) == 0

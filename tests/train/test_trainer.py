@@ -1,6 +1,7 @@
 """The trainer: a run cut in pieces equals one in a single piece, and it stops loudly when numbers break."""
 import itertools
 import json
+import os
 import pickle
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from worldplay import runtime
 from worldplay.errors import WorldError
 from worldplay.train import state, trainer
 from worldplay.train.metrics import Metrics, contact_sheet
@@ -241,3 +243,19 @@ def test_a_warm_up_changes_nothing(tmp_path):
         return it.stage.models["ema"].state_dict()
     plain, warm = trained(tmp_path / "plain", False), trained(tmp_path / "warm", True)
     assert all(torch.equal(plain[name], warm[name]) for name in plain)
+
+
+def test_a_stage_whose_time_is_not_known_yet_has_made_no_progress(tmp_path):
+    """As before its blocks are compiled, which comes before its share of the budget is fixed."""
+    it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4), tmp_path, None, Processes(torch.device("cpu")), torch.float32)
+    assert it.progress == 0
+
+
+def test_compiled_code_is_kept_in_the_users_cache_unless_the_user_says_where(tmp_path, monkeypatch):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+    for before, after in ((None, str(tmp_path)), (default_cache_dir(), str(tmp_path)), ("/elsewhere", "/elsewhere")):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before or "")
+        if before is None:
+            monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        runtime.keep_compiled_code(tmp_path)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == after

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from worldplay import __version__
+from worldplay import __version__, cores
 from worldplay.cli.data_commands import Collect, Dataset
 from worldplay.cli.measure_commands import Bench, Eval, Replay
 from worldplay.cli.process import run_process
@@ -23,6 +23,7 @@ _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is p
 
 def main(argv=None):
     """Run the command line and return its exit status: 0 done, 1 failed, 2 bad usage."""
+    cores.prepare()
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["play"]:
         from worldplay.cli.play import main as play

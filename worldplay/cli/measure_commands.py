@@ -81,6 +81,8 @@ class Bench:
     """Random weights in the shape of that world, for speed alone; also of a published one and of wan-1.3b."""
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
+    loaded: bool = False
+    """Also beside as many busy loops as there are cores: what is left of the rate while other programs run."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -97,12 +99,15 @@ class Bench:
             find_world(self.world)
         from worldplay.engine.loading import load_world, random_configs, random_world
         from worldplay.eval import latency, throughput
+        from worldplay.eval.busy import bench_loaded
         from worldplay.log import track
         from worldplay.worlds.config import VideoWorldConfig
         configs = random_configs(self.world, steps=self.steps) if self.random else []
         is_wan_size = bool(configs) and isinstance(configs[0], VideoWorldConfig)
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
+        if is_wan_size and self.loaded:
+            raise ValueError("--loaded: a Wan-size random world is no figure of play on a processor; leave it out")
         if is_wan_size:
             figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
                                               path=self.path, track=track)
@@ -121,7 +126,10 @@ class Bench:
                 if self.path != "auto":
                     raise
                 log.warning("%s; measured eager", problem)
+        world.threads.adapt()  # as in a window
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
+        if self.loaded:
+            figures["loaded"] = bench_loaded(world, figures, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
         return report(figures, self.json)

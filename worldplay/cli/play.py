@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from worldplay import __version__
+from worldplay import __version__, cores
 from worldplay.action import ANY_SPACE, parse_script
 from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
@@ -118,6 +118,7 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     argv        the arguments after the program's name; None takes sys.argv
     open_world  function of a PlayConfig that returns the World, in place of `load`
     """
+    cores.prepare()
     config = tyro.cli(PlayConfig, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
     if config.version:
         print(f"worldplay {__version__}")
@@ -155,6 +156,8 @@ def load(config, on_progress=lambda line: None):
         from worldplay.engine.loading import load_world
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
+        if not config.headless:  # a script gives the same frames however busy the machine is
+            world.threads.adapt()
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()

@@ -19,7 +19,13 @@ def figures(timing, info, frame_number, now):
             ("sampling steps", str(info.get("steps", "-"))),
             ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"),
             ("path", info.get("path", "-")),
-            ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
+            *_threads(info), ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
+
+
+def _threads(info):
+    """The row of torch's threads; fewer than there could be while other programs use the cores."""
+    number, most = info.get("threads"), info.get("max_threads")
+    return [] if number is None else [("threads", f"{number} of {most}" if number < most else str(number))]
 
 
 def draw_figures(surface, rows, note=""):

@@ -14,6 +14,7 @@ import pygame
 from worldplay.client import worker
 from worldplay.client.commands import Commands
 from worldplay.client.devices import KeyboardMouse
+from worldplay.client.lateness import Lateness
 from worldplay.client.pace import Pace
 from worldplay.client.recorder import frame_record
 from worldplay.client.recording import Recording
@@ -63,7 +64,7 @@ class Loop:
         self._commands = Commands(window, self._device, self._screen, self._recording, options.start)
         self._is_idle, self._frames = False, deque()  # FrameReady of the latest step that are yet to be shown
         self._has_ended = False  # the recording that is played is over; a reset plays it again
-        self._pace, self._began = None, clock()
+        self._pace, self._began, self._lateness = None, clock(), Lateness(clock=clock)
 
     @property
     def settings(self):
@@ -142,7 +143,9 @@ class Loop:
         """A step is over, context commit included; it was late if it took longer than its frames last."""
         step = self._pace.step
         work = (done - step.polled) / (step.num_frames + len(self._frames))
-        self.timing.worked(work, is_late=work > self._pace.period)
+        self.timing.worked(work, is_late=work > self._pace.period, threads=self.world.info.get("threads"))
+        if reason := self._lateness.step(work, self._pace.period, self.world.info):
+            self._screen.notify(reason)
 
     def _open(self, world):
         self.world = self._screen.world = world

@@ -1,5 +1,5 @@
 """What the clock says of the frames shown: rates and percentiles for the HUD, --stats and --json."""
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Timing:
     work         from an action handed over to its step's end, context commit included, per frame made
     key_flip     from the oldest input in a frame's action, as it left the queue, to the flip that shows it;
                  both of the latest MAX_FRAMES, so that a long session does not fill the memory
+    threads      {number: steps made by so many of torch's threads}; empty where a world does not say
     longest_gap  the longest time between two looks at the event queue
     loading      from the open window to the world in it; None until then
     """
@@ -30,7 +31,7 @@ class Timing:
         self.num_frames, self.num_late, self.longest_gap = 0, 0, 0.0
         self.loading = None
         self._flips = deque(maxlen=120)
-        self._served = None
+        self._served, self.threads = None, Counter()
 
     def served(self, now):
         """The event queue was read."""
@@ -38,8 +39,10 @@ class Timing:
             self.longest_gap = max(self.longest_gap, now - self._served)
         self._served = now
 
-    def worked(self, seconds, *, is_late):
-        """A step is over; it took so long for each of its frames."""
+    def worked(self, seconds, *, is_late, threads=None):
+        """A step is over; it took so long for each of its frames, with so many of torch's threads."""
+        if threads is not None:
+            self.threads[threads] += 1
         self.work.append(seconds)
         self.num_late += is_late
 
@@ -59,4 +62,5 @@ class Timing:
         return {"loading_ms": self.loading and round(1000 * self.loading, 3), "frames": self.num_frames,
                 "late": self.num_late, "work_ms": summary_ms(self.work),
                 "key_flip_ms": summary_ms(self.key_flip),
-                "events_gap_max_ms": round(1000 * self.longest_gap, 3)}
+                "events_gap_max_ms": round(1000 * self.longest_gap, 3),
+                "threads": {str(number): steps for number, steps in sorted(self.threads.items())}}

@@ -13,6 +13,7 @@ from worldplay.data.video import DamagedVideo, padded_size, read_frames
 from worldplay.errors import WorldError
 
 FORMAT, VERSION = "worldplay clip", 1
+MAX_THREADS = 1024  # of a clip; a replay begins as many
 MAX_START_BYTES = 2**28  # of the frames that a branch began from, unpacked
 
 
@@ -59,13 +60,22 @@ class Clip:
     def paths(self):
         """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"]
         says it."""
-        found = [*self.sidecar.get("paths", ()),
-                 *((record["step"], record["path"]) for record in self.sidecar["frames"]
-                   if record.get("path"))]
+        return self._changes("paths", "path", str)
+
+    @property
+    def threads(self):
+        """{step: number}: torch's threads from each of these steps on; empty where it does not say."""
+        return self._changes("threads", "threads", int)
+
+    def _changes(self, listed, name, kind):
+        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in the
+        records of its frames."""
+        found = [*self.sidecar.get(listed, ()),
+                 *((record["step"], record.get(name)) for record in self.sidecar["frames"])]
         steps = {}
-        for step, path in found:
-            if not steps or path != list(steps.values())[-1]:
-                steps[int(step)] = str(path)
+        for step, value in found:
+            if value and (not steps or value != list(steps.values())[-1]):
+                steps[int(step)] = kind(value)
         return steps
 
     @property
@@ -146,11 +156,13 @@ def _check_sidecar(sidecar):
     for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
         if name not in sidecar:
             raise KeyError(name)
-    dict(sidecar["info"]), clip.action_space, clip.paths  # each reads its part to the end
+    dict(sidecar["info"]), clip.action_space, clip.paths, clip.threads  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     if clip.latents_per_action < 1:
         raise ValueError("info: frames_per_chunk must be above 0")
+    if not all(0 < number <= MAX_THREADS for number in clip.threads.values()):
+        raise ValueError(f"threads must be from 1 to {MAX_THREADS}")
     height, width = sidecar["frame_size"]
     if not (min(height, width, sidecar["fps"]) > 0 and math.isfinite(sidecar["fps"])):
         raise ValueError("frame_size and fps must be above 0")
@@ -175,8 +187,8 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "note", "prompt", "seed",
-                                     "steps", "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "max_threads", "note", "prompt",
+                                     "seed", "steps", "threads", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

@@ -15,6 +15,7 @@ from worldplay.engine.networks import new_cache
 from worldplay.engine.sampler import ChunkSampler
 from worldplay.engine.start import TEXT, checked_frames, scene_of, start_names, whole_chunks
 from worldplay.engine.state import PlayState
+from worldplay.engine.threads import Threads
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
 from worldplay.models.transformer import fuse_for_inference
@@ -53,6 +54,7 @@ class DreamWorld:
                      "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
+        self.threads = Threads(device, self.info)
         self._code, self._takes_over = None, False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self.state = self._new_state(seed)
@@ -223,7 +225,8 @@ class DreamWorld:
     # Inside
 
     def _take_over(self):
-        """Change to compiled code that has become ready."""
+        """Change to the number of threads that is due, and to compiled code that has become ready."""
+        self.threads.update()
         if not self._takes_over:
             return
         if self._code.is_ready():

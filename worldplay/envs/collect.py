@@ -1,5 +1,4 @@
 """Gameplay from a real environment: scripted players in parallel processes, as rollouts or as a data set."""
-import os
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import Rollout, Source, is_held_out
 from worldplay.data.lerobot_writer import PACKED_SHARE, SHARD_EPISODES, ShardWriter, check_new, finish
 from worldplay.envs import open_env
@@ -117,7 +117,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
         Raises ValueError for fewer than 2 frames (one part is held out), a worker count below 1, a negative
         seed, an unknown player, or an `out` that already holds something.
     """
-    out, workers = Path(out), num_processors() if workers is None else workers
+    out, workers = Path(out), allowed_cores() if workers is None else workers
     if frames < 2:
         raise ValueError(f"--frames {frames}: expected at least 2, an episode to learn from and one that is "
                          "held out")
@@ -169,7 +169,3 @@ def _write_shard(task):
         # one frame more than rows: the last one has no action and is dropped
         writer.add(play_rollout(world, num_frames=num_rows + 1, seed=seed, player=player))
     return writer.close()
-
-
-def num_processors():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,7 +15,7 @@ from worldplay.envs.players import PLAYERS
 from worldplay.models.attention.kernels import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
-_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention")
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention", "threads", "max_threads")
 _PROFILED = 50  # frames
 PASSES = ("denoise", "commit")
 
@@ -44,7 +44,7 @@ def bench(world, *, frames, load_ms, track=lambda iterable, **_: iterable):
     latency, ready = np.array(times).T
     first_frame_ms(world, actions[0])
     again = frame_seconds([ready for _, ready in played(world, actions[1:1 + MARKS[0]])], per_step)
-    info = {name: world.info[name] for name in _INFO}
+    info = {name: world.info[name] for name in _INFO if name in world.info}
     figures = {"world": world.name, **info, "frames": len(ready), "world_fps": world.fps, "load_ms": load_ms,
                "first_frame_ms": first_ms, **frame_figures(frame_seconds(ready, per_step)),
                "frame_ms_again": 1000 * float(np.median(again)),

@@ -8,8 +8,9 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw
 
+from worldplay.cores import allowed_cores
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import collect_rollouts, num_processors
+from worldplay.envs.collect import collect_rollouts
 from worldplay.log import leave, run_command
 
 ALIKE = 24.0  # dB PSNR, from which two pictures count as alike
@@ -74,7 +75,7 @@ def played(env, *, num_frames, player):
     Every 16th frame, their poses, and the poses of all frames.
     """
     frames, poses = [], []
-    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=num_processors(), player=player,
+    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=allowed_cores(), player=player,
                                     rollout_frames=_ROLLOUT):
         frames.append(rollout.frames[::_EVERY].copy())
         poses.append(rollout.poses)

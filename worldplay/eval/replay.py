@@ -146,14 +146,16 @@ def _warn_of_codec(clip, world):
 
 def _path_follower(clip, world, paths):
     """A function of a step that lets the world run its passes as the clip's did from that step on, where it
-    can.
+    can; also with as many threads, because sums that are split otherwise may round otherwise.
 
     paths  gets, by step, how they run
     """
     # compiled code is in use, if it is to be had
-    possible, played = {world.info["path"], "eager"}, clip.paths
+    possible, played, threads = {world.info["path"], "eager"}, clip.paths, clip.threads
 
     def follow(step):
+        if step in threads:
+            world.threads.fix(threads[step])
         path = played.get(step)
         if path in possible and path != world.info["path"]:
             world.take_path(path)
@@ -182,6 +184,7 @@ def _write(clip, world, target, overwrite):
     frames = replayed(clip, world, paths)
     first_frame, first = next(frames), sidecar["frames"][0]["step"]
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
+    header["threads"] = list(clip.threads.items())
     header["paths"] = list(paths.items())  # of the steps so far
     actions, prompts = clip.actions, clip.prompts
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]

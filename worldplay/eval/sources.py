@@ -7,9 +7,10 @@ from typing import Iterator
 
 import numpy as np
 
+from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import HELD_OUT_EVERY, FrameCache, Rollout, is_held_out
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import in_processes, num_processors, own_world, play_actions
+from worldplay.envs.collect import in_processes, own_world, play_actions
 from worldplay.envs.players import PLAYERS
 from worldplay.errors import WorldError
 from worldplay.eval.streams import held_out_seeds, stack
@@ -65,7 +66,7 @@ class Game:
         """Rollouts of scripts, in parallel processes: each a seed and encoded actions float32 [n a] after the
         start.
         """
-        return list(in_processes(_play, [(self.name, *script) for script in scripts], num_processors()))
+        return list(in_processes(_play, [(self.name, *script) for script in scripts], allowed_cores()))
 
     def walk(self, number, length, context):
         """The Walk of that number: the explorer's, on the held-out seed of that number."""
@@ -158,7 +159,7 @@ def open_source(name):
     if name in ENVS:
         return Game(name)
     if not Path(name).is_dir():
-        raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), and no folder "
+        raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), no folder "
                          "of a data set")
     return Recording(name)
 

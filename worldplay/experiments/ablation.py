@@ -158,7 +158,8 @@ class Ablation:
         return costs
 
     def _latencies(self):
-        """{cell: {first_ms, later_ms}}: from the action to the first frame it causes, at the start and afterwards.
+        """{cell: {first_ms, later_ms}}: from the action to the first frame it causes, at the start and
+        afterwards.
 
         The least of several rounds in which the worlds take turns: what else the machine does only adds.
         """

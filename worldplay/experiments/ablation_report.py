@@ -39,7 +39,9 @@ class Comparison:
 
 
 def compare_worlds(figures, cell, other):
-    """A Comparison for every figure that has a better and a worse; cells (initialisation, steps) of `figures`."""
+    """A Comparison for every figure that has a better and a worse; cells (initialisation, steps) of
+    `figures`.
+    """
     a, b = figures[cell], figures[other]
     return [Comparison(_name(cell), _name(other), name, *interval(
         lambda picks: figure.value(a, picks) - figure.value(b, picks), _num_streams(figures)))
@@ -47,7 +49,9 @@ def compare_worlds(figures, cell, other):
 
 
 def judge(figures, costs, latencies):
-    """[(claim, sentence that says what came of it, Comparisons)] of what the papers say, from the figures alone."""
+    """[(claim, sentence that says what came of it, Comparisons)] of what the papers say, from the figures
+    alone.
+    """
     frame_wise = sorted({steps for init, steps in figures if init == "causal-cd"})
     against_ode = [row for steps in frame_wise
                    for row in compare_worlds(figures, ("causal-cd", steps), ("causal-ode", steps))]
@@ -74,8 +78,8 @@ def write_report(folder, figures, costs, latencies, scale):
     """Write folder/{RESULTS.md, results.json, figure.png}.
 
     figures    {(initialisation, steps): what paired.measure gave}
-    costs      {initialisation: {flops, trajectory_share, seconds, bytes}} of the stage before DMD; the share of
-               the operations that making trajectories takes
+    costs      {initialisation: {flops, trajectory_share, seconds, bytes}} of the stage before DMD; the share
+               of the operations that making trajectories takes
     latencies  {(initialisation, steps): {first_ms, later_ms}}
     scale      how large it all was, as Ablation says it
     """

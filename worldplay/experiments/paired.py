@@ -16,8 +16,9 @@ _TAIL = 0.25  # last part of free play, where drift shows
 def measure(material, player, every):
     """What a world makes of each of s streams, a dict of float arrays whose rows are streams.
 
-    every  only each so many-th of the predicted next frames counts, beginning with the first: of a chunk-wise world
-           those that are made right after a real frame, so that worlds of all kinds are asked for the same frames
+    every  only each so many-th of the predicted next frames counts, beginning with the first: of a chunk-wise
+           world those that are made right after a real frame, so that worlds of all kinds are asked for the
+           same frames
     """
     streams, dreams = material.streams[player], material.dreams(player)
     real = streams.frames[:len(dreams)]
@@ -83,7 +84,8 @@ FIGURES = {
 def interval(value, num_streams, seed=0):
     """(figure, low, high): a figure over all streams and its 95 % interval by resampling the streams.
 
-    value  function of an int array of streams -> float; a difference of two worlds' figures is one too, paired
+    value  function of an int array of streams -> float; a difference of two worlds' figures is one too,
+           paired
     """
     rng = np.random.default_rng(seed)
     draws = [value(rng.integers(0, num_streams, num_streams)) for _ in range(RESAMPLES)]

@@ -12,10 +12,11 @@ CANDIDATES = ("chunks", "flex")
 
 
 def fastest_attention(device, dtype, *, rule, batch, num_frames, num_tokens, num_heads, head_dim, repeats=5):
-    """(name, {name: milliseconds, or why it does not run}) of forward and backward with two halves of num_frames.
+    """(name, {name: milliseconds, or why it does not run}) of forward and backward with two halves of
+    num_frames.
 
-    Only what gives what the plain way gives counts, and the plain way itself is the last resort. A CPU has one way,
-    which is not timed.
+    Only what gives what the plain way gives counts, and the plain way itself is the last resort. A CPU has
+    one way, which is not timed.
     """
     if device.type == "cpu":
         return CANDIDATES[0], {}

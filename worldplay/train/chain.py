@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from worldplay import runtime
+from worldplay.cores import allowed_cores
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
@@ -39,24 +40,26 @@ class Chain:
     """One run in a folder; `run` goes on where the last call stopped and leaves a playable world there.
 
     RUN/run.json           the recipe and the seconds each part took and may take
-    RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show, in words
+    RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show,
+                           in words
     RUN/STAGE/state        what a stage needs to go on
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed with every save
 
     latents   ImageLatents or VideoLatents, by the kind of the recipe
-    networks  name -> network that a stage, or the world before, has made: codec, bidirectional, teacher, student
+    networks  name -> network that a stage, or the world before, has made: codec, bidirectional, teacher,
+              student
     where     what is going on, for a run that stops with work left
     """
 
     def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, reading=None,
                  init_from=None, seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
-        budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of this call's end.
-        data: a LeRobot folder to train on instead of collecting; reading: options of LeRobotFolder.open, which run.json
-        keeps. init_from: name or folder of a world to go on
+        budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of
+        this call's end. data: a LeRobot folder to train on instead of collecting; reading: options of
+        LeRobotFolder.open, which run.json keeps. init_from: name or folder of a world to go on
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
-        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps it, for
-        several runs; whoever needs it first makes it there.
+        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
+        it, for several runs; whoever needs it first makes it there.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
@@ -159,7 +162,7 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=collect.num_processors(), player=recipe.player,
+                                            workers=allowed_cores(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
@@ -178,7 +181,9 @@ class Chain:
         return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
-        """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was made."""
+        """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was
+        made.
+        """
         if kind == "frames":
             return FrameBatches(self.cache.frames, self.cache.split("train"), self.cache.split("held_out"))
         if kind == "windows":
@@ -217,7 +222,9 @@ class Chain:
         return True
 
     def _set_seconds(self, trainer):
-        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on the share."""
+        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on
+        the share.
+        """
         stage = trainer.stage
 
         def share():
@@ -251,7 +258,9 @@ class Chain:
         return next((_whole_weights(self.networks[name]) for name in names if name in self.networks), None)
 
     def _choose_attention(self):
-        """The fastest on this device, once for the run: another rounds differently, which a resume must not."""
+        """The fastest on this device, once for the run: another rounds differently, which a resume must
+        not.
+        """
         chosen, kind = self.log.setdefault("attention", {}), self.device.type
         if kind not in chosen:
             config, loop = self.sizes, self.recipe.teacher_forcing_loop
@@ -290,5 +299,7 @@ class Chain:
 
 
 def _whole_weights(network):
-    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask together."""
+    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask
+    together.
+    """
     return merged_weights(full_state(network))

@@ -16,8 +16,8 @@ _EVALUATION_SEEDS = 1_000  # far more than an evaluation takes
 def choose_context_sigma(world, data, *, num_frames, num_walks=3, candidates=CANDIDATES):
     """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld.
 
-    data        folder of the frame cache that it was trained on: where there is no game called by its environment's name,
-                walks follow the actions of the held-out episodes, one after another
+    data        folder of the frame cache that it was trained on: where there is no game called by its
+                environment's name, walks follow the actions of the held-out episodes, one after another
     num_frames  a point of drift.CURVE
     """
     if world.config.env in ENVS:

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class ImageLatents:
     """What a run of an ImageRecipe has of its own: its codec, its windows, and how its world is written.
 
-    folder, world  the folder and the ImageWorldConfig of the world it goes on from, which has a teacher.safetensors; None for
-                   a run that begins with nothing
+    folder, world  the folder and the ImageWorldConfig of the world it goes on from, which has a
+                   teacher.safetensors; None for a run that begins with nothing
     lossy_codec    whether the codec has learnt from lossy clips
     """
 
@@ -48,7 +48,9 @@ class ImageLatents:
         """Why blocks cannot be compiled, None where they can."""
 
     def check_data(self, data, where):
-        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; say what lossy clips do to the codec."""
+        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; say what lossy clips do to
+        the codec.
+        """
         recipe = self.recipe
         if recipe.env and data.source.name != recipe.env:
             raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for {recipe.env!r}; "
@@ -69,7 +71,9 @@ class ImageLatents:
                         "and not to ship; a decoder share of 0 keeps the world's codec", where)
 
     def check_collection(self, seed):
-        """Raise ValueError for numbers of a collection, its first seed among them, that give nothing to learn from."""
+        """Raise ValueError for numbers of a collection, its first seed among them, that give nothing to learn
+        from.
+        """
         recipe = self.recipe
         if not recipe.env:
             raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of your own "
@@ -118,14 +122,18 @@ class ImageLatents:
         return self._frozen(codec)
 
     def windows(self, cache, codec, run):
-        """LatentWindows of a FrameCache; its latents are made once. run: the Chain, for its folders and processes."""
+        """LatentWindows of a FrameCache; its latents are made once. run: the Chain, for its folders and
+        processes.
+        """
         path = run.place("latents.npy")
         run.processes.first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
         return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"), cache.split("held_out"),
                              self.recipe.length, cache.action_space, self.recipe.columns_per_degree)
 
     def networks(self, space):
-        """{role: Transformer} of the world to go on from, for clips that use `space`; as `teacher_and_student`."""
+        """{role: Transformer} of the world to go on from, for clips that use `space`; as
+        `teacher_and_student`.
+        """
         if self.world is None:
             return {}
         log_match(space, self.world.action_space)
@@ -178,8 +186,8 @@ def teacher_and_student(recipe, folder, world, network):
 
     network  function of a file name: its Transformer
 
-    The world's student is taken where no stage begins one and it plays in the recipe's number of steps; otherwise the
-    AR teacher stands in for it.
+    The world's student is taken where no stage begins one and it plays in the recipe's number of steps;
+    otherwise the AR teacher stands in for it.
     """
     teacher = student = network("teacher.safetensors")
     if not recipe.begins_student:

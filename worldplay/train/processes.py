@@ -11,12 +11,15 @@ from torch.distributed.tensor import DTensor
 
 from worldplay import runtime
 
-# The others wait for the first one wherever it works alone: collecting gameplay, encoding it, walking for the context.
+# The others wait for the first one wherever it works alone: collecting gameplay, encoding it, walking for the
+# context.
 PATIENCE = timedelta(hours=24)
 
 
 class Processes:
-    """One process of `size`, number `rank`; started without torchrun, a run has one and nothing here costs anything."""
+    """One process of `size`, number `rank`; started without torchrun, a run has one and nothing here costs
+    anything.
+    """
 
     def __init__(self, device):
         """device: torch.device by its type; this process takes the one of its own number on the machine."""
@@ -52,7 +55,9 @@ class Processes:
         return shared[0]
 
     def mean(self, values):
-        """{name: mean over the processes} of numbers whose names are the same in all; not finite in one is in all."""
+        """{name: mean over the processes} of numbers whose names are the same in all; not finite in one is in
+        all.
+        """
         if self.size == 1:
             return values
         shared = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -69,15 +74,19 @@ class Processes:
         return flags.nonzero().flatten().tolist()
 
     def share(self, count, what):
-        """How many of `count` samples are this process's; ValueError naming `what` where they do not divide evenly."""
+        """How many of `count` samples are this process's; ValueError naming `what` where they do not divide
+        evenly.
+        """
         if count % self.size:
             raise ValueError(f"{what} {count} on {self.size} processes: expected a multiple of {self.size}")
         return count // self.size
 
     def shard(self, model, dtype):
-        """A network whose forward is `function(model, ...)`, sharded over the processes block by block (FSDP2).
+        """A network whose forward is `function(model, ...)`, sharded over the processes block by block
+        (FSDP2).
 
-        Weights and their gradients' sums stay float32; a block's weights are gathered in `dtype` while it works.
+        Weights and their gradients' sums stay float32; a block's weights are gathered in `dtype` while it
+        works.
         """
         for p in model.parameters():
             p.data = p.data.contiguous()  # FSDP2 takes no channels-last kernels
@@ -89,7 +98,9 @@ class Processes:
         return fully_shard(Applied(model), mesh=self._mesh, mp_policy=policy)
 
     def average_buffers(self, model):
-        """Make the running statistics of a network, which each process keeps of its own samples, those of all."""
+        """Make the running statistics of a network, which each process keeps of its own samples, those of
+        all.
+        """
         if self.size > 1:
             for x in model.buffers():
                 if x.is_floating_point():
@@ -115,5 +126,7 @@ class Applied(nn.Module):
 
 
 def full_state(model):
-    """The state dict of a network, sharded or not, whole on every process; all of them must ask for it together."""
+    """The state dict of a network, sharded or not, whole on every process; all of them must ask for it
+    together.
+    """
     return {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in model.state_dict().items()}

@@ -70,7 +70,9 @@ class Progress:
         self.sums, self.turns, self.since = {}, Counter(), now
 
     def _measure(self):
-        """Count what has not been counted. A failure costs these figures and never the run, whatever it is."""
+        """Count what has not been counted. A failure costs these figures and never the run, whatever it
+        is.
+        """
         if self.can_count:
             try:
                 self._count()

@@ -19,20 +19,26 @@ _LEFT_OUT = LoopConfig(batch=4)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What both kinds of recipe have: how large the network is, what the stages do, how a time budget is divided."""
+    """What both kinds of recipe have: how large the network is, what the stages do, how a time budget is
+    divided.
+    """
     name: str
     """Name of the world it makes."""
     length: int = 20
-    """Frames of a training sequence; at least 2 windows, so that rolled state is met; of published latents one."""
+    """Frames of a training sequence; at least 2 windows, so that rolled state is met; of published latents
+    one."""
     context: ContextConfig = ContextConfig()
     context_sigma: float = 0.1
-    """Noise level of play's own frames; a recipe with an image codec has walks of context_walk frames choose it."""
+    """Noise level of play's own frames; a recipe with an image codec has walks of context_walk frames choose
+    it."""
     student_steps: Literal[1, 2, 4] = 2
     """Sampling steps of the world's frames."""
     lora_rank: int | None = None
-    """With --init-from: rank of adapters on attention, beside which only the action path learns; none trains all."""
+    """With --init-from: rank of adapters on attention, beside which only the action path learns; none trains
+    all."""
     num_trajectories: int = 512
-    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for validation."""
+    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for
+    validation."""
     transformer: TransformerConfig
     bidirectional: BidirectionalConfig = BidirectionalConfig()
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
@@ -47,7 +53,9 @@ class Recipe:
 
     @property
     def stages(self):
-        """Names of the stages that this kind of recipe has, in the order of STAGES, those left out included."""
+        """Names of the stages that this kind of recipe has, in the order of STAGES, those left out
+        included.
+        """
         return [name for name in STAGES if hasattr(self, f"{name}_loop")]
 
     def loop(self, stage):
@@ -60,7 +68,9 @@ class Recipe:
 
     @property
     def lacks_bidirectional(self):
-        """Name of the last stage that needs a bidirectional network which no stage trains; None if all have theirs."""
+        """Name of the last stage that needs a bidirectional network which no stage trains; None if all have
+        theirs.
+        """
         needing = [name for name in self.stages
                    if self.loop(name).share and "bidirectional" in STAGES[name].needs(self)]
         return needing[-1] if needing and not self.bidirectional_loop.share else None
@@ -115,7 +125,8 @@ class ImageRecipe(Recipe):
     least_real  real frames at least that a rollout of stage dmd starts from
     """
     env: str
-    """The real environment: a name in worldplay.envs.ENVS, or what --data was recorded in; empty takes what --data says."""
+    """The real environment: a name in worldplay.envs.ENVS, or what --data was recorded in; empty takes what
+    --data says."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
     player: Literal["explorer", "stroller"] = "explorer"
@@ -152,8 +163,8 @@ class ImageRecipe(Recipe):
 class VideoRecipe(Recipe):
     """A world of the Wan latents, four frames each, whose frames follow a text and perhaps a camera.
 
-    It goes on from a published world, whose codec it shares. least_real: as in ImageRecipe; 0, a text alone, is how
-    such worlds are played.
+    It goes on from a published world, whose codec it shares. least_real: as in ImageRecipe; 0, a text alone,
+    is how such worlds are played.
     """
     latents: tuple[int, int, int]
     """(channels, rows, columns) of a latent."""

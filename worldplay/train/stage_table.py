@@ -20,8 +20,8 @@ class Ingredients:
 
     recipe   the Recipe
     sizes    TransformerConfig of the run's network; None for stage codec
-    weights  function of names of networks ("bidirectional", "teacher", "student"), in order of preference: the state
-             dict of the first one that exists, None where none does
+    weights  function of names of networks ("bidirectional", "teacher", "student"), in order of preference:
+             the state dict of the first one that exists, None where none does
     codec    the ImageCodec so far, for stage decoder
     decode   latents [n c h w] -> frames uint8 [n H W 3], for contact sheets
     """
@@ -36,7 +36,8 @@ class Ingredients:
 class StageEntry:
     """One stage of the chain.
 
-    data      what its batches hold: single frames, windows of latents, or windows with a teacher's trajectories
+    data      what its batches hold: single frames, windows of latents, or windows with a teacher's
+              trajectories
     makes     names of the networks that its result becomes
     needs     function of a Recipe: names of the networks that it cannot begin without
     is_shown  whether a world with its result can be played, so that every save renews the run's world
@@ -49,8 +50,8 @@ class StageEntry:
     is_shown: bool = True
 
 
-# name -> entry, in the order in which they run. A recipe has a stage where it has two fields, its configuration NAME and
-# its loop NAME_loop.
+# name -> entry, in the order in which they run. A recipe has a stage where it has two fields, its
+# configuration NAME and its loop NAME_loop.
 STAGES = {
     "codec": StageEntry(
         data="frames", makes=("codec",), is_shown=False, build=lambda given: CodecStage(given.recipe.codec)),

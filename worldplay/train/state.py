@@ -17,8 +17,8 @@ from worldplay.errors import WorldError
 def save_state(folder, counters, models, optimizers, processes):
     """Write counters {name: number}, models {role: network} and optimizers {role: [optimizer]} as `folder`.
 
-    The folder is written aside and swapped in, so that an interruption leaves the previous one whole. All processes
-    call it together.
+    The folder is written aside and swapped in, so that an interruption leaves the previous one whole. All
+    processes call it together.
 
         Raises OSError where it cannot be written.
     """
@@ -71,7 +71,9 @@ def load_state(folder, models, optimizers, processes):
 
 
 def _stored(folder):
-    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged, which can break in any way."""
+    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged, which can break in any
+    way.
+    """
     try:
         stored = _Reader(folder).read_metadata().state_dict_metadata
     except Exception as error:
@@ -85,8 +87,8 @@ def _stored(folder):
 class _Reader(dcp.FileSystemReader):
     """PyTorch's, whose table is read without running what a stranger may have put into it.
 
-    The table of a distributed checkpoint is a pickle, which can call any function; here only the classes that PyTorch's
-    own tables are made of are known. The tensors themselves are read with weights_only.
+    The table of a distributed checkpoint is a pickle, which can call any function; here only the classes that
+    PyTorch's own tables are made of are known. The tensors themselves are read with weights_only.
     """
 
     def read_metadata(self, *args, **kwargs):

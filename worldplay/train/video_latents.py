@@ -33,16 +33,17 @@ log = logging.getLogger(__name__)
 class VideoLatents:
     """A published world, or a run that went on from one: its parts are shared, its networks begin the run's.
 
-    A folder with teacher.safetensors has an AR teacher and a student. Otherwise its one network is what the catalog
-    says: bidirectional, an AR teacher, or a few-step student; a world that the catalog does not know has a student.
+    A folder with teacher.safetensors has an AR teacher and a student. Otherwise its one network is what the
+    catalog says: bidirectional, an AR teacher, or a few-step student; a world that the catalog does not know
+    has a student.
 
     world  its VideoWorldConfig
     """
     context_walk = 0  # there is no real game to walk in beside such latents
 
     def __init__(self, recipe, folder, device):
-        """Raises ValueError where the world in `folder` is not one that the recipe goes on from, WorldError where a part
-        that it shares is missing.
+        """Raises ValueError where the world in `folder` is not one that the recipe goes on from, WorldError
+        where a part that it shares is missing.
         """
         path = folder / "config.json"
         self.folder, self.recipe = folder, recipe
@@ -72,7 +73,8 @@ class VideoLatents:
     # What clips are to it
 
     def check_data(self, data, where):
-        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is written.
+        """Raise ValueError for clips, a LeRobotFolder at `where`, that it cannot learn, before anything is
+        written.
 
             Raises WorldError where a package is missing that their texts need.
         """
@@ -122,7 +124,9 @@ class VideoLatents:
         return WindowStore(folder, rows, batch=1, made_by=made_by)
 
     def _encode(self, store, cache, cut, processes, stop_at):
-        """Whether all latents are there: each window from its own first frame on, as those of the published videos."""
+        """Whether all latents are there: each window from its own first frame on, as those of the published
+        videos.
+        """
         vae = self.parts.vae(torch.float32)
 
         def make(number, starts):
@@ -155,7 +159,9 @@ class VideoLatents:
         return Pictures(self.parts.codec(self.folder).to(self.device).eval().requires_grad_(False))
 
     def networks(self, space):
-        """{role: Transformer}: what the stages that have a share begin from, and what stands for those that have none."""
+        """{role: Transformer}: what the stages that have a share begin from, and what stands for those that
+        have none.
+        """
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
         network = self._network("model.safetensors")
@@ -200,7 +206,9 @@ class VideoLatents:
     # What it becomes
 
     def config(self, cache, steps):
-        """VideoWorldConfig of the run's world: this one's parts and frames, the recipe's network and window, the clips' text."""
+        """VideoWorldConfig of the run's world: this one's parts and frames, the recipe's network and window,
+        the clips' text.
+        """
         recipe = self.recipe
         text, _ = Counter(map(self._text(cache), cache.split("train")[:, 0])).most_common(1)[0]
         gets_camera = recipe.transformer.has_camera and not self.world.transformer.has_camera
@@ -218,7 +226,9 @@ _ROLES = {"student": "a few-step student", "teacher": "an AR teacher", "bidirect
 
 
 def _play_rule(recipe):
-    """Fields of the window in play. Where training never rolled it, the first chunk stays, as published worlds play."""
+    """Fields of the window in play. Where training never rolled it, the first chunk stays, as published
+    worlds play.
+    """
     rule, chunk = asdict(recipe.context.rule), recipe.context.frames_per_chunk
     if recipe.length > recipe.context.window or recipe.context.window == chunk:
         return rule
@@ -233,6 +243,8 @@ class Pictures:
 
     @torch.no_grad()
     def decode_uint8(self, latents):
-        """latents [n c h w], taken for the beginning of a video -> the last frame of each, uint8 [n H W 3]."""
+        """latents [n c h w], taken for the beginning of a video -> the last frame of each, uint8 [n H W
+        3].
+        """
         frames = self.codec.decode(latents[None].to(self.codec.dtype))
         return to_uint8(frames[0, ::PER_LATENT])

@@ -14,7 +14,8 @@ PER_LATENT = VideoCodec.frames_per_latent
 
 
 class Cut:
-    """Which rows of a frame cache are the frames of a window, at the world's rate: whole frames, the nearest ones.
+    """Which rows of a frame cache are the frames of a window, at the world's rate: whole frames, the nearest
+    ones.
 
     ratio  frames of the cache for one of the world, at least 1
     """
@@ -30,7 +31,9 @@ class Cut:
         return start + np.floor(np.arange(self.num_frames) * self.ratio + 0.5).astype(np.int64)
 
     def starts(self, episodes):
-        """int [w]: windows one after another, as many as fit into episodes int [e 3] of start, length, seed."""
+        """int [w]: windows one after another, as many as fit into episodes int [e 3] of start, length,
+        seed.
+        """
         return np.array([row for start, size, _ in episodes
                          for row in range(start, start + size - self.num_rows + 1, self.num_rows)], np.int64)
 
@@ -41,11 +44,14 @@ class Cut:
 
 
 class VideoWindows:
-    """Windows of latents with what is seen in words and, where there is a camera, where it is at every latent."""
+    """Windows of latents with what is seen in words and, where there is a camera, where it is at every
+    latent.
+    """
 
     def __init__(self, store, starts, cache, cut, texts, text, intrinsics):
-        """store: WindowStore of float16 [t c h w]; starts: held out or not -> first rows; cache: the FrameCache they are of;
-        texts: TextRows; text: row -> what is seen there; intrinsics: None without a camera.
+        """store: WindowStore of float16 [t c h w]; starts: held out or not -> first rows; cache: the
+        FrameCache they are of; texts: TextRows; text: row -> what is seen there; intrinsics: None without a
+        camera.
         """
         self.store, self.starts, self.cache, self.cut = store, starts, cache, cut
         self.texts, self.text, self.intrinsics = texts, text, intrinsics
@@ -69,16 +75,20 @@ class VideoWindows:
 
 
 def latent_viewmats(cache, cut, start):
-    """float32 [t 4 4], world to camera, of the window that begins at row `start`: its first latent is the anchor.
+    """float32 [t 4 4], world to camera, of the window that begins at row `start`: its first latent is the
+    anchor.
 
-    Every later one is where the actions of its frames lead (worldplay.camera.trajectory), those of left-out frames included.
+    Every later one is where the actions of its frames lead (worldplay.camera.trajectory), those of left-out
+    frames included.
     """
     steps = [[cache.action_space.decode(vector) for vector in cache.actions[rows]] for rows in cut.between(start)]
     return np.stack([rig.viewmat for rig in trajectory(CameraRig(), [[], *steps])])
 
 
 class TextRows:
-    """Rows of the texts that clips show and of the one that guidance is away from, a file each in a folder."""
+    """Rows of the texts that clips show and of the one that guidance is away from, a file each in a
+    folder.
+    """
 
     def __init__(self, folder, texts, sizes):
         """texts: what clips show; sizes: TransformerConfig, for which rows are padded."""

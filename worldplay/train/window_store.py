@@ -8,7 +8,8 @@ from worldplay.files import replacing, require_space, write_json
 
 
 class WindowStore:
-    """What a network made of some windows of a frame cache, float16, one file a batch, each written in one step.
+    """What a network made of some windows of a frame cache, float16, one file a batch, each written in one
+    step.
 
     starts  int [w], first row in the cache of every window
     """

@@ -33,7 +33,8 @@ class StepMemory:
 def on_meta(stage, dtype=None):
     """The same stage on networks without values; dtype: of the weights, None keeps theirs.
 
-    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running it.
+    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running
+    it.
     """
     twin = copy.copy(stage)
     twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
@@ -74,8 +75,8 @@ def over_shared_draws(run, num_samples):
 def _by_depth(count, stage, depths):
     """The numbers count(stage) of a stage whose networks have equally many blocks, all alike.
 
-    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with no more
-            blocks, or networks that differ, is counted as it is.
+    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with
+            no more blocks, or networks that differ, is counted as it is.
     """
     found = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
     if len(found) != 1 or max(found) <= max(depths):

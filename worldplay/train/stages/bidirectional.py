@@ -21,7 +21,9 @@ class BidirectionalConfig:
 
 
 class BidirectionalStage:
-    """Trains `student` with one noise level for all frames of a sequence; `ema`, its average, is the result."""
+    """Trains `student` with one noise level for all frames of a sequence; `ema`, its average, is the
+    result.
+    """
     name, trained, result = "bidirectional", {"student": 1.0}, "ema"
 
     def __init__(self, config, model, decode, init=None):

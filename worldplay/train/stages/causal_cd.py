@@ -15,14 +15,17 @@ from worldplay.train.trainer import move_average
 def consistency_loss(x0_student, x0_target):
     """Mean squared difference of two estimates of the same clean frame, [b t c h w] each, in float32.
 
-    x0_student  at the noisier point; x0_target  by the averaged student at the teacher's next point, no gradient
+    x0_student  at the noisier point; x0_target  by the averaged student at the teacher's next point, no
+                gradient
     Source: Causal Forcing++, arXiv:2605.15141, stage 2.
     """
     return squared_errors(x0_student, x0_target.detach()).mean()
 
 
 def neighbours(sigmas, n):
-    """(noise level, the next lower one) of a falling schedule [s] that ends at 0, for drawn indices n below s - 1."""
+    """(noise level, the next lower one) of a falling schedule [s] that ends at 0, for drawn indices n below s
+    - 1.
+    """
     return sigmas[n], sigmas[n + 1]
 
 
@@ -32,8 +35,8 @@ class CausalCDConfig:
     num_timesteps: int = 48
     """Noise levels; a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid."""
     guidance: float = 1.0
-    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none: one action in a known past
-    has one right next frame, and going past it lowers the paired fidelity."""
+    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none: one action in a
+    known past has one right next frame, and going past it lowers the paired fidelity."""
     ema: float = 0.99
     """Decay of the averaged student, which gives the target and ships."""
 
@@ -43,7 +46,9 @@ class CausalCDStage:
     name, trained, result = "causal_cd", {"student": 1.0}, "ema"
 
     def __init__(self, config, model, context, teacher, decode):
-        """teacher: state dict of the AR teacher, which student and average start from; others as in teacher_forcing."""
+        """teacher: state dict of the AR teacher, which student and average start from; others as in
+        teacher_forcing.
+        """
         self.config, self.context, self.decode = config, context, decode
         network = Transformer(model)
         network.load_state_dict(teacher)

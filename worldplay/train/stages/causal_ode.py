@@ -30,7 +30,9 @@ def pick(trajectory, index):
 
 
 def ode_loss(x0, target, weight=None, mask=None):
-    """Mean squared error of the clean estimate against a trajectory's end; arguments as for `squared_errors`."""
+    """Mean squared error of the clean estimate against a trajectory's end; arguments as for
+    `squared_errors`.
+    """
     return squared_errors(x0, target, weight, mask).mean()
 
 
@@ -40,11 +42,13 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, guidan
     """Trajectories of an AR teacher, every chunk of a batch from its real past, on a KV cache.
 
     teacher        Transformer, AR
-    batch          latents [b t c h w], actions [b t a], columns [b t]; text [b l text_dim] where there is text
+    batch          latents [b t c h w], actions [b t a], columns [b t]; text [b l text_dim] where there is
+                   text
     noise          [b t c h w], where they start
     context        ContextConfig: window, sink and chunk
     num_timesteps  Euler steps from noise to data
-    guidance       of the teacher, as for `guided`; another one than 1 keeps a second cache, of the unconditional branch
+    guidance       of the teacher, as for `guided`; another one than 1 keeps a second cache, of the
+                   unconditional branch
     Returns        [b t 5 c h w]: the points at NODES, and the end
 
         Raises ValueError unless num_timesteps is a multiple of 4, so that NODES lie on the way.
@@ -115,8 +119,8 @@ def _walk(velocity, x, num_timesteps):
 class CausalODEConfig:
     """Whose trajectories, and how the student follows them."""
     teacher: Literal["causal", "bidirectional"] = "causal"
-    """causal: the AR teacher, from real pasts. bidirectional: the initialisation of Self Forcing, a baseline; its
-    student sees its own noisy past."""
+    """causal: the AR teacher, from real pasts. bidirectional: the initialisation of Self Forcing, a baseline;
+    its student sees its own noisy past."""
     num_timesteps: int = 48
     """Euler steps of a trajectory; a multiple of 4."""
     guidance: float = 1.0

@@ -19,8 +19,9 @@ def reconstruction_loss(decoded, frames):
 def grain_loss(decoded, frames, cell=8, scales=2):
     """Mean absolute difference of local sharpness, both of [b 3 H W] in [-1, 1].
 
-    Local sharpness is the mean step between neighbouring pixels within cells of `cell` x `cell` pixels, at the full
-    size and at halved ones. Squared error alone shows a fine grain that it cannot place as a flat surface.
+    Local sharpness is the mean step between neighbouring pixels within cells of `cell` x `cell` pixels, at
+    the full size and at halved ones. Squared error alone shows a fine grain that it cannot place as a flat
+    surface.
     """
     loss = 0.0
     for _ in range(scales):
@@ -39,7 +40,8 @@ class CodecStageConfig:
     """What the codec is trained for beside reconstruction."""
     model: CodecConfig = CodecConfig()
     latent_noise: float = 0.15
-    """The decoder bears noise of this standard deviation at most (latents have variance 1); it keeps them smooth."""
+    """The decoder bears noise of this standard deviation at most (latents have variance 1); it keeps them
+    smooth."""
     ema: float = 0.998
     """Decay of the averaged weights, which are what ships."""
     grain: float = 0.2
@@ -74,7 +76,9 @@ class CodecStage:
 
 
 class DecoderStage:
-    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents stay."""
+    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents
+    stay.
+    """
     name, trained, result = "decoder", {"student": 1.0}, "ema"
 
     def __init__(self, config, codec):

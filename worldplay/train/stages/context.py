@@ -14,7 +14,9 @@ from worldplay.train.stages.losses import guide
 
 @dataclass(frozen=True, kw_only=True)
 class ContextConfig:
-    """Context augmentation: in play the past is what the network has made itself, so training makes its past like that."""
+    """Context augmentation: in play the past is what the network has made itself, so training makes its past
+    like that.
+    """
     window: int = 8
     """Frames attended to: sink + past + those being made; as in play."""
     sink: int = 0
@@ -82,7 +84,9 @@ class Context:
         return self
 
     def augment(self, call, role, draws):
-        """Context augmentation: noise the past, part of which network `role` predicts itself, in one step from noise."""
+        """Context augmentation: noise the past, part of which network `role` predicts itself, in one step
+        from noise.
+        """
         self.add_noise()
         if draws.shared_uniform("own step") < self.config.own_steps:
             with torch.no_grad():
@@ -94,7 +98,9 @@ class Context:
         return self
 
     def predict(self, call, role, noisy, sigma, guidance=1.0):
-        """Velocity [b t c h w] of network `role` at sigma [b t] given this context; guidance as for `guided`."""
+        """Velocity [b t c h w] of network `role` at sigma [b t] given this context; guidance as for
+        `guided`.
+        """
         def velocity(conditions):
             return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **conditions)
         return guided(velocity, self.conditions, self.unconditional, guidance)
@@ -106,14 +112,18 @@ def context_sigma(config, draws, num_frames):
 
 
 def _without_condition(batch, known):
-    """(batch, known) of the unconditional branch of guidance: `null_text` where there is one, no actions otherwise."""
+    """(batch, known) of the unconditional branch of guidance: `null_text` where there is one, no actions
+    otherwise.
+    """
     if "null_text" in batch:
         return {**batch, "text": batch["null_text"]}, known
     return batch, torch.zeros_like(known)
 
 
 def guided(velocity, conditions, unconditional, guidance):
-    """Classifier-free guidance over two calls of `velocity`, as `guide`; a guidance of 1 is none, and one call."""
+    """Classifier-free guidance over two calls of `velocity`, as `guide`; a guidance of 1 is none, and one
+    call.
+    """
     if guidance == 1:
         return velocity(conditions)
     return guide(velocity(unconditional).float(), velocity(conditions).float(), guidance)
@@ -129,7 +139,8 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
     """Velocity [b t c h w] of network `role` for a sequence without a clean half.
 
     sigma     [b t]
-    known     bool [b], False for sequences whose actions are hidden; None: none is. That before the first frame always is
+    known     bool [b], False for sequences whose actions are hidden; None: none is. That before the first
+              frame always is
     guidance  as for `guided`
     options   of Transformer.forward; is_causal=False lets every frame see every other
     """
@@ -143,7 +154,9 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
 
 
 def prediction_sheet(call, role, config, batch, draws, decode, num=8):
-    """Real frames above the one-step predictions of a network from real context, two sequences; uint8 [H W 3]."""
+    """Real frames above the one-step predictions of a network from real context, two sequences; uint8 [H W
+    3].
+    """
     part, draws = first_two(batch, draws)
     context = Context(config, part, draws)
     noise = draws.normal("noise", *part["latents"].shape[1:]).to(part["latents"].device)

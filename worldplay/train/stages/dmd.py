@@ -25,8 +25,8 @@ def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
     normaliser        mean distance of x from real_x0 over each "sample", over the whole "batch", or "none"
     Returns           [b t c h w]
 
-    Source: DMD (arXiv:2311.18828), with the per-sample normaliser of Self Forcing. The published code also replaces
-    what is not finite; here it reaches the loss, and the trainer stops.
+    Source: DMD (arXiv:2311.18828), with the per-sample normaliser of Self Forcing. The published code also
+    replaces what is not finite; here it reaches the loss, and the trainer stops.
     """
     gradient = fake_x0 - real_x0
     distance = (x - real_x0).abs()
@@ -38,15 +38,17 @@ def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
 
 
 def generator_loss(x, gradient, mask=None):
-    """A loss whose gradient for x is `gradient`, over the number of elements that count (`squared_errors`)."""
+    """A loss whose gradient for x is `gradient`, over the number of elements that count
+    (`squared_errors`).
+    """
     return 0.5 * squared_errors(x, (x - gradient).detach(), mask=mask).mean()
 
 
 def exit_steps(draws, num_chunks, num_steps, first_steps, is_shared=True):
     """int list [num_chunks]: the sampling step of each chunk whose estimate is kept and carries the gradient.
 
-    One draw for all samples, so that every process does the same work; is_shared: one draw for all chunks too,
-    but for the first, which has its own number of steps.
+    One draw for all samples, so that every process does the same work; is_shared: one draw for all chunks
+    too, but for the first, which has its own number of steps.
     """
     first = draws.shared_integer("first exit", first_steps)
     if is_shared:
@@ -59,8 +61,8 @@ class Rollout:
     """What a student played, and the exit step of every frame, so that it can be made again with a gradient.
 
     frames            [b t c h w] float32: real frames, then made ones
-    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its noise level;
-                      of real frames themselves and 0
+    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its
+                      noise level; of real frames themselves and 0
     past, past_sigma  the same of each frame as it was written to the cache
     """
     frames: torch.Tensor
@@ -76,8 +78,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
-    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns [b t]; text
-                 [b l text_dim] for a transformer with text
+    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns
+                 [b t]; text [b l text_dim] for a transformer with text
     context      ContextConfig: window, sink and chunk, in which num_real has to be whole
     num_steps    sampling steps of a chunk; first_steps: of the first one made
     is_exit_shared  see `exit_steps`
@@ -119,14 +121,15 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
 def recompute(student, rollout, batch, context, *, num_trained=None, trains_past=False):
     """Recompute a rollout with gradients: its frames [b t c h w], all exit steps in one pass.
 
-    num_trained  last frames whose exit step carries a gradient, None: all that were made; earlier steps never do
+    num_trained  last frames whose exit step carries a gradient, None: all that were made; earlier steps never
+                 do
     trains_past  whether it also reaches, through what later frames look at, the passes that wrote the past
 
-    One teacher-forced pass over what was played gives what the cache gave, up to the order of sums, and its blocks
-    can be computed again on the way back; passes over the cache could not, because it has moved on.
+    One teacher-forced pass over what was played gives what the cache gave, up to the order of sums, and its
+    blocks can be computed again on the way back; passes over the cache could not, because it has moved on.
 
-    Source: the two passes of Self Gradient Forcing (arXiv:2607.20368). The published trainer of Self Forcing means
-    to cut the past from the graph and does not.
+    Source: the two passes of Self Gradient Forcing (arXiv:2607.20368). The published trainer of Self Forcing
+    means to cut the past from the graph and does not.
     """
     t = rollout.frames.shape[1]
     velocity = student(rollout.noisy, rollout.sigma, clean=rollout.past, clean_sigma=rollout.past_sigma,
@@ -142,7 +145,8 @@ class DMDConfig:
     first_steps: int = 4
     """Sampling steps of the first frame made."""
     num_real: int = 1
-    """Real frames that a rollout starts from; whole chunks. 0, a text alone: for published worlds, which start so."""
+    """Real frames that a rollout starts from; whole chunks. 0, a text alone: for published worlds, which
+    start so."""
     num_trained: int | None = None
     """Last frames of it that carry a gradient; None is all."""
     trains_past: bool = False
@@ -150,7 +154,8 @@ class DMDConfig:
     is_exit_shared: bool = True
     """One exit step for all frames but the first made, or all chunks but the first."""
     guidance: float = 1.0
-    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none, and costs one pass less."""
+    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none, and costs one pass
+    less."""
     normaliser: Literal["sample", "batch", "none"] = "sample"
     """What the difference of the scores is divided by: its distance to the teacher's estimate, averaged."""
     critic_turns: int = 5
@@ -164,7 +169,9 @@ class DMDConfig:
 
 
 class DMDStage:
-    """Trains `student` by the difference of two scores: of the frozen `teacher`, and of the `critic` that follows it."""
+    """Trains `student` by the difference of two scores: of the frozen `teacher`, and of the `critic` that
+    follows it.
+    """
     name, result = "dmd", "ema"
 
     def __init__(self, config, model, context, student, teacher, decode, num_steps):
@@ -206,7 +213,9 @@ class DMDStage:
             move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws, call, num=8):
-        """Real frames above what the average plays from the first of them with the same actions, two sequences."""
+        """Real frames above what the average plays from the first of them with the same actions, two
+        sequences.
+        """
         part, draws = first_two(batch, draws)
         made = self._rollout(call, "ema", part, draws).frames
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)

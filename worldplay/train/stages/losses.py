@@ -23,7 +23,8 @@ def squared_errors(prediction, target, weight=None, mask=None):
 
 
 def flow_matching_loss(velocity, x0, noise, weight=None, mask=None):
-    """Mean squared error of the predicted velocity, [b t c h w] each; weight and mask as for `squared_errors`.
+    """Mean squared error of the predicted velocity, [b t c h w] each; weight and mask as for
+    `squared_errors`.
 
     The stages here leave out the published weight, which is zero at sigma 1: a few-step student starts there,
     where the next frame has to come from the past and the action alone.
@@ -45,7 +46,9 @@ def last_frames(num_frames, last):
 
 
 def masked_gradient(x, mask):
-    """x itself, through which gradients pass only as far as mask lets them: bool or 0 to 1, [t] or [b t c h w]."""
+    """x itself, through which gradients pass only as far as mask lets them: bool or 0 to 1, [t] or [b t c h
+    w].
+    """
     mask = mask.to(x.device, x.dtype)
     mask = mask.reshape(-1, 1, 1, 1) if mask.ndim == 1 else mask
     return x * mask + (x * (1 - mask)).detach()
