@@ -98,7 +98,7 @@ def writable_folder(folder, what):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may test the same folder
     except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{what} cannot be written to {folder} ({reason}); name another folder") from None

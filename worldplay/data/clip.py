@@ -193,7 +193,10 @@ class ClipWorld:
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
-        """See World.reset: the recording's first frame, [1 H W 3]; a seed changes nothing in a recording."""
+        """Go back to the first frame, uint8 [1 H W 3]; the seed is ignored.
+
+            Raises WorldError("bad_scene") for frames or another scene.
+        """
         if frames is not None or scene not in (None, *self.scenes):
             raise WorldError("bad_scene", f"recording {self.name} has one start, {self.scenes[0]!r}; leave "
                              "scene, image and frames out")

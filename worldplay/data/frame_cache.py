@@ -20,15 +20,14 @@ def is_held_out(seed):
 
 
 def held_out_positions(num):
-    """Which of `num` episodes, in order, are held out where they have no seeds: of every twenty one, and one
-    at least."""
+    """Indices of the held-out episodes among `num` that have no seeds: one in 20, spread evenly, at least
+    one."""
     num_held_out = max(1, round(num / HELD_OUT_EVERY))
     return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
 
 
 def numbers_of_sides(sides):
-    """Yield, for whether each episode is held out, a number in place of its seed that only says so
-    (`is_held_out`)."""
+    """Yield a stand-in seed for each bool in `sides`, one for which is_held_out() gives that bool."""
     numbers = {True: filter(is_held_out, count()), False: filterfalse(is_held_out, count())}
     for side in sides:
         yield next(numbers[side])

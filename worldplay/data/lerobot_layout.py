@@ -305,7 +305,7 @@ class Layout:
     # What only LeRobot reads
 
     def check_rest(self):
-        """Check the table of tasks, and the statistics where there are some.
+        """Check what only LeRobot reads: that the tasks of episodes are in the table of tasks, and the statistics.
 
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """

@@ -23,7 +23,7 @@ _world = None
 
 
 def play_rollout(world, *, num_frames, seed, player="explorer"):
-    """A Rollout of `num_frames` frames, the start included, in an open world that tells its pose.
+    """A Rollout of `num_frames` frames, the start included, in an open world that has a `pose`.
 
         Raises ValueError for an unknown player.
     """

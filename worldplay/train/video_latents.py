@@ -1,4 +1,4 @@
-"""The world that a run goes on from, one of the Wan latents: what clips are to it, what it gives and what it becomes."""
+"""Runs on latents of the Wan VAE: check clips, encode windows, load initial weights, write the world."""
 import logging
 from collections import Counter
 from dataclasses import asdict, replace
