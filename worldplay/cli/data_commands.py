@@ -24,8 +24,8 @@ class Collect:
     """Of the first episode; the others count up from it."""
     workers: Annotated[int | None, arg(metavar="INT")] = None
     """Processes that play; none is one for every processor."""
-    player: Literal["explorer", "tester"] = "explorer"
-    """Who plays: the one that training sees, or the one unlike it."""
+    player: Literal["explorer", "tester", "stroller"] = "explorer"
+    """Who plays: the one that training sees, the one unlike it, or one that seeks walls and turns slowly."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
