@@ -53,6 +53,11 @@ def doom_maze():
         decoder_loop=LoopConfig(share=0.07, batch=8, optim=frames))
 
 
+def doom_gallery():
+    """The gallery: nine bright places of flat colours, no two views alike; networks of the maze's size."""
+    return replace(doom_maze(), name="doom-gallery", env="doom-gallery", num_frames=96_000, player="stroller")
+
+
 def doom_arena():
     """The deathmatch arena: pillars, a red pool, pick-ups, a weapon in hand; wants a GPU."""
     return replace(doom_maze(), name="doom-arena", env="doom-arena", num_frames=400_000)
@@ -156,9 +161,9 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "own-data": own_data,
-           "finetune": finetune, "wan-frame": wan_frame, "wan-chunk": wan_chunk,
-           "ablation-init": ablation_init}
+RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena,
+           "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune, "wan-frame": wan_frame,
+           "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,13 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     assert other.returncode == 2 and "was started with transformer" in other.stderr.splitlines()[-1]
 
 
+def test_a_run_on_a_budget_begins_its_first_stage(tmp_path):
+    stopped = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "1s",
+                      is_compiled=True)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped with work left in codec" in stopped.stderr
+
+
 @pytest.mark.parametrize("teacher, processes", [("causal", 2), ("bidirectional", 1)])
 def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, processes):
     out = tmp_path / "run"

@@ -91,6 +91,21 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path, plain, orientation, st
     assert_alike(shown(path), plain)
 
 
+@pytest.mark.parametrize("name, mode", [
+    ("glass.png", "RGBA"), ("glass.webp", "RGBA"), ("glass.tif", "RGBA"), ("deep.png", "I;16"),
+    ("deep.tif", "I;16"), ("float.tif", "F"), ("palette.png", "P")])
+def test_a_picture_of_any_kind_is_turned_as_its_camera_says(tmp_path, name, mode):
+    def picture(grey):
+        if mode in ("I;16", "F"):
+            return Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else np.float32(grey / 255))
+        return Image.fromarray(grey).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right shows it upright
+    picture(RAMP).save(tmp_path / f"upright_{name}")
+    picture(np.ascontiguousarray(np.rot90(RAMP))).save(tmp_path / name, exif=exif)
+    assert_alike(shown(tmp_path / name), shown(tmp_path / f"upright_{name}"))
+
+
 @pytest.mark.parametrize("name, numbers", [
     ("grey16.png", RAMP.astype(np.uint16) * 257), ("grey16.tif", RAMP.astype(np.uint16) * 257),
     ("float.tif", RAMP.astype(np.float32) / 255), ("bits.png", RAMP)])

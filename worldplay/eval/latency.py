@@ -15,7 +15,8 @@ from worldplay.envs.players import PLAYERS
 from worldplay.models.attention.kernels import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
-_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention", "threads", "max_threads")
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention", "threads",
+         "max_threads")
 _PROFILED = 50  # frames
 PASSES = ("denoise", "commit")
 

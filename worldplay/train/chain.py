@@ -163,7 +163,8 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=allowed_cores(), rollout_frames=recipe.rollout_frames)
+                                            workers=allowed_cores(), player=recipe.player,
+                                            rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                               progress=bar.update)

@@ -131,6 +131,8 @@ class ImageRecipe(Recipe):
     --data says."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
+    player: Literal["explorer", "stroller"] = "explorer"
+    """Who plays them, a name in worldplay.envs.players.PLAYERS."""
     rollout_frames: int = 256
     """Frames of one episode of it; every twentieth episode is held out."""
     columns_per_degree: float = 0.0

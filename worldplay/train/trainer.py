@@ -30,7 +30,7 @@ _SHOWN = 8  # samples that a contact sheet may show
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long and how large."""
+    """Batch sizes, length, save intervals and optimizer of one stage."""
     batch: int
     """Samples a step."""
     share: float = 0.0
@@ -291,7 +291,7 @@ class Trainer:
         save_state(self.folder / "state", counters, self.stage.models, self.optimizers, self.processes)
 
     def _sum_gradients(self, role, is_last):
-        """Whether the next backward pass sums gradients over the processes: the last one of a step does."""
+        """Sum the gradients of the next backward pass over the processes if it is the last one of a step."""
         if self.processes.size > 1:
             self._applied[role].set_requires_gradient_sync(is_last)
 

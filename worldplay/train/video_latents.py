@@ -1,4 +1,4 @@
-"""A run that goes on from a world of Wan latents: what it takes of clips, its weights and its result."""
+"""Runs on latents of the Wan VAE: check clips, encode windows, load initial weights, write the world."""
 import logging
 from collections import Counter
 from dataclasses import asdict, replace

@@ -239,7 +239,7 @@ class _Memory(AllocatedMemory):
             self.kept -= self.sizes[key]
 
     def _keep_outside(self, key):
-        """This storage lives whether or not blocks are computed again."""
+        """Stop counting this storage among those of a block that recomputation frees."""
         if key in self.inner:
             self.blocks[self.inner.pop(key)] -= self.sizes[key]
 

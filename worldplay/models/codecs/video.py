@@ -9,7 +9,7 @@ from torch import nn
 class VideoCodec(nn.Module, ABC):
     """One latent is 8 x 8 pixels of four frames; the first latent is one frame. Counts are 1, 4, 4, ...
 
-    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of models.codec lead from and to uint8), latents
+    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of codecs.image lead from and to uint8), latents
     are those of the transformer. A state is a tuple of tensors with the batch axis first, whose sizes never
     change, so the thousandth latent costs what the second one costs. No call modifies a state it was given:
     keeping the tuple is a snapshot of it.

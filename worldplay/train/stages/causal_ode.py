@@ -121,7 +121,7 @@ def _walk(velocity, x, num_timesteps):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalODEConfig:
-    """Whose trajectories, and how the student follows them."""
+    """Hyperparameters of stage causal_ode: the teacher of the ODE trajectories, its solver, the average."""
     teacher: Literal["causal", "bidirectional"] = "causal"
     """causal: the AR teacher, from real pasts. bidirectional: the initialisation of Self Forcing, a baseline;
     its student sees its own noisy past."""

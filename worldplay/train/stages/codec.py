@@ -37,7 +37,7 @@ def _steps(x, cell):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecStageConfig:
-    """What the codec is trained for beside reconstruction."""
+    """Hyperparameters of stages codec and decoder: sizes, latent noise, average, weight of the grain loss."""
     model: CodecConfig = CodecConfig()
     latent_noise: float = 0.15
     """The decoder bears noise of this standard deviation at most (latents have variance 1); it keeps them

@@ -14,9 +14,7 @@ from worldplay.train.stages.losses import guide
 
 @dataclass(frozen=True, kw_only=True)
 class ContextConfig:
-    """Context augmentation: in play the past is what the network has made itself, so training makes its past
-    like that.
-    """
+    """Context augmentation: the past in play is the network's own output, so training corrupts the past."""
     window: int = 8
     """Frames attended to: sink + past + those being made; as in play."""
     sink: int = 0

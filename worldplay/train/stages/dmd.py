@@ -145,7 +145,7 @@ def recompute(student, rollout, batch, context, *, num_trained=None, trains_past
 
 @dataclass(frozen=True, kw_only=True)
 class DMDConfig:
-    """How the student plays, and how what it plays is judged."""
+    """Hyperparameters of stage dmd: rollout of the student, critic, guidance."""
     first_steps: int = 4
     """Sampling steps of the first frame made."""
     num_real: int = 1
