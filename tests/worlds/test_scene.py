@@ -61,7 +61,8 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
     ("poses", np.full((3, 4), np.inf, np.float32), "no finite numbers"),
     ("poses", np.zeros((3, 2), np.float32), "not as many actions and poses"),
     ("frames", np.zeros((3, *SIZE), np.uint8), "this world shows"),
-    ("frames", np.array(3, np.uint8), "this world shows"), ("actions", np.array(3, np.float32), "cannot be read"),
+    ("frames", np.array(3, np.uint8), "this world shows"),
+    ("actions", np.array(3, np.float32), "cannot be read"),
     ("frames", np.zeros((3, *SIZE, 3), np.float32), "this world shows")])
 def test_a_scene_of_other_tensors_is_refused_in_one_line(tmp_path, name, value, words):
     tensors = {"frames": np.zeros((3, *SIZE, 3), np.uint8), "actions": np.zeros((3, 3), np.float32)}

@@ -148,9 +148,12 @@ def recover(folder):
 
 
 def log_recovered(folder):
-    """Recover what is in `folder` and say of each clip in one line what became of it."""
-    for finished in recover(folder):
-        log.log(logging.WARNING if finished.problem or finished.kept else logging.INFO, "%s", finished)
+    """Recover the clips in `folder`, and log in one line what became of each; OSErrors are warnings."""
+    try:
+        for finished in recover(folder):
+            log.log(logging.WARNING if finished.problem or finished.kept else logging.INFO, "%s", finished)
+    except OSError as error:  # a folder that cannot be listed; play needs it only once something is recorded
+        log.warning("recordings in %s cannot be looked for (%s)", folder, error.strerror or error)
 
 
 def why_lost(path, error):
