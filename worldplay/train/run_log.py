@@ -1,4 +1,4 @@
-"""run.json: the recipe that a run was started with, and the seconds that each part of it took and may take."""
+"""run.json: the recipe that a run was started with, and the seconds that each part took and may take."""
 import json
 import time
 from dataclasses import asdict
