@@ -1,4 +1,4 @@
-"""A data set of one's own, from nothing: a world without look and without a game, and what is refused before it begins."""
+"""Training from nothing on your own data: a world without look or game, and what is refused beforehand."""
 from dataclasses import replace
 
 import pytest
@@ -25,8 +25,8 @@ def _quick(tmp_path, monkeypatch):
 def recipe(**changes):
     """own-data at toy size, two steps of every stage."""
     sizes = replace(MODEL, patch_size=(1, 1, 1), num_layers=1)
-    small = replace(train_world.own_data(), name="mine", transformer=sizes, codec=CodecStageConfig(model=CODEC),
-                    context_walk=100)
+    small = replace(train_world.own_data(), name="mine", transformer=sizes,
+                    codec=CodecStageConfig(model=CODEC), context_walk=100)
     return replace(small.with_loops(steps=2, batch=2), **changes)
 
 
@@ -53,7 +53,8 @@ def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
     ({"length": 14}, {}, "the longest training episode has 13 frames, and a training sequence 20"),
     ({"frame_size": (24, 24)}, {"transformer": replace(MODEL, patch_size=(1, 2, 2))},
      'frames are 24x24 pixels .*multiples of 16 and 16; --fit "pad 32x32"'),
-    ({}, {"env": "doom-maze"}, "recorded in 'elsewhere', this recipe is for 'doom-maze'; --env elsewhere takes it"),
+    ({}, {"env": "doom-maze"},
+     "recorded in 'elsewhere', this recipe is for 'doom-maze'; --env elsewhere takes it"),
 ])
 def test_what_does_not_fit_is_said_before_anything_is_written(clips, changes, words, tmp_path):
     folder = make_clips(tmp_path / "clips", **{"length": 22, "space": KEYS} | clips)
@@ -65,7 +66,8 @@ def test_what_does_not_fit_is_said_before_anything_is_written(clips, changes, wo
 def test_a_second_training_in_a_folder_is_refused_until_the_first_ends(tmp_path):
     clips = make_clips(tmp_path / "clips", length=22, space=KEYS)
     first = begin(tmp_path / "run", clips)
-    with pytest.raises(ValueError, match="run: another training is at work there; wait for its end, or give another folder"):
+    with pytest.raises(ValueError, match="run: another training is at work there; wait for its end, or give "
+                                         "another folder"):
         begin(tmp_path / "run", clips)
     first.close()
     begin(tmp_path / "run", clips).close()

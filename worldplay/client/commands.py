@@ -62,7 +62,9 @@ class Commands:
         return {Mode.LOADING: BEFORE_PLAY, Mode.FAILED: BEFORE_PLAY, Mode.STOPPED: AFTER_ERROR}.get(self.mode)
 
     def handle(self, event, now):
-        """Take one event, read off the queue at `now`."""
+        """Dispatch one pygame event: window and focus, text entry, the window's commands allowed in this
+        mode; all else goes to the input device. now: time.perf_counter() seconds.
+        """
         command = command_of(event, self._world and self._world.action_space)
         if event.type in (pygame.KEYDOWN, pygame.KEYUP) and event.scancode == self._closing_key:
             self._closing_key = event.scancode if event.type == pygame.KEYDOWN else None
@@ -97,7 +99,7 @@ class Commands:
                 self.open_menu()
 
     def _write(self, event, now):
-        """An event while the line is open: the world hears of no key but those that are let go."""
+        """Handle an event while text is entered: only releases reach the input device."""
         if event.type in (pygame.KEYUP, pygame.MOUSEBUTTONUP):
             self._device.feed(event, now)
             return

@@ -3,7 +3,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-SLACK = 0.004  # a wait that ends this much too late is our own doing, and the next one is shorter for it
+SLACK = 0.004  # seconds of timer lateness that the next wait makes up for
 HURRY = 0.75  # of a frame's time: two frames never follow each other closer, so a late one is not made up
 
 

@@ -5,7 +5,7 @@ from worldplay.client.entry import Entry
 
 
 class Prompting:
-    """F2 opens a line with the world's text; Enter asks for what was written, Esc leaves the text as it was.
+    """F2 opens a line with the world's text; Enter submits the line, Esc leaves the text as it was.
 
     pending  text to hand to the world as soon as it is idle, or None; the loop takes it
     """
@@ -22,7 +22,9 @@ class Prompting:
         self._window.take_text(True)
 
     def feed(self, event):
-        """Take an event of the open line; returns "taken" or "left" when it closes the line, else None."""
+        """Handle one event of the open line; returns None, or why the caller is to close it: "taken" (Enter;
+        sets `pending` where the text changed) or "left" (Esc, the text stays).
+        """
         entry, self._screen.is_dirty = self._screen.entry, True
         if event.type == pygame.KEYDOWN and event.key in (pygame.K_RETURN, pygame.K_KP_ENTER):
             if entry.is_changed or self._draft is not None:

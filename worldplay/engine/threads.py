@@ -23,7 +23,8 @@ class Threads:
             info["threads"] = info["max_threads"] = torch.get_num_threads()
 
     def adapt(self):
-        """From the next step on use one for each core that is left, unless the user has set a number."""
+        """From the next step on set torch's threads to the cores that other programs leave free, unless the
+        user has set a number or the world runs on a GPU."""
         if self._is_cpu and not cores.THREADS_ARE_GIVEN:
             self._choice = cores.ThreadChoice(self._info["max_threads"])
 

@@ -35,7 +35,7 @@ class Suite:
 
     measure      function of (Material, player) -> dict of figures
     first_only   whether it is run for the source's first player alone
-    needs_game   whether it needs a real game that can be led, and so is left out on a data set
+    needs_game   whether it needs a real game that plays any sequence of actions; left out on a data set
     """
     measure: Callable
     first_only: bool = False

@@ -1,4 +1,4 @@
-"""Where held-out play comes from: a real game that can be led anywhere, or episodes of a data set."""
+"""Where held-out play comes from: a real game that plays any actions, or episodes of a data set."""
 import logging
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
@@ -40,7 +40,7 @@ class Game:
     start.
 
     players  names of the players in worldplay.envs.players that give streams
-    is_game  True: poses are true, and the game can be led where a figure needs it
+    is_game  True: poses are true, and the game plays any sequence of actions
     """
     players, is_game = ("explorer", "tester"), True
 

@@ -88,7 +88,7 @@ def _owner(name):
 
 
 def _config(owner):
-    """Fields of its config.json; None for a part, which has none."""
+    """What fetch writes as config.json of a catalog entry, a dict; None for a shared part, which has none."""
     return owner.config if isinstance(owner, PublishedWorld) else None
 
 
@@ -160,7 +160,10 @@ def _check_space(jobs, located):
 
 @contextmanager
 def _alone():
-    """Context manager: only one fetch runs at a time, because two would append to the same partial files."""
+    """Context manager: hold the fetch lock of the user's cache; OSError at once where another fetch has it.
+
+    Two would append to the same partial files.
+    """
     from filelock import FileLock, Timeout
     zoo.user_cache().mkdir(parents=True, exist_ok=True)
     lock = FileLock(zoo.user_cache() / "fetch.lock")

@@ -51,7 +51,9 @@ class SelfAttention(nn.Module):
         return *q_k.chunk(2, dim=3), rearrange(v, "b t p (k d) -> b t p k d", k=self.num_heads)
 
     def merge(self, out):
-        """Output projection, [b t p e], of the heads of one branch or of both, [b t p k|2k d]."""
+        """Output projection [b t p e]: o of the rotary heads [b t p k d]; of [b t p 2k d], with camera
+        heads, plus prope_o of those.
+        """
         out = rearrange(out, "b t p k d -> b t p (k d)")
         if out.shape[-1] == self.width:
             return self.o(out)

@@ -1,4 +1,4 @@
-"""The processes of a run, started by torchrun: what each does alone, what they share, and networks sharded over them."""
+"""The processes of a run, started by torchrun: shares, agreement, and networks sharded over them."""
 import os
 from datetime import timedelta
 
@@ -90,7 +90,8 @@ class Processes:
         """
         for p in model.parameters():
             p.data = p.data.contiguous()  # FSDP2 takes no channels-last kernels
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32,
+                                      cast_forward_inputs=False)
         for block in getattr(model, "blocks", ()):
             fully_shard(block, mesh=self._mesh, mp_policy=policy)
             for method in ("keys_values", "text_keys_values"):

@@ -1,4 +1,4 @@
-"""run.json: the recipe that a run was started with, and the seconds that each part of it took and may take."""
+"""run.json: the recipe that a run was started with, and the seconds that each part took and may take."""
 import json
 import time
 from dataclasses import asdict
@@ -27,7 +27,7 @@ class RunLog(dict):
         record = read_json(self.path)
         before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
         for name, value in {**dict(numbers(fields)), **given}.items():
-            if before.get(name, value) != value:  # a number that run.json does not have yet is as it was
+            if before.get(name, value) != value:  # a field newer than this run.json counts as unchanged
                 raise ValueError(f"{self.path} was started with {name} {before[name]}, now it is {value}; "
                                  "go on with the same, or give another --out")
         super().__init__(processes.agree(record))

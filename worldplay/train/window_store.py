@@ -30,7 +30,8 @@ class WindowStore:
         found = json.loads(index.read_text(encoding="utf-8"))
         if found != wanted:
             what = "was made by something else" if found.get("made_by") != made_by else "is of other windows"
-            raise ValueError(f"{self.folder}: what it holds {what}; remove the folder, or go on with the same numbers")
+            raise ValueError(f"{self.folder}: what it holds {what}; remove the folder, or go on with the "
+                             "same numbers")
 
     def missing(self):
         """[(number of the file, starts of its windows)] still to be made."""
@@ -50,7 +51,8 @@ class WindowStore:
 
     def read(self, windows):
         """float16 [b ...] of the windows with these numbers."""
-        return np.stack([np.load(self._path(w // self.batch), mmap_mode="r")[w % self.batch] for w in windows])
+        return np.stack([np.load(self._path(w // self.batch), mmap_mode="r")[w % self.batch]
+                         for w in windows])
 
     @property
     def num_bytes(self):

@@ -92,4 +92,5 @@ def _rows(episodes):
 
 
 def _starts(episodes, length):
-    return np.array([i for start, size, _ in episodes for i in range(start, start + size - length + 1)], np.int64)
+    return np.array([i for start, size, _ in episodes for i in range(start, start + size - length + 1)],
+                    np.int64)

@@ -50,5 +50,5 @@ class _Shapes(torch.autograd.Function):
 
 @cache
 def _kernel(device_type):
-    """Compiled, except where tests hold it against the oracle."""
+    """torch.compile(flex_attention); on a CPU, which only the tests use, the function as it is."""
     return flex.flex_attention if device_type == "cpu" else torch.compile(flex.flex_attention)

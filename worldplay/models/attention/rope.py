@@ -52,7 +52,7 @@ def time_rotary(frames, head_dim):
 
 def time_shift(num_frames, head_dim, device):
     """`time_rotary` of one number of frames: [1 1 1 d/2 2]."""
-    # made there: a copy would be waited for
+    # created on the device: a copy from the host would synchronise
     return time_rotary(torch.full((1,), num_frames, device=device), head_dim)
 
 

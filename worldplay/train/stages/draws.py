@@ -52,7 +52,8 @@ class Draws:
 
 
 class PlacedDraws(Draws):
-    """Draws of zeros; what a batch shares, which may change its work, lies at `part` of its range, 0 to 1."""
+    """Draws for counting operations: per-sample values are 0, those a batch shares lie at `part` (0 to 1) of
+    their range, because they decide how much is computed."""
 
     def __init__(self, part, indices):
         super().__init__(0, 0, indices)
