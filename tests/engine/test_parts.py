@@ -241,7 +241,7 @@ def test_a_picture_is_said_to_be_nothing_it_was_trained_on(fetched, tmp_path, ca
     world = worldplay.load_world("wan-action", device="cpu", prompt=str(tmp_path / "rows.safetensors"))
     with caplog.at_level("INFO", "worldplay"):
         world.reset(frames=np.zeros((1, *SIZE, 3), np.uint8), actions=[Action()])
-    assert "not trained to go on from a picture" in caplog.text
+    assert "not trained to start from a picture" in caplog.text
 
 
 @pytest.mark.parametrize("arguments, words", [
