@@ -211,6 +211,8 @@ class Chain:
         self._prepare(stage, loop)
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics,
                           self.processes, self.dtype, self._export if entry.is_shown else None)
+        if not trainer.step:
+            self._check_nothing_follows(name)
         self._set_seconds(trainer)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
@@ -221,6 +223,21 @@ class Chain:
         if name == "codec":
             self.networks["codec"] = self.latents.finished_codec(self.networks["codec"])
         return True
+
+    def _check_nothing_follows(self, name):
+        """Raise ValueError where a stage would begin although others have gone on from its result.
+
+        Its state was removed: latents, trajectories and later stages that the old result led to would be
+        mixed with the new one.
+        """
+        later = self.recipe.stages[self.recipe.stages.index(name) + 1:]
+        made = [self.place(part) / "state" for part in later]
+        made += [self.place("latents.npy")] * (name == "codec")
+        made += [self.place("trajectories")] * ("causal_ode" in later)
+        stale = [str(path) for path in made if path.exists()]
+        if stale:
+            raise ValueError(f"stage {name} would begin again, but {', '.join(stale)} come from its earlier "
+                             "result: remove them too, or give another --out")
 
     def _set_seconds(self, trainer):
         """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on
