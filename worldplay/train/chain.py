@@ -182,9 +182,7 @@ class Chain:
         return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
-        """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was
-        made.
-        """
+        """What gives batches of this kind (StageEntry.data); None if the call's time ended before."""
         if kind == "frames":
             return FrameBatches(self.cache.frames, self.cache.split("train"), self.cache.split("held_out"))
         if kind == "windows":
@@ -240,9 +238,7 @@ class Chain:
                              "result: remove them too, or give another --out")
 
     def _set_seconds(self, trainer):
-        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on
-        the share.
-        """
+        """Give a stage its share of what the budget has left after its blocks are compiled."""
         stage = trainer.stage
 
         def share():
@@ -320,7 +316,5 @@ class Chain:
 
 
 def _whole_weights(network):
-    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask
-    together.
-    """
+    """Weights of a network as it is played, adapters merged; all processes must call it together."""
     return merged_weights(full_state(network))

@@ -59,9 +59,7 @@ class RunLog(dict):
         return max(1.0, self["seconds"][name] - self._before(name))
 
     def finished(self, name, seconds):
-        """Note that a stage is done after so many seconds of training; what is left of its share goes to
-        later ones.
-        """
+        """Note that a stage is done after so many seconds; the rest of its share goes to later ones."""
         if name in self["seconds"]:
             self["seconds"][name] = seconds + self._before(name)
             self.keep()

@@ -7,8 +7,7 @@ from worldplay.files import read_json, replacing, require_space, write_json
 
 
 class WindowStore:
-    """What a network made of some windows of a frame cache, float16, one file a batch, each written in one
-    step.
+    """What a network made of windows of a frame cache: float16, one file a batch, written as a whole.
 
     starts  int [w], first row in the cache of every window
     """

@@ -77,9 +77,7 @@ class CodecStage:
 
 
 class DecoderStage:
-    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents
-    stay.
-    """
+    """Trains the decoder of a finished codec further, now with grain_loss; its latents stay the same."""
     name, trained, result = "decoder", {"student": 1.0}, "ema"
 
     def __init__(self, config, codec):
