@@ -79,8 +79,8 @@ def test_verify_needs_neither_camera_nor_actions(folder):
 
 def test_describe_says_what_there_is_to_choose_from(folder):
     facts = lerobot.describe(folder)
-    assert facts["cameras"] == {FRONT: list(SIZE)} and facts["action_columns"] == ["forward", "strafe",
-                                                                                   "turn"]
+    assert facts["cameras"] == {FRONT: list(SIZE)}
+    assert facts["action_columns"] == ["forward", "strafe", "turn"]
     assert facts["episodes"] == 3 and facts["frames"] == sum(LENGTHS) and facts["held_out_episodes"] == 1
 
 
@@ -110,9 +110,8 @@ def test_long_episodes_are_read_in_parts(tmp_path, monkeypatch):
     parts = list(whole.rollouts())
     assert [len(part.frames) for part in parts] == [6, 6, 7, 8, 7, 8, 4, 5]
     assert all(not part.actions[0].any() for part in parts)
-    assert len(FrameCache.open(lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
-                               and
-                               tmp_path / "cache").episodes) == 8
+    lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
+    assert len(FrameCache.open(tmp_path / "cache").episodes) == 8
 
 
 def test_numbers_in_nested_lists_are_read(tmp_path):
@@ -174,8 +173,8 @@ def test_actions_of_our_own_folders_are_not_to_be_named(tmp_path):
 def places(node, path=()):
     """Yield the path of every node in a tree of dicts and lists."""
     yield path
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node,
-                                                                                                list) else ():
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
         yield from places(child, (*path, key))
 
 

@@ -20,8 +20,7 @@ def is_held_out(seed):
 
 
 def held_out_positions(num):
-    """Indices of the held-out episodes among `num` that have no seeds: one in 20, spread evenly, at least
-    one."""
+    """Indices of the held-out episodes among `num` without seeds: one in 20, at least one, evenly spread."""
     num_held_out = max(1, round(num / HELD_OUT_EVERY))
     return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
 
