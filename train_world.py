@@ -21,6 +21,7 @@ from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
 from worldplay.train.finetune import Tuning, tuned_recipe
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes
 from worldplay.train.recipe import ImageRecipe, Recipe, VideoRecipe
 from worldplay.train.stages.bidirectional import BidirectionalConfig
@@ -30,7 +31,7 @@ from worldplay.train.stages.codec import CodecStageConfig
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.stages.dmd import DMDConfig
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig
-from worldplay.train.trainer import LoopConfig, OptimConfig
+from worldplay.train.trainer import LoopConfig
 
 
 def doom_maze():
@@ -50,6 +51,11 @@ def doom_maze():
         causal_cd_loop=LoopConfig(share=0.2, batch=2, optim=gentle),
         dmd_loop=LoopConfig(batch=4, optim=OptimConfig(lr=2e-5, betas=(0.0, 0.999), warmup=0, decay=0.2)),
         decoder_loop=LoopConfig(share=0.07, batch=8, optim=frames))
+
+
+def doom_gallery():
+    """The gallery: nine bright places of flat colours, no two views alike; networks of the maze's size."""
+    return replace(doom_maze(), name="doom-gallery", env="doom-gallery", num_frames=96_000, player="stroller")
 
 
 def doom_arena():
@@ -77,18 +83,20 @@ def wan_frame():
                               own_steps=0.0, null_actions=0.0),
         context_sigma=0.0, student_steps=2,
         # the averages of stages 0 and 1 are switched off as published
-        bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0), teacher_forcing=TeacherForcingConfig(ema=0.0),
+        bidirectional=BidirectionalConfig(null_actions=0.0, ema=0.0),
+        teacher_forcing=TeacherForcingConfig(ema=0.0),
         causal_ode=CausalODEConfig(num_timesteps=48, guidance=6.0),
         causal_cd=CausalCDConfig(num_timesteps=48, guidance=3.0, ema=0.99),
         # every frame is rolled out, from the text alone, which is how it is played and published; guidance on
         # the text: conditional + 3 * difference as published is 4 here; critic: 4e-7 is a fifth of 2e-6
-        dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2, sigma_range=(0.02, 0.98),
-                      ema=0.99),
+        dmd=DMDConfig(first_steps=4, num_real=0, guidance=4.0, critic_turns=5, critic_lr=0.2,
+                      sigma_range=(0.02, 0.98), ema=0.99),
         bidirectional_loop=replace(loop, batch=32, steps=5_000),  # minWM's stage 0
-        teacher_forcing_loop=replace(loop, steps=20_000),  # this and the next: Causal Forcing++, arXiv:2605.15141
-        causal_cd_loop=replace(loop, steps=5_000),
+        # this and the next: Causal Forcing++, arXiv:2605.15141
+        teacher_forcing_loop=replace(loop, steps=20_000), causal_cd_loop=replace(loop, steps=5_000),
         causal_ode_loop=replace(loop, share=0.0, steps=1_000, optim=replace(optim, betas=(0.9, 0.999))),
-        dmd_loop=replace(loop, steps=1_200))  # 1000 published steps: 1000 turns of the critic, 200 of the student
+        # 1000 published steps: 1000 turns of the critic, 200 of the student
+        dmd_loop=replace(loop, steps=1_200))
 
 
 def wan_chunk():
@@ -117,7 +125,8 @@ def tiny_maze():
     return replace(
         recipe, name="tiny-maze", num_frames=1_600, rollout_frames=80, context_walk=100,
         transformer=replace(recipe.transformer, dim=64, ffn_dim=128, num_heads=2, num_layers=2),
-        codec=CodecStageConfig(model=CodecConfig(widths=(16, 24, 32), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1))))
+        codec=CodecStageConfig(model=CodecConfig(widths=(16, 24, 32), enc_blocks=(1, 1, 1),
+                                                 dec_blocks=(1, 1, 1))))
 
 
 def ablation_init():
@@ -131,7 +140,8 @@ def ablation_init():
         name="ablation-init", env="doom-maze", num_frames=16_000, columns_per_degree=0.116, length=16,
         num_trajectories=192,
         transformer=TransformerConfig(dim=128, ffn_dim=256, num_heads=4, num_layers=4, patch_size=(1, 3, 2)),
-        codec=CodecStageConfig(model=CodecConfig(widths=(24, 48, 64), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1))),
+        codec=CodecStageConfig(model=CodecConfig(widths=(24, 48, 64), enc_blocks=(1, 1, 1),
+                                                 dec_blocks=(1, 1, 1))),
         dmd=DMDConfig(num_real=4),  # a chunk, so that all students make as many frames
         codec_loop=LoopConfig(share=1, batch=8, steps=800, optim=frames),
         bidirectional_loop=LoopConfig(share=1, batch=4, steps=500, optim=muon),
@@ -151,8 +161,9 @@ def finetune():
 
 log = logging.getLogger("worldplay.train")
 
-RECIPES = {"doom-maze": doom_maze, "doom-arena": doom_arena, "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune,
-           "wan-frame": wan_frame, "wan-chunk": wan_chunk, "ablation-init": ablation_init}
+RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena,
+           "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune, "wan-frame": wan_frame,
+           "wan-chunk": wan_chunk, "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +223,12 @@ def check_flags(options):
         return [f"--{f.name.replace('_', '-')}" for f in fields(options)
                 if f.name in names and getattr(options, f.name) != f.default]
     if options.dry_run:
-        useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device", "init_from", "seed"))
+        useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device",
+                         "init_from", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
         if isinstance(options.recipe, Tuning):
-            raise ValueError("finetune has no sizes of its own: make the dry run with the recipe of its world")
+            raise ValueError("finetune has no sizes of its own: dry-run the recipe that made its world")
         return
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
@@ -225,14 +237,15 @@ def check_flags(options):
     if useless:
         raise ValueError(f"{', '.join(useless)}: only with --data DIR")
     if isinstance(options.recipe, VideoRecipe) and not (options.data and options.init_from):
-        raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, --init-from WORLD "
-                         "(python -m worldplay worlds lists them) and --data DIR, a LeRobot folder; or add --dry-run to "
-                         "see what training would take")
+        raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, "
+                         "--init-from WORLD (python -m worldplay worlds lists them) and --data DIR, a "
+                         "LeRobot folder; or add --dry-run to see what training would take")
 
 
 def ends_by_steps(recipe):
     """Whether every stage of a recipe knows its steps."""
-    return isinstance(recipe, Recipe) and all(recipe.loop(name).steps for name in recipe.stages if recipe.loop(name).share)
+    return isinstance(recipe, Recipe) and all(
+        recipe.loop(name).steps for name in recipe.stages if recipe.loop(name).share)
 
 
 def dry_run(options):
@@ -253,7 +266,8 @@ def train(options):
         return
     is_ablation = isinstance(options.recipe, AblationRecipe)
     if is_ablation and (options.budget or options.init_from):
-        raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and --init-from")
+        raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and "
+                         "--init-from")
     if options.budget is None and options.steps is None and not ends_by_steps(options.recipe):
         raise ValueError("say how long: --budget 3h (whole job) or --steps N (of every stage)")
     if options.budget is not None and options.steps is not None:
@@ -272,12 +286,13 @@ def train(options):
     dtype, dtype_reason = runtime.pick_dtype(device)
     processes = Processes(device)
     if not processes.is_first:
-        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)  # the terminal; the first one says it for all
-    log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."), dtype_reason,
-             f", {processes.size} processes" if processes.size > 1 else "")
+        # the terminal; the first one says it for all
+        logging.getLogger("worldplay").handlers[0].setLevel(logging.WARNING)
+    log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."),
+             dtype_reason, f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
-    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "seed": options.seed, "data": options.data,
-             "reading": reading}
+    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "seed": options.seed,
+             "data": options.data, "reading": reading}
     if is_ablation:
         job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
@@ -285,7 +300,8 @@ def train(options):
         made, then = "config.json", f"play it: python play.py {folder}"
     done = job.run()
     processes.close()
-    log.info("%s%s", "finished" if done else f"stopped with work left in {job.where}, the same command goes on",
+    unfinished = f"stopped with work left in {job.where}, the same command goes on"
+    log.info("%s%s", "finished" if done else unfinished,
              f"; {then}" if (folder / made).exists() else "")
 
 

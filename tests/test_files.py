@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,6 +104,16 @@ def test_a_folder_is_made_and_can_be_written_or_the_error_is_one_line(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "in", "a\0b", tmp_path / ("x" * 300)):
         with pytest.raises(OSError, match="^clips cannot be written to .*; name another folder$"):
             writable_folder(folder, "clips")
+
+
+def test_several_may_test_the_same_folder_at_once(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touch_and_lose(path):  # another process deletes the file that both write
+        touch(path)
+        path.unlink()
+    monkeypatch.setattr(Path, "touch", touch_and_lose)
+    assert writable_folder(tmp_path, "clips") == tmp_path
 
 
 def test_names_that_begin_with_a_dot_are_passed_over(tmp_path):

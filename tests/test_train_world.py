@@ -19,7 +19,8 @@ ROOT = Path(train_world.__file__).parent
 
 def command(*args, processes=1, is_compiled=False):
     """Run train_world.py; compilation takes a minute a stage, so that one test tries it for all."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = torchrun if processes > 1 else []
     return subprocess.run([sys.executable, *launcher, ROOT / "train_world.py", *map(str, args)], cwd=ROOT,
                           capture_output=True, text=True, timeout=600,
                           env=os.environ | ({} if is_compiled else {"TORCHDYNAMO_DISABLE": "1"}))
@@ -27,8 +28,8 @@ def command(*args, processes=1, is_compiled=False):
 
 def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     out = tmp_path / "run"
-    flags = ("tiny-maze", "--out", out, "--steps", "2", "--bidirectional-loop.share", "0.1", "--dmd-loop.share", "0.1",
-             "--transformer.num-layers", "1")
+    flags = ("tiny-maze", "--out", out, "--steps", "2", "--bidirectional-loop.share", "0.1",
+             "--dmd-loop.share", "0.1", "--transformer.num-layers", "1")
     stopped = command(*flags, "--stop-after", "1s")
     assert stopped.returncode == 0, stopped.stderr
     assert "stopped with work left in codec" in stopped.stderr
@@ -49,10 +50,18 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     assert other.returncode == 2 and "was started with transformer" in other.stderr.splitlines()[-1]
 
 
+def test_a_run_on_a_budget_begins_its_first_stage(tmp_path):
+    stopped = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "1s",
+                      is_compiled=True)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "stopped with work left in codec" in stopped.stderr
+
+
 @pytest.mark.parametrize("teacher, processes", [("causal", 2), ("bidirectional", 1)])
 def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, processes):
     out = tmp_path / "run"
-    flags = ("tiny-maze", "--out", out, "--steps", "1", "--transformer.num-layers", "1", "--causal-ode-loop.share", "0.1",
+    flags = ("tiny-maze", "--out", out, "--steps", "1", "--transformer.num-layers", "1",
+             "--causal-ode-loop.share", "0.1",
              "--causal-cd-loop.share", "0", "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0",
              "--num-trajectories", "20", "--causal-ode.num-timesteps", "4", "--causal-ode.teacher", teacher,
              "--context-walk", "100")
@@ -66,7 +75,9 @@ def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, 
 
 
 @pytest.mark.parametrize("flags, words", [
-    ((), "say how long"), (("--steps", "0"), "--steps 0"), (("--steps", "5", "--budget", "1m"), "exclude each other"), (("--budget", "soon"), "--budget soon"), (("--budget", "1m", "--stop-after", "0s"), "0s"),
+    ((), "say how long"), (("--steps", "0"), "--steps 0"), (("--budget", "soon"), "--budget soon"),
+    (("--steps", "5", "--budget", "1m"), "exclude each other"),
+    (("--budget", "1m", "--stop-after", "0s"), "0s"),
     (("--steps", "1", "--device", "cuda"), "no CUDA device"),
     (("--steps", "1", "--dmd-loop.share", "0.1"), "--bidirectional-loop.share"),
     (("--steps", "1", "--codec-loop.share", "0"), "cannot be left out"),
@@ -95,7 +106,8 @@ def test_durations(text, expected):
 
 
 def test_drift_scores_zero_without_drift_and_count_every_way_of_melting():
-    still = {"sharpness_ratio": 0.8, "codec_sharpness_ratio": 0.8, "brightness_ratio": 1.0, "histogram_distance": 0.0}
+    still = {"sharpness_ratio": 0.8, "codec_sharpness_ratio": 0.8, "brightness_ratio": 1.0,
+             "histogram_distance": 0.0}
     assert drift_score(still) == 0
     for name, value in (("sharpness_ratio", 0.4), ("brightness_ratio", 2.0), ("histogram_distance", 0.3)):
         assert drift_score(still | {name: value}) > 0.2

@@ -149,8 +149,7 @@ def _parse_action(what, space, where):
     action = Action(frozenset(keys), look)
     if space.fit(action) != action:
         raise ValueError(f"{where}: look{look} is beyond this world: at most {space.look_limit:g} degrees a "
-                         "frame, "
-                         f"{('no look', 'yaw only', 'yaw and pitch')[space.look_axes]}")
+                         f"frame, {('no look', 'yaw only', 'yaw and pitch')[space.look_axes]}")
     return action
 
 

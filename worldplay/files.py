@@ -98,7 +98,7 @@ def writable_folder(folder, what):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may test the same folder
     except (OSError, ValueError) as error:  # a name with a zero in it is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"{what} cannot be written to {folder} ({reason}); name another folder") from None
@@ -117,7 +117,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def lock(file):
-        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        """Lock an open file for this process until it is closed; False where another process has it."""
         try:
             file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -129,7 +129,7 @@ else:
     import fcntl
 
     def lock(file):
-        """Lock an open file for this process; False when another one has it. It ends with the file or the process."""
+        """Lock an open file for this process until it is closed; False where another process has it."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -231,6 +231,32 @@ def test_a_recording_cut_off_before_is_recovered_at_the_start(tmp_path, capsys):
     assert read_clip(old).num_frames > 40
 
 
+def test_a_recovered_clip_of_the_name_asked_for_is_not_replaced(tmp_path, capsys):
+    assert headless(tmp_path, script="w*5") == 0
+    for suffix in ("mp4", "json"):  # what a crash right before the last renaming leaves
+        (tmp_path / f"clip.{suffix}").rename(tmp_path / f"old.{suffix}")
+    header = json.loads((tmp_path / "old.json").read_text())
+    frames, actions = header.pop("frames"), header.pop("actions")
+    lines = [header | {"first": 0, "actions": actions[:1]},
+             *({"action": actions[frame["step"]], **frame} for frame in frames)]
+    (tmp_path / "clip.part.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "old.mp4").rename(tmp_path / "clip.part.mp4")
+    opened = []
+    assert headless(tmp_path, script="a*3", world=lambda: opened.append(1) or FakeWorld()) == 1
+    assert not opened and "is there already; give another name" in capsys.readouterr().err
+    assert read_clip(tmp_path / "clip").num_frames == 6
+
+
+def test_the_figures_name_the_clip_that_was_written(tmp_path, capsys):
+    class Slow(FakeWorld):
+        def step(self, action):  # another program writes a clip of that name meanwhile
+            (tmp_path / "clip.mp4").write_bytes(b"theirs")
+            return super().step(action)
+    assert headless(tmp_path, "--json", script="w*5", world=Slow) == 0
+    out = json.loads(capsys.readouterr().out)["out"]
+    assert read_clip(out).num_frames == 6 and (tmp_path / "clip.mp4").read_bytes() == b"theirs"
+
+
 def test_a_recording_that_cannot_be_recovered_is_a_warning_and_play_goes_on(tmp_path, capsys):
     (tmp_path / "old.part.jsonl").mkdir()
     assert headless(tmp_path) == 0

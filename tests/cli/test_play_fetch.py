@@ -15,7 +15,8 @@ from worldplay.errors import WorldError
 from worldplay.hub import download
 from worldplay.worlds import catalog, zoo
 
-HERE = SimpleNamespace(device=torch.device("cpu"))  # what load_world is taken to open
+HERE = SimpleNamespace(device=torch.device("cpu"),  # what load_world is taken to open
+                       threads=SimpleNamespace(adapt=lambda: None))
 
 
 def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):

@@ -50,6 +50,14 @@ def test_what_cannot_be_printed_for_want_of_room_is_a_failure(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1
 
 
+def test_a_defect_ends_the_process_whatever_its_threads_do(tmp_path):
+    defect = ("import threading\nfrom worldplay.cli.process import run_process\n"
+              "threading.Thread(target=threading.Event().wait).start()\n"
+              "def main(): raise RuntimeError('a defect')\nrun_process(main)")
+    done = shell(f'$PY -c "{defect}"', tmp_path)
+    assert done.returncode == 1 and "RuntimeError: a defect" in done.stderr
+
+
 def test_bad_usage_stays_bad_usage_without_streams(tmp_path):
     assert shell("$PY play.py --nonsense >&- 2>&-", tmp_path).returncode == 2
 

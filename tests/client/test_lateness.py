@@ -32,8 +32,10 @@ def _cores(monkeypatch):
 
 
 @pytest.mark.parametrize("others, info, says", [
-    (1.2, CPU, "other programs keep 1.2 of 2 processor cores busy; closing some or fewer sampling steps (--steps 1)"),
-    (1.2, {"device": "cpu", "steps": 1}, "other programs keep 1.2 of 2 processor cores busy; closing some would help"),
+    (1.2, CPU, "other programs keep 1.2 of 2 processor cores busy; closing some or fewer sampling steps "
+               "(--steps 1) would help"),
+    (1.2, {"device": "cpu", "steps": 1}, "other programs keep 1.2 of 2 processor cores busy; closing some "
+                                         "would help"),
     (0.1, CPU, "one takes 80 ms here and should take 50; fewer sampling steps (--steps 1) would help"),
     (0.1, {"device": "cpu", "steps": 4}, "fewer sampling steps (--steps 2) would help"),
     (0.1, {"device": "cpu", "steps": 1}, "a faster machine or a smaller world would help"),

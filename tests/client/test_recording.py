@@ -77,8 +77,10 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
     [video] = tmp_path.glob("*.mp4")
     session = Session(ClipWorld(video), [
         (2, key(pygame.K_F9)), (lambda: "a recording already" in session.notice,),
-        (lambda: session.mode is Mode.PAUSED and "is over; reset to play it again (R resets)" in session.notice,
-         key(pygame.K_r)), (lambda: session.mode is Mode.PLAYING,), (lambda: session.mode is Mode.PAUSED, QUIT)], settings=Settings(record_folder=str(tmp_path / "b")))
+        (lambda: session.mode is Mode.PAUSED and "over; reset to play it again (R resets)" in session.notice,
+         key(pygame.K_r)),
+        (lambda: session.mode is Mode.PLAYING,), (lambda: session.mode is Mode.PAUSED, QUIT)],
+        settings=Settings(record_folder=str(tmp_path / "b")))
     session.run()
     assert len(session.frames) >= 2 * read_clip(video).num_frames - 1 and not (tmp_path / "b").exists()
 
@@ -99,6 +101,16 @@ def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tm
     assert not session.loop._recording.is_recording and len(world.actions) >= 8
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said and all(line.startswith("recording ended: ") and "\n" not in line for line in said)
+
+
+def test_a_window_that_is_gone_at_the_end_leaves_a_whole_clip(tmp_path, monkeypatch):
+    def fail(window):
+        raise pygame.error("the display went away")
+    monkeypatch.setattr("tests.client.session.SeenWindow.close", fail, raising=False)
+    with pytest.raises(pygame.error):
+        Session(FakeWorld(fps=50.0), [(6, QUIT)], record_in=tmp_path).run()
+    [video] = tmp_path.glob("*.mp4")
+    assert read_clip(video).num_frames >= 6 and not list(tmp_path.glob("*.part.*"))
 
 
 def test_a_folder_of_the_home_is_expanded(tmp_path, monkeypatch):

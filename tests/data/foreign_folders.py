@@ -28,8 +28,8 @@ def write_video(path, greys, codec):
         stream = video.add_stream(codec, rate=FPS, options=options)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         for value in greys:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), value, np.uint8),
-                                                               format="rgb24")))
+            frame = np.full((*SIZE, 3), value, np.uint8)
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         video.mux(stream.encode())
 
 
@@ -56,8 +56,8 @@ def table(episodes, first):
     columns["note"] = pa.array(["" for _ in rows])
     columns["timestamp"] = pa.array([i / FPS for _, i in rows], pa.float32())
     for name, values in (("frame_index", [i for _, i in rows]), ("episode_index", [n for n, _ in rows]),
-                         ("index", range(first, first + len(rows))), ("task_index",
-                                                                      [n % 2 for n, _ in rows])):
+                         ("index", range(first, first + len(rows))),
+                         ("task_index", [n % 2 for n, _ in rows])):
         columns[name] = pa.array(list(values), pa.int64())
     return pa.table(columns)
 

@@ -28,6 +28,11 @@ def test_it_reads_as_the_list_of_its_actions():
     assert len(ActionLog()) == 0
 
 
+def test_reading_it_through_builds_no_set_of_keys_twice():
+    packed = ActionLog([Action({"w", "a"}, (i, 0)) for i in range(100)])
+    assert len({id(action.keys) for action in packed}) == 1  # F9 late in a long sitting must not be felt
+
+
 def test_an_action_takes_24_bytes():
     actions = random_actions(100)
     tracemalloc.start()

@@ -187,7 +187,7 @@ def test_a_video_without_frames_or_of_another_clip_is_damage(tmp_path):
     {"frames": []}, {"recorded": [0, 7]}, {"recorded": ["a", "b"]}, {"info": [1]},
     {"info": {"prompt": 5}},
     {"start": {"shape": [1], "zlib": "eA=="}}, {"start": {"shape": [1, 9, 9, 3], "zlib": ZEROS}},
-    {"fps": float("nan")},
+    {"fps": float("nan")}, {"frame_size": [96.0, 128.0]}, {"frames": [{"step": 0.0}], "recorded": [0, 1]},
     {"start": {"shape": [2**40], "zlib": ZEROS}}, {"start": {"shape": [1, 96, 128, 3], "zlib": ZEROS}},
     {"info": {"frames_per_chunk": 0}}, {"info": {"frames_per_chunk": None}},
     {"action_space": {"keys": ["nokey"], "look_limit": 1.0, "look_axes": 1}},

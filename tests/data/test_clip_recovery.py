@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -205,6 +206,11 @@ def test_a_clip_that_cannot_be_recovered_keeps_no_other_from_it_and_is_a_warning
     assert first.levelname == "WARNING" and "cannot be recovered" in first.message
     assert "\n" not in first.message
     assert second.levelname == "INFO" and "recovered" in second.message and (tmp_path / "1.mp4").is_file()
+
+
+def test_a_folder_that_cannot_be_listed_is_a_warning(caplog):
+    log_recovered(Path("x" * 300))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "too long" in caplog.text
 
 
 def test_a_finished_clip_of_the_same_name_is_never_replaced(tmp_path, parts):

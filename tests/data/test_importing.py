@@ -3,6 +3,8 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -107,11 +109,53 @@ def test_long_episodes_are_read_in_parts(tmp_path, monkeypatch):
     write_v2(tmp_path / "long")
     whole = LeRobotFolder.open(tmp_path / "long", actions=ACTIONS)
     parts = list(whole.rollouts())
-    assert [len(part.frames) for part in parts] == [8, 4, 8, 8, 8, 6, 8, 1]
+    assert [len(part.frames) for part in parts] == [6, 6, 7, 8, 7, 8, 4, 5]
     assert all(not part.actions[0].any() for part in parts)
-    assert len(FrameCache.open(lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
-                               and
-                               tmp_path / "cache").episodes) == 8
+    lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
+    assert len(FrameCache.open(tmp_path / "cache").episodes) == 8
+
+
+def test_numbers_in_nested_lists_are_read(tmp_path):
+    folder = write_v2(tmp_path / "set")
+    path = folder / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action.grid"] = {"dtype": "float32", "shape": [2, 2], "names": None}
+    path.write_text(json.dumps(info))
+    for file in folder.glob("data/*/*.parquet"):
+        table = pq.read_table(file)
+        grid = pa.array([[[i, 1], [2, 3]] for i in range(len(table))], pa.list_(pa.list_(pa.float32(), 2)))
+        pq.write_table(table.append_column("action.grid", grid), file)
+    assert lerobot.verify(folder).num_frames == sum(LENGTHS)
+    first = next(LeRobotFolder.open(folder, actions="look_yaw=action.grid[0]").rollouts())
+    assert first.actions[:, 0] * (LENGTHS[1] - 1) == pytest.approx([0, *range(LENGTHS[0] - 1)])
+    pq.write_table(table.append_column("action.grid", pa.array(
+        [[[1, 2], [3, 4]]] * 4 + [[[1, 2], [3, None]]] * (len(table) - 4))), file)
+    with pytest.raises(ValueError, match=f"{file.name}, row 4: field action.grid holds a null"):
+        lerobot.verify(folder)
+
+
+@pytest.mark.parametrize("file, old, new, said", [
+    ("info.json", '"chunks_size": 1000', '"chunks_size": 0', "info.json: field chunks_size is 0"),
+    ("info.json", "{episode_chunk:03d}", "{episode_chunk.x}", "info.json: field data_path .* cannot be"),
+    ("info.json", "{episode_chunk:03d}", "{episode_chunk[0]}", "info.json: field data_path .* cannot be"),
+    ("episodes.jsonl", "reach", "\udcff", "episodes.jsonl: no valid JSON .it is no UTF-8"),
+    ("episodes.jsonl", '{"episode_index": 1', "[" * 100_000, "episodes.jsonl, row 1: no valid JSON"),
+    ("tasks.jsonl", "reach", "\udcff", "tasks.jsonl: no valid JSON .it is no UTF-8"),
+    ("tasks.jsonl", '{"task_index": 1', "[", "tasks.jsonl, row 1: no valid JSON")])
+def test_damage_in_the_tables_of_v2_is_one_line_that_names_the_file(tmp_path, file, old, new, said):
+    path = write_v2(tmp_path / "set") / "meta" / file
+    path.write_text(path.read_text().replace(old, new), encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(ValueError, match=said) as error:
+        lerobot.verify(tmp_path / "set")
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_may_hold_any_character(tmp_path):
+    folder = write_v2(tmp_path / "set")
+    for name in ("episodes.jsonl", "tasks.jsonl"):
+        path = folder / "meta" / name
+        path.write_text(path.read_text().replace("reach", "r\u2028each"))
+    assert lerobot.verify(folder).episodes[0]["tasks"] == [TASKS[0].replace("reach", "r\u2028each")]
 
 
 def test_pictures_that_are_no_videos_are_said(tmp_path):
@@ -130,8 +174,8 @@ def test_actions_of_our_own_folders_are_not_to_be_named(tmp_path):
 def places(node, path=()):
     """Yield the path of every node in a tree of dicts and lists."""
     yield path
-    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node,
-                                                                                                list) else ():
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
         yield from places(child, (*path, key))
 
 
@@ -150,7 +194,7 @@ def test_whatever_stands_in_a_field_of_info_json_it_opens_or_the_error_is_one_li
     path = folder / "meta/info.json"
     whole, num_refused = json.loads(path.read_text()), 0
     for place in places(whole):
-        for value in (None, -1, "x", {"a": 1}):
+        for value in (None, -1, 0, "x", "{episode_chunk.x}", {"a": 1}):
             path.write_text(json.dumps(put(whole, place, value)))
             try:
                 LeRobotFolder.open(folder, actions=actions)

@@ -234,14 +234,14 @@ def write_folder_of(rollouts, folder):
         ("timestamp", lambda rows: [*rows[:5], NAN, *rows[6:]], 5, "is nan, expected 0.28"),
         ("timestamp", lambda rows: [*rows[:40], None, *rows[41:]], 40, "is null"),
         (STATE, lambda rows: [*rows[:40], [0, NAN, 0, 0], *rows[41:]], 40, ".* expected finite numbers"))),
-    (change_column("episode_index", lambda rows: [0] * 40 + [1] * 5), "field episode_index: 40 rows of "
-                                                                      "episode 0, expected 39"),
-    (change_column("task_index", lambda rows: [7, *rows[1:]]), "field task_index of episode 0 is beyond the "
-                                                               "table of tasks"),
+    (change_column("episode_index", lambda rows: [0] * 40 + [1] * 5),
+     "field episode_index: 40 rows of episode 0, expected 39"),
+    (change_column("task_index", lambda rows: [7, *rows[1:]]),
+     "field task_index of episode 0 is beyond the table of tasks"),
     *((change_table(DATA, drop(name)), f"file-000.parquet: field {name} is missing")
       for name in ("action", "timestamp", "frame_index", "episode_index", "index", "task_index", STATE)),
-    (change_table(DATA, lambda table: table.slice(0, 40)), "file-000.parquet: 40 rows, the episodes' tables "
-                                                           "say 45"),
+    (change_table(DATA, lambda table: table.slice(0, 40)),
+     "file-000.parquet: 40 rows, the episodes' tables say 45"),
     (change_table(DATA, shorter_actions), "row 0: field action has 2 numbers, meta/info.json says 3"),
     (change_table(DATA, texts_for_times), "field timestamp holds string, expected numbers"),
     *((change_table(EPISODES, drop(name)), f"row 0: field {name} is missing") for name in (
@@ -259,17 +259,17 @@ def write_folder_of(rollouts, folder):
                                                           "99, expected"))),
     (change_table(EPISODES, shifted),
      f"row 1: field videos/{CAMERA}/from_timestamp is 2.28.*, expected 2.22"),
-    (change_table(EPISODES, put(0, "tasks", ["another"])), "episode 0: field tasks holds 'another', which is "
-                                                           "not in"),
-    (change_table(EPISODES, lambda table: table.slice(0, 2)), "total_episodes is 3, the episodes' tables say "
-                                                              "2"),
+    (change_table(EPISODES, put(0, "tasks", ["another"])),
+     "episode 0: field tasks holds 'another', which is not in"),
+    (change_table(EPISODES, lambda table: table.slice(0, 2)),
+     "total_episodes is 3, the episodes' tables say 2"),
     (lambda folder: shutil.rmtree(folder / "meta/episodes"), "meta/episodes: holds no table"),
     (lambda folder: cut(folder / EPISODES), "file-000.parquet: unreadable"),
     (lambda folder: (folder / "meta/tasks.parquet").unlink(), "tasks.parquet: missing"),
     (change_table("meta/tasks.parquet", lambda table: table.replace_schema_metadata({})),
      "tasks.parquet: its texts are not .*to_parquet.'tasks.parquet'. writes one"),
-    (change_table("meta/tasks.parquet", put(0, "task_index", 4)), "tasks.parquet, row 0: fields task_index "
-                                                                  "and task are 4"),
+    (change_table("meta/tasks.parquet", put(0, "task_index", 4)),
+     "tasks.parquet, row 0: fields task_index and task are 4"),
     (lambda folder: (folder / "meta/stats.json").write_text("{"), "stats.json: no valid JSON"),
     (lambda folder: (folder / "meta/stats.json").write_text('{"action": {"min": [NaN]}}'),
      "stats.json: field action.min is"),

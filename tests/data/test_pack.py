@@ -88,8 +88,8 @@ def test_a_packed_folder_verifies_and_says_what_it_is(packed, recorded):
     lerobot.verify(out)
     opened = lerobot.LeRobotFolder.open(out)
     assert opened.source == Source(name="none", action_space=SPACE, frame_size=(96, 128), fps=20.0)
-    assert opened.is_lossy and not opened.has_poses and opened.dreamed == pytest.approx((201 + 91) / (201 + 91
-                                                                                                      + 56))
+    assert opened.is_lossy and not opened.has_poses
+    assert opened.dreamed == pytest.approx((201 + 91) / (201 + 91 + 56))
     assert [(clip["name"], clip["world_hash"]) for clip in opened.info["worldplay"]["clips"]] == [
         ("a", "f00d"), ("b", "f00d"), ("c", None)]
     facts = lerobot.describe(out)
@@ -142,13 +142,12 @@ def test_the_frames_of_one_latent_share_their_action(tmp_path):
     record(tmp_path / "a", 60, world=FakeWorld(frames=4))
     run_pack([tmp_path / "a"], out=tmp_path / "set")
     first = next(lerobot.LeRobotFolder.open(tmp_path / "set").rollouts())
-    assert [SPACE.decode(vector).keys for vector in first.actions[1:9]] == [action_at(i // 4).keys
-                                                                            for i in range(8)]
+    shared = [action_at(i // 4).keys for i in range(8)]
+    assert [SPACE.decode(vector).keys for vector in first.actions[1:9]] == shared
 
 
 def test_the_latents_of_one_step_share_its_turn(tmp_path):
-    """A chunk-wise world gives every latent its part; one that was given all actions ahead has one for
-    each."""
+    """In steps every latent of a chunk has its share of the action; in a rollout it has one of its own."""
     world, actions = FakeWorld(frames=4), [Action({"w"}, (8, 0))] * 40
     world.info["frames_per_chunk"] = 4
     record(tmp_path / "a", 40, world=world, actions=actions)
@@ -276,8 +275,8 @@ def copy_of_a(folder):
     (lambda folder: (folder / "b.json").unlink(), "b: b.json is missing"),
     (lambda folder: (folder / "b.mp4").unlink(), "b: b.mp4 is missing"),
     (lambda folder: shorten(folder / "b.mp4"), "b.mp4: its video is damaged"),
-    (lambda folder: shutil.copy(folder / "c.mp4", folder / "b.mp4"), "b.mp4: its video is damaged after "
-                                                                     "frame 56"),
+    (lambda folder: shutil.copy(folder / "c.mp4", folder / "b.mp4"),
+     "b.mp4: its video is damaged after frame 56"),
     (lambda folder: (folder / "b.json").write_text("{"), "b.json is not the sidecar"),
     (lambda folder: (folder / "b.part.jsonl").touch(), "b: is still being recorded, or was cut off"),
     (lambda folder: (folder / "e.part.mp4").touch(), "e: e.json is missing"),
@@ -287,8 +286,8 @@ def copy_of_a(folder):
     (edit("b", env=None), "b: its .json names no environment"),
     (edit("b", env="other"), "b: its environment is other, but none in a"),
     (edit("b", fps=10.0), "b: its frames a second are 10.0, but 20.0 in a"),
-    (edit("b", action_space=replace(SPACE, keys=(*SPACE.keys, "e")).to_json()), "b: its keys are w a s d "
-                                                                                "mouse_left e"),
+    (edit("b", action_space=replace(SPACE, keys=(*SPACE.keys, "e")).to_json()),
+     "b: its keys are w a s d mouse_left e"),
     (edit("b", action_space=replace(SPACE, look_limit=15.0).to_json()),
      "b: its look limit is 15.0, but 12.0"),
     (edit("b", info={"path": "playback"}), "b: was recorded from a recording"),

@@ -1,4 +1,5 @@
 """The real game: true and exact poses, nothing that happens by itself; its players; Gymnasium both ways."""
+import os
 import sys
 
 import gymnasium
@@ -9,7 +10,7 @@ from tests.client.fake_worlds import FakeWorld
 from worldplay.action import Action, ActionSpace
 from worldplay.data.frame_cache import is_held_out
 from worldplay.envs import ENVS, open_env
-from worldplay.envs.collect import collect_rollouts, plan_episodes, play_rollout
+from worldplay.envs.collect import collect_rollouts, in_processes, plan_episodes, play_rollout
 from worldplay.envs.doom_map import Floor, calm_level, read_blocks, read_lumps, write_blocks, write_lumps
 from worldplay.envs.gymnasium import GymWorld, WorldEnv
 from worldplay.envs.players import PLAYERS
@@ -286,6 +287,15 @@ def test_rollouts_are_the_same_for_any_number_of_processes():
         assert np.array_equal(a.actions, b.actions) and not a.actions[0].any() and a.seed == b.seed
 
 
+def _die(task):
+    os._exit(9)
+
+
+def test_a_process_that_is_killed_is_said_in_one_line():
+    with pytest.raises(OSError, match="one of 2 processes was killed; .*--workers$"):
+        list(in_processes(_die, [1, 2, 3], 2))
+
+
 def test_frame_i_is_what_action_i_caused(maze):
     rollout = play_rollout(maze, num_frames=40, seed=5)
     limit = maze.action_space.look_limit
@@ -297,7 +307,7 @@ def test_frame_i_is_what_action_i_caused(maze):
 
 
 def test_unknown_player_is_refused(maze):
-    with pytest.raises(ValueError, match="player 'speedrunner': unknown; there are explorer, tester"):
+    with pytest.raises(ValueError, match="--player speedrunner: unknown; there are explorer, tester"):
         play_rollout(maze, num_frames=2, seed=0, player="speedrunner")
 
 

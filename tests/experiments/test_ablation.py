@@ -35,7 +35,8 @@ def figures(**psnr):
 
 COSTS = {init: {"flops": 10**12, "trajectory_share": 0.8, "seconds": 10.0, "bytes": 2**20} for init in INITS}
 COSTS["causal-cd"] = {"flops": 25 * 10**10, "trajectory_share": 0.0, "seconds": 5.0, "bytes": 0}
-LATENCIES = {cell: {"first_ms": 30.0 if cell[0] == "chunk-wise-ode" else 20.0, "later_ms": 10.0} for cell in cells()}
+LATENCIES = {cell: {"first_ms": 30.0 if cell[0] == "chunk-wise-ode" else 20.0, "later_ms": 10.0}
+             for cell in cells()}
 
 
 def test_the_grid_is_that_of_the_papers():
@@ -66,9 +67,9 @@ def test_known_figures():
 
 
 @pytest.mark.parametrize("figure, low, high, verdict", [
-    ("next_psnr", 0.1, 0.4, "better"), ("next_psnr", -0.4, -0.1, "worse"), ("next_psnr", -0.1, 0.4, "undecided"),
-    ("next_psnr", 0.01, 0.09, "equal"), ("turn_sign", -0.01, 0.05, "undecided"),
-    ("drift", 0.1, 0.4, "worse"), ("drift", -0.4, -0.1, "better")])
+    ("next_psnr", 0.1, 0.4, "better"), ("next_psnr", -0.4, -0.1, "worse"),
+    ("next_psnr", -0.1, 0.4, "undecided"), ("next_psnr", 0.01, 0.09, "equal"),
+    ("turn_sign", -0.01, 0.05, "undecided"), ("drift", 0.1, 0.4, "worse"), ("drift", -0.4, -0.1, "better")])
 def test_a_verdict_follows_from_the_interval_alone(figure, low, high, verdict):
     assert Comparison("a", "b", figure, (low + high) / 2, low, high).verdict == verdict
 
@@ -121,13 +122,15 @@ def test_counted_costs_grow_with_what_is_counted():
 @pytest.mark.slow
 def test_a_toy_run_goes_on_where_it_stopped_and_writes_its_report(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, ROOT / "train_world.py", "ablation-init", "--out", out, "--steps", "1", "--num-frames", "1600",
+    command = [sys.executable, ROOT / "train_world.py", "ablation-init", "--out", out, "--steps", "1",
+               "--num-frames", "1600",
                "--rollout-frames", "80", "--transformer.num-layers", "1", "--transformer.dim", "32",
                "--transformer.num-heads", "2", "--num-trajectories", "4", "--causal-ode.num-timesteps", "4",
                "--num-streams", "3", "--num-targets", "8", "--horizon", "16"]
 
     def run(*more):
-        return subprocess.run(list(map(str, [*command, *more])), cwd=ROOT, capture_output=True, text=True, timeout=1800)
+        return subprocess.run(list(map(str, [*command, *more])), cwd=ROOT, capture_output=True, text=True,
+                              timeout=1800)
     stopped = run("--stop-after", "1s")
     assert stopped.returncode == 0 and "stopped with work left in part 1 of" in stopped.stderr, stopped.stderr
     finished = run()
@@ -135,11 +138,14 @@ def test_a_toy_run_goes_on_where_it_stopped_and_writes_its_report(tmp_path):
     numbers = json.loads((out / "results.json").read_text())
     assert len(numbers["worlds"]) == 13 and numbers["costs"]["causal-cd"]["bytes"] == 0
     assert numbers["costs"]["causal-ode"]["bytes"] > 0 and (out / "figure.png").exists()
-    assert (out / "shared" / "teacher_forcing").exists() and not (out / "causal-cd" / "teacher_forcing").exists()
+    assert (out / "shared" / "teacher_forcing").exists()
+    assert not (out / "causal-cd" / "teacher_forcing").exists()
 
 
 def test_what_has_no_effect_is_refused(tmp_path):
     for flags in (("--budget", "1h"), ("--init-from", "doom-maze")):
-        result = subprocess.run([sys.executable, ROOT / "train_world.py", "ablation-init", "--out", tmp_path, *flags],
+        result = subprocess.run([sys.executable, ROOT / "train_world.py", "ablation-init", "--out", tmp_path,
+                                 *flags],
                                 cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert result.returncode == 2 and "leave out --budget and --init-from" in result.stderr.splitlines()[-1]
+        assert result.returncode == 2
+        assert "leave out --budget and --init-from" in result.stderr.splitlines()[-1]

@@ -12,10 +12,11 @@ from worldplay.engine.cost import flop_counter
 from worldplay.models.transformer import Block, Transformer
 from worldplay.train import dry_run, work
 from worldplay.train.dry_run import GIB, estimate, report
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Applied, Processes
 from worldplay.train.stages.draws import Draws
 from worldplay.train.stages.teacher_forcing import TeacherForcingStage
-from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
+from worldplay.train.trainer import LoopConfig, Trainer
 
 DRAWS = Draws(0, 0, range(3))
 CPU = torch.device("cpu")
@@ -91,7 +92,8 @@ def whole_memory(stage, batch):
 
 def tiny(**loop):
     recipe = train_world.tiny_maze()
-    loop = LoopConfig(**{"share": 1.0, "batch": 4, "micro_batch": 1, "optim": OptimConfig(muon_lr=0.01)} | loop)
+    loop = LoopConfig(**{"share": 1.0, "batch": 4, "micro_batch": 1, "optim": OptimConfig(muon_lr=0.01)}
+                      | loop)
     off = replace(loop, share=0.0)
     return replace(recipe, teacher_forcing_loop=loop, **{f"{name}_loop": off for name in (
         "codec", "bidirectional", "causal_ode", "causal_cd", "dmd", "decoder")})
@@ -131,7 +133,8 @@ def test_more_gpus_shard_and_recomputed_blocks_take_time_for_memory():
     assert adam_on_four.memory["optimizers"] == adam.memory["optimizers"] / 4
     hidden = 4 * sum(p.numel() for name, p in Transformer(dry_run._shapes(tiny())[0]).named_parameters()
                      if name.startswith("blocks.") and p.ndim == 2)
-    assert four.memory["optimizers"] == hidden + (one.memory["optimizers"] - hidden) / 4, "Muon's momenta are whole"
+    sharded = (one.memory["optimizers"] - hidden) / 4
+    assert four.memory["optimizers"] == hidden + sharded, "Muon's momenta are whole"
     assert four.passes == 1 and four.flops == pytest.approx(one.flops / 4)
     assert again.memory["activations"] < 0.8 * four.memory["activations"]
     assert 1.2 * four.flops < again.flops < 4 / 3 * four.flops
@@ -147,7 +150,8 @@ def test_the_chunk_wise_recipe_is_one_that_could_run():
     assert recipe.context.rule.frames_per_chunk == 4 and recipe.student_steps == 4
 
 
-@pytest.mark.parametrize("make, parameters", [(train_world.wan_frame, 1_418_996_800), (train_world.wan_chunk, 1_489_821_760)])
+@pytest.mark.parametrize("make, parameters",
+                         [(train_world.wan_frame, 1_418_996_800), (train_world.wan_chunk, 1_489_821_760)])
 def test_the_published_shape_has_the_published_number_of_parameters_and_fits(make, parameters):
     recipe = make()
     recipe.check()

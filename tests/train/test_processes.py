@@ -1,4 +1,4 @@
-"""Two processes train as one does, over torchrun and gloo: the same losses, also after a kill, on any number of them."""
+"""Two processes train as one does, over torchrun and gloo: equal losses, also after a kill, on any number."""
 import json
 import os
 import signal
@@ -12,10 +12,11 @@ import torch
 
 from tests import ROOT
 from worldplay.log import leave
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes, full_state
 from worldplay.train.stages.context import ContextConfig
 from worldplay.train.stages.dmd import DMDConfig, DMDStage
-from worldplay.train.trainer import LoopConfig, NotFinite, OptimConfig, Trainer
+from worldplay.train.trainer import LoopConfig, NotFinite, Trainer
 from worldplay.worlds.weights import load_weights, save_weights
 
 sys.path.insert(0, str(ROOT))
@@ -39,7 +40,8 @@ class WithText(WithTrajectories):
 
 
 def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muon_lr=None, **loop):
-    """Train a stage of tests/train/stages/test_stages.py; the first process writes the loss of every step and the weights at the end."""
+    """Train a stage of tests/train/stages/test_stages.py; the first process writes the loss of every step and
+    the weights at the end."""
     processes = Processes(torch.device("cpu"))
     stage, folder = (STAGES | {"dmd_of_text": dmd_of_text})[stage_name](0), Path(folder)
     data = WithText() if stage_name == "dmd_of_text" else WithTrajectories()
@@ -73,10 +75,11 @@ def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muo
 def launch(folder, size, stage, status=0, **options):
     """Run `worker` on `size` processes; {step: logs} and the weights of a run that came to its end."""
     folder.mkdir(exist_ok=True)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # this checkout, whatever is installed
-    done = subprocess.run([sys.executable, *command, __file__, json.dumps([str(folder), stage, options])], text=True,
-                          capture_output=True, env=env, timeout=300)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    command = launcher if size > 1 else []
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # this checkout
+    done = subprocess.run([sys.executable, *command, __file__, json.dumps([str(folder), stage, options])],
+                          text=True, capture_output=True, env=env, timeout=300)
     assert (done.returncode == 0) == (status == 0), done.stderr
     lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
     weights = load_weights(folder / "weights.safetensors") if status == 0 else None
@@ -100,7 +103,8 @@ def test_two_processes_equal_one(tmp_path, stage):
 def test_accumulated_and_recomputed_equals_at_once(tmp_path):
     options = {"batch": 8, "steps": 3}
     at_once = launch(tmp_path / "one", 1, "teacher_forcing", **options)
-    spread = launch(tmp_path / "two", 2, "teacher_forcing", micro_batch=1, checkpoint_activations=True, **options)
+    spread = launch(tmp_path / "two", 2, "teacher_forcing", micro_batch=1, checkpoint_activations=True,
+                    **options)
     assert_equal(at_once, spread)
 
 
@@ -120,7 +124,8 @@ def test_a_loss_that_is_not_finite_names_the_rank(tmp_path):
 
 def test_bfloat16_keeps_float32_weights(tmp_path):
     """Rounded the same way in one process and in two, though not to the same bits."""
-    one, two = (launch(tmp_path / str(size), size, "teacher_forcing", dtype="bfloat16", steps=3) for size in (1, 2))
+    one, two = (launch(tmp_path / str(size), size, "teacher_forcing", dtype="bfloat16", steps=3)
+                for size in (1, 2))
     assert all(x.dtype == torch.float32 for x in two[1].values())
     assert_equal(one, two, tolerance=2e-3)
 

@@ -10,9 +10,10 @@ from tests.train.stages.test_stages import STAGES, data
 from tests.train.test_trainer import ToyData, ToyStage
 from worldplay.engine.cost import flop_counter
 from worldplay.train import progress
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes
 from worldplay.train.stages.draws import Draws
-from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
+from worldplay.train.trainer import LoopConfig, Trainer
 
 
 class Lines:
@@ -99,7 +100,8 @@ def test_a_failing_count_is_said_once_and_ends_no_run(tmp_path, quick, monkeypat
     with caplog.at_level(logging.INFO, "worldplay"):
         assert it.run()
     said = [record.getMessage() for record in caplog.records if "cannot be counted" in record.getMessage()]
-    assert said == ["toy: operations cannot be counted, training goes on without that figure (RuntimeError: no such operator)"]
+    assert said == ["toy: operations cannot be counted, training goes on without that figure "
+                    "(RuntimeError: no such operator)"]
     assert len(it.metrics.values) == 3 and all(math.isnan(line["gflops"]) for line in it.metrics.values)
 
 

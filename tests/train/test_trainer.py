@@ -14,18 +14,11 @@ from worldplay import runtime
 from worldplay.errors import WorldError
 from worldplay.train import state, trainer
 from worldplay.train.metrics import Metrics, contact_sheet
+from worldplay.train.optim import OptimConfig, build_optimizers, move_average, step_size_scale
 from worldplay.train.processes import Processes
 from worldplay.train.stages.draws import Draws
 from worldplay.train.state import load_state
-from worldplay.train.trainer import (
-    LoopConfig,
-    NotFinite,
-    OptimConfig,
-    Trainer,
-    build_optimizers,
-    move_average,
-    step_size_scale,
-)
+from worldplay.train.trainer import LoopConfig, NotFinite, Trainer
 
 
 class Line(nn.Module):
@@ -68,9 +61,11 @@ class ToyData:
 
 
 def run(folder, steps, stage=None, dtype=torch.float32, **loop):
-    config = LoopConfig(**{"batch": 4, "steps": steps, "optim": OptimConfig(lr=0.05, muon_lr=0.05, warmup=2, decay=0)} | loop)
+    config = LoopConfig(**{"batch": 4, "steps": steps,
+                           "optim": OptimConfig(lr=0.05, muon_lr=0.05, warmup=2, decay=0)} | loop)
     metrics = Metrics(folder)
-    trainer = Trainer(stage or ToyStage(), ToyData(), config, folder, metrics, Processes(torch.device("cpu")), dtype)
+    trainer = Trainer(stage or ToyStage(), ToyData(), config, folder, metrics, Processes(torch.device("cpu")),
+                      dtype)
     trainer.run()
     metrics.close()
     return {f"{role}.{name}": x.clone() for role, model in trainer.stage.models.items()
@@ -169,7 +164,8 @@ def test_draws_depend_on_the_sample_and_nothing_else():
 
 def test_step_size_rises_stays_and_falls():
     optim = OptimConfig(warmup=10, decay=0.5)
-    scales = [step_size_scale(step, progress, optim) for step, progress in ((0, 0), (9, 0.1), (50, 0.5), (75, 0.75), (99, 1))]
+    scales = [step_size_scale(step, progress, optim)
+              for step, progress in ((0, 0), (9, 0.1), (50, 0.5), (75, 0.75), (99, 1))]
     assert scales == pytest.approx([0.1, 1, 1, 0.5, 0])
 
 
@@ -210,7 +206,7 @@ class Mischief:
 
 @pytest.mark.parametrize("cut", [None, 30, 90])
 def test_a_stage_of_seconds_is_a_stage_of_steps_once_its_pace_is_measured(tmp_path, monkeypatch, cut):
-    """A clock that ticks a second a step; a run that is killed after the plan goes on as if it had not been."""
+    """By a clock of a second a step; a run that is killed after the plan goes on as if it was not."""
     monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=itertools.count().__next__))
     optim = OptimConfig(lr=0.05, warmup=2, decay=0.5)
     whole = run(tmp_path / "whole", None, seconds=200.0, optim=optim)
@@ -234,8 +230,8 @@ def test_a_stage_of_seconds_is_a_stage_of_steps_once_its_pace_is_measured(tmp_pa
 def test_a_warm_up_changes_nothing(tmp_path):
     def trained(folder, warms_up):
         metrics = Metrics(folder)
-        it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4, steps=4), folder, metrics, Processes(torch.device("cpu")),
-                     torch.float32)
+        it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4, steps=4), folder, metrics,
+                     Processes(torch.device("cpu")), torch.float32)
         if warms_up:
             it.warm_up()
         it.run()
@@ -247,13 +243,15 @@ def test_a_warm_up_changes_nothing(tmp_path):
 
 def test_a_stage_whose_time_is_not_known_yet_has_made_no_progress(tmp_path):
     """As before its blocks are compiled, which comes before its share of the budget is fixed."""
-    it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4), tmp_path, None, Processes(torch.device("cpu")), torch.float32)
+    it = Trainer(ToyStage(), ToyData(), LoopConfig(batch=4), tmp_path, None, Processes(torch.device("cpu")),
+                 torch.float32)
     assert it.progress == 0
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_the_user_says_where(tmp_path, monkeypatch):
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-    for before, after in ((None, str(tmp_path)), (default_cache_dir(), str(tmp_path)), ("/elsewhere", "/elsewhere")):
+    for before, after in ((None, str(tmp_path)), (default_cache_dir(), str(tmp_path)),
+                          ("/elsewhere", "/elsewhere")):
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before or "")
         if before is None:
             monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")

@@ -1,4 +1,4 @@
-"""What training begins from at the size of Wan: the role of a published network, and what does not fit together."""
+"""What training at the size of Wan begins from: the role of a published network, and what does not fit."""
 import importlib.util
 from dataclasses import replace
 from types import SimpleNamespace
@@ -49,7 +49,8 @@ def test_a_camera_begins_without_effect_on_a_world_that_had_none(tmp_path):
     base = VideoLatents(small_chunks(), published(tmp_path / "base", "wan-base"), torch.device("cpu"))
     network = base.networks(SPACE)["bidirectional"]
     assert all(not x.any() for name, x in network.state_dict().items() if "prope_o" in name)
-    config = base.config(SimpleNamespace(text_at=lambda row: "a hall", split=lambda name: np.zeros((1, 3), int)), 4)
+    cache = SimpleNamespace(text_at=lambda row: "a hall", split=lambda name: np.zeros((1, 3), int))
+    config = base.config(cache, 4)
     assert config.action_space == CAMERA_SPACE and config.intrinsics == CONFIG.intrinsics
 
 
@@ -66,13 +67,18 @@ FRAME, CAMERA = ("causal-forcing-2step", False), ("wan-action", True)
     ("wan-frame", FRAME, {"length": 16}, (), "no training episode has 16 frames, 0.8 s, for the 4 latents"),
     ("wan-chunk", CAMERA, {"space": ActionSpace(("space",), 1.0, look_axes=0)}, CHUNKS, "moves a camera"),
     ("wan-frame", CAMERA, {}, (), "it moves a camera, wan-frame does not; take wan-chunk"),
-    ("wan-frame", FRAME, {}, ("--transformer.num-layers=3",), "this recipe's num_layers 3; take the recipe that made it (log"),
+    ("wan-frame", FRAME, {}, ("--transformer.num-layers=3",),
+     "this recipe's num_layers 3; take the recipe that made it (log"),
     ("wan-frame", FRAME, {}, ("--context.window=6",), "--length 4: expected at least a window, 6 latents"),
     ("wan-frame", FRAME, {}, ("--latents", "16", "4", "8"), "its latents are (16, 4, 6)"),
-    ("wan-frame", FRAME, {}, off("teacher-forcing"), "a few-step student, and a student is distilled from an AR teacher"),
-    ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"), "--student-steps 2"),
-    ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"), "no stage makes a student of it"),
-    ("wan-frame", FRAME, {}, off("bidirectional"), "it has no bidirectional network, and stage dmd needs one"),
+    ("wan-frame", FRAME, {}, off("teacher-forcing"),
+     "a few-step student, and a student is distilled from an AR teacher"),
+    ("wan-frame", FRAME, {}, (*off("teacher-forcing", "causal-cd"), "--student-steps=1"),
+     "--student-steps 2"),
+    ("wan-frame", ("wan-base", False), {}, off("teacher-forcing", "causal-cd"),
+     "no stage makes a student of it"),
+    ("wan-frame", FRAME, {}, off("bidirectional"),
+     "it has no bidirectional network, and stage dmd needs one"),
     ("wan-frame", None, {}, (), "the Wan 2.1 video codec, 126.9 M parameters); python -m worldplay fetch"),
     ("finetune", CAMERA, {}, None, "recipe wan-chunk goes on from it"),
 ])
@@ -91,7 +97,8 @@ def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, wo
 def test_a_package_that_texts_need_is_asked_for_before_anything_is_written(tmp_path, monkeypatch, capsys):
     world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name != "ftfy" and find_spec(name, *more) or None)
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name, *more: name != "ftfy" and find_spec(name, *more) or None)
     assert train(tmp_path / "run", world, data) == 1
     assert "a prompt needs ftfy" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
@@ -99,17 +106,20 @@ def test_a_package_that_texts_need_is_asked_for_before_anything_is_written(tmp_p
 def test_what_has_made_no_world_yet_is_not_to_be_played(tmp_path, capsys):
     world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
     assert train(tmp_path / "run", world, data, "--stop-after", "0.01s") == 0
-    assert capsys.readouterr().err.strip().endswith("stopped with work left in encoding, the same command goes on")
+    last = capsys.readouterr().err.strip()
+    assert last.endswith("stopped with work left in encoding, the same command goes on")
 
 
 def test_one_text_for_all_clips_takes_the_place_of_tasks(tmp_path):
-    world, data = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips", tasks=[""], fps=16.0)
+    world = published(tmp_path / "base", "causal-forcing-ar-diffusion")
+    data = clips(tmp_path / "clips", tasks=[""], fps=16.0)
     recipe = small(train_world.wan_frame(), text="the red castle", lora_rank=2)
     assert run(tmp_path / "run", world, data, recipe=recipe).run()
     assert load_world(tmp_path / "run", device="cpu").info["prompt"] == "the red castle"
     for name, x in load_weights(tmp_path / "run" / "model.safetensors").items():
         given = load_weights(world / "model.safetensors")[name]
-        assert torch.equal(x, given) or ".self_attn." in name or ".cross_attn." in name, "adapters are on attention alone"
+        is_attention = ".self_attn." in name or ".cross_attn." in name
+        assert torch.equal(x, given) or is_attention, "adapters are on attention alone"
 
 
 def test_latents_of_another_codec_are_not_taken(tmp_path, parts):
@@ -118,7 +128,7 @@ def test_latents_of_another_codec_are_not_taken(tmp_path, parts):
     torch.manual_seed(1)
     (parts / "wan-vae" / "model.safetensors").unlink()
     save_file(WanVAE(SMALL_VAE()).state_dict(), parts / "wan-vae" / "model.safetensors")
-    with pytest.raises(ValueError, match="latents: what it holds was made by something else; remove the folder"):
+    with pytest.raises(ValueError, match="latents: what it holds was made by something else"):
         run(tmp_path / "run", world, data).run()
 
 
@@ -126,7 +136,8 @@ def test_a_run_goes_on_from_a_run(tmp_path):
     world, data = published(tmp_path / "base", "causal-forcing-2step"), clips(tmp_path / "clips")
     assert run(tmp_path / "first", world, data).run()
     recipe = small(train_world.wan_frame())
-    dmd = {f"{name}_loop": replace(recipe.loop(name), share=float(name in ("bidirectional", "dmd"))) for name in recipe.stages}
+    dmd = {f"{name}_loop": replace(recipe.loop(name), share=float(name in ("bidirectional", "dmd")))
+           for name in recipe.stages}
     second = run(tmp_path / "second", tmp_path / "first", data, recipe=small(train_world.wan_frame(), **dmd))
     teacher, student = (second.latents.networks(SPACE)[role].state_dict() for role in ("teacher", "student"))
     assert any(not torch.equal(teacher[name], student[name]) for name in teacher)

@@ -1,4 +1,4 @@
-"""wan-frame and wan-chunk at toy size: from a published world and clips with tasks to a world that plays and goes back."""
+"""wan-frame and wan-chunk at toy size: from a published world and clips to one that plays and goes back."""
 import itertools
 import json
 from dataclasses import replace
@@ -57,7 +57,8 @@ def test_from_a_published_world_and_back(recipe, more, tmp_path):
     assert stages == {"bidirectional", "teacher_forcing", "causal_cd", "dmd"}
     assert not (run / "codec.safetensors").exists() and not (run / "scenes").exists()
     config = WorldConfig.from_json(read_json(run / "config.json"), run)
-    assert config.parts == CONFIG.parts and config.prompt in TASKS and config.frame_size == SIZE and config.steps == 2
+    assert config.parts == CONFIG.parts and config.prompt in TASKS
+    assert config.frame_size == SIZE and config.steps == 2
     assert (config.sink, config.sink_position) == ((2 if has_camera else 1), "before_window")
     before, after = (load_weights(folder / "model.safetensors") for folder in (world, run))
     assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in before)
@@ -68,7 +69,8 @@ def test_from_a_published_world_and_back(recipe, more, tmp_path):
     assert clip.exists()
     assert main(["export", str(run), "--out", str(tmp_path / "student.pt")]) == 0
     assert main(["export", str(run), "--out", str(tmp_path / "student.pt")]) == 2, "nothing is written over"
-    assert convert_transformer(tmp_path / "student.pt", tmp_path / "back.safetensors", config.transformer) == "generator_ema"
+    assert convert_transformer(tmp_path / "student.pt", tmp_path / "back.safetensors",
+                               config.transformer) == "generator_ema"
     back = load_weights(tmp_path / "back.safetensors")
     assert back.keys() == after.keys() and all(torch.equal(back[key], after[key]) for key in after)
 
@@ -107,7 +109,8 @@ def test_a_run_that_ends_while_it_writes_its_last_world_is_not_finished_without_
         run(tmp_path / "run", world, data).run()
     monkeypatch.setattr(chain, "save_weights", save_weights)
     assert run(tmp_path / "run", world, data).run()
-    student, teacher = (load_weights(tmp_path / "run" / f"{name}.safetensors") for name in ("model", "teacher"))
+    student, teacher = (load_weights(tmp_path / "run" / f"{name}.safetensors")
+                        for name in ("model", "teacher"))
     assert any(not torch.equal(student[name], teacher[name]) for name in student)
 
 
@@ -140,10 +143,12 @@ def test_a_window_is_its_own_video_at_the_worlds_rate_with_its_text_and_its_came
         rig = rig.along([SPACE.decode(vector) for vector in cache.actions[first:last + 1]])
         assert np.array_equal(batch["viewmats"][0, i], rig.viewmat)
     assert np.array_equal(batch["viewmats"][:, 0], np.stack([np.eye(4)] * 2))
-    assert batch["focal"].shape == (2, 4, 2) and batch["focal"][0, 0].tolist() == pytest.approx(CONFIG.intrinsics)
+    assert batch["focal"].shape == (2, 4, 2)
+    assert batch["focal"][0, 0].tolist() == pytest.approx(CONFIG.intrinsics)
 
 
-@pytest.mark.parametrize("action", [Action({"w"}), Action({"w", "d", "j"}), Action({"a"}, (2.0, -1.0)), Action()])
+@pytest.mark.parametrize("action",
+                         [Action({"w"}), Action({"w", "d", "j"}), Action({"a"}, (2.0, -1.0)), Action()])
 def test_the_parts_of_an_action_lead_where_it_leads_in_play(action):
     start = CameraRig().step(Action({"w", "l"}))
     parts = [Action(action.keys, tuple(x / 4 for x in action.look))] * 4
@@ -151,33 +156,42 @@ def test_the_parts_of_an_action_lead_where_it_leads_in_play(action):
     half = start.along([Action({"w"}), Action()])
     assert np.linalg.norm(half.pose[:3, 3] - start.pose[:3, 3]) == pytest.approx(0.04)
     turned = CameraRig().along([Action(look=(12.0, 0.0))] * 4).pose
-    assert np.degrees(np.arctan2(turned[0, 2], turned[2, 2])) == pytest.approx(48), "as far as the picture has turned"
+    yaw = np.degrees(np.arctan2(turned[0, 2], turned[2, 2]))
+    assert yaw == pytest.approx(48), "as far as the picture has turned"
 
 
 def test_trajectories_are_walked_no_more_at_once_than_training_takes(tmp_path, monkeypatch):
     """At full size the cache of one window, with its text and with the negative one, is 11 GiB."""
-    world, data, walked = published(tmp_path / "base", "causal-forcing-ar-diffusion"), clips(tmp_path / "clips"), []
+    world = published(tmp_path / "base", "causal-forcing-ar-diffusion")
+    data, walked = clips(tmp_path / "clips"), []
     recipe = small(train_world.wan_frame())
-    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode")) for name in recipe.stages}
-    recipe = replace(recipe, **shares, num_trajectories=3, causal_ode=replace(recipe.causal_ode, num_timesteps=4))
+    shares = {f"{name}_loop": replace(recipe.loop(name), share=float(name == "causal_ode"))
+              for name in recipe.stages}
+    recipe = replace(recipe, **shares, num_trajectories=3,
+                     causal_ode=replace(recipe.causal_ode, num_timesteps=4))
     make = trajectories.causal_trajectories
-    monkeypatch.setattr(trajectories, "causal_trajectories", lambda *args: walked.append(len(args[2])) or make(*args))
+    monkeypatch.setattr(trajectories, "causal_trajectories",
+                        lambda *args: walked.append(len(args[2])) or make(*args))
     assert run(tmp_path / "run", world, data, recipe=recipe).run()
     assert walked == [1] * 4, "three to train on and one held out"
 
 
 def test_a_rollout_from_nothing_is_what_a_world_plays_from_its_text():
-    """Keys, text and camera of training against those of play, over whole chunks; the first one has 4 steps."""
+    """Keys, text and camera of training against those of play, in whole chunks; the first has 4 steps."""
     world = world_of(frames_per_chunk=2, window=8)
-    shown = np.concatenate([world.reset(seed=0), *(np.stack(list(world.step(action))) for action in WALK[:3])])
+    shown = np.concatenate([world.reset(seed=0),
+                            *(np.stack(list(world.step(action))) for action in WALK[:3])])
     led = [Action()] * 2 + [action.share(2) for action in WALK[:3] for _ in range(2)]
-    rows = np.stack([CAMERA_SPACE.encode(action.share(4)) for action in led for _ in range(4)])[3:]  # latent 0: a frame
+    rows = np.stack([CAMERA_SPACE.encode(action.share(4)) for action in led for _ in range(4)])
+    rows = rows[3:]  # latent 0 is one frame
     cut = Cut(1.0, 8)
     viewmats = latent_viewmats(SimpleNamespace(action_space=CAMERA_SPACE, actions=rows), cut, 0)
     batch = {"latents": torch.zeros(1, 8, 16, SIZE[0] // 8, SIZE[1] // 8), "text": ROWS[None],
-             "viewmats": torch.from_numpy(viewmats)[None], "focal": torch.tensor(CONFIG.intrinsics).expand(1, 8, 2)}
+             "viewmats": torch.from_numpy(viewmats)[None],
+             "focal": torch.tensor(CONFIG.intrinsics).expand(1, 8, 2)}
     context = replace(train_world.wan_chunk().context, window=8, frames_per_chunk=2)
-    made = self_rollout(spread(MODEL), batch, PlayDraws(), context, num_steps=2, first_steps=4, num_real=0).frames
+    made = self_rollout(spread(MODEL), batch, PlayDraws(), context, num_steps=2, first_steps=4,
+                        num_real=0).frames
     with torch.no_grad():
         expected = to_uint8(video_codec("taehv").decode(made))[0].numpy()
     assert cut.num_rows == len(rows) == len(shown) == 29 and np.abs(shown.astype(int) - expected).max() <= 1

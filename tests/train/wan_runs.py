@@ -1,4 +1,4 @@
-"""What tests train Wan-size recipes on: published worlds, clips with tasks and shared parts, all of toy size."""
+"""What tests train the Wan recipes on: published worlds, clips with tasks and shared parts, of toy size."""
 import itertools
 import os
 import shutil
@@ -32,8 +32,8 @@ from worldplay.worlds import catalog
 from worldplay.worlds.config import VideoWorldConfig
 
 SPACE = ActionSpace(("w", "a", "space"), 12.0, look_axes=1)
-TOY = {"dim": MODEL.dim, "ffn-dim": MODEL.ffn_dim, "num-heads": 2, "num-layers": 2, "freq-dim": 32, "text-dim": TEXT.dim,
-       "text-len": TEXT.max_tokens}
+TOY = {"dim": MODEL.dim, "ffn-dim": MODEL.ffn_dim, "num-heads": 2, "num-layers": 2, "freq-dim": 32,
+       "text-dim": TEXT.dim, "text-len": TEXT.max_tokens}
 SMALL_VAE = partial(WanVAEConfig, width=8)
 TASKS = ["a red castle", "the castle"]
 
@@ -46,7 +46,8 @@ def made_parts(tmp_path_factory):
         (folder / part).mkdir()
         for file in catalog.PARTS[part].files:
             (folder / part / file).touch()
-    save_file({name: x.contiguous() for name, x in weights("taehv").items()}, folder / "taew2_1" / "model.safetensors")
+    save_file({name: x.contiguous() for name, x in weights("taehv").items()},
+              folder / "taew2_1" / "model.safetensors")
     torch.manual_seed(0)
     save_file(WanVAE(SMALL_VAE()).state_dict(), folder / "wan-vae" / "model.safetensors")
     save_file(text_weights(), folder / "umt5-xxl" / "model.safetensors")
@@ -71,13 +72,15 @@ def parts(made_parts, tmp_path, monkeypatch):
 def published(folder, name, has_camera=False, **fields):
     """A world as fetch leaves it: converted from a .pt of the published layout."""
     folder.mkdir()
-    model = MODEL.__class__(**{**vars(MODEL), "has_camera": has_camera, "text_dim": TEXT.dim, "text_len": TEXT.max_tokens})
+    model = MODEL.__class__(**{**vars(MODEL), "has_camera": has_camera, "text_dim": TEXT.dim,
+                               "text_len": TEXT.max_tokens})
     config = VideoWorldConfig(**{**vars(CONFIG), "name": name, "transformer": model, "window": 4, "sink": 0,
                             "intrinsics": CONFIG.intrinsics if has_camera else None,
                             "action_space": CAMERA_SPACE if has_camera else TEXT_SPACE, **fields})
     write_json(folder / "config.json", config.to_json())
     (folder / "lock.json").write_text("{}")
-    torch.save({"generator_ema": {f"model.{key}": x for key, x in spread(model).state_dict().items()}}, folder / "model.pt")
+    torch.save({"generator_ema": {f"model.{key}": x for key, x in spread(model).state_dict().items()}},
+               folder / "model.pt")
     convert_transformer(folder / "model.pt", folder / "model.safetensors", model)
     return folder
 
@@ -85,13 +88,16 @@ def published(folder, name, has_camera=False, **fields):
 def clips(folder, fps=20.0, tasks=TASKS, length=40, space=SPACE):
     """Three episodes, the last of them held out, with the tasks in turn."""
     source = Source(name="elsewhere", action_space=space, frame_size=(24, 40), fps=fps)
-    rng, writer = np.random.default_rng(0), ShardWriter(folder, source, shard=0, episode=0, row=0, player="nobody")
+    rng = np.random.default_rng(0)
+    writer = ShardWriter(folder, source, shard=0, episode=0, row=0, player="nobody")
     for seed in (0, 1, 19):
         actions = rng.uniform(-1, 1, (length, space.num_channels)).astype(np.float32)
         actions[:, :len(space.keys)] = actions[:, :len(space.keys)] > 0
         writer.add(Rollout(rng.integers(0, 256, (length, 24, 40, 3), np.uint8), actions, None, seed))
-    episodes = [row | {"tasks": [task] if task else []} for row, task in zip(writer.close(), itertools.cycle(tasks))]
-    finish(folder, source, episodes, player="nobody", clips=[{"world_hash": None, "frames": 3 * length, "lossy": True}])
+    episodes = [row | {"tasks": [task] if task else []}
+                for row, task in zip(writer.close(), itertools.cycle(tasks))]
+    finish(folder, source, episodes, player="nobody",
+           clips=[{"world_hash": None, "frames": 3 * length, "lossy": True}])
     return folder
 
 
@@ -99,12 +105,14 @@ def flags(recipe="wan-frame", *more, steps=1):
     sizes = [f"--transformer.{name}={size}" for name, size in TOY.items()]
     loops = [f"--{stage}-loop.{number}" for stage in ("bidirectional", "teacher-forcing", "causal-cd", "dmd")
              for number in ("batch=2", "micro-batch=1")]
-    return [recipe, *sizes, *loops, "--latents", "16", *(str(side // 8) for side in SIZE), "--length=4", "--context.window=4",
-            "--causal-cd.num-timesteps=4", "--dmd.critic-turns=1", "--device=cpu", f"--steps={steps}", *map(str, more)]
+    return [recipe, *sizes, *loops, "--latents", "16", *(str(side // 8) for side in SIZE), "--length=4",
+            "--context.window=4", "--causal-cd.num-timesteps=4", "--dmd.critic-turns=1", "--device=cpu",
+            f"--steps={steps}", *map(str, more)]
 
 
 def train(out, world, data, *more, recipe="wan-frame", steps=1):
-    return train_world.main(flags(recipe, "--init-from", world, "--data", data, "--out", out, *more, steps=steps))
+    return train_world.main(flags(recipe, "--init-from", world, "--data", data, "--out", out, *more,
+                                  steps=steps))
 
 
 CHUNKS = ("--context.frames-per-chunk=2", "--student-steps=2")
@@ -113,11 +121,13 @@ CHUNKS = ("--context.frames-per-chunk=2", "--student-steps=2")
 def small(recipe, **changes):
     """The recipe at toy size, every stage 2 steps."""
     sizes = {name.replace("-", "_"): size for name, size in TOY.items()}
-    loops = {f"{name}_loop": replace(recipe.loop(name), batch=2, micro_batch=1, steps=2) for name in recipe.stages}
+    loops = {f"{name}_loop": replace(recipe.loop(name), batch=2, micro_batch=1, steps=2)
+             for name in recipe.stages}
     changes = {"bidirectional_loop": replace(loops["bidirectional_loop"], share=0.0),
                "dmd_loop": replace(loops["dmd_loop"], share=0.0), **changes}
     return replace(recipe, **{
-        "transformer": replace(recipe.transformer, **sizes), "latents": (16, SIZE[0] // 8, SIZE[1] // 8), "length": 4,
+        "transformer": replace(recipe.transformer, **sizes), "latents": (16, SIZE[0] // 8, SIZE[1] // 8),
+        "length": 4,
         "context": replace(recipe.context, window=4), "causal_cd": replace(recipe.causal_cd, num_timesteps=4),
         **loops, **changes})
 
@@ -132,5 +142,5 @@ def small_chunks(**changes):
 def run(folder, world, data, stop_at=float("inf"), recipe=None):
     recipe = recipe or small(train_world.wan_frame())
     recipe.check(goes_on=True)
-    return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32, stop_at=stop_at, data=data,
-                 init_from=world)
+    return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32,
+                 stop_at=stop_at, data=data, init_from=world)

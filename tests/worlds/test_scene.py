@@ -61,7 +61,8 @@ def test_a_scene_is_read_as_it_was_written(tmp_path):
     ("poses", np.full((3, 4), np.inf, np.float32), "no finite numbers"),
     ("poses", np.zeros((3, 2), np.float32), "not as many actions and poses"),
     ("frames", np.zeros((3, *SIZE), np.uint8), "this world shows"),
-    ("frames", np.array(3, np.uint8), "this world shows"), ("actions", np.array(3, np.float32), "cannot be read"),
+    ("frames", np.array(3, np.uint8), "this world shows"),
+    ("actions", np.array(3, np.float32), "cannot be read"),
     ("frames", np.zeros((3, *SIZE, 3), np.float32), "this world shows")])
 def test_a_scene_of_other_tensors_is_refused_in_one_line(tmp_path, name, value, words):
     tensors = {"frames": np.zeros((3, *SIZE, 3), np.uint8), "actions": np.zeros((3, 3), np.float32)}
@@ -89,6 +90,21 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path, plain, orientation, st
     quality = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
     Image.fromarray(np.ascontiguousarray(stored(COLOURS))).save(path, exif=exif, **quality)
     assert_alike(shown(path), plain)
+
+
+@pytest.mark.parametrize("name, mode", [
+    ("glass.png", "RGBA"), ("glass.webp", "RGBA"), ("glass.tif", "RGBA"), ("deep.png", "I;16"),
+    ("deep.tif", "I;16"), ("float.tif", "F"), ("palette.png", "P")])
+def test_a_picture_of_any_kind_is_turned_as_its_camera_says(tmp_path, name, mode):
+    def picture(grey):
+        if mode in ("I;16", "F"):
+            return Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else np.float32(grey / 255))
+        return Image.fromarray(grey).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right shows it upright
+    picture(RAMP).save(tmp_path / f"upright_{name}")
+    picture(np.ascontiguousarray(np.rot90(RAMP))).save(tmp_path / name, exif=exif)
+    assert_alike(shown(tmp_path / name), shown(tmp_path / f"upright_{name}"))
 
 
 @pytest.mark.parametrize("name, numbers", [

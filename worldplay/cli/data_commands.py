@@ -24,8 +24,8 @@ class Collect:
     """Of the first episode; the others count up from it."""
     workers: Annotated[int | None, arg(metavar="INT")] = None
     """Processes that play; none is one for every processor."""
-    player: Literal["explorer", "tester"] = "explorer"
-    """Who plays: the one that training sees, or the one unlike it."""
+    player: Literal["explorer", "tester", "stroller"] = "explorer"
+    """Who plays: the one that training sees, the one unlike it, or one that seeks walls and turns slowly."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
@@ -35,8 +35,9 @@ class Collect:
                            player=self.player)
         if self.json:
             return made
-        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, {made['held_out_episodes']} of them "
-              f"held out, {made['mib']:.1f} MiB ({made['bytes_per_frame']:.0f} bytes a frame), "
+        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, "
+              f"{made['held_out_episodes']} of them held out, {made['mib']:.1f} MiB "
+              f"({made['bytes_per_frame']:.0f} bytes a frame), "
               f"{made['frames_per_second']:.0f} frames/s with {made['workers']} processes")
 
 

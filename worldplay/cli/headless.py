@@ -11,7 +11,8 @@ from worldplay.cli.process import at_end_signal
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
-from worldplay.data.clip_recovery import log_recovered, target_of
+from worldplay.data.clip import beside
+from worldplay.data.clip_recovery import check_target, log_recovered, target_of
 from worldplay.errors import WorldError
 from worldplay.files import writable_folder
 from worldplay.log import track
@@ -28,6 +29,7 @@ def play_script(config, open_world):
     target = target_of(config.out, overwrite=config.overwrite)
     writable_folder(config.out.parent, "clips")
     log_recovered(config.out.parent)
+    check_target(target, overwrite=config.overwrite)  # what was recovered may have this name
     with closing(open_world()) as world:
         actions = parse_script(config.script, world.action_space)
         recorder = Recorder(world)
@@ -43,8 +45,8 @@ def play_script(config, open_world):
                 log.info("%s holds what was shown before the interruption", config.out)
             raise
         finally:
-            _finish(recorder)
-    _report(config, world, ready)
+            clip = _finish(recorder)
+    _report(config, world, ready, clip)
 
 
 def _record(world, request, actions, recorder, target, overwrite):
@@ -79,20 +81,23 @@ def _rollout(world, request, actions):
 
 
 def _finish(recorder):
+    """Finish the clip; returns its file, None where none was begun. Raises OSError where it is not whole."""
     for writer in recorder.close():
         if writer.error:
             raise writer.error
+        return beside(writer.path, ".mp4")
+    return None
 
 
-def _report(config, world, ready):
+def _report(config, world, ready, clip):
     """Print or log the figures that docs/play.md names."""
     num_frames = len(ready) - 1
     report = {**facts(world), "frames": num_frames, "fps": round(num_frames / (ready[-1] - ready[0]), 3),
-              "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(config.out)}
+              "frame_ms": summary_ms(np.diff(ready)), "world_fps": world.fps, "out": str(clip)}
     if config.json:
         print(json.dumps(report))
     else:
-        log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", config.out, num_frames, report["fps"],
+        log.info("%s: %d frames at %.1f frames/s, p95 %.1f ms a frame", clip, num_frames, report["fps"],
                  report["frame_ms"]["p95"])
 
 

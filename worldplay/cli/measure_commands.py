@@ -82,7 +82,7 @@ class Bench:
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
     loaded: bool = False
-    """Also beside as many busy loops as there are cores: what is left of the rate while other programs run."""
+    """Also beside as many busy loops as cores: what is left of the rate while other programs run."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -107,7 +107,8 @@ class Bench:
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
         if is_wan_size and self.loaded:
-            raise ValueError("--loaded: a Wan-size random world is no figure of play on a processor; leave it out")
+            raise ValueError("--loaded: a Wan-size random world is no figure of play on a processor; leave "
+                             "it out")
         if is_wan_size:
             figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
                                               path=self.path, track=track)

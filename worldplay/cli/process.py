@@ -27,6 +27,9 @@ def run_process(main):
         status = left.code or 0
     except KeyboardInterrupt:
         status = 1
+    except Exception:  # a defect of ours; the interpreter would unwind other threads after it, see `leave`
+        sys.excepthook(*sys.exc_info())
+        status = 1
     try:
         sys.stdout.flush()
     except OSError as error:

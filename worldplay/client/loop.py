@@ -252,11 +252,14 @@ class Loop:
             flipped=flipped))
 
     def _close(self):
-        """The window goes first; then clips are finished and the world is closed."""
-        self._window.capture_mouse(False)
-        self._window.close()
-        self._recording.close()
-        self._worker.close(patience=2.0 if self.world else 0.0)  # one that is still opening cannot be closed
+        """The window goes first; then, whatever became of it, clips are finished and the world is closed."""
+        try:
+            self._window.capture_mouse(False)
+            self._window.close()
+        finally:
+            self._recording.close()
+            # a world that is still opening cannot be closed
+            self._worker.close(patience=2.0 if self.world else 0.0)
         try:
             self._screen.choose(window_size=self._window.window_size)
         except ValueError:

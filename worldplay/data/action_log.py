@@ -1,5 +1,6 @@
 """All actions since a reset, packed into 24 bytes each: a sitting of hours takes a few MiB."""
 from array import array
+from functools import lru_cache
 
 from worldplay.action import KEYS, Action
 
@@ -24,7 +25,15 @@ class ActionLog:
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        # raises IndexError beyond the end, which ends iteration
-        keys, at = self._keys[index], index % len(self)
-        return Action(frozenset(key for key, bit in _BITS.items() if keys & bit),
-                      tuple(self._look[2 * at:2 * at + 2]))
+        bits, at = self._keys[index], index % len(self)
+        return Action(_keys_of(bits), tuple(self._look[2 * at:2 * at + 2]))
+
+    def __iter__(self):
+        for i, bits in enumerate(self._keys):
+            yield Action(_keys_of(bits), (self._look[2 * i], self._look[2 * i + 1]))
+
+
+@lru_cache(maxsize=1024)
+def _keys_of(bits):
+    """The keys of a packed action; cached, because a long clip repeats a few combinations of them."""
+    return frozenset(key for key, bit in _BITS.items() if bits & bit)

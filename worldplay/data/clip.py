@@ -27,8 +27,8 @@ class Clip:
     """A finished clip on disk.
 
     path      the .mp4 file
-    sidecar   what its .json holds: header; `recorded`, the [first, stop) frame numbers of the video on the
-              branch played; `actions`, all since the last reset, of a rollout all that it was given;
+    sidecar   what its .json holds: header; `recorded`, the [first, stop) numbers of the video's frames,
+              counted from the last reset; `actions`, all since that reset, or all that a rollout was given;
               `prompts`, the texts given since then; `frames`, one record per video frame, whose `step` is the
               index of the action that caused it
     """
@@ -41,8 +41,7 @@ class Clip:
 
     @property
     def actions(self):
-        """list of Action since the last reset, see `sidecar`; actions[0] is null, actions[i] was the i-th
-        step's."""
+        """list of Action since the last reset, see `sidecar`: actions[0] is null, actions[i] of step i."""
         return [action_from_json(fields) for fields in self.sidecar["actions"]]
 
     @property
@@ -52,24 +51,24 @@ class Clip:
 
     @property
     def prompts(self):
-        """{step: text} since the last reset, by the first step made under a text; the start's own is in
-        `info`."""
+        """{first step made under a text: text} since the last reset; the text of the start is in `info`."""
         return {int(step): str(prompt) for step, prompt in self.sidecar.get("prompts", ())}
 
     @property
     def paths(self):
-        """{step: path}: how the passes of a learned world ran from each of these steps on, as info["path"]
-        says it."""
+        """{step: path}: how a learned world's passes ran from that step on, in the words of info["path"]."""
         return self._changes("paths", "path", str)
 
     @property
     def threads(self):
-        """{step: number}: torch's threads from each of these steps on; empty where it does not say."""
+        """{step: number}: torch's threads from that step on; empty where the sidecar does not say."""
         return self._changes("threads", "threads", int)
 
     def _changes(self, listed, name, kind):
-        """{step: value} where a fact changed: as `listed` up to the clip's begin, then as `name` in the
-        records of its frames."""
+        """{step: value} of a fact where it changed.
+
+        listed  the sidecar's list of the changes before the clip began; name: of the fact in frame records
+        """
         found = [*self.sidecar.get(listed, ()),
                  *((record["step"], record.get(name)) for record in self.sidecar["frames"])]
         steps = {}
@@ -88,8 +87,7 @@ class Clip:
         return len(range(*self.sidecar["recorded"]))
 
     def frames(self):
-        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so near what was seen and not equal
-        to it.
+        """Yield the video's frames one by one, uint8 [H W 3] RGB; lossy, so only close to what was seen.
 
             Raises WorldError("bad_scene") where the video breaks off, or is not the one of the sidecar.
         """
@@ -98,8 +96,7 @@ class Clip:
             for _, frame in read_frames(self.path):
                 if frame.shape[:2] != padded_size((height, width)):
                     raise DamagedVideo(f"a frame has {frame.shape[0]} rows and {frame.shape[1]} columns, its "
-                                       ".json says "
-                                       f"{height} and {width}")
+                                       f".json says {height} and {width}")
                 yield np.ascontiguousarray(frame[:height, :width])  # an odd size was padded
                 num_frames += 1
         except (DamagedVideo, OSError) as error:
@@ -140,8 +137,7 @@ def read_clip(path):
 
 
 def sidecar_problem(sidecar):
-    """What a sidecar lacks of all that is read of it, or has in a wrong form, in a few words; None where it
-    is whole."""
+    """The first field of a sidecar that is missing or wrong, in a few words; None where all can be read."""
     try:
         _check_sidecar(sidecar)
     except KeyError as error:
@@ -166,9 +162,12 @@ def _check_sidecar(sidecar):
     height, width = sidecar["frame_size"]
     if not (min(height, width, sidecar["fps"]) > 0 and math.isfinite(sidecar["fps"])):
         raise ValueError("frame_size and fps must be above 0")
-    if clip.start is not None and clip.start.shape[1:] != (height, width, 3):
-        raise ValueError(f"start: frames of {clip.start.shape[1:]}, frame_size says {(height, width, 3)}")
+    start = clip.start
+    if start is not None and start.shape[1:] != (height, width, 3):
+        raise ValueError(f"start: frames of {start.shape[1:]}, frame_size says {(height, width, 3)}")
     steps = [record["step"] for record in sidecar["frames"]]
+    if not all(type(number) is int for number in (height, width, *steps)):
+        raise ValueError("frame_size and the steps of its frames must be whole numbers")
     if not 0 < len(steps) == clip.num_frames or min(steps) < 0 or max(steps) >= len(clip.actions):
         raise ValueError("its frames, their numbers and the actions do not belong together")
     if clip.prompts and not ("prompt" in sidecar["info"]
@@ -185,7 +184,7 @@ class ClipWorld:
         self.name, self.action_space = self.clip.path.stem, self.clip.action_space
         self.frame_size, self.fps = tuple(sidecar["frame_size"]), sidecar["fps"]
         self.scenes = (sidecar["scene"] or "recording",)
-        # Without what says how the frames were made: a clip of this one cannot be replayed by that world.
+        # Without how the frames were made: a clip of this playback cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
                      if name not in ("attention", "env", "frames_per_chunk", "max_threads", "note", "prompt",
                                      "seed", "steps", "threads", "world_hash")}
@@ -228,10 +227,12 @@ class ClipWorld:
 
 
 def action_to_json(action):
+    """[keys in alphabetical order, yaw, pitch], the form of an Action in a sidecar."""
     return [sorted(action.keys), *action.look]
 
 
 def action_from_json(fields):
+    """The Action that `action_to_json` wrote."""
     keys, yaw, pitch = fields
     return Action(frozenset(keys), (yaw, pitch))
 

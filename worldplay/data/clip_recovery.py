@@ -26,10 +26,9 @@ def part(path, suffix):
 
 
 def check_target(path, *, overwrite=False):
-    """Raise OSError where a clip PATH.mp4, PATH.json cannot be begun: a folder is in its place, or a file is
-    there.
+    """Raise OSError where a clip PATH.mp4, PATH.json cannot be begun: a file or folder of that name exists.
 
-    overwrite  a file may be there, and is replaced once the new clip is whole
+    overwrite  a file may exist, and is replaced once the new clip is complete
     """
     for suffix in (".mp4", ".json"):
         file = beside(Path(path), suffix)
@@ -149,13 +148,16 @@ def recover(folder):
 
 
 def log_recovered(folder):
-    """Recover what is in `folder` and say of each clip in one line what became of it."""
-    for finished in recover(folder):
-        log.log(logging.WARNING if finished.problem or finished.kept else logging.INFO, "%s", finished)
+    """Recover the clips in `folder`, and log in one line what became of each; OSErrors are warnings."""
+    try:
+        for finished in recover(folder):
+            log.log(logging.WARNING if finished.problem or finished.kept else logging.INFO, "%s", finished)
+    except OSError as error:  # a folder that cannot be listed; play needs it only once something is recorded
+        log.warning("recordings in %s cannot be looked for (%s)", folder, error.strerror or error)
 
 
 def why_lost(path, error):
-    """One line on a recording PATH that `error` ended: what becomes of it."""
+    """One line that says what becomes of the recording PATH, which `error` ended; empty parts are deleted."""
     video, lines, what = part(path, "mp4"), part(path, "jsonl"), f"recording {path.name}"
     if not path.parent.is_dir():
         return f"{what} is lost: its folder {path.parent} was removed while it was written"
@@ -167,8 +169,7 @@ def why_lost(path, error):
     if getattr(error, "errno", None) == errno.ENOSPC:
         needed = video.stat().st_size + lines.stat().st_size
         return (f"{what} stopped: the disk of {path.parent} is full; what was written becomes a clip when "
-                "play next "
-                f"records there, once {_mib(needed)} are free")
+                f"play next records there, once {_mib(needed)} are free")
     return (f"{what} stopped: {reason}; what was written becomes a clip when play next records into "
             f"{path.parent}")
 
@@ -193,16 +194,14 @@ def _recover(path):
 
 
 def _is_there(file, path):
-    """Whether an open file is still the one at `path`: another process may have finished it before the lock
-    was ours."""
+    """Whether an open file is still the one at `path`: another process may have deleted it."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
 
 
 def _set_aside(path):
-    """Move the parts of PATH to the folder DAMAGED beside it, under names that are free there; returns that
-    folder."""
+    """Move the parts of PATH to the folder DAMAGED beside it, under free names; returns that folder."""
     folder = path.parent / DAMAGED
     folder.mkdir(exist_ok=True)
     target = _free(folder / path.name, (".mp4", ".jsonl"))
@@ -234,10 +233,9 @@ def _why_empty(video, num_lines):
 
 
 def _write_sidecar(lines, target, num_frames, is_torn):
-    """Write the sidecar of the first `num_frames` frames; returns what is wrong with it, None where it is
-    whole.
+    """Write the sidecar of the first `num_frames` frames; returns sidecar_problem of it where `is_torn`.
 
-    It is written line by line in two passes, so that an hour of play takes no more memory than a second.
+    It is written line by line in two passes: a whole recording, however long, takes little memory.
     """
     header = next(_read_lines(lines))
     first, actions, prompts = header.pop("first"), header.pop("actions"), header.pop("prompts", [])
@@ -315,8 +313,7 @@ def _whole_packets(container, is_torn):
 
 
 def _read_lines(path):
-    """Yield the header and the frames of a JSON-lines file up to its last whole line, or the first damaged
-    one."""
+    """Yield the header and the frame records of a JSON-lines file, up to the first damaged line."""
     expected = {"first", "actions"}
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:

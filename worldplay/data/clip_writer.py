@@ -38,29 +38,28 @@ def describe(world, *, scene=None, start=None):
 
 
 class ClipWriter:
-    """Writes one clip while it is played; its thread encodes, so `add` returns at once and nothing is
-    dropped.
+    """Writes one clip while it is played.
+
+    A thread encodes, so that `add` returns at once; it waits where MAX_QUEUED_BYTES of frames are queued, and
+    no frame is dropped.
 
     Until it is finished the clip is PATH.part.mp4 (fragmented, readable up to its last quarter second at any
     time) and PATH.part.jsonl (locked while written); then it becomes PATH.mp4 and PATH.json.
 
-    path        of the clip without a suffix; another one at the end, where a clip of that name came meanwhile
-    error       the OSError that says what is not saved and why, once the thread has ended; None where all is
+    path        of the clip without a suffix; in the end another one where a clip of that name has appeared
+    error       once the thread has ended: the OSError that says what is not saved and why, or None
     num_frames  how many frames `add` was given
     """
 
     def __init__(self, path, header, *, actions, first, prompts=None, overwrite=False):
         """path without a suffix; header from `describe`.
 
-        actions    every Action of the branch so far, of a rollout those to come too; actions[0] is the null
-                   action of the start
-        first      number on the branch of the first frame that `add` will get
-        prompts    {step: text}, the texts given since the start, each with the first of those actions made
-                   under it
-        overwrite  replace a clip of that name; without it that is refused
+        actions    every Action since the last reset, of a rollout also those to come; actions[0] is null
+        first      number of the first frame that `add` will get, counted from that reset
+        prompts    {step: text}, the texts given since then, each with the first step made under it
+        overwrite  whether a clip of that name is replaced; without it that is refused
 
-            Raises OSError when the folder cannot be written or the name is taken; nothing is left behind
-            then.
+            Raises OSError, and leaves nothing behind, when the folder cannot be written or the name is taken.
         """
         self.path, self.error, self.num_frames = Path(path), None, 0
         check_target(self.path, overwrite=overwrite)
@@ -71,8 +70,7 @@ class ClipWriter:
         if not lock(self._lines) or os.fstat(self._lines.fileno()).st_size:
             self._lines.close()
             raise OSError(f"{part(self.path, 'jsonl')} belongs to a recording that is being written or was "
-                          "cut off; "
-                          "give another name")
+                          "cut off; give another name")
         try:
             actions = [action_to_json(action) for action in actions]
             self._write_line(header | {"first": first, "actions": actions,
@@ -131,8 +129,7 @@ class ClipWriter:
         self.path = finished.path
         if finished.num_frames < self.num_frames:
             self.error = OSError(f"recording {self.path.name} is damaged: {finished.num_frames} of its "
-                                 f"{self.num_frames} "
-                                 f"frames were saved{finished.where_kept}")
+                                 f"{self.num_frames} frames were saved{finished.where_kept}")
 
     def _encode(self):
         # A fragment every quarter of a second and no delay in the encoder: so much is lost at most when the

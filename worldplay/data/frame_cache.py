@@ -20,8 +20,7 @@ def is_held_out(seed):
 
 
 def held_out_positions(num):
-    """Indices of the held-out episodes among `num` that have no seeds: one in 20, spread evenly, at least
-    one."""
+    """Indices of the held-out episodes among `num` without seeds: one in 20, at least one, evenly spread."""
     num_held_out = max(1, round(num / HELD_OUT_EVERY))
     return {num * (k + 1) // num_held_out - 1 for k in range(num_held_out)}
 
@@ -39,11 +38,11 @@ class Rollout:
 
     frames   uint8 [n H W 3], RGB; frames[i] is what was seen because of actions[i], frames[0] is the start
     actions  float32 [n a], encoded; actions[0] is null
-    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None of a
-             recorded clip, which does not tell them
-    seed     of the reset and of the player; of a piece of a recorded clip a number that only says on which
-             side of the split it is
-    text     what is seen, in words; empty where nobody said
+    poses    float32 [n 4], x, y, z in map units and yaw in degrees to the left, of every frame; None where
+             they are unknown, as in a recorded clip
+    seed     of the reset and of the player; where there is none, as in a recorded clip, a number that only
+             says whether it is held out
+    text     description of what is seen; empty where there is none
     """
     frames: np.ndarray
     actions: np.ndarray
@@ -54,7 +53,7 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where play comes from: what a World says of itself, without the world.
+    """What is known of a World that recorded play comes from.
 
     name          of the environment
     action_space  the actions it understands
@@ -95,7 +94,7 @@ class FrameCache:
     action_space  its ActionSpace
     fps           frames of world time per second
     is_lossy      whether the frames come from lossy video
-    texts         what every episode shows, in words; empty where nobody said
+    texts         description of what every episode shows; empty where there is none
     """
     frames: np.ndarray
     actions: np.ndarray
@@ -141,7 +140,7 @@ class FrameCache:
         return self.episodes[{"train": ~held_out, "held_out": held_out}[name]]
 
     def text_at(self, row):
-        """What the episode of that row shows, in words."""
+        """The text of the episode that contains that row."""
         return self.texts[np.searchsorted(self.episodes[:, 0], row, side="right") - 1]
 
 

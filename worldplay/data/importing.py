@@ -1,4 +1,4 @@
-"""Data of other programs made ours: which action columns are which keys, and frames that fit."""
+"""Reading other programs' data: which columns are keys or look, and how frames are brought to a size."""
 import re
 from dataclasses import dataclass
 
@@ -13,20 +13,21 @@ _TERM = re.compile(r"(?P<target>\w+)=(?P<column>.+?)(?:(?P<how>[:<>*])(?P<number
 
 @dataclass(frozen=True)
 class Column:
-    """One number of the actions of a data set: `label` as it is written, the feature it is in and its place
-    there."""
+    """One number of a data set's actions: its label, the feature that it is in, and its index there."""
     label: str
     feature: str
     place: int
 
 
 def action_columns(features):
-    """The Columns of the features that are called action or action.SOMETHING, by meta/info.json's
-    `features`."""
+    """The Columns of the features called action or action.SOMETHING.
+
+    features  {name: {dtype, shape, names}} of meta/info.json
+    """
     found = []
     for name, feature in features.items():
-        if name.split(".")[0] != "action" or not feature["dtype"].startswith(("float", "int", "uint",
-                                                                              "bool")):
+        is_number = feature["dtype"].startswith(("float", "int", "uint", "bool"))
+        if name.split(".")[0] != "action" or not is_number:
             continue
         num, names = int(np.prod(feature["shape"])), feature.get("names")
         if isinstance(names, dict):  # {"motors": [...]}
@@ -39,10 +40,10 @@ def action_columns(features):
 
 @dataclass(frozen=True)
 class ActionColumns:
-    """Which keys are down and how far the look turns, by the columns of a data set's actions.
+    """The mapping from the columns of a data set's actions to keys and look.
 
     text     the terms as they were given, for example "w=forward, a=turn<-0.5, look_yaw=turn*12"
-    terms    (key, LOOK name, Column, ":", "<", ">" or "*", number) of each
+    terms    of each (a key or a name of LOOK; its Column; ":", "<", ">" or "*"; number)
     """
     text: str
     terms: tuple
@@ -53,8 +54,8 @@ class ActionColumns:
 
         KEY=COLUMN     down while the column is above 0.5; KEY=COLUMN>X, KEY=COLUMN<X: above or below X
         KEY=COLUMN:X   down while it is X, one of several numbered actions
-        look_yaw=COLUMN*X, look_pitch=...  X degrees for 1 in the column, right and down positive; 1 without
-                                           *X
+        look_yaw=COLUMN*X, look_pitch=...  X degrees (1 without *X) for 1 in the column; right and
+                                           down are positive
 
             Raises ValueError naming the term that cannot be read, with the columns that there are.
         """
@@ -67,8 +68,7 @@ class ActionColumns:
             match = _TERM.fullmatch(term)
             if not match or match["target"] not in (*KEYS, *LOOK):
                 raise ValueError(f"--actions: {term!r}: expected KEY=COLUMN, with a canonical key such as w, "
-                                 "space or "
-                                 f"mouse_left, look_yaw or look_pitch; {there_are}")
+                                 f"space or mouse_left, look_yaw or look_pitch; {there_are}")
             target, label, how = match["target"], match["column"], match["how"]
             is_look = target in LOOK
             if label not in by_name:
@@ -88,8 +88,10 @@ class ActionColumns:
         return list(dict.fromkeys(column.feature for _, column, _, _ in self.terms))
 
     def space(self, largest):
-        """The ActionSpace, keys in order of their terms; largest: {LOOK name: degrees}, the most that the
-        data set turns."""
+        """The ActionSpace, its keys in the order of their terms.
+
+        largest  {name of LOOK: degrees}, the most that any row of the data set turns
+        """
         targets = [target for target, *_ in self.terms]
         axes = 2 if LOOK[1] in targets else int(LOOK[0] in targets)
         limit = max(largest.values(), default=0.0)
@@ -97,8 +99,10 @@ class ActionColumns:
                            look_axes=axes)
 
     def look(self, rows):
-        """{LOOK name: float64 [n] degrees} of the rows of an episode, {feature: [n c]}; of several terms the
-        sum."""
+        """{name of LOOK: float64 [n], degrees} of an episode's rows; several terms for one name add up.
+
+        rows  {feature: array [n] or [n c]}
+        """
         turned = {}
         for target, column, _, factor in self.terms:
             if target in LOOK:
@@ -106,8 +110,7 @@ class ActionColumns:
         return turned
 
     def encode(self, rows, space):
-        """float32 [n a], encoded, of the same rows; a key with several terms is down where any of them says
-        so."""
+        """float32 [n a]: the encoded actions of such rows; a key is down where any of its terms says so."""
         num = len(next(iter(rows.values())))
         channels = {name: np.zeros(num) for name in (*space.keys, *LOOK)} | {
             name: degrees / space.look_limit for name, degrees in self.look(rows).items()}
@@ -128,11 +131,11 @@ def _values(rows, column):
 
 @dataclass(frozen=True)
 class FrameFit:
-    """How frames come to another size: how is "pad", "crop" or "resize"; size is (H, W) pixels.
+    """How frames are brought to another size.
 
-    pad     as they are, in the middle of a black ground
-    crop    their middle, as it is
-    resize  scaled; height and width each by their own factor
+    how   "pad": unscaled, in the middle of black; "crop": their middle, unscaled; "resize": scaled, height
+          and width each by their own factor
+    size  (H, W) pixels
     """
     how: str
     size: tuple[int, int]
@@ -154,13 +157,12 @@ class FrameFit:
         for found, wanted in zip(frame_size, self.size):
             if self.how == "pad" and wanted < found or self.how == "crop" and wanted > found:
                 raise ValueError(f"--fit \"{self.how} {self.size[1]}x{self.size[0]}\": frames are "
-                                 f"{frame_size[1]}x"
-                                 f"{frame_size[0]} pixels, which {self.how} makes no "
-                                 f"{'smaller' if self.how == 'pad' else 'larger'}; "
-                                 f"use {'crop' if self.how == 'pad' else 'pad'} or resize")
+                                 f"{frame_size[1]}x{frame_size[0]} pixels, which {self.how} makes no "
+                                 f"{'smaller' if self.how == 'pad' else 'larger'}; use "
+                                 f"{'crop' if self.how == 'pad' else 'pad'} or resize")
 
     def apply(self, frame):
-        """uint8 [H W 3] -> uint8 [*size 3]."""
+        """The frame, uint8 [H W 3], at the new size, uint8 [*size 3]."""
         if self.how == "resize":
             return np.asarray(Image.fromarray(frame).resize(self.size[::-1], Image.Resampling.BICUBIC))
         spare = [abs(wanted - found) // 2 for wanted, found in zip(self.size, frame.shape)]

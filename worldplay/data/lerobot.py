@@ -1,6 +1,6 @@
 """LeRobot folders, ours and those of other programs, as training reads them."""
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ MAX_ROWS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class LeRobotFolder:
-    """A finished folder, its camera and its actions; the frames are read by `rollouts`.
+    """A finished data set, one of its cameras, and its actions; `rollouts` reads the frames.
 
-    camera   the feature whose videos are shown
-    source   Source of the play: of a folder by another program, with the action space that `columns` makes
+    camera   name of the feature whose videos are read
+    source   Source of the play; in a folder by another program its action space follows from `columns`
     columns  ActionColumns of a folder by another program; None of our own, whose actions are encoded already
     fit      FrameFit of the frames; None leaves them as they are
     """
@@ -52,13 +52,12 @@ class LeRobotFolder:
                 raise ValueError(f"--actions: {folder} was written by worldplay, whose actions need none; "
                                  "leave it out")
             own = Source.from_json(layout.info["worldplay"])
-            source, columns = Source(name=own.name, action_space=own.action_space, frame_size=size,
-                                     fps=own.fps), None
+            columns, source = None, replace(own, frame_size=size)
         else:
             columns = _columns(layout, actions)
-            source = Source(name=Path(folder).resolve().name, action_space=columns.space(_largest_look(layout,
-                                                                                                       columns)),
-                            frame_size=size, fps=float(layout.fps))
+            space = columns.space(_largest_look(layout, columns))
+            source = Source(name=Path(folder).resolve().name, action_space=space, frame_size=size,
+                            fps=float(layout.fps))
         return cls(layout=layout, camera=camera, source=source, columns=columns, fit=fit)
 
     @property
@@ -84,7 +83,7 @@ class LeRobotFolder:
 
     @property
     def has_poses(self):
-        """Whether it tells where the player stood; recorded clips and other programs do not."""
+        """Whether it has the player's poses; recorded clips and folders by other programs have none."""
         return self.is_own and STATE in self.info["features"]
 
     @property
@@ -100,29 +99,30 @@ class LeRobotFolder:
         return dreamed / max(1, sum(clip["frames"] for clip in clips))
 
     def rollouts(self):
-        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames, compared with what the
-        folder says.
+        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames each.
 
-            Raises ValueError, naming file and row or frame, at the first thing that does not fit.
+            Raises ValueError, naming file and row or frame, at the first one that contradicts the tables.
         """
         names = ["action", *[STATE] * self.has_poses] if self.is_own else self.columns.features
         for episode, frames in zip(self.episodes, self.layout.frames(self.camera), strict=True):
             rows = self.layout.rows(episode, names)
             vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
-            # that led to a frame, not taken at it
+            # a row holds the action taken at its frame, a Rollout the action that led to the frame
             actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
             frames = _with_checksum(frames, self.layout, episode, self.camera)
-            for start in range(0, episode["length"], MAX_ROWS):
-                part = slice(start, min(start + MAX_ROWS, episode["length"]))
-                shown, led = np.empty((part.stop - start, *self.source.frame_size, 3),
-                                      np.uint8), actions[part].copy()
-                for i in range(len(shown)):
+            num_parts = -(-episode["length"] // MAX_ROWS)
+            borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
+            for start, stop in zip(borders, borders[1:]):  # of equal length: none too short for a window
+                part = slice(start, stop)
+                pixels = np.empty((stop - start, *self.source.frame_size, 3), np.uint8)
+                for i in range(len(pixels)):
                     frame = next(frames)
-                    shown[i] = self.fit.apply(frame) if self.fit else frame
-                led[0] = 0
+                    pixels[i] = self.fit.apply(frame) if self.fit else frame
+                vectors = actions[part].copy()
+                vectors[0] = 0  # null at the start of every rollout
                 poses = rows[STATE][part] if self.has_poses else None
-                yield Rollout(shown, led, poses, episode["seed"], text_of(episode))
-            next(frames, None)  # which compares the whole episode
+                yield Rollout(pixels, vectors, poses, episode["seed"], text_of(episode))
+            next(frames, None)  # compares the checksum of the whole episode
 
 
 def verify(folder, *, progress=None):
@@ -140,8 +140,7 @@ def verify(folder, *, progress=None):
         tasks = layout.rows(episode, layout.number_fields)["task_index"]
         if not ((0 <= tasks) & (tasks < num_tasks)).all():
             raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is "
-                             "beyond the table "
-                             f"of tasks, which has {num_tasks}; {layout.remedy}")
+                             f"beyond the table of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
         for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
             num = sum(1 for _ in _with_checksum(frames, layout, episode, camera))
@@ -160,12 +159,14 @@ def describe(folder):
               "hours": num_frames / layout.fps / 3600, "mib": num_bytes / 2**20,
               "bytes_per_frame": num_bytes / num_frames}
     if not layout.is_own:
-        sizes = {camera: dict(zip(("height", "width"), layout.frame_size(camera))) for camera in layout.cameras}
+        sizes = {camera: dict(zip(("height", "width"), layout.frame_size(camera)))
+                 for camera in layout.cameras}
         columns = action_columns(layout.info["features"])
         least, greatest = _ranges(layout, columns)
+        ranges = {f"{i} {column.label}": [float(low), float(high)]
+                  for i, (column, low, high) in enumerate(zip(columns, least, greatest))}
         return {"format": layout.info["codebase_version"], "fps": layout.fps, "cameras": sizes,
-                "action_columns": {f"{i} {column.label}": [float(low), float(high)] for i, (column, low, high)
-                                   in enumerate(zip(columns, least, greatest))}, **counts}
+                "action_columns": ranges, **counts}
     opened = LeRobotFolder.open(folder)
     space = opened.source.action_space
     actions = np.concatenate([layout.rows(episode, ["action"])["action"] for episode in layout.episodes])
@@ -178,8 +179,11 @@ def describe(folder):
 
 
 def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, progress=None):
-    """A FrameCache in `out` with every episode of a data set, checked while it is read; see
-    LeRobotFolder.open."""
+    """A FrameCache in `out` of all episodes of a data set, checked while it is read.
+
+    camera, actions, fit  as LeRobotFolder.open takes them
+    progress              called with the number of frames of every rollout written
+    """
     opened = LeRobotFolder.open(folder, camera=camera, actions=actions, fit=fit)
     imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text, "fit": fit}
     return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
@@ -188,7 +192,7 @@ def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, progres
 
 
 def text_of(episode):
-    """The tasks of a row of the episode table, one after another; empty where it has none."""
+    """The tasks of an episode (a dict of Layout.episodes) as one text; empty where it has none."""
     return " ".join(task.strip() for task in episode.get("tasks") or () if task.strip())
 
 
@@ -198,8 +202,7 @@ def _camera(layout, name):
         return name or found[0]
     if not found:
         raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not "
-                         "read: write it again "
-                         "with videos (LeRobot: use_videos=True)")
+                         "read: write it again with videos (LeRobot: use_videos=True)")
     asked = f"has no camera {name!r}" if name else "has several cameras"
     raise ValueError(f"{layout.path}: {asked}; name one of them with --camera: {', '.join(found)}")
 
@@ -246,8 +249,7 @@ def _largest_look(layout, columns):
 
 
 def _with_checksum(frames, layout, episode, camera):
-    """Yield the frames of an episode; at their end ValueError where they are not those that worldplay
-    recorded."""
+    """Yield the frames of an episode; ValueError at the end where a checksum of worldplay's differs."""
     crc = 0
     for frame in frames:
         if layout.is_own:
@@ -255,5 +257,4 @@ def _with_checksum(frames, layout, episode, camera):
         yield frame
     if layout.is_own and crc != episode["frames_crc32"]:
         raise ValueError(f"{episode['videos'][camera][0]}, episode {episode['episode_index']}: the pixels "
-                         "are not those that "
-                         f"were recorded (CRC-32); {layout.remedy}")
+                         f"are not those that were recorded (CRC-32); {layout.remedy}")

@@ -11,23 +11,43 @@ OWN_REMEDY, OTHERS_REMEDY = "collect or pack it again", "mend it with the progra
 
 
 def read_object(path, remedy):
+    """The object in a JSON file; ValueError naming the file where it holds anything else."""
+    return parse_object(_read_text(path, remedy), path, remedy)
+
+
+def read_lines(path, remedy):
+    """[("FILE, row NUMBER", object)] of a file of JSON lines.
+
+        Raises ValueError naming the file, and the row where it holds anything else.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; {remedy}")
+    # splitlines() would also break at characters that a text may hold, such as U+2028
+    lines = _read_text(path, remedy).rstrip("\n").split("\n")
+    places = [f"{path}, row {i}" for i in range(len(lines))]
+    return [(where, parse_object(line, where, remedy)) for where, line in zip(places, lines)]
+
+
+def _read_text(path, remedy):
     try:
-        return parse_object(path.read_text(encoding="utf-8"), path, remedy)
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: no valid JSON (it is no UTF-8); {remedy}") from None
 
 
-def parse_object(text, path, remedy):
+def parse_object(text, where, remedy):
+    """The object in a JSON text; ValueError where it is anything else, with `where` the text is from."""
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: no valid JSON ({error}); {remedy}") from None
+        raise ValueError(f"{where}: no valid JSON ({error}); {remedy}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"{path}: no JSON object; {remedy}")
+        raise ValueError(f"{where}: no JSON object; {remedy}")
     return fields
 
 
 def read_info(path):
+    """The fields of meta/info.json, those that are read checked; ValueError names the file and the field."""
     if not path.is_file():
         raise ValueError(f"{path.parent.parent}: no finished data set ({INFO} is missing); {OWN_REMEDY}")
     info = read_object(path, OWN_REMEDY)
@@ -42,6 +62,8 @@ def read_info(path):
     require("fps", lambda x: type(x) in (int, float) and 0 < x < math.inf, "a number above 0")
     for name in ("total_episodes", "total_frames"):
         require(name, lambda x: type(x) is int and x >= 0, "a whole number")
+    if info["codebase_version"] == "v2.1":
+        require("chunks_size", lambda x: type(x) is int and x > 0, "a whole number above 0")
     require("data_path", lambda x: isinstance(x, str), "a text")
     require("features", lambda x: isinstance(x, dict) and all(map(_is_feature, x.values())),
             "dtype and shape of every feature")
@@ -73,7 +95,7 @@ def _is_feature(feature):
 
 
 def _check_own(path, info):
-    """What worldplay says in its own part must be what LeRobot reads in the others."""
+    """Raise ValueError unless the field "worldplay" agrees with the fields that LeRobot reads."""
     try:
         own = info["worldplay"]
         source = Source.from_json(own)

@@ -1,7 +1,9 @@
 """The files of a LeRobot folder, v3.0 or v2.1, by any program; each field that is read is checked."""
-import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from worldplay.data.lerobot_info import (
     OWN_REMEDY,
     parse_object,
     read_info,
+    read_lines,
     read_object,
 )
 from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
@@ -23,13 +26,13 @@ from worldplay.files import visible
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a folder's meta/ says, checked; rows and frames are read and checked episode by episode.
+    """A folder whose meta/ was read and checked; rows and frames are read and checked episode by episode.
 
-    info      meta/info.json
-    episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), seed (of a
-              folder by another program a number that only says whether it is held out), data (path of its
-              table), videos ({camera: (path, seconds at which it begins there)}), and frames_crc32 where
-              worldplay wrote it
+    info      fields of meta/info.json
+    episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), data (path of
+              its table), videos ({camera: (path, seconds at which it begins there)}) and seed; of a folder by
+              another program the seed is a number that only says whether the episode is held out; where
+              worldplay wrote it also frames_crc32
     """
     path: Path
     info: dict
@@ -88,7 +91,7 @@ class Layout:
     # Episodes
 
     def _rows_of_v3(self):
-        """[(where, row)] of the episode tables, every field of them checked to be there."""
+        """[("FILE, row NUMBER", row)] of the tables of episodes; "data" and "videos" as in `episodes`."""
         files = visible(self.path / EPISODES, "*/*.parquet")
         if not files:
             raise ValueError(f"{self.path / EPISODES}: holds no table; {self.remedy}")
@@ -107,8 +110,8 @@ class Layout:
 
     def _video_place(self, row, camera, where):
         key = f"videos/{camera}"
-        begins, ends = (self._seconds(row, f"{key}/{name}", where) for name in ("from_timestamp",
-                                                                                "to_timestamp"))
+        begins = self._seconds(row, f"{key}/from_timestamp", where)
+        ends = self._seconds(row, f"{key}/to_timestamp", where)
         length = self._length(row, where)
         if abs(ends - begins - length / self.fps) > 0.5 / self.fps:
             raise ValueError(f"{where}: field {key}/to_timestamp is {ends:g}, expected "
@@ -119,17 +122,9 @@ class Layout:
         return self._place("video_path", where, video_key=camera, **numbers), begins
 
     def _rows_of_v2(self):
-        """The same of meta/episodes.jsonl, where every episode has files of its own."""
-        path, found, first = self.path / "meta/episodes.jsonl", [], 0
-        if not path.is_file():
-            raise ValueError(f"{path}: missing; {self.remedy}")
-        size = self._whole_number(self.info, "chunks_size", self.path / INFO)
-        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-            where = f"{path}, row {i}"
-            try:
-                row = dict(json.loads(line))
-            except (ValueError, TypeError):
-                raise ValueError(f"{where}: no JSON object; {self.remedy}") from None
+        """The same as _rows_of_v3, of meta/episodes.jsonl; every episode has files of its own."""
+        found, first, size = [], 0, self.info["chunks_size"]
+        for where, row in read_lines(self.path / "meta/episodes.jsonl", self.remedy):
             number, length = self._whole_number(row, "episode_index", where), self._length(row, where)
             files = {"episode_chunk": number // size, "episode_index": number}
             row |= {"dataset_from_index": first, "dataset_to_index": first + length,
@@ -149,24 +144,22 @@ class Layout:
                 if self._whole_number(row, name, where) != expected:
                     raise ValueError(f"{where}: field {name} is {row[name]}, expected {expected}; "
                                      f"{self.remedy}")
-            if not isinstance(row.get("tasks"), list) or not all(isinstance(task, str)
-                                                                 for task in row["tasks"]):
+            tasks = row.get("tasks")
+            if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
                 raise ValueError(f"{where}: field tasks is no list of texts; {self.remedy}")
             if self.is_own:
                 self._whole_number(row, "seed", where), self._whole_number(row, "frames_crc32", where)
                 for camera, (video, begins) in row["videos"].items():  # one after another, without a gap
                     if abs(begins - ends.get(video, 0.0)) > 0.1 / self.fps:
                         raise ValueError(f"{where}: field videos/{camera}/from_timestamp is {begins:g}, "
-                                         "expected "
-                                         f"{ends.get(video, 0.0):g}; {self.remedy}")
+                                         f"expected {ends.get(video, 0.0):g}; {self.remedy}")
                     ends[video] = begins + length / self.fps
             first += length
         path, counts = self.path / INFO, {"total_episodes": len(found), "total_frames": first}
         for name, expected in counts.items():
             if self.info[name] != expected:
                 raise ValueError(f"{path}: field {name} is {self.info[name]}, the episodes' tables say "
-                                 f"{expected}; "
-                                 f"{self.remedy}")
+                                 f"{expected}; {self.remedy}")
         if not found:
             raise ValueError(f"{path}: no episodes; {self.remedy}")
         rows = [row for _, row in found]
@@ -177,12 +170,12 @@ class Layout:
         return rows
 
     def _place(self, template, where, **values):
+        """The path that a template of info.json, data_path or video_path, makes of these values."""
         try:
             return self.path / self.info[template].format(**values)
-        except (KeyError, IndexError, ValueError) as error:
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{self.path / INFO}: field {template} {self.info[template]!r} cannot be filled "
-                             "in for "
-                             f"{where} ({error}); {self.remedy}") from None
+                             f"in for {where} ({error}); {self.remedy}") from None
 
     def _whole_number(self, row, name, where):
         if name not in row:
@@ -234,8 +227,7 @@ class Layout:
             if len(bad):
                 value = rows[name][bad[0]]
                 raise ValueError(f"{path}, row {first + bad[0]}: field {name} is {value}, expected "
-                                 f"{expected(bad[0])}; "
-                                 f"{self.remedy}")
+                                 f"{expected(bad[0])}; {self.remedy}")
         number = np.arange(episode["length"])
         require("frame_index", rows["frame_index"] == number, lambda i: i)
         start = episode["dataset_from_index"]
@@ -247,8 +239,7 @@ class Layout:
             width = math.prod(shape)
             if values.size != width * len(values):
                 raise ValueError(f"{path}, row {first}: field {name} has {values.size // len(values)} "
-                                 f"numbers, {INFO} says "
-                                 f"{width}; {self.remedy}")
+                                 f"numbers, {INFO} says {width}; {self.remedy}")
             require(name, np.isfinite(values.reshape(len(values), -1)).all(1), lambda i: "finite numbers")
         if self.is_own:
             require("action", (np.abs(rows["action"]) <= 1).all(1), lambda i: "numbers from -1 to 1")
@@ -257,12 +248,19 @@ class Layout:
         if path not in self._last:
             self._last.clear()
             table = read_table(path, self.remedy)
-            expected = sum(episode["length"] for episode in self.episodes if episode["data"] == path)
-            if table.num_rows != expected:
-                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say {expected}; "
-                                 f"{self.remedy}")
+            if table.num_rows != self._num_rows[path]:
+                raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say "
+                                 f"{self._num_rows[path]}; {self.remedy}")
             self._last[path] = (table, {})
         return self._last[path]
+
+    @cached_property
+    def _num_rows(self):
+        """{path: rows that the table there must have}; of v2.1 every episode has a table of its own."""
+        counts = Counter()
+        for episode in self.episodes:
+            counts[episode["data"]] += episode["length"]
+        return counts
 
     # Frames
 
@@ -290,12 +288,10 @@ class Layout:
                 raise ValueError(f"{where}: frame {i} is missing; {self.remedy}")
             if frame.shape[:2] != size:
                 raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} "
-                                 f"columns, {INFO} says "
-                                 f"{size[0]} and {size[1]}; {self.remedy}")
+                                 f"columns, {INFO} says {size[0]} and {size[1]}; {self.remedy}")
             if abs(seconds - expected) > 0.5 / self.fps:
                 raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} "
-                                 f"({self.fps:g} a "
-                                 f"second); {self.remedy}")
+                                 f"({self.fps:g} a second); {self.remedy}")
             yield frame
 
     def _check_end(self, path, reader):
@@ -305,64 +301,60 @@ class Layout:
     # What only LeRobot reads
 
     def check_rest(self):
-        """Check what only LeRobot reads: that the tasks of episodes are in the table of tasks, and the statistics.
+        """Check what only LeRobot reads: the table of tasks, and the statistics where there are some.
 
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """
         tasks = self._tasks()
+        known = set(tasks)
         for number, episode in enumerate(self.episodes):
-            strange = [task for task in episode["tasks"] if task not in tasks]
+            strange = [task for task in episode["tasks"] if task not in known]
             if strange:
                 raise ValueError(f"{self.path / EPISODES}: episode {number}: field tasks holds "
-                                 f"{strange[0]!r}, which is not "
-                                 f"in the table of tasks; {self.remedy}")
+                                 f"{strange[0]!r}, which is not in the table of tasks; {self.remedy}")
         if self.info.get("total_tasks", len(tasks)) != len(tasks):
             raise ValueError(f"{self.path / INFO}: field total_tasks is {self.info['total_tasks']}, the "
-                             "table of tasks has "
-                             f"{len(tasks)}; {self.remedy}")
+                             f"table of tasks has {len(tasks)}; {self.remedy}")
         if (self.path / STATS).exists():
             stats = read_object(self.path / STATS, self.remedy)
-            for name, stat in ((name, stat) for name in stats for stat in ("min", "max", "mean", "std",
-                                                                           "count")):
+            for name, stat in product(stats, ("min", "max", "mean", "std", "count")):
                 try:
                     is_good = np.isfinite(np.asarray(stats[name][stat], np.float64)).all()
                 except (KeyError, TypeError, ValueError):
                     is_good = False
                 if not is_good:
                     raise ValueError(f"{self.path / STATS}: field {name}.{stat} is missing or no finite "
-                                     "numbers; "
-                                     f"{self.remedy}")
+                                     f"numbers; {self.remedy}")
         return len(tasks)
 
     def _tasks(self):
         """The texts of all tasks, by their number."""
         if self.info["codebase_version"] == "v2.1":
             path = self.path / "meta/tasks.jsonl"
-            if not path.is_file():
-                raise ValueError(f"{path}: missing; {self.remedy}")
-            rows = [parse_object(line, path, self.remedy)
-                    for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = [row for _, row in read_lines(path, self.remedy)]
         else:
             path = self.path / TASKS
             table = read_table(path, self.remedy)
             # LeRobot takes the text from the index that pandas writes
-            pandas = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+            pandas = parse_object((table.schema.metadata or {}).get(b"pandas", b"{}"), path, self.remedy)
             index = pandas.get("index_columns") or [None]
             if index[0] not in table.column_names:
-                raise ValueError(f"{path}: its texts are not the index of a pandas table, where LeRobot looks "
-                                 "for them: pandas.DataFrame({'task_index': [0]}, "
+                raise ValueError(f"{path}: its texts are not the index of a pandas table, where LeRobot "
+                                 "looks for them: pandas.DataFrame({'task_index': [0]}, "
                                  f"index=['the text']).to_parquet({path.name!r}) writes one; {self.remedy}")
             rows = [row | {"task": row[index[0]]} for row in table.to_pylist()]
         for i, row in enumerate(rows):
             if row.get("task_index") != i or not isinstance(row.get("task"), str):
                 raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} "
-                                 "and "
-                                 f"{row.get('task')!r}, expected {i} and a text; {self.remedy}")
+                                 f"and {row.get('task')!r}, expected {i} and a text; {self.remedy}")
         return [row["task"] for row in rows]
 
 
 class _Reader:
-    """The frames of a video with a look ahead. position: seconds at which the next frame is shown."""
+    """Reads the frames of a video one ahead, so that the time of the next one is known.
+
+    position  seconds at which the next frame is shown; infinity at the end
+    """
 
     def __init__(self, path, remedy):
         if not path.is_file():
@@ -375,6 +367,7 @@ class _Reader:
         return self._next[0]
 
     def skip_to(self, seconds):
+        """Drop the frames that are shown before that time."""
         while self._next[1] is not None and self.position < seconds:
             self._advance()
 

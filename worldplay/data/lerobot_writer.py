@@ -31,7 +31,7 @@ def check_new(out):
 
 
 class ShardWriter:
-    """One video and one table of a folder being written; rollouts go in, their episodes' rows come out.
+    """Writes Rollouts into one video and one table of a data set; `close` gives the rows of their episodes.
 
     Row i of a rollout is frames[i] with actions[i + 1], the action taken at it; the last frame has none and
     is dropped.
@@ -93,10 +93,11 @@ class ShardWriter:
 
 
 def finish(folder, source, episodes, *, player, clips=()):
-    """Write what describes the shards; info.json comes last, a folder without it is unfinished.
+    """Write meta/, which describes the shards; info.json comes last, a folder without it is unfinished.
 
     episodes  rows that every ShardWriter.close gave, in order
-    clips     of a folder packed from recordings, which tell no poses: a dict of each, with `world_hash` (None
+    player    who played
+    clips     of a folder packed from recordings, which have no poses: a dict of each, with `world_hash` (None
               of a real game), `frames` and `lossy`
     """
     pa, pq = libraries()

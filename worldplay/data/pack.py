@@ -1,4 +1,4 @@
-"""Recorded clips as a LeRobot data set: which are fit, where they are cut, which part is held out."""
+"""Packing recorded clips into a LeRobot data set: checked, cut into episodes, a part of them held out."""
 import zlib
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,7 +15,7 @@ from worldplay.errors import WorldError
 from worldplay.files import require_space, visible, writable_folder
 from worldplay.log import track
 
-# rows of an episode: the shipped worlds train on 20 at once; a longer recording is cut, to give 20 episodes
+# rows of an episode; the shipped worlds train on windows of 20, and a longer recording is cut into episodes
 SHORTEST, LONGEST = 32, 512
 PLAYER = "a player"
 _SHOWN = 3  # bad clips that are named one by one
@@ -23,8 +23,7 @@ _SHOWN = 3  # bad clips that are named one by one
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows start to stop - 1 of recording number `clip`, one episode; the frame `stop` ends its last
-    action."""
+    """One episode: rows start to stop - 1 of clip number `clip`; frame `stop` shows its last action."""
     clip: int
     start: int
     stop: int
@@ -38,8 +37,8 @@ def run_pack(paths, *, out):
     Returns  dict: out, clips, episodes, held_out_episodes, frames, minutes, lossy, dreamed (share of the
              clips' frames), mib
 
-        Raises ValueError, before anything is written, where `out` holds something, a clip is not fit, or
-        there is too little to hold a part out.
+        Raises ValueError, before anything is written, where `out` holds something, a clip cannot be packed,
+        or there is too little to hold a part out.
     """
     out = Path(out)
     check_new(out)
@@ -62,8 +61,7 @@ def run_pack(paths, *, out):
 
 
 def find_clips(paths):
-    """Paths without suffix of the clips that are named or lie in the folders named, each once, a folder's by
-    name.
+    """Paths without suffix of the clips that are named, and of those in folders that are named, each once.
 
         Raises ValueError where there is none.
     """
@@ -92,7 +90,7 @@ def _name(file):
 def fit_clips(paths):
     """The Clips at `paths`, each read to its last frame.
 
-        Raises ValueError that counts those that are not fit and tells of the first three.
+        Raises ValueError that counts those that cannot be packed and says why of the first three.
     """
     clips, problems, known = [], [], {}
     for path in paths:
@@ -113,16 +111,14 @@ def fit_clips(paths):
         shown = problems if len(problems) == 1 else numbered[:_SHOWN]
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise ValueError(f"{len(problems)} of {len(problems) + len(clips)} clips cannot be packed, and "
-                         "nothing was "
-                         f"written: {'; '.join(shown)}{more}")
+                         f"nothing was written: {'; '.join(shown)}{more}")
     return clips
 
 
 def _read(path):
     if part(path, "jsonl").exists():
         raise ValueError(f"clip {path}: is still being recorded, or was cut off; the next recording into its "
-                         "folder "
-                         "finishes it")
+                         "folder finishes it")
     clip = read_clip(path)
     sidecar = clip.sidecar
     if sidecar["info"].get("path") == "playback":
@@ -145,8 +141,7 @@ def _read(path):
 
 
 def _check_content(clip):
-    """CRC-32 of the clip's frames and actions; ValueError or WorldError for a video that is not the
-    sidecar's."""
+    """CRC-32 of the clip's frames and actions; WorldError for a video that does not fit the sidecar."""
     crc = zlib.crc32(_vectors(clip))
     for frame in clip.frames():
         crc = zlib.crc32(frame, crc)
@@ -154,6 +149,7 @@ def _check_content(clip):
 
 
 def _check_same(clip, first):
+    """Raise ValueError where the clips cannot be in one data set."""
     ours, theirs = _traits(clip), _traits(first)
     for what, value in ours.items():
         if value != theirs[what]:
@@ -176,12 +172,11 @@ def _text(value):
 def _source(clip):
     sidecar = clip.sidecar
     return Source(name=sidecar["env"], action_space=clip.action_space,
-                  frame_size=tuple(sidecar["frame_size"]),
-                  fps=sidecar["fps"])
+                  frame_size=tuple(sidecar["frame_size"]), fps=sidecar["fps"])
 
 
 def _facts(clip):
-    """What the data set says of one clip; without a world_hash it shows the real game."""
+    """The entry of one clip in the data set's info.json; world_hash is None where it shows the real game."""
     sidecar = clip.sidecar
     video = sidecar.get("video")
     return {"name": clip.path.stem, "world": sidecar["world"], "world_hash": sidecar["world_hash"],
@@ -193,7 +188,7 @@ def _facts(clip):
 
 
 def cut(lengths, gap):
-    """The Pieces that recordings are cut into, every twentieth of them held out, and one at least.
+    """The Pieces that recordings are cut into, every twentieth and at least one of them held out.
 
     lengths  frames of each recording
     gap      rows left out where a held-out piece touches another one of its recording: neighbouring frames
@@ -213,13 +208,11 @@ def cut(lengths, gap):
         pieces += [Piece(clip, start, stop) for start, stop in zip(borders, borders[1:])]
     if len(pieces) < 2:
         raise ValueError(f"one clip of {lengths[0]} frames: too little to learn from one part and hold out "
-                         "another; "
-                         f"record at least {2 * size + 1} frames, better twenty minutes")
+                         f"another; record at least {2 * size + 1} frames, better twenty minutes")
     for i in held_out_positions(len(pieces)):
         before, after = (0 <= j < len(pieces) and pieces[j].clip == pieces[i].clip for j in (i - 1, i + 1))
         pieces[i] = replace(pieces[i], start=pieces[i].start + gap * before,
-                            stop=pieces[i].stop - gap * after,
-                            is_held_out=True)
+                            stop=pieces[i].stop - gap * after, is_held_out=True)
     return pieces
 
 
@@ -244,8 +237,10 @@ def _rollouts(clips, pieces):
 
 
 def _vectors(clip):
-    """float32 [n a]: the encoded action that caused each frame of the video; ValueError for one that cannot
-    be."""
+    """float32 [n a]: the encoded action that caused each frame of the video.
+
+        Raises ValueError for an action that cannot be encoded.
+    """
     space, actions = clip.action_space, [action.share(clip.latents_per_action) for action in clip.actions]
     vectors = np.stack([space.encode(actions[record["step"]]) for record in clip.sidecar["frames"]])
     if not np.isfinite(vectors).all():
@@ -254,7 +249,7 @@ def _vectors(clip):
 
 
 def _write(out, source, rollouts, progress):
-    """Rows of the episodes written, SHARD_EPISODES to a file."""
+    """Write the rollouts, SHARD_EPISODES to a file; returns the rows of their episodes."""
     episodes = []
     while shard := list(islice(rollouts, SHARD_EPISODES)):
         writer = ShardWriter(out, source, shard=len(episodes) // SHARD_EPISODES, episode=len(episodes),

@@ -1,7 +1,7 @@
 """Statistics of the fields of a data set, in the layout of LeRobot's meta/stats.json."""
 import numpy as np
 
-MAX_FRAMES = 32  # of an episode that are looked at, spread over it
+MAX_FRAMES = 32  # of an episode whose colours are counted, spread over it
 
 
 def field_stats(values):
@@ -11,14 +11,14 @@ def field_stats(values):
 
 
 def frame_stats(frames):
-    """The same of the colours 0 to 1 of frames, uint8 [n H W 3]: of each a list [3 1 1]."""
+    """The same of the colours, 0 to 1, of frames, uint8 [n H W 3]; each figure is a list [3 1 1]."""
     picks = np.unique(np.linspace(0, len(frames) - 1, MAX_FRAMES).astype(int))
     pixels = np.asarray(frames[picks], np.float64).reshape(-1, 3) / 255
     return _stats(pixels, len(picks), lambda numbers: numbers.reshape(3, 1, 1).tolist())
 
 
 def merge_stats(parts):
-    """The stats of a whole of those of its parts, by the law of total variance."""
+    """The stats of a whole from those of its parts, by the law of total variance."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     least, greatest, means, deviations = (np.array([part[name] for part in parts], np.float64)
                                           for name in ("min", "max", "mean", "std"))

@@ -20,7 +20,7 @@ def read_table(path, remedy):
 
 
 def column(table, name, path, remedy):
-    """A column of numbers as an array [n], of lists of numbers as [n c].
+    """A column of numbers as an array [n], of lists of numbers, also nested ones, as [n c].
 
         Raises ValueError, which names the file, the field and where it can the row, where the column is
         missing, a value is null or no number, or lists have different lengths.
@@ -28,32 +28,46 @@ def column(table, name, path, remedy):
     pa, _ = libraries()
     if name not in table.column_names:
         raise ValueError(f"{path}: field {name} is missing; {remedy}")
-    values = table[name].combine_chunks()
-    is_list = pa.types.is_list(values.type) or pa.types.is_large_list(values.type) \
-        or pa.types.is_fixed_size_list(values.type)
-    kind = values.type.value_type if is_list else values.type
+    values = _storage(table[name].combine_chunks())
+    num_rows, width, is_list = len(values), 1, _is_list(values.type)
+
+    def refuse(bad, problem):
+        if len(bad):
+            row = bad[0] // max(width, 1)
+            raise ValueError(f"{path}, row {row}: field {name} {problem(bad[0])}; {remedy}")
+    refuse(_nulls(values), lambda i: "is null")
+    while _is_list(values.type):
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        refuse(np.flatnonzero(lengths != lengths[:1]),
+               lambda i: f"has {lengths[i]} numbers, row 0 has {lengths[0]}")
+        values = _storage(values.flatten())
+        width *= int(lengths[0]) if len(lengths) else 0
+        refuse(_nulls(values), lambda i: "holds a null")
+    kind = values.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise ValueError(f"{path}: field {name} holds {kind}, expected numbers; {remedy}")
-    if values.null_count:
-        row = values.is_null().to_pylist().index(True)
-        raise ValueError(f"{path}, row {row}: field {name} is null; {remedy}")
-    if not is_list:
-        return values.to_numpy(zero_copy_only=False)
-    lengths = values.value_lengths().to_numpy(zero_copy_only=False)
-    width = int(lengths[0]) if len(lengths) else 0
-    odd = np.flatnonzero(lengths != width)
-    if len(odd):
-        raise ValueError(f"{path}, row {odd[0]}: field {name} has {lengths[odd[0]]} numbers, row 0 has "
-                         f"{width}; {remedy}")
-    flat = values.flatten()
-    if flat.null_count:
-        row = flat.is_null().to_pylist().index(True) // max(width, 1)
-        raise ValueError(f"{path}, row {row}: field {name} holds a null; {remedy}")
-    return flat.to_numpy(zero_copy_only=False).reshape(len(values), width)
+    numbers = values.to_numpy(zero_copy_only=False)
+    return numbers.reshape(num_rows, width) if is_list else numbers
+
+
+def _storage(values):
+    """The plain array under an extension type, such as those of Hugging Face's datasets library."""
+    pa, _ = libraries()
+    return values.storage if isinstance(values.type, pa.ExtensionType) else values
+
+
+def _is_list(kind):
+    pa, _ = libraries()
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _nulls(values):
+    """Places at which an array is null."""
+    return np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)) if values.null_count else []
 
 
 def write_table(path, columns):
-    """Write arrays, [n] or [n c] (as lists of fixed size), as a Parquet file."""
+    """Write {name: array [n] or [n c]} as a Parquet file; rows of [n c] become lists of fixed size."""
     pa, pq = libraries()
     arrays = {name: pa.array(values) if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(
         pa.array(np.ascontiguousarray(values, np.float32).reshape(-1)), values.shape[1])

@@ -16,8 +16,8 @@ class DamagedVideo(ValueError):
 
 
 def open_video(path, mode="r", **options):
-    """av.open of a file by any name: without the prefix, FFmpeg takes `12:30.mp4` or `d:1/y.mp4` for a
-    protocol."""
+    """av.open of a file by any name."""
+    # without the prefix FFmpeg takes `12:30.mp4` or `d:1/y.mp4` for a protocol
     return av.open(f"file:{os.path.abspath(path)}", mode, **options)
 
 
@@ -30,8 +30,9 @@ class H264Writer:
 
     def __init__(self, path, frame_size, fps, *, codec="libx264", pix_fmt="yuv420p", container=None,
                  **options):
-        """frame_size: (H, W) pixels of every frame; fps: frames per second; container: options of the MP4
-        muxer; options: those of the encoder.
+        """frame_size  (H, W) pixels of every frame
+        fps         frames per second
+        container   options of the MP4 muxer; the remaining `options` are those of the encoder
 
             Raises OSError where the file cannot be written.
         """
@@ -47,7 +48,7 @@ class H264Writer:
         self._stream.codec_context.thread_count = 1
 
     def add(self, frame, is_key=False):
-        """Append a frame, uint8 [H W 3] RGB; is_key: it can be decoded without those before it."""
+        """Append a frame, uint8 [H W 3] RGB; is_key: as a key frame, decodable without those before it."""
         if any(after for _, after in self._padding):
             frame = np.pad(frame, [*self._padding, (0, 0)], mode="edge")
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

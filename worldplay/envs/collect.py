@@ -1,7 +1,8 @@
-"""Gameplay from a real environment: scripted players in parallel processes, as rollouts or as a data set."""
+"""Collecting play of a real environment: scripted players in processes, into Rollouts or a data set."""
 import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
@@ -25,18 +26,14 @@ _world = None
 def play_rollout(world, *, num_frames, seed, player="explorer"):
     """A Rollout of `num_frames` frames, the start included, in an open world that has a `pose`.
 
-        Raises ValueError for an unknown player.
+        Raises ValueError for an unknown player and a negative seed.
     """
-    if seed < 0:
-        raise ValueError(f"--seed {seed}: expected at least 0")
-    if player not in PLAYERS:
-        raise ValueError(f"player {player!r}: unknown; there are {', '.join(PLAYERS)}")
+    _check_player(player, seed)
     return play_actions(world, PLAYERS[player](world.action_space, num_frames - 1, seed), seed=seed)
 
 
 def play_actions(world, vectors, *, seed):
-    """A Rollout of encoded actions, float32 [n - 1 a], after the start that `seed` draws; the world tells its
-    pose."""
+    """A Rollout of encoded actions, float32 [n - 1 a], from a reset with `seed`, in a world with a `pose`."""
     actions = np.concatenate([np.zeros((1, world.action_space.num_channels), np.float32), vectors])
     frames = np.empty((len(actions), *world.frame_size, 3), np.uint8)
     poses = np.empty((len(actions), 4), np.float32)
@@ -49,8 +46,9 @@ def play_actions(world, vectors, *, seed):
 
 
 def plan_episodes(num_frames, longest, seed):
-    """[(frames, seed)] of the episodes of a collection: at least two, as equal as can be, none above
-    `longest` frames.
+    """[(frames, seed)] of the episodes of a collection, at least two and as equal in length as can be.
+
+    longest  frames of an episode at most
 
     The seeds count up from `seed`. Where none of them is held out, that of the last episode is the next one
     that is.
@@ -70,13 +68,16 @@ def collect_rollouts(env, *, num_frames, seed, workers, player="explorer", rollo
     workers         processes that play, each with its own engine
     rollout_frames  frames of each rollout at most
     """
-    tasks = [(env, length, number, player) for length, number in plan_episodes(num_frames, rollout_frames,
-                                                                               seed)]
+    planned = plan_episodes(num_frames, rollout_frames, seed)
+    tasks = [(env, length, own_seed, player) for length, own_seed in planned]
     yield from in_processes(_play, tasks, workers)
 
 
 def in_processes(function, tasks, workers):
-    """Yield function(task) for every task, in order, at most two finished or running per process ahead."""
+    """Yield function(task) for every task, in order; at most two tasks per process are begun ahead.
+
+        Raises what a task raises, and OSError where a process is killed.
+    """
     pool = ProcessPoolExecutor(min(workers, max(len(tasks), 1)), mp_context=get_context("spawn"))
     try:
         pending = deque()
@@ -86,12 +87,15 @@ def in_processes(function, tasks, workers):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except BrokenProcessPool:
+        raise OSError(f"one of {workers} processes was killed; where memory ran out fewer are needed: "
+                      "--workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def own_world(env):
-    """The world called `env` that this process keeps open until it ends."""
+    """The environment called `env`, opened once in this process and closed when the process ends."""
     global _world
     if _world is None or _world.name != env:
         if _world is not None:
@@ -110,7 +114,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     """Play `frames` frames of `env` into a new LeRobot folder `out`, with progress on stderr.
 
     seed     of the first episode; see plan_episodes
-    workers  processes; None is one for every processor
+    workers  processes; None is one for every core that may be used
     Returns  dict: env, player, seed, out, episodes, held_out_episodes, frames, workers, seconds,
              frames_per_second, mib, bytes_per_frame
 
@@ -123,10 +127,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
                          "held out")
     if workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
-    if seed < 0:
-        raise ValueError(f"--seed {seed}: expected at least 0")
-    if player not in PLAYERS:
-        raise ValueError(f"--player {player}: unknown; there are {', '.join(PLAYERS)}")
+    _check_player(player, seed)
     world = open_env(env)
     check_new(out)
     # an engine that cannot start says so here, once, and not from every process
@@ -150,8 +151,15 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
             "mib": num_bytes / 2**20, "bytes_per_frame": num_bytes / frames}
 
 
+def _check_player(player, seed):
+    if seed < 0:
+        raise ValueError(f"--seed {seed}: expected at least 0")
+    if player not in PLAYERS:
+        raise ValueError(f"--player {player}: unknown; there are {', '.join(PLAYERS)}")
+
+
 def _shards(source, out, num_rows, seed, player):
-    """Tasks of _write_shard, a file each; an episode is (its number, its first row, its rows, its seed)."""
+    """Tasks of _write_shard, one for each file: its episodes are (number, first row, rows, seed)."""
     episodes, first = [], 0
     for number, (length, own_seed) in enumerate(plan_episodes(num_rows, ROLLOUT_FRAMES, seed)):
         episodes.append((number, first, length, own_seed))
@@ -161,6 +169,7 @@ def _shards(source, out, num_rows, seed, player):
 
 
 def _write_shard(task):
+    """Play the episodes of one file and write it; returns their rows of the table of episodes."""
     source, out, player, shard, episodes = task
     world = own_world(source.name)
     number, row, _, _ = episodes[0]

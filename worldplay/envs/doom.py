@@ -1,13 +1,17 @@
 """The real game, Doom levels with Freedoom's pictures in ViZDoom, as a World with true poses."""
 import tempfile
+from collections.abc import Callable
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from worldplay.action import ActionSpace
 from worldplay.envs.doom_map import Floor, calm_level
+from worldplay.envs.gallery import SKY_TEXTURE, WEAPON, gallery_level
 from worldplay.errors import WorldError
 
 TICS_PER_SECOND = 35
@@ -37,44 +41,50 @@ _PLAYER = """actor Wanderer : DoomPlayer
 class Scenario:
     """One level and what the player can do in it.
 
-    wad          file in ViZDoom's scenario folder
-    keys         keys of its action space
-    look_limit   degrees of yaw in one frame that encode to 1.0
-    keep_things  whether the level's pick-ups stay, as landmarks: the player walks through them
-    weapon       Doom's class names of a weapon and its ammunition, or none
-    textures     {texture name: the one shown instead}
-    light        brightness of every sector, 0 to 255, or None for the level's own
-    sky          texture of the sky, where the level has one
+    level          level(lumps) gives (bytes of a PWAD, its blocks); lumps is {name: text} to put into it
+    keys           keys of its action space
+    look_limit     degrees of yaw in one frame that encode to 1.0
+    weapon         class names of a weapon and its ammunition, or of a weapon that needs none, or nothing
+    sky            texture of the sky, where the level has one
+    supersampling  pixels that are rendered along each side of a frame's pixel, their average: 1, 2, 4 or 5
     """
-    wad: str
+    level: Callable
     keys: tuple[str, ...] = ("w", "a", "s", "d")
     look_limit: float = 12.0
-    keep_things: bool = False
     weapon: tuple[str, ...] = ()
-    textures: dict[str, str] = field(default_factory=dict)
-    light: int | None = None
     sky: str = "RSKY1"
+    supersampling: int = 1
 
     @property
     def action_space(self):
         return ActionSpace(self.keys, self.look_limit, look_axes=1)
 
 
+def _stock_level(wad, lumps, **changes):
+    """A level of ViZDoom's scenario folder made calm and bright; `changes` as calm_level takes them."""
+    data = Path(_import_vizdoom().scenarios_path, wad).read_bytes()
+    return calm_level(data, lumps=lumps, light=255, **{"keep_things": False, "textures": {}} | changes)
+
+
 SCENARIOS = {
     # the level's own acid floor moves by itself and its stone is dark: still, bright surfaces of three
     # colours instead, and a sky whose clouds tell which way one looks
-    "doom-maze": Scenario(wad="health_gathering_supreme.wad", light=255, sky="RSKY3",
-                          textures={"STONE2": "STARGR1", "NUKAGE1": "FLOOR7_1", "CEIL4_1": "F_SKY1"}),
+    "doom-maze": Scenario(level=partial(_stock_level, "health_gathering_supreme.wad", textures={
+        "STONE2": "STARGR1", "NUKAGE1": "FLOOR7_1", "CEIL4_1": "F_SKY1"}), sky="RSKY3"),
     # of the weapons the chaingun has the shortest animation, eight tics: little is hidden from the picture
-    "doom-arena": Scenario(wad="deathmatch.wad", keys=("w", "a", "s", "d", "mouse_left"), keep_things=True,
-                           weapon=("Chaingun", "Clip"), light=255),
+    "doom-arena": Scenario(level=partial(_stock_level, "deathmatch.wad", keep_things=True),
+                           keys=("w", "a", "s", "d", "mouse_left"), weapon=("Chaingun", "Clip")),
+    # large flat shapes everywhere, so that nothing in it is finer than what supersampling averages away
+    "doom-gallery": Scenario(level=gallery_level, keys=("w", "a", "s", "d", "mouse_left"), weapon=(WEAPON,),
+                             sky=SKY_TEXTURE, supersampling=4),
 }
 
 
 class DoomWorld:
     """A level of the real game behind the World contract; the engine starts at the first reset.
 
-    pose  float32 [4] after every frame: x, y, z in map units (the player's feet), yaw in degrees to the left
+    pose   float32 [4] after every frame: x, y, z in map units (the player's feet), yaw in degrees to the left
+    floor  the level's Floor, None before the first reset
     """
 
     def __init__(self, name):
@@ -86,7 +96,8 @@ class DoomWorld:
         self.scenes = ("start",)
         self.info = {"env": name, "device": "cpu", "path": "vizdoom"}
         self.pose = np.zeros(4, np.float32)
-        self._game = self._folder = self._floor = self._seed = None
+        self.floor = None
+        self._game = self._folder = self._seed = None
         self._stepping = False
 
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
@@ -101,7 +112,7 @@ class DoomWorld:
         self._game = self._game or self._open()
         self._seed = self.info["seed"] = seed if seed is not None else self._seed or 0
         rng = np.random.default_rng(self._seed)
-        x, y = np.rint(self._floor.draw(rng, room=_START_ROOM)).astype(int)
+        x, y = np.rint(self.floor.draw(rng, room=_START_ROOM)).astype(int)
         yaw = rng.uniform(-180, 180)
         idle = [0.0] * len(self.action_space.keys)
         with self._running() as game:
@@ -149,24 +160,27 @@ class DoomWorld:
     def _look(self):
         state = self._game.get_state()
         self.pose = state.game_variables.astype(np.float32)
-        return state.screen_buffer.copy()
+        return area_average(state.screen_buffer, self._scenario.supersampling)
 
     def _open(self):
         vizdoom = _import_vizdoom()
         scenario = self._scenario
-        wad = Path(vizdoom.scenarios_path, scenario.wad).read_bytes()
         items = (f'Player.StartItem "{item}", {amount}' for item, amount in zip(scenario.weapon, (1, 200)))
         lumps = {"DECORATE": _PLAYER.format(start_items="\n    ".join(items)),
                  "KEYCONF": "clearplayerclasses\naddplayerclass Wanderer\n"}
         lumps["MAPINFO"] = f'map MAP01 "{self.name}"\n{{\nsky1 = "{scenario.sky}"\n}}\n'
-        level, blocks = calm_level(wad, keep_things=scenario.keep_things, textures=scenario.textures,
-                                   light=scenario.light, lumps=lumps)
-        self._floor = Floor(blocks)
+        level, blocks = scenario.level(lumps)
+        self.floor = Floor(blocks)
         # the engine keeps the level open and writes its settings beside it
         self._folder = tempfile.TemporaryDirectory(prefix="worldplay-")
         path = Path(self._folder.name, "level.wad")
         path.write_bytes(level)
         return _start(vizdoom, path, scenario)
+
+
+def area_average(picture, size):
+    """uint8 [h w 3], a copy: the rounded means of `size` x `size` pixels of a picture [h*size w*size 3]."""
+    return np.array(Image.fromarray(picture).reduce(size))
 
 
 def _turn(degrees):
@@ -184,7 +198,8 @@ def _start(vizdoom, level, scenario):
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
-    game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
+    height, width = (side * scenario.supersampling for side in FRAME_SIZE)
+    game.set_screen_resolution(getattr(vizdoom.ScreenResolution, f"RES_{width}X{height}"))
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_render_hud(False)
     game.set_render_crosshair(False)

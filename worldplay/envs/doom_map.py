@@ -100,6 +100,16 @@ class Floor:
                                for line in lines])
         self._low, self._high = corners.min(0), corners.max(0)
 
+    @property
+    def bounds(self):
+        """Two float [2]: the least and the largest x, y of the level."""
+        return self._low, self._high
+
+    @property
+    def lines(self):
+        """float [l 2 2]: the two ends of every line."""
+        return np.stack([self._a, self._b], axis=1)
+
     def sector(self, point):
         """Number of the sector at (x, y), -1 outside of the level."""
         (x, y), a, b = point, self._a, self._b

@@ -1,4 +1,4 @@
-"""Gymnasium both ways: an environment that renders as a World, and any World as an environment."""
+"""Gymnasium in both directions: an environment with pictures as a World, a World as an environment."""
 import gymnasium
 import numpy as np
 
@@ -6,13 +6,13 @@ from worldplay.errors import WorldError
 
 
 class GymWorld:
-    """A Gymnasium environment behind the World contract; it shows what the environment renders.
+    """A Gymnasium environment as a World; its frames are the pictures that the environment renders.
 
     env           made with render_mode="rgb_array" and render_fps in its metadata
     name          what the world is called
     action_space  ActionSpace of the player
     to_action     function from an Action to an action of `env`
-    reward        of the last step
+    reward        of the latest step; 0.0 after a reset
 
         Raises ValueError if `env` does not render, or does not say at what rate.
     """
@@ -68,8 +68,8 @@ class WorldEnv(gymnasium.Env):
     """A World as a Gymnasium environment: pictures in, encoded actions out, no reward, no end of its own.
 
     observation  uint8 [H W 3], RGB: the newest frame
-    action       float32 [a] in [-1, 1], encoded: keys are down above 0.5, look 1 is the most that a step can
-                 turn
+    action       float32 [a] in [-1, 1], encoded: a key is down above 0.5, look is a share of the largest turn
+                 of a step
     info         "frames" uint8 [n H W 3]: every frame since the last action
     """
 
@@ -100,6 +100,7 @@ class WorldEnv(gymnasium.Env):
         return self._frame, 0.0, False, False, {"frames": frames}
 
     def render(self):
+        """The newest frame, uint8 [H W 3]."""
         return self._frame
 
     def close(self):

@@ -52,7 +52,36 @@ def tester(space, num_frames, seed):
     return actions
 
 
-PLAYERS = {"explorer": explorer, "tester": tester}
+def stroller(space, num_frames, seed):
+    """The explorer's actions with stretches that are hard to predict: slides along walls, slow turns, standing.
+
+    space     the world's ActionSpace
+    Returns   float32 [n a], encoded actions; the same for the same arguments
+    """
+    rng = np.random.default_rng([seed, 3])
+    actions = explorer(space, num_frames, seed)
+    yaw = np.zeros((num_frames, 1), np.float32)
+    if space.look_axes:
+        yaw = actions[:, len(space.keys):len(space.keys) + 1]
+    start = int(rng.integers(0, 60))
+    while start < num_frames:
+        kind = rng.choice(3, p=(0.4, 0.3, 0.3))
+        length = int(rng.integers(*((20, 80), (16, 50), (10, 40))[kind]))
+        part = slice(start, start + length)
+        actions[part] = 0
+        turn = rng.choice((-1, 1)) * _eased(length)[:num_frames - start, None] / space.look_limit
+        if kind == 0:  # into a wall and along it, wherever the next one is
+            keys = rng.choice(("w", "w a", "w d", "s a", "s d"), p=(0.3, 0.3, 0.3, 0.05, 0.05))
+            _press(actions[part], space, str(keys))
+            yaw[part] = turn * rng.choice((0, 0.4, 1.0, 2.0))
+        elif kind == 1:  # a look around at walking pace
+            _press(actions[part], space, str(rng.choice(("", "w", "a", "d"), p=(0.55, 0.25, 0.1, 0.1))))
+            yaw[part] = turn * np.exp(rng.uniform(np.log(0.3), np.log(4)))
+        start += length + int(rng.integers(10, 90))
+    return actions
+
+
+PLAYERS = {"explorer": explorer, "tester": tester, "stroller": stroller}
 
 
 def _rest(actions, rng):

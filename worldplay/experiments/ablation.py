@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 PLAYER = "explorer"
 STEPS = (1, 2, 4)
 # initialisation -> the stage that makes it, None: the AR teacher itself
-INITS = {"bidirectional-ode": "causal_ode", "none": None, "causal-ode": "causal_ode", "causal-cd": "causal_cd",
-         "chunk-wise-ode": "causal_ode"}
+INITS = {"bidirectional-ode": "causal_ode", "none": None, "causal-ode": "causal_ode",
+         "causal-cd": "causal_cd", "chunk-wise-ode": "causal_ode"}
 _SHARED = ("data", "latents.npy", "codec", "bidirectional", "teacher_forcing")
 _ROUNDS = 10  # of the latency measurement, all worlds in turn
 
@@ -54,7 +54,8 @@ class AblationRecipe(ImageRecipe):
         made_by = INITS[init]
         recipe = replace(
             self, name=init if steps is None else f"{init}-{steps}", student_steps=steps or 4,
-            context=replace(self.context, frames_per_chunk=chunk), causal_ode=replace(self.causal_ode, teacher=teacher),
+            context=replace(self.context, frames_per_chunk=chunk),
+            causal_ode=replace(self.causal_ode, teacher=teacher),
             causal_ode_loop=replace(self.causal_ode_loop, share=float(made_by == "causal_ode")),
             causal_cd_loop=replace(self.causal_cd_loop, share=float(made_by == "causal_cd")),
             dmd_loop=replace(self.dmd_loop, share=float(steps is not None)))
@@ -82,7 +83,8 @@ class Ablation:
             Raises ValueError for several processes: its networks are too small to be spread.
         """
         if processes.size > 1:
-            raise ValueError(f"{recipe.name} runs in one process, not in {processes.size}: start it without torchrun")
+            raise ValueError(f"{recipe.name} runs in one process, not in {processes.size}: start it without "
+                             "torchrun")
         self.recipe, self.folder, self.stop_at, self.seed = recipe, Path(folder), stop_at, seed
         self.processes, self.device = processes, processes.device
         self.options = {"processes": processes, "stop_at": stop_at, "seed": seed, **options}
@@ -128,9 +130,9 @@ class Ablation:
                 self.streams = self.source.streams(PLAYER, recipe.num_streams, context=_context(recipe),
                                                    horizon=recipe.horizon)
             with track(desc=f"measure {path.parent.name}", unit="pass") as bar:
-                material = Material(world=self._world(init, steps), source=self.source, streams={PLAYER: self.streams},
-                                    num_targets=recipe.num_targets, num_dreams=recipe.num_streams, walks=(),
-                                    advance=bar.update)
+                material = Material(world=self._world(init, steps), source=self.source,
+                                    streams={PLAYER: self.streams}, num_targets=recipe.num_targets,
+                                    num_dreams=recipe.num_streams, walks=(), advance=bar.update)
                 rows = measure(material, PLAYER, recipe.chunk)
             with replacing(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **rows)
@@ -153,8 +155,8 @@ class Ablation:
             seconds += read_json(folder / "run.json")["spent"].get("trajectories", 0.0)
             size = sum(path.stat().st_size for path in (folder / "trajectories").rglob("*.npy"))
             flops, making = stage_flops(recipe, stage, self._world(init, 4).config)
-            costs[init] = {"flops": flops + making, "trajectory_share": making / (flops + making), "seconds": seconds,
-                           "bytes": size}
+            costs[init] = {"flops": flops + making, "trajectory_share": making / (flops + making),
+                           "seconds": seconds, "bytes": size}
         return costs
 
     def _latencies(self):
@@ -171,7 +173,8 @@ class Ablation:
                 for name in ("first_ms", "later_ms", "later_ms"):
                     start, step = time.perf_counter(), world.step(action)
                     next(step)
-                    times.setdefault(cell, {}).setdefault(name, []).append(1000 * (time.perf_counter() - start))
+                    milliseconds = 1000 * (time.perf_counter() - start)
+                    times.setdefault(cell, {}).setdefault(name, []).append(milliseconds)
                     list(step)
         return {cell: {name: float(min(values)) for name, values in of_cell.items()}
                 for cell, of_cell in times.items()}
@@ -203,11 +206,13 @@ def stage_flops(recipe, stage, config, num_steps=8):
     num_steps  steps that are counted, on one sample each, and taken for all; weights and data do not matter
     """
     shape = (1, recipe.length, *config.latent_shape)
-    batch = {"latents": torch.zeros(shape), "actions": torch.zeros(*shape[:2], config.transformer.action_channels),
+    batch = {"latents": torch.zeros(shape),
+             "actions": torch.zeros(*shape[:2], config.transformer.action_channels),
              "columns": torch.zeros(shape[:2], dtype=torch.float64)}
     network, making, loop = Transformer(config.transformer), 0, recipe.loop(stage)
     weights = network.state_dict()
-    made = STAGES[stage].build(Ingredients(recipe=recipe, sizes=config.transformer, weights=lambda *names: weights))
+    made = STAGES[stage].build(Ingredients(recipe=recipe, sizes=config.transformer,
+                                           weights=lambda *names: weights))
     if STAGES[stage].data == "trajectories":
         with flop_counter() as counter:
             batch["trajectories"] = make_trajectories(recipe, network, batch, batch["latents"])

@@ -1,4 +1,4 @@
-"""The ablation's table, its claims judged by their intervals, its picture, and the numbers behind them as JSON."""
+"""The ablation's table, its claims judged by their intervals, its picture, and the numbers as JSON."""
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,11 +65,13 @@ def judge(figures, costs, latencies):
         ("Causal CD is at least as good as causal ODE", _tally(against_ode, _AT_LEAST, _LESS), against_ode),
         ("at about a quarter of its cost and with nothing stored",
          f"{_is_so(flops <= _COST_RATIO)} {flops:.2f} of the operations, {seconds:.2f} of the seconds; "
-         f"{_mib(costs['causal-cd'])} MiB stored against {_mib(costs['causal-ode'])}. The ratio follows from the numbers "
-         f"chosen here: trajectories are {costs['causal-ode']['trajectory_share']:.0%} of what ODE costs.", []),
+         f"{_mib(costs['causal-cd'])} MiB stored against {_mib(costs['causal-ode'])}. The ratio follows from "
+         f"the numbers chosen here: trajectories are {costs['causal-ode']['trajectory_share']:.0%} of what "
+         "ODE costs.", []),
         ("Bidirectional ODE and no few-step stage fall behind causal ODE at 1 and 2 steps",
          _tally(baselines, _LESS, _AT_LEAST), baselines),
-        ("Frame-wise at 2 steps is at least as good as chunk-wise at 4", _tally(chunks, _AT_LEAST, _LESS), chunks),
+        ("Frame-wise at 2 steps is at least as good as chunk-wise at 4", _tally(chunks, _AT_LEAST, _LESS),
+         chunks),
         ("and its first frame comes in at most half the time",
          f"{_is_so(first <= _FIRST_FRAME_RATIO)} It takes {first:.2f} of it.", [])]
 
@@ -92,7 +94,8 @@ def write_report(folder, figures, costs, latencies, scale):
     write_json(folder / "results.json", {
         "scale": scale, "costs": costs, "real_turn_sign": real_turns,
         "worlds": {_name(cell): {"init": cell[0], "steps": cell[1], **latencies[cell],
-                                 **{name: dict(zip(("value", "low", "high"), values)) for name, values in row.items()}}
+                                 **{name: dict(zip(("value", "low", "high"), values))
+                                    for name, values in row.items()}}
                    for cell, row in table.items()},
         "claims": [{"claim": claim, "result": result, "comparisons": [
             asdict(row) | {"verdict": row.verdict} for row in rows]} for claim, result, rows in claims]})
@@ -106,19 +109,22 @@ def _markdown(table, costs, latencies, scale, real_turns, claims):
     columns = ["stage before DMD", "steps", *(figure.title for figure in FIGURES.values()), "first frame, ms",
                "later frames, ms"]
     lines = ["# Which initialisation a few-step student needs", "",
-             f"Made by `python train_world.py ablation-init` on {scale['env']}, {scale['device']}, {scale['dtype']}, seed "
-             f"{scale['seed']}: {scale['parameters'] / 1e6:.2f} M parameters, sequences of {scale['length']} frames. Codec, "
-             f"bidirectional network and AR teacher ({steps['codec']}, {steps['bidirectional']}, {steps['teacher_forcing']} "
-             f"steps of {batch['codec']}, {batch['bidirectional']}, {batch['teacher_forcing']} samples) are shared; the "
-             "chunk-wise student has an AR teacher of its own, trained as long. The stage before DMD takes "
-             f"{steps['causal_ode']} steps of {batch['causal_ode']} windows for ODE ({scale['num_trajectories']} "
-             f"trajectories) and {steps['causal_cd']} of {batch['causal_cd']} for CD. DMD is the same for all: "
-             f"{scale['student_updates']} updates of the student in {steps['dmd']} steps of {batch['dmd']} windows.", "",
-             f"Every world is measured on the same {scale['num_streams']} real streams on held-out seeds: next frames "
-             f"right after real ones, and {scale['horizon']} frames of free play. A chunk-wise world is given the action of "
-             "every frame here, though in play a chunk has one. Brackets are 95 % intervals over the streams "
-             f"({RESAMPLES} resamples). They hold for these trained networks; other training seeds are not in them. The real "
-             f"game obeys {real_turns:.2f} of the turns by the same measure.", "", "![figures](figure.png)", "",
+             f"Made by `python train_world.py ablation-init` on {scale['env']}, {scale['device']}, "
+             f"{scale['dtype']}, seed {scale['seed']}: {scale['parameters'] / 1e6:.2f} M parameters, "
+             f"sequences of {scale['length']} frames. Codec, bidirectional network and AR teacher "
+             f"({steps['codec']}, {steps['bidirectional']}, {steps['teacher_forcing']} steps of "
+             f"{batch['codec']}, {batch['bidirectional']}, {batch['teacher_forcing']} samples) are shared; "
+             "the chunk-wise student has an AR teacher of its own, trained as long. The stage before DMD "
+             f"takes {steps['causal_ode']} steps of {batch['causal_ode']} windows for ODE "
+             f"({scale['num_trajectories']} trajectories) and {steps['causal_cd']} of {batch['causal_cd']} "
+             f"for CD. DMD is the same for all: {scale['student_updates']} updates of the student in "
+             f"{steps['dmd']} steps of {batch['dmd']} windows.", "",
+             f"Every world is measured on the same {scale['num_streams']} real streams on held-out seeds: "
+             f"next frames right after real ones, and {scale['horizon']} frames of free play. A chunk-wise "
+             "world is given the action of every frame here, though in play a chunk has one. Brackets are "
+             f"95 % intervals over streams ({RESAMPLES} resamples). They hold for these trained networks; "
+             f"other training seeds are not in them. The real game obeys {real_turns:.2f} of the turns by "
+             "the same measure.", "", "![figures](figure.png)", "",
              "| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
     for cell, row in table.items():
         values = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, low, high in row.values()]
@@ -127,11 +133,13 @@ def _markdown(table, costs, latencies, scale, real_turns, claims):
     lines += ["", "## Cost of the stage before DMD", "", "Operations are counted, trajectories included.", "",
               "| stage | 10^12 operations | seconds | MiB stored |", "|---|---:|---:|---:|"]
     for init, cost in costs.items():
-        lines.append(f"| {_TITLES[init]} | {cost['flops'] / 1e12:.3g} | {cost['seconds']:.0f} | {_mib(cost)} |")
-    margins = ", ".join(f"{figure.margin} ({figure.title})" for figure in FIGURES.values() if figure.direction)
+        flops, seconds = cost["flops"] / 1e12, cost["seconds"]
+        lines.append(f"| {_TITLES[init]} | {flops:.3g} | {seconds:.0f} | {_mib(cost)} |")
+    margins = ", ".join(f"{figure.margin} ({figure.title})" for figure in FIGURES.values()
+                        if figure.direction)
     lines += ["", "## What the papers claim, and what came of it here", "",
-              f"Verdicts follow from the intervals alone: worlds are equal where a whole interval lies within {margins}, "
-              "and undecided where it holds 0 besides.", ""]
+              "Verdicts follow from the intervals alone: worlds are equal where a whole interval lies within "
+              f"{margins}, and undecided where it holds 0 besides.", ""]
     for claim, result, rows in claims:
         lines += [f"**{claim}**: {result}", ""]
         if rows:
@@ -183,7 +191,8 @@ def _draw(table):
     picture = Image.new("RGB", (2 * _WIDTH, -(-len(names) // 2) * _HEIGHT + 30), _GROUND)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     for i, name in enumerate(names):
-        _draw_panel(draw, font, (i % 2 * _WIDTH, i // 2 * _HEIGHT), name, {cell: row[name] for cell, row in table.items()})
+        _draw_panel(draw, font, (i % 2 * _WIDTH, i // 2 * _HEIGHT), name,
+                    {cell: row[name] for cell, row in table.items()})
     for i, (init, colour) in enumerate(_COLOURS.items()):
         x, y = 12 + i * (2 * _WIDTH - 12) // len(_COLOURS), picture.height - 22
         draw.ellipse((x, y + 4, x + 8, y + 12), colour)

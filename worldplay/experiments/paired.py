@@ -1,4 +1,4 @@
-"""Several worlds on the same real streams: figures stream by stream, and bootstrap intervals of their differences."""
+"""Several worlds on the same real streams: figures by stream, and bootstrap intervals of differences."""
 from dataclasses import dataclass
 from typing import Callable
 

@@ -24,11 +24,14 @@ def fastest_attention(device, dtype, *, rule, batch, num_frames, num_tokens, num
     inputs = [torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
     with torch.no_grad():  # one sample, because the plain way holds a score of every pair of tokens
         expected = causal_attention("plain")(*(x[:1] for x in inputs), rule, 2)
-    times = {name: _time(causal_attention(name), inputs, rule, expected, device, repeats) for name in CANDIDATES}
+    times = {name: _time(causal_attention(name), inputs, rule, expected, device, repeats)
+             for name in CANDIDATES}
     for name, result in times.items():
-        log.info("attention by %s: %s", name, result if isinstance(result, str) else f"{result:.2f} ms a layer")
+        log.info("attention by %s: %s", name,
+                 result if isinstance(result, str) else f"{result:.2f} ms a layer")
     if not fastest(times):
-        log.warning("no way of attention is quick and right here; the plain one is taken, which holds every score")
+        log.warning("no attention kernel is fast and correct here; the plain one is taken, "
+                    "which holds every score")
     return fastest(times, "plain"), times
 
 

@@ -1,4 +1,4 @@
-"""From raw gameplay to a checkpoint folder: the stages of a recipe in a row, within one time budget, resumable."""
+"""From gameplay to a checkpoint folder: the stages of a recipe in a row, in one time budget, resumable."""
 import logging
 import math
 import time
@@ -51,8 +51,8 @@ class Chain:
     where     what is going on, for a run that stops with work left
     """
 
-    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None, reading=None,
-                 init_from=None, seed=0, shared=None):
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None,
+                 reading=None, init_from=None, seed=0, shared=None):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of
         this call's end. data: a LeRobot folder to train on instead of collecting; reading: options of
@@ -80,8 +80,8 @@ class Chain:
         self._take_folder()
         if self.compiled:
             runtime.keep_compiled_code(zoo.user_cache() / "training")
-        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data), **self.reading,
-                          init_from=self.init_from and str(self.init_from))
+        self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
+                          **self.reading, init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
 
@@ -114,8 +114,8 @@ class Chain:
         """
         self.lock = open(self.folder / "run.lock", "a+b") if self.processes.is_first else None
         if not self.processes.agree(self.lock is None or lock(self.lock)):
-            raise ValueError(f"--out {self.folder}: another training is at work there; wait for its end, or give another "
-                             "folder")
+            raise ValueError(f"--out {self.folder}: another training is at work there; wait for its end, or "
+                             "give another folder")
 
     def run_stages(self):
         """All of `run` but the choice of the context sigma."""
@@ -145,7 +145,8 @@ class Chain:
 
     def make_windows(self):
         """Whether the windows of latents are there, or the call's time ended before."""
-        self.windows = self.log.timed("encode", lambda: self.latents.windows(self.cache, self.networks.get("codec"), self))
+        codec = self.networks.get("codec")
+        self.windows = self.log.timed("encode", lambda: self.latents.windows(self.cache, codec, self))
         if self.windows is None:
             self.where = "encoding"
         return self.windows is not None
@@ -162,7 +163,8 @@ class Chain:
                 lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
             return
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=allowed_cores(), rollout_frames=recipe.rollout_frames)
+                                            workers=allowed_cores(), player=recipe.player,
+                                            rollout_frames=recipe.rollout_frames)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
                               progress=bar.update)
@@ -180,9 +182,7 @@ class Chain:
         return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
-        """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was
-        made.
-        """
+        """What gives batches of this kind (StageEntry.data); None if the call's time ended before."""
         if kind == "frames":
             return FrameBatches(self.cache.frames, self.cache.split("train"), self.cache.split("held_out"))
         if kind == "windows":
@@ -201,14 +201,16 @@ class Chain:
             return False
         codec = self.networks.get("codec")
         torch.manual_seed(self._draws.seed_for(name))
-        stage = entry.build(Ingredients(recipe=self.recipe, sizes=self.sizes, weights=self._weights, codec=codec,
-                                        decode=codec and codec.decode_uint8))
+        stage = entry.build(Ingredients(recipe=self.recipe, sizes=self.sizes, weights=self._weights,
+                                        codec=codec, decode=codec and codec.decode_uint8))
         self.networks |= dict.fromkeys(entry.makes, stage.models[stage.result])
         if "codec" in entry.makes:
             self.latents.lossy_codec |= self.cache.is_lossy
         self._prepare(stage, loop)
-        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics, self.processes,
-                          self.dtype, self._export if entry.is_shown else None)
+        trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics,
+                          self.processes, self.dtype, self._export if entry.is_shown else None)
+        if not trainer.step:
+            self._check_nothing_follows(name)
         self._set_seconds(trainer)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
@@ -220,10 +222,23 @@ class Chain:
             self.networks["codec"] = self.latents.finished_codec(self.networks["codec"])
         return True
 
-    def _set_seconds(self, trainer):
-        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on
-        the share.
+    def _check_nothing_follows(self, name):
+        """Raise ValueError where a stage would begin although others have gone on from its result.
+
+        Its state was removed: latents, trajectories and later stages that the old result led to would be
+        mixed with the new one.
         """
+        later = self.recipe.stages[self.recipe.stages.index(name) + 1:]
+        made = [self.place(part) / "state" for part in later]
+        made += [self.place("latents.npy")] * (name == "codec")
+        made += [self.place("trajectories")] * ("causal_ode" in later)
+        stale = [str(path) for path in made if path.exists()]
+        if stale:
+            raise ValueError(f"stage {name} would begin again, but {', '.join(stale)} come from its earlier "
+                             "result: remove them too, or give another --out")
+
+    def _set_seconds(self, trainer):
+        """Give a stage its share of what the budget has left after its blocks are compiled."""
         stage = trainer.stage
 
         def share():
@@ -231,8 +246,10 @@ class Chain:
                 trainer.config = replace(trainer.config, seconds=self.log.stage_seconds(stage.name))
         if trainer.step:  # its share was fixed when it began
             share()
-        if self.compiled and trainer.progress < 1 and any(isinstance(x, Transformer) for x in stage.models.values()):
-            log.info("%s: compiling its blocks, which takes minutes the first time; the code is kept for later runs", stage.name)
+        has_blocks = any(isinstance(model, Transformer) for model in stage.models.values())
+        if self.compiled and has_blocks and trainer.progress < 1:
+            log.info("%s: compiling its blocks, which takes minutes the first time; the code is kept for "
+                     "later runs", stage.name)
             self.log.timed("compile", trainer.warm_up)
         share()
 
@@ -257,16 +274,15 @@ class Chain:
         return next((_whole_weights(self.networks[name]) for name in names if name in self.networks), None)
 
     def _choose_attention(self):
-        """The fastest on this device, once for the run: another rounds differently, which a resume must
-        not.
-        """
+        """The fastest on this device, once for the run: another way rounds differently, a resume must not."""
         chosen, kind = self.log.setdefault("attention", {}), self.device.type
         if kind not in chosen:
             config, loop = self.sizes, self.recipe.teacher_forcing_loop
-            chosen[kind] = dict(zip(("way", "milliseconds"), self.log.timed("choose attention", lambda: fastest_attention(
+            way, milliseconds = self.log.timed("choose attention", lambda: fastest_attention(
                 self.device, self.dtype, rule=self.recipe.context.rule, batch=loop.micro_batch or loop.batch,
                 num_frames=self.recipe.length, num_tokens=config.num_tokens(*self.windows.size),
-                num_heads=config.num_heads, head_dim=config.head_dim))))
+                num_heads=config.num_heads, head_dim=config.head_dim))
+            chosen[kind] = {"way": way, "milliseconds": milliseconds}
             self.log.keep()
 
     # The world so far
@@ -275,13 +291,15 @@ class Chain:
         networks = self.networks
         is_distilled = networks["student"] is not networks.get("teacher")
         config = self.latents.config(self.cache, self.recipe.student_steps if is_distilled else 4)
-        files = {"model": networks["student"]} | ({"teacher": networks["teacher"]} if "teacher" in networks else {})
+        files = {file: networks[name] for file, name in (("model", "student"), ("teacher", "teacher"))
+                 if name in networks}
         weights = {name: _whole_weights(network) for name, network in files.items()}
         if self.processes.is_first:
             for name, tensors in weights.items():
                 save_weights(self.folder / f"{name}.safetensors", tensors, torch.bfloat16)
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
-        if self.processes.is_first:  # last: it makes the folder a world, and says the steps that these weights have learnt
+        if self.processes.is_first:
+            # last: it makes the folder a world, and names the number of steps of these weights
             write_json(self.folder / "config.json", config.to_json())
 
     def _choose_context_sigma(self):
@@ -298,7 +316,5 @@ class Chain:
 
 
 def _whole_weights(network):
-    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask
-    together.
-    """
+    """Weights of a network as it is played, adapters merged; all processes must call it together."""
     return merged_weights(full_state(network))

@@ -1,4 +1,4 @@
-"""Choose the noise level at which play writes its own frames to the cache: the one whose short walks drift least."""
+"""Choose the noise level at which play commits frames to the cache: the one whose short walks drift least."""
 import logging
 from dataclasses import replace
 
@@ -23,7 +23,8 @@ def choose_context_sigma(world, data, *, num_frames, num_walks=3, candidates=CAN
     if world.config.env in ENVS:
         source = Game(world.config.env, skip=_EVALUATION_SEEDS)
     else:
-        log.info("there is no game called %r here: the context sigma is chosen on held-out episodes", world.config.env)
+        log.info("there is no game called %r here: the context sigma is chosen on held-out episodes",
+                 world.config.env)
         source = Recording(data)
     player = source.players[0]
     streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}

@@ -7,11 +7,11 @@ import torch
 from worldplay.envs import open_env
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
+from worldplay.train.optim import build_optimizers
 from worldplay.train.recipe import VideoRecipe
 from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.causal_ode import NODES
 from worldplay.train.stages.draws import PlacedDraws
-from worldplay.train.trainer import build_optimizers
 from worldplay.train.work import META, on_meta, over_shared_draws, step_flops, step_memory
 
 GIB = 2**30
@@ -105,7 +105,8 @@ def _shapes(recipe):
     if isinstance(recipe, VideoRecipe):
         return recipe.transformer, recipe.latents, None
     if not recipe.env:
-        raise ValueError(f"{recipe.name}: the dry run takes keys and frame size from a game; name one (--env doom-maze)")
+        raise ValueError(f"{recipe.name}: the dry run takes keys and frame size from a game; "
+                         "name one (--env doom-maze)")
     world = open_env(recipe.env)
     sizes = recipe.network(world.action_space)
     return sizes, (sizes.in_channels, *(n // ImageCodec.stride for n in world.frame_size)), world.frame_size
@@ -122,7 +123,8 @@ def _batch(recipe, name, b):
         batch |= {"actions": torch.empty(b, t, model.action_channels, device=META),
                   "columns": torch.empty(b, t, dtype=torch.float64, device=META)}
     if model.has_camera:
-        batch |= {"viewmats": torch.empty(b, t, 4, 4, device=META), "focal": torch.empty(b, t, 2, device=META)}
+        batch |= {"viewmats": torch.empty(b, t, 4, 4, device=META),
+                  "focal": torch.empty(b, t, 2, device=META)}
     if model.text_dim:
         rows = torch.empty(b, model.text_len, model.text_dim, dtype=torch.bfloat16, device=META)
         batch |= {"text": rows, "null_text": rows.clone()}
@@ -207,7 +209,6 @@ def _notes(gpus, tflops):
     notes = [f"Time: {tflops:g} TFLOP/s is an assumption (--tflops), not a measurement; loading, saving and",
              "the optimizer are not in it.",
              "Memory: causal attention by FlexAttention, other attention by a fused kernel, blocks not",
-             "compiled; the CUDA context, NCCL and the allocator's gaps come on top: 'narrowly' begins at nine",
-             "tenths."]
+             "compiled; the CUDA context, NCCL and the allocator's gaps come on top: 'narrowly' is 90 % on."]
     return notes if gpus == 1 else [
         *notes, "Communication between GPUs is taken to hide behind the arithmetic."]

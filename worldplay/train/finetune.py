@@ -4,10 +4,11 @@ from dataclasses import dataclass, fields, replace
 
 from worldplay.data.lerobot import LeRobotFolder
 from worldplay.files import read_json
+from worldplay.train.optim import OptimConfig
 from worldplay.train.recipe import ImageRecipe
 from worldplay.train.stages.codec import CodecStageConfig
 from worldplay.train.stages.context import ContextConfig
-from worldplay.train.trainer import LoopConfig, OptimConfig
+from worldplay.train.trainer import LoopConfig
 from worldplay.worlds import zoo
 from worldplay.worlds.config import ImageWorldConfig, VideoWorldConfig, WorldConfig
 
@@ -63,8 +64,8 @@ def tuned_recipe(tuning, init_from, data, **reading):
         raise ValueError("finetune needs a world to go on from: --init-from WORLD "
                          "(python -m worldplay worlds lists them)")
     if data is None:
-        raise ValueError("finetune needs clips: --data DIR, a LeRobot folder (python -m worldplay dataset pack makes "
-                         "one of recorded clips, python -m worldplay collect of scripted play)")
+        raise ValueError("finetune needs clips: --data DIR, a LeRobot folder (python -m worldplay dataset "
+                         "pack makes one of recorded clips, python -m worldplay collect of scripted play)")
     folder = zoo.find(init_from)
     world = base_world(folder)
     source = LeRobotFolder.open(data, **reading).source
@@ -97,12 +98,12 @@ def base_world(folder):
     """
     world = WorldConfig.from_json(read_json(folder / "config.json"), folder / "config.json")
     if isinstance(world, VideoWorldConfig):
-        raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single frames; recipe "
-                         f"{'wan-chunk' if world.transformer.has_camera else 'wan-frame'} goes on from it, or take one "
-                         "that was trained here")
+        raise ValueError(f"--init-from {folder}: this world has no codec of its own that encodes single "
+                         f"frames; recipe {'wan-chunk' if world.transformer.has_camera else 'wan-frame'} "
+                         "goes on from it, or take one that was trained here")
     if not has_teacher(folder):
-        raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that training "
-                         "goes on from; take a world that ships them, or the run folder it was trained in")
+        raise ValueError(f"--init-from {folder}: teacher.safetensors is missing, the AR weights that "
+                         "training goes on from; take a world with them, or the run folder it comes from")
     if not world.transformer.action_channels:
         raise ValueError(f"--init-from {folder}: this world takes no actions; take one that does")
     return world
@@ -114,14 +115,15 @@ def has_teacher(folder):
 
 
 def check_sizes(network, world, folder):
-    """Raise ValueError unless a recipe's network (TransformerConfig) has the sizes of the world (WorldConfig)
-    in folder.
-    """
-    other = [size.name for size in fields(network) if getattr(network, size.name) != getattr(world.transformer, size.name)]
+    """Raise ValueError unless a recipe's TransformerConfig has the sizes of the WorldConfig in folder."""
+    other = [size.name for size in fields(network)
+             if getattr(network, size.name) != getattr(world.transformer, size.name)]
     if other:
-        theirs, ours = (" ".join(f"{name} {getattr(sizes, name)}" for name in other) for sizes in (world.transformer, network))
-        raise ValueError(f"--init-from {folder}: its network has {theirs}, this recipe's {ours}; take the recipe that made "
-                         f"it{', or finetune' if isinstance(world, ImageWorldConfig) else ''}")
+        theirs, ours = (" ".join(f"{name} {getattr(sizes, name)}" for name in other)
+                        for sizes in (world.transformer, network))
+        tuning = ", or finetune" if isinstance(world, ImageWorldConfig) else ""
+        raise ValueError(f"--init-from {folder}: its network has {theirs}, this recipe's {ours}; take the "
+                         f"recipe that made it{tuning}")
 
 
 def match_actions(weights, space, world_space):

@@ -48,36 +48,33 @@ class ImageLatents:
         """Why blocks cannot be compiled, None where they can."""
 
     def check_data(self, data, where):
-        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; say what lossy clips do to
-        the codec.
-        """
+        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; warn of lossy clips."""
         recipe = self.recipe
         if recipe.env and data.source.name != recipe.env:
-            raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for {recipe.env!r}; "
-                             f"--env {data.source.name} takes it")
+            raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for "
+                             f"{recipe.env!r}; --env {data.source.name} takes it")
         self._check_frame_size(data.source.frame_size, f"--data {where}")
-        self._check_episodes([(episode["length"], episode["seed"]) for episode in data.episodes], f"--data {where}")
+        self._check_episodes([(episode["length"], episode["seed"]) for episode in data.episodes],
+                             f"--data {where}")
         if not data.is_lossy:
             return
         if self.world is None and not data.is_own:
-            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, so a world of it "
-                        "is for you to play and not to ship", where)
+            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, "
+                        "so a world of it is for you to play and not to ship", where)
             return
         if self.world is None:
-            raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go on "
-                             "from a world, whose codec stays (--init-from WORLD), or collect")
+            raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go "
+                             "on from a world, whose codec stays (--init-from WORLD), or collect")
         if recipe.decoder_loop.share:
-            log.warning("%s holds lossy clips: the codec's decoder learns their colours and their flaws, for you to play "
-                        "and not to ship; a decoder share of 0 keeps the world's codec", where)
+            log.warning("%s holds lossy clips: the codec's decoder learns their colours and their flaws, for "
+                        "you to play and not to ship; a decoder share of 0 keeps the world's codec", where)
 
     def check_collection(self, seed):
-        """Raise ValueError for numbers of a collection, its first seed among them, that give nothing to learn
-        from.
-        """
+        """Raise ValueError if a collection of the recipe's size from this seed on gives too little."""
         recipe = self.recipe
         if not recipe.env:
-            raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of your own "
-                             "(docs/data.md)")
+            raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of "
+                             "your own (docs/data.md)")
         self._check_frame_size(open_env(recipe.env).frame_size, f"--env {recipe.env}")
         self._check_episodes(plan_episodes(recipe.num_frames, recipe.rollout_frames, seed),
                              f"--num-frames {recipe.num_frames} --rollout-frames {recipe.rollout_frames}")
@@ -87,9 +84,9 @@ class ImageLatents:
         steps = [ImageCodec.stride * patch for patch in self.recipe.transformer.patch_size[1:]]
         if any(length % step for length, step in zip(frame_size, steps)):
             height, width = (-(-length // step) * step for length, step in zip(frame_size, steps))
-            raise ValueError(f"{where}: frames are {frame_size[1]}x{frame_size[0]} pixels (width x height), this recipe wants "
-                             f"multiples of {steps[1]} and {steps[0]}; --fit \"pad {width}x{height}\" adds a black border, "
-                             "crop and resize do what they say")
+            raise ValueError(f"{where}: frames are {frame_size[1]}x{frame_size[0]} pixels (width x height), "
+                             f"this recipe wants multiples of {steps[1]} and {steps[0]}; --fit \"pad "
+                             f"{width}x{height}\" adds a black border, crop and resize do what they say")
 
     def _check_episodes(self, episodes, where):
         """episodes: (length in frames, seed) of each."""
@@ -97,16 +94,18 @@ class ImageLatents:
         for split, held_out in (("training", False), ("held-out", True)):
             lengths = [length for length, seed in episodes if is_held_out(seed) == held_out]
             if not lengths:
-                raise ValueError(f"{where}: no {split} episode among {len(episodes)}; one of {HELD_OUT_EVERY} is held out, by "
-                                 f"its seed: {HELD_OUT_EVERY} episodes have both, so record more or shorter ones")
+                raise ValueError(f"{where}: no {split} episode among {len(episodes)}; one of "
+                                 f"{HELD_OUT_EVERY} is held out, by its seed: {HELD_OUT_EVERY} episodes have "
+                                 "both, so record more or shorter ones")
             if max(lengths) < needed:
-                raise ValueError(f"{where}: the longest {split} episode has {max(lengths)} frames, and a training sequence "
-                                 f"{needed} (--length, at least two windows of --context.window {self.recipe.context.window}); "
-                                 "record longer ones")
+                raise ValueError(f"{where}: the longest {split} episode has {max(lengths)} frames, and a "
+                                 f"training sequence {needed} (--length, at least two windows of "
+                                 f"--context.window {self.recipe.context.window}); record longer ones")
             short = sum(length < needed for length in lengths)
             if short:
-                log.warning("%s: %d of %d %s episodes are shorter than a training sequence of %d frames (--length): the codec "
-                            "alone uses them", where, short, len(lengths), split, needed)
+                log.warning("%s: %d of %d %s episodes are shorter than a training sequence of %d frames "
+                            "(--length): the codec alone uses them",
+                            where, short, len(lengths), split, needed)
 
     # What the stages take
 
@@ -126,18 +125,16 @@ class ImageLatents:
         return self._frozen(codec)
 
     def windows(self, cache, codec, run):
-        """LatentWindows of a FrameCache; its latents are made once. run: the Chain, for its folders and
-        processes.
-        """
+        """LatentWindows of a FrameCache, encoded once. run: the Chain, for its folders and processes."""
         path = run.place("latents.npy")
-        run.processes.first_makes(path, lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
-        return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"), cache.split("held_out"),
-                             self.recipe.length, cache.action_space, self.recipe.columns_per_degree)
+        run.processes.first_makes(path,
+                                  lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
+        return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"),
+                             cache.split("held_out"), self.recipe.length, cache.action_space,
+                             self.recipe.columns_per_degree)
 
     def networks(self, space):
-        """{role: Transformer} of the world to go on from, for clips that use `space`; as
-        `teacher_and_student`.
-        """
+        """As `teacher_and_student`, of the world to go on from, for clips whose actions are in `space`."""
         if self.world is None:
             return {}
         log_match(space, self.world.action_space)
@@ -154,9 +151,9 @@ class ImageLatents:
         """ImageWorldConfig of the run's world, played in so many sampling steps."""
         recipe = self.recipe
         return ImageWorldConfig(
-            name=recipe.name, env=cache.env, action_space=cache.action_space, frame_size=cache.frame_size, fps=cache.fps,
-            transformer=recipe.network(cache.action_space), codec=recipe.codec.model, steps=steps,
-            **asdict(recipe.context.rule), context_sigma=recipe.context_sigma,
+            name=recipe.name, env=cache.env, action_space=cache.action_space, frame_size=cache.frame_size,
+            fps=cache.fps, transformer=recipe.network(cache.action_space), codec=recipe.codec.model,
+            steps=steps, **asdict(recipe.context.rule), context_sigma=recipe.context_sigma,
             columns_per_degree=recipe.columns_per_degree if cache.action_space.look_axes else 0.0,
             lossy_codec=self.lossy_codec)
 
@@ -198,6 +195,6 @@ def teacher_and_student(recipe, folder, world, network):
         if world.steps == recipe.student_steps:
             student = network("model.safetensors")
         else:
-            log.warning("%s plays in %d steps, not in %d: its AR teacher takes its student's place", folder, world.steps,
-                        recipe.student_steps)
+            log.warning("%s plays in %d steps, not in %d: its AR teacher takes its student's place", folder,
+                        world.steps, recipe.student_steps)
     return {"teacher": teacher, "student": student}

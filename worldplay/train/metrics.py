@@ -25,7 +25,8 @@ class Metrics:
     def write(self, stage, step, values):
         """values: name -> number; a number that is not finite is written as null."""
         clean = {name: float(x) if math.isfinite(x) else None for name, x in values.items()}
-        self.lines.write(json.dumps({"stage": stage, "step": step, "unix_time": round(time.time(), 1), **clean}) + "\n")
+        self.lines.write(json.dumps({"stage": stage, "step": step, "unix_time": round(time.time(), 1),
+                                     **clean}) + "\n")
         if self.board:
             for name, x in clean.items():
                 if x is not None:

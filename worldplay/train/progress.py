@@ -86,7 +86,8 @@ class Progress:
         """Measure the ceiling and count the operations of the roles, where that has not been done."""
         trainer = self.trainer
         if math.isnan(self.ceiling):
-            self.ceiling = 1000 * trainer.processes.size * matmul_tflops(trainer.device, trainer.dtype, repeats=5)
+            self.ceiling = 1000 * trainer.processes.size * matmul_tflops(trainer.device, trainer.dtype,
+                                                                         repeats=5)
         for role in self.turns.keys() - self.flops.keys():
             micro = trainer.micro
             batch = trainer.data.batch(Draws(trainer.config.seed, 0, range(micro)))

@@ -1,4 +1,4 @@
-"""A recipe: every number of a named run, checked before the run begins; two kinds, by the codec that makes its latents."""
+"""A recipe: every number of a named run, checked before it begins; two kinds, by the codec of its latents."""
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -89,19 +89,20 @@ class Recipe:
         refuse(not goes_on and not self.teacher_forcing_loop.share,
                "--teacher-forcing-loop.share 0: stage teacher_forcing cannot be left out")
         refuse(not any(self.loop(name).share for name in self.stages if STAGES[name].is_shown),
-               "no stage after bidirectional has a share: nothing would be made that can be played (--dmd-loop.share)")
+               "no stage after bidirectional has a share: no world would come of it (--dmd-loop.share)")
         refuse(self.causal_ode_loop.share and self.causal_cd_loop.share,
                "causal_ode and causal_cd both begin a student: set one share to 0 (--causal-cd-loop.share 0)")
         refuse(self.lora_rank is not None and not 1 <= self.lora_rank <= self.transformer.dim,
-               f"--lora-rank {self.lora_rank}: expected 1 to {self.transformer.dim}, the network's width; leave it out "
-               "to train every weight")
+               f"--lora-rank {self.lora_rank}: expected 1 to {self.transformer.dim}, the network's width; "
+               "leave it out to train every weight")
         refuse(self.lora_rank and not goes_on,
                f"--lora-rank {self.lora_rank}: adapters go on a trained world; give it (--init-from WORLD)")
         refuse(self.lora_rank and self.bidirectional_loop.share,
                "--lora-rank: stage bidirectional learns more than adapters hold; leave out one of the two")
         self._check_lengths()
         refuse(self.num_trajectories < 1, f"--num-trajectories {self.num_trajectories}: expected at least 1")
-        for name, number in (("causal-ode", self.causal_ode.num_timesteps), ("causal-cd", self.causal_cd.num_timesteps)):
+        for name, number in (("causal-ode", self.causal_ode.num_timesteps),
+                             ("causal-cd", self.causal_cd.num_timesteps)):
             refuse(number < 4 or number % 4, f"--{name}.num-timesteps {number}: expected a multiple of 4")
 
     def _check_lengths(self):
@@ -114,8 +115,9 @@ class Recipe:
         refuse(not self.least_real <= dmd.num_real < self.length, f"--dmd.num-real {dmd.num_real}: expected "
                f"{self.least_real} to {self.length - 1}, the frames of a sequence less one")
         made = self.length - dmd.num_real
-        refuse(dmd.num_trained is not None and not 1 <= dmd.num_trained <= made, f"--dmd.num-trained {dmd.num_trained}: "
-               f"expected 1 to {made}, the frames that are made; leave it out to train all")
+        refuse(dmd.num_trained is not None and not 1 <= dmd.num_trained <= made,
+               f"--dmd.num-trained {dmd.num_trained}: expected 1 to {made}, the frames that are made; "
+               "leave it out to train all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,8 @@ class ImageRecipe(Recipe):
     --data says."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
+    player: Literal["explorer", "stroller"] = "explorer"
+    """Who plays them, a name in worldplay.envs.players.PLAYERS."""
     rollout_frames: int = 256
     """Frames of one episode of it; every twentieth episode is held out."""
     columns_per_degree: float = 0.0
@@ -149,12 +153,16 @@ class ImageRecipe(Recipe):
     def check(self, goes_on=False):
         """As Recipe.check."""
         super().check(goes_on)
-        refuse(not goes_on and not self.codec_loop.share, "--codec-loop.share 0: stage codec cannot be left out")
+        refuse(not goes_on and not self.codec_loop.share,
+               "--codec-loop.share 0: stage codec cannot be left out")
         lacks, window = self.lacks_bidirectional, self.context.window
-        refuse(lacks, f"stage {lacks} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
-        refuse(self.context_walk not in (0, *CURVE), f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
-        refuse(self.length < 2 * window, f"--length {self.length}: rolled state is met in sequences of at least two "
-               f"windows, {2 * window} frames (--context.window {window})")
+        refuse(lacks,
+               f"stage {lacks} needs stage bidirectional: give it a share too (--bidirectional-loop.share)")
+        refuse(self.context_walk not in (0, *CURVE),
+               f"--context-walk {self.context_walk}: expected 0 or one of {CURVE}")
+        refuse(self.length < 2 * window,
+               f"--length {self.length}: rolled state is met in sequences of at least two windows, "
+               f"{2 * window} frames (--context.window {window})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +186,8 @@ class VideoRecipe(Recipe):
         """As Recipe.check."""
         super().check(goes_on)
         window = self.context.window
-        refuse(self.text and not self.transformer.text_dim, "--text: this recipe's network reads no text, leave it out")
+        refuse(self.text and not self.transformer.text_dim,
+               "--text: this recipe's network reads no text, leave it out")
         # published worlds end where the window does: nobody has trained beyond
         refuse(self.length < window, f"--length {self.length}: expected at least a window, {window} latents "
                f"(--context.window {window})")

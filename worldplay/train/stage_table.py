@@ -1,4 +1,4 @@
-"""Every training stage in one table: what it learns from, what it begins from, what it makes, and how it is built."""
+"""Every training stage in one table: its data, the networks it begins from and makes, and how it is built."""
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -57,7 +57,8 @@ STAGES = {
         data="frames", makes=("codec",), is_shown=False, build=lambda given: CodecStage(given.recipe.codec)),
     "bidirectional": StageEntry(
         data="windows", makes=("bidirectional",), is_shown=False, build=lambda given: BidirectionalStage(
-            given.recipe.bidirectional, given.sizes, given.decode, given.weights("bidirectional", "teacher", "student"))),
+            given.recipe.bidirectional, given.sizes, given.decode,
+            given.weights("bidirectional", "teacher", "student"))),
     "teacher_forcing": StageEntry(
         data="windows", makes=("teacher", "student"), build=lambda given: TeacherForcingStage(
             given.recipe.teacher_forcing, given.sizes, given.recipe.context, given.decode,
@@ -68,13 +69,15 @@ STAGES = {
             given.recipe.causal_ode, given.sizes, given.recipe.context,
             given.weights(given.recipe.causal_ode.teacher_network), given.decode)),
     "causal_cd": StageEntry(
-        data="windows", makes=("student",), needs=lambda recipe: ("teacher",), build=lambda given: CausalCDStage(
-            given.recipe.causal_cd, given.sizes, given.recipe.context, given.weights("teacher"), given.decode)),
+        data="windows", makes=("student",), needs=lambda recipe: ("teacher",),
+        build=lambda given: CausalCDStage(
+            given.recipe.causal_cd, given.sizes, given.recipe.context,
+            given.weights("teacher"), given.decode)),
     "dmd": StageEntry(
         data="windows", makes=("student",), needs=lambda recipe: ("student", "bidirectional"),
         build=lambda given: DMDStage(
-            given.recipe.dmd, given.sizes, given.recipe.context, given.weights("student"), given.weights("bidirectional"),
-            given.decode, given.recipe.student_steps)),
+            given.recipe.dmd, given.sizes, given.recipe.context, given.weights("student"),
+            given.weights("bidirectional"), given.decode, given.recipe.student_steps)),
     "decoder": StageEntry(
         data="frames", makes=("codec",), build=lambda given: DecoderStage(given.recipe.codec, given.codec)),
 }

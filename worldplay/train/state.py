@@ -32,8 +32,8 @@ def save_state(folder, counters, models, optimizers, processes):
         with _quiet():
             dcp.save(tensors, checkpoint_id=draft, no_dist=processes.size == 1)
     except (CheckpointException, RuntimeError, OSError) as error:
-        raise OSError(f"{draft} cannot be written ({_reason(error)}); {folder} is as it was before: make room, and the "
-                      "same command goes on from there") from None
+        raise OSError(f"{draft} cannot be written ({_reason(error)}); {folder} is as it was before: make "
+                      "room, and the same command goes on from there") from None
     if processes.is_first:
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
@@ -60,20 +60,20 @@ def load_state(folder, models, optimizers, processes):
         for role, opts in optimizers.items():
             for number, opt in enumerate(opts):
                 _make_room(opt, models[role], f"optimizer/{role}/{number}", stored)
-        counters = _counters({key.removeprefix("counter/"): 0 for key in stored if key.startswith("counter/")})
+        counters = _counters({key.removeprefix("counter/"): 0 for key in stored
+                              if key.startswith("counter/")})
         tensors = counters | _models(models) | _optimizers(models, optimizers)
         with _quiet():
             dcp.load(tensors, storage_reader=_Reader(folder), no_dist=processes.size == 1)
     except (CheckpointException, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise WorldError("bad_checkpoint", f"{folder} cannot be read ({_reason(error)}); it is damaged or belongs to "
-                         "other networks: remove it to begin this stage again, or give another --out") from None
+        raise WorldError(
+            "bad_checkpoint", f"{folder} cannot be read ({_reason(error)}); it is damaged or belongs to "
+            "other networks: remove it to begin this stage again, or give another --out") from None
     return {key.removeprefix("counter/"): x.item() for key, x in counters.items()}
 
 
 def _stored(folder):
-    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged, which can break in any
-    way.
-    """
+    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged in any way."""
     try:
         stored = _Reader(folder).read_metadata().state_dict_metadata
     except Exception as error:
@@ -103,8 +103,8 @@ class _Reader(dcp.FileSystemReader):
 class _TableUnpickler(pickle.Unpickler):
     _known = {
         "torch.distributed.checkpoint.metadata": {
-            "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties", "TensorStorageMetadata",
-            "BytesStorageMetadata", "_MEM_FORMAT_ENCODING"},
+            "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+            "TensorStorageMetadata", "BytesStorageMetadata", "_MEM_FORMAT_ENCODING"},
         "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
         "torch.serialization": {"_get_layout"},
         "torch": {"Size", *(name for name, x in vars(torch).items() if isinstance(x, torch.dtype))},
@@ -127,14 +127,16 @@ def _counters(counters):
 
 
 def _models(models):
-    return {f"model/{role}/{name}": x for role, model in models.items() for name, x in model.state_dict().items()}
+    return {f"model/{role}/{name}": x for role, model in models.items()
+            for name, x in model.state_dict().items()}
 
 
 def _optimizers(models, optimizers):
     """What they remember so far, by the names of the parameters."""
     return {f"optimizer/{role}/{number}/{name}/{key}": x
             for role, opts in optimizers.items() for number, opt in enumerate(opts)
-            for name, p in models[role].named_parameters() if p in opt.state for key, x in opt.state[p].items()}
+            for name, p in models[role].named_parameters() if p in opt.state
+            for key, x in opt.state[p].items()}
 
 
 def _make_room(optimizer, model, prefix, stored):

@@ -14,10 +14,11 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from worldplay.errors import WorldError
+from worldplay.train.optim import OptimConfig, build_optimizers, step_size_scale
 from worldplay.train.processes import Applied
 from worldplay.train.progress import Progress
 from worldplay.train.stages.draws import HELD_OUT, Draws, PlacedDraws
-from worldplay.train.state import load_state, replicated, save_state
+from worldplay.train.state import load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -28,25 +29,6 @@ _SHOWN = 8  # samples that a contact sheet may show
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """How the trained roles are optimized."""
-    lr: float = 1e-3
-    """AdamW's step size, for everything but the matrices below."""
-    muon_lr: float | None = None
-    """Muon's step size for the two-dimensional weights inside blocks; None trains them with AdamW too."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """AdamW's decay rates."""
-    weight_decay: float = 0.01
-    """Of AdamW, on matrices and kernels only."""
-    grad_clip: float = 1.0
-    """Largest norm of the whole gradient."""
-    warmup: int = 50
-    """Steps of linear rise."""
-    decay: float = 0.4
-    """Last part of the stage, as a fraction of it, over which the step size falls linearly to 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """Batch sizes, length, save intervals and optimizer of one stage."""
     batch: int
@@ -54,15 +36,14 @@ class LoopConfig:
     share: float = 0.0
     """Part of a run's time budget, against the shares of the other stages; 0 leaves the stage out."""
     micro_batch: int | None = None
-    """Samples of one forward and backward pass of a process; gradients add up over its passes; None is one pass."""
+    """Samples of a forward and backward pass of a process, whose gradients add up; None: all in one pass."""
     checkpoint_activations: bool = False
-    """Keep only the inputs of each block for the backward pass and compute the block again there: less memory, one
-    more forward pass."""
+    """Keep only each block's inputs and compute the block again in the backward pass: saves memory."""
     steps: int | None = None
     """Ends after so many steps."""
     seconds: float | None = None
-    """Ends after so much training time, over all calls together; one of the two is needed, of both the first ends it.
-    Over the first PLANNED_AFTER of it the pace is measured, which fixes the number of steps."""
+    """Ends after so much training time, over all calls together; one of the two is needed, of both the first
+    ends it. Over the first PLANNED_AFTER of it the pace is measured, which fixes the number of steps."""
     save_every: float = 120.0
     """Seconds between two saves of the training state."""
     sheet_every: float = 180.0
@@ -73,7 +54,7 @@ class LoopConfig:
 
 
 class Stage(Protocol):
-    """One stage of the chain: its networks and its loss; it touches neither disk nor processes nor other stages.
+    """One stage of the chain: its networks and its loss; it knows no disk, no processes and no other stage.
 
     Its loss also runs on the meta device, where tensors have no values, so that its work can be counted.
 
@@ -121,32 +102,34 @@ class NotFinite(WorldError):
 
 
 class Trainer:
-    """Runs a Stage to its end, over any number of calls; the same seed gives the same weights however it was cut.
+    """Runs a Stage to its end, over any number of calls; the same seed gives the same weights in any case.
 
-    A stage of so many seconds measures its pace over the first tenth of them and fixes its number of steps by it, kept in
-    the saved state: the step size falls by steps, so that from there on it does not matter how the run was cut. Only a
-    machine that becomes slower afterwards ends the stage by the clock, before its steps are done.
+    A stage of so many seconds measures its pace over the first tenth of them and fixes its number of steps by
+    it, kept in the saved state: the step size falls by steps, so that from there on it does not matter how
+    the run was cut. Only on a machine that slows down later the clock ends the stage before its steps do.
 
-    Of several processes each makes its part of every batch; networks, optimizers and saved states are spread over
-    them (FSDP2), and only the first one writes metrics and pictures.
+    Of several processes each makes its part of every batch; networks, optimizers and saved states are spread
+    over them (FSDP2), and only the first one writes metrics and pictures.
     """
     _cast_role = None  # whose weights are in the compute dtype right now
 
     def __init__(self, stage, data, config, folder, metrics, processes, dtype, before_save=None):
-        """processes: worldplay.train.processes.Processes. before_save: called by all processes before every save, to
-        renew the world people can play: a state that says the stage is done is never without the world it made.
+        """processes: worldplay.train.processes.Processes. before_save: called by all processes before every
+        save, to renew the world people can play: a state that says the stage is done is never without the
+        world it made.
 
             Raises ValueError where the batch cannot be divided, WorldError where a saved state does not fit.
         """
         self.stage, self.data, self.config = stage, data, config
         self.folder, self.metrics = Path(folder), metrics
-        self.processes, self.device, self.dtype, self.before_save = processes, processes.device, dtype, before_save
+        self.processes, self.device, self.dtype = processes, processes.device, dtype
+        self.before_save = before_save
         self.step, self.spent, self.planned = 0, 0.0, None  # planned: steps of a stage of so many seconds
         self.samples = processes.share(config.batch, f"stage {stage.name}: batch")
         self.micro = config.micro_batch or self.samples
         if self.samples % self.micro:
-            raise ValueError(f"stage {stage.name}: a process's {self.samples} samples of a batch are no multiple of "
-                             f"micro_batch {self.micro}")
+            raise ValueError(f"stage {stage.name}: a process's {self.samples} samples of a batch are no "
+                             f"multiple of micro_batch {self.micro}")
         self.status = Progress(self)  # before the networks are spread
         for model in stage.models.values():
             model.to(self.device)
@@ -167,7 +150,7 @@ class Trainer:
         return min(1.0, max(ends, default=0.0))
 
     def run(self, stop_at=math.inf):
-        """Train until the stage is done (True) or time.monotonic() passes stop_at (False); saves either way."""
+        """Train until the stage is done (True) or time.monotonic() passes stop_at (False), then save."""
         assert self.config.steps or self.config.seconds, "a stage needs an end: steps or seconds"
 
         def clock():
@@ -202,12 +185,12 @@ class Trainer:
         log.info("%s: %d steps, by the pace of the first %d", self.stage.name, self.planned, self.step)
         if self.planned < FEW_STEPS:
             needed = FEW_STEPS * self.spent / self.step / seconds
-            log.warning("%s: so few steps show that everything runs and teach little; for %d of them give %.0f times the "
-                        "time (--budget)", self.stage.name, FEW_STEPS, math.ceil(needed))
+            log.warning("%s: so few steps show that everything runs and teach little; for %d of them give "
+                        "%.0f times the time (--budget)", self.stage.name, FEW_STEPS, math.ceil(needed))
         return True
 
     def warm_up(self):
-        """Run every kind of pass once and change nothing, so that what compiles, compiles before the clock starts."""
+        """Run every kind of pass once and change nothing: what compiles does so before the clock starts."""
         for role in self.stage.trained:
             for part in (0.0, 0.9):  # what a whole batch draws decides which passes there are
                 draws = PlacedDraws(part, range(self.micro))
@@ -236,16 +219,16 @@ class Trainer:
         norm, logs = self._update(role), self.processes.mean(logs)
         if not math.isfinite(logs[f"loss/{role}"] + norm):
             ranks = self.processes.ranks(not math.isfinite(own_loss))
-            raise NotFinite(f"{self.stage.name}: loss {logs[f'loss/{role}']} and gradient norm {norm} of {role} at step "
-                            f"{self.step}, {_where(ranks)}; last good state: {self.folder / 'state'}. Lower the step size "
-                            "and run again")
+            raise NotFinite(f"{self.stage.name}: loss {logs[f'loss/{role}']} and gradient norm {norm} of "
+                            f"{role} at step {self.step}, {_where(ranks)}; last good state: "
+                            f"{self.folder / 'state'}. Lower the step size and run again")
         self.processes.average_buffers(self.stage.models[role])
         self.stage.after_step(self.step)
         self.step += 1
         return {**logs, f"grad_norm/{role}": norm}
 
     def call(self, role, function, *args, **kwargs):
-        """function(network, *args, **kwargs) in the compute dtype; gradients reach the network's float32 weights."""
+        """function(network, *args, **kwargs) in the compute dtype; gradients reach the float32 weights."""
         applied = self._applied[role]
         if self.processes.size > 1 or self.dtype == torch.float32 or role == self._cast_role:
             return applied(function, *args, **kwargs)
@@ -254,8 +237,8 @@ class Trainer:
 
     @contextmanager
     def _cast(self, role):
-        """Inside, the weights of `role` are in the compute dtype: blocks that are computed again on the way back, after
-        `call` has returned, must find them so.
+        """Inside, the weights of `role` are in the compute dtype: blocks that are computed again on the way
+        back, after `call` has returned, must find them so.
         """
         if self.processes.size > 1 or self.dtype == torch.float32:
             yield
@@ -293,7 +276,8 @@ class Trainer:
         for start in range(0, batch, self.micro):  # no more at once than in training
             loss, extra = self.stage.loss(role, *held_out(range(start, start + self.micro)), self.call)
             for name, x in {f"loss/{role}": loss, **extra}.items():
-                values[f"held_out/{name}"] = values.get(f"held_out/{name}", 0.0) + float(x) * self.micro / batch
+                key = f"held_out/{name}"
+                values[key] = values.get(key, 0.0) + float(x) * self.micro / batch
         sheet = self.stage.sheet(*held_out(range(min(_SHOWN, batch))), self.call)
         for model in self.stage.models.values():
             model.train()
@@ -312,8 +296,9 @@ class Trainer:
             self._applied[role].set_requires_gradient_sync(is_last)
 
     def _update(self, role):
-        """Clip, set the step size, step; returns the gradient norm before clipping. Does nothing if it is not finite."""
-        parameters = [p for opt in self.optimizers[role] for group in opt.param_groups for p in group["params"]]
+        """Clip, set the step size, step; returns the norm before clipping, at once where it is not finite."""
+        parameters = [p for opt in self.optimizers[role] for group in opt.param_groups
+                      for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.optim.grad_clip)
         norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(norm):
@@ -329,65 +314,5 @@ class Trainer:
         return {name: x.to(self.device) for name, x in batch.items()}
 
 
-class Muon(torch.optim.Muon):
-    """PyTorch's, of sharded matrices too: their gradients and momenta are whole on every process.
-
-    It orthogonalises a whole matrix, in bfloat16, whatever the compute dtype: two sums that differ in their last bit
-    give updates that differ in the third digit.
-    """
-    replicated_state = ("momentum_buffer",)
-
-    def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad = replicated(p.grad)
-        super().step()
-
-
 def _where(ranks):
     return f"on rank {', '.join(map(str, ranks))}" if ranks else "in the gradient alone"
-
-
-def step_size_scale(step, progress, optim):
-    """Linear rise over `warmup` steps, constant, linear fall to 0 over the last `decay` of the stage."""
-    rise = min(1.0, (step + 1) / max(1, optim.warmup))
-    fall = min(1.0, (1 - progress) / optim.decay) if optim.decay else 1.0
-    return rise * fall
-
-
-def build_optimizers(model, config, share=1.0):
-    """Muon for the matrices inside blocks when muon_lr is given, AdamW for the rest; [Muon,] AdamW.
-
-    share: of the configured step sizes. The thin matrices of adapters are no weights of a layer: AdamW.
-
-    Source of the split: Jordan et al., Muon (2024): hidden matrices only, not embeddings, heads, gains or biases.
-    """
-    hidden = {name for name, p in model.named_parameters()
-              if config.muon_lr is not None and p.requires_grad and p.ndim == 2 and name.endswith(".weight")
-              and ".blocks." in f".{name}"}
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if name not in hidden and p.ndim > 1]
-    vectors = [p for name, p in named if name not in hidden and p.ndim <= 1]
-    adam = torch.optim.AdamW([
-        {"params": matrices, "weight_decay": config.weight_decay, "base_lr": share * config.lr},
-        {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}],
-        lr=config.lr, betas=config.betas, foreach=True)
-    if not hidden:
-        return [adam]
-    muon = Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
-                lr=config.muon_lr, momentum=0.95, weight_decay=0.0)
-    return [muon, adam]
-
-
-@torch.no_grad()
-def move_average(average, model, decay):
-    """average <- decay * average + (1 - decay) * model, weights and buffers, in place on the device."""
-    ours, theirs = ({name: x.to_local() if isinstance(x, DTensor) else x for name, x in network.state_dict().items()}
-                    for network in (average, model))
-    floating = [name for name, x in ours.items() if x.is_floating_point()]
-    torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
-    for name in ours.keys() - set(floating):
-        ours[name].copy_(theirs[name])
-
-

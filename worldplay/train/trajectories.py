@@ -22,7 +22,8 @@ def trajectory_windows(windows, weights, run):
     batch = recipe.causal_ode_loop.micro_batch or 16  # at once, no more than in training
     for held_out, num in ((False, recipe.num_trajectories), (True, num_held_out(recipe))):
         starts = windows.starts[held_out]
-        starts = starts[Draws(run.seed, TRAJECTORY_WINDOWS, range(num)).integers("window", len(starts)).numpy()]
+        draws = Draws(run.seed, TRAJECTORY_WINDOWS, range(num))
+        starts = starts[draws.integers("window", len(starts)).numpy()]
         name = "held_out" if held_out else "train"
         folder = run.place("trajectories") / name
         run.processes.first_makes(folder / "index.json", lambda: WindowStore(folder, starts, batch))
@@ -49,5 +50,6 @@ def make_trajectories(recipe, teacher, batch, noise):
     """Trajectories [b t 5 c h w] of a recipe's teacher, causal or bidirectional, from noise [b t c h w]."""
     options = recipe.causal_ode
     if options.teacher == "causal":
-        return causal_trajectories(teacher, batch, noise, recipe.context, options.num_timesteps, options.guidance)
+        return causal_trajectories(teacher, batch, noise, recipe.context, options.num_timesteps,
+                                   options.guidance)
     return bidirectional_trajectories(teacher, batch, noise, options.num_timesteps, options.guidance)

@@ -49,15 +49,17 @@ class VideoLatents:
         self.folder, self.recipe = folder, recipe
         self.world = WorldConfig.from_json(read_json(path), path)
         if isinstance(self.world, ImageWorldConfig):
-            raise ValueError(f"--init-from {folder}: this world has a codec of its own, {recipe.name} goes on from one of "
-                             "the Wan latents (python -m worldplay worlds lists them); or take finetune")
+            raise ValueError(f"--init-from {folder}: this world has a codec of its own, {recipe.name} goes "
+                             "on from one of the Wan latents (python -m worldplay worlds lists them); or "
+                             "take finetune")
         sizes, had_camera = recipe.transformer, self.world.transformer.has_camera
         if had_camera and not sizes.has_camera:
-            raise ValueError(f"--init-from {folder}: it moves a camera, {recipe.name} does not; take wan-chunk")
+            raise ValueError(f"--init-from {folder}: it moves a camera, {recipe.name} does not; take "
+                             "wan-chunk")
         check_sizes(replace(sizes, has_camera=had_camera), self.world, folder)
         if tuple(recipe.latents) != self.world.latent_shape:
-            raise ValueError(f"--init-from {folder}: its latents are {self.world.latent_shape}, this recipe's "
-                             f"{tuple(recipe.latents)} (--latents)")
+            raise ValueError(f"--init-from {folder}: its latents are {self.world.latent_shape}, this "
+                             f"recipe's {tuple(recipe.latents)} (--latents)")
         self.role = self._role()
         self._check_role()
         self.parts, self.device = Parts(self.world, device), device
@@ -68,7 +70,8 @@ class VideoLatents:
 
     def no_compile(self):
         """As in ImageLatents."""
-        return "for blocks with text PyTorch 2.13 writes C++ that does not compile" if self.device.type == "cpu" else None
+        fails = self.device.type == "cpu"
+        return "for blocks with text PyTorch 2.13 writes C++ that does not compile" if fails else None
 
     # What clips are to it
 
@@ -81,21 +84,26 @@ class VideoLatents:
         check_packages()
         source, cut = data.source, self._cut(data.source.fps)
         if cut.ratio < 1:
-            raise ValueError(f"--data {where}: {source.fps:g} frames/s, but {self.world.name} plays {self.world.fps:g}; "
-                             "whole frames can be left out, none can be made: record at that rate or a higher one")
+            raise ValueError(f"--data {where}: {source.fps:g} frames/s, but {self.world.name} plays "
+                             f"{self.world.fps:g}; whole frames can be left out, none can be made: record at "
+                             "that rate or a higher one")
         if self.recipe.transformer.has_camera and not moves_camera(source.action_space):
-            raise ValueError(f"--data {where}: none of its actions (keys {' '.join(source.action_space.keys) or 'none'}) "
-                             "moves a camera; record with w a s d or the mouse, or train wan-frame, which has no camera")
+            raise ValueError(f"--data {where}: none of its actions (keys "
+                             f"{' '.join(source.action_space.keys) or 'none'}) moves a camera; record with w "
+                             "a s d or the mouse, or train wan-frame, which has no camera")
         if not self.recipe.text and not all(text_of(episode) for episode in data.episodes):
-            raise ValueError(f"--data {where}: episodes without a task text, and {self.world.name} reads what it shows; "
-                             "say it for all of them (--text \"...\")")
+            raise ValueError(f"--data {where}: episodes without a task text, and {self.world.name} reads "
+                             "what it shows; say it for all of them (--text \"...\")")
         for split, held_out in (("training", False), ("held-out", True)):
-            lengths = [episode["length"] for episode in data.episodes if is_held_out(episode["seed"]) == held_out]
+            lengths = [episode["length"] for episode in data.episodes
+                       if is_held_out(episode["seed"]) == held_out]
             if max(lengths, default=0) < cut.num_rows:
-                raise ValueError(f"--data {where}: no {split} episode has {cut.num_rows} frames, {cut.num_rows / source.fps:.1f} "
-                                 f"s, for the {self.recipe.length} latents of a window (--length); record longer ones")
+                raise ValueError(f"--data {where}: no {split} episode has {cut.num_rows} frames, "
+                                 f"{cut.num_rows / source.fps:.1f} s, for the {self.recipe.length} latents "
+                                 "of a window (--length); record longer ones")
         if cut.ratio > 1:
-            log.info("%g frames/s of the clips are taken as %g by leaving out whole frames", source.fps, self.world.fps)
+            log.info("%g frames/s of the clips are taken as %g by leaving out whole frames", source.fps,
+                     self.world.fps)
 
     def windows(self, cache, codec, run):
         """VideoWindows of a FrameCache, made once; None where the call's time ended before.
@@ -104,13 +112,15 @@ class VideoLatents:
         """
         place, processes = run.place, run.processes
         cut = self._cut(cache.fps)
-        starts = {held_out: cut.starts(cache.split(name)) for held_out, name in ((False, "train"), (True, "held_out"))}
+        starts = {held_out: cut.starts(cache.split(name))
+                  for held_out, name in ((False, "train"), (True, "held_out"))}
         texts = TextRows(place("texts"), self._texts(cache), self.world.transformer)
         if processes.is_first:
             texts.make(self.parts)
         processes.wait()
         store = self._store(place("latents"), np.concatenate(list(starts.values())), processes)
-        if processes.agree(bool(store.missing())) and not self._encode(store, cache, cut, processes, run.stop_at):
+        is_missing = processes.agree(bool(store.missing()))
+        if is_missing and not self._encode(store, cache, cut, processes, run.stop_at):
             return None
         return VideoWindows(store, starts, cache, cut, texts, self._text(cache), self._intrinsics())
 
@@ -124,13 +134,12 @@ class VideoLatents:
         return WindowStore(folder, rows, batch=1, made_by=made_by)
 
     def _encode(self, store, cache, cut, processes, stop_at):
-        """Whether all latents are there: each window from its own first frame on, as those of the published
-        videos.
-        """
+        """Whether all latents are there; each window is encoded as a video of its own, as published."""
         vae = self.parts.vae(torch.float32)
 
         def make(number, starts):
-            frames = np.stack([fit(Image.fromarray(cache.frames[row]), self.world.frame_size) for row in cut.rows(starts[0])])
+            frames = np.stack([fit(Image.fromarray(cache.frames[row]), self.world.frame_size)
+                               for row in cut.rows(starts[0])])
             with torch.inference_mode():
                 return vae.encode(to_float(torch.from_numpy(frames).to(self.device))[None]).cpu().numpy()
         is_done = write_missing(store, make, processes, stop_at, "encode")
@@ -159,9 +168,7 @@ class VideoLatents:
         return Pictures(self.parts.codec(self.folder).to(self.device).eval().requires_grad_(False))
 
     def networks(self, space):
-        """{role: Transformer}: what the stages that have a share begin from, and what stands for those that
-        have none.
-        """
+        """{role: Transformer}: what the stages begin from, or what takes the place of those left out."""
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
         network = self._network("model.safetensors")
@@ -172,7 +179,8 @@ class VideoLatents:
         model = Transformer(self.recipe.transformer)
         weights = load_weights(self.folder / file)
         if model.config.has_camera and not self.world.transformer.has_camera:
-            weights |= {name: torch.zeros_like(x) for name, x in model.state_dict().items() if ".prope_o." in name}
+            weights |= {name: torch.zeros_like(x) for name, x in model.state_dict().items()
+                        if ".prope_o." in name}
         load_into(model, weights, self.folder / file)
         return model
 
@@ -190,14 +198,16 @@ class VideoLatents:
         recipe, has = self.recipe, f"--init-from {self.folder}: its one network is {_ROLES.get(self.role)}"
         lacks = recipe.lacks_bidirectional
         if lacks and self.role != "bidirectional":
-            raise ValueError(f"--init-from {self.folder}: it has no bidirectional network, and stage {lacks} needs one: give "
-                             "stage bidirectional a share (--bidirectional-loop.share), or go on from wan-base or a world "
-                             "whose name ends in -bidirectional")
+            raise ValueError(f"--init-from {self.folder}: it has no bidirectional network, and stage {lacks} "
+                             "needs one: give stage bidirectional a share (--bidirectional-loop.share), or "
+                             "go on from wan-base or a world whose name ends in -bidirectional")
         if self.role in (None, "teacher") or recipe.teacher_forcing_loop.share:
             return
-        if recipe.causal_cd_loop.share or recipe.causal_ode_loop.share and recipe.causal_ode.teacher == "causal":
-            raise ValueError(f"{has}, and a student is distilled from an AR teacher: give stage teacher_forcing a share, or "
-                             "go on from a world whose name ends in -ar-diffusion")
+        is_causal_ode = recipe.causal_ode_loop.share and recipe.causal_ode.teacher == "causal"
+        if recipe.causal_cd_loop.share or is_causal_ode:
+            raise ValueError(f"{has}, and a student is distilled from an AR teacher: give stage "
+                             "teacher_forcing a share, or go on from a world whose name ends in "
+                             "-ar-diffusion")
         if self.role == "student" and not recipe.begins_student and self.world.steps != recipe.student_steps:
             raise ValueError(f"{has} of {self.world.steps} steps: --student-steps {self.world.steps}")
         if self.role == "bidirectional" and not recipe.begins_student:
@@ -213,9 +223,10 @@ class VideoLatents:
         text, _ = Counter(map(self._text(cache), cache.split("train")[:, 0])).most_common(1)[0]
         gets_camera = recipe.transformer.has_camera and not self.world.transformer.has_camera
         space = CAMERA_SPACE if gets_camera else self.world.action_space
-        return replace(self.world, name=recipe.name, transformer=recipe.transformer, steps=steps, action_space=space,
-                       first_steps=recipe.dmd.first_steps, context_sigma=recipe.context_sigma, prompt=text,
-                       intrinsics=self._intrinsics(), **_play_rule(recipe))
+        return replace(self.world, name=recipe.name, transformer=recipe.transformer, steps=steps,
+                       action_space=space, first_steps=recipe.dmd.first_steps,
+                       context_sigma=recipe.context_sigma, prompt=text, intrinsics=self._intrinsics(),
+                       **_play_rule(recipe))
 
 
     def save_codec(self, codec, cache, folder, is_first):

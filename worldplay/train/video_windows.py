@@ -64,7 +64,8 @@ class VideoWindows:
 
     def at(self, starts):
         """The windows whose first frames are the rows `starts`."""
-        latents = torch.from_numpy(self.store.read([self.number[int(row)] for row in starts]).astype(np.float32))
+        stored = self.store.read([self.number[int(row)] for row in starts])
+        latents = torch.from_numpy(stored.astype(np.float32))
         batch = {"latents": latents, "text": torch.stack([self.texts.read(self.text(row)) for row in starts])}
         batch["null_text"] = self.texts.read(catalog.NEGATIVE_PROMPT).expand_as(batch["text"])
         if self.intrinsics is not None:
@@ -81,7 +82,8 @@ def latent_viewmats(cache, cut, start):
     Every later one is where the actions of its frames lead (worldplay.camera.trajectory), those of left-out
     frames included.
     """
-    steps = [[cache.action_space.decode(vector) for vector in cache.actions[rows]] for rows in cut.between(start)]
+    steps = [[cache.action_space.decode(vector) for vector in cache.actions[rows]]
+             for rows in cut.between(start)]
     return np.stack([rig.viewmat for rig in trajectory(CameraRig(), [[], *steps])])
 
 
@@ -103,7 +105,8 @@ class TextRows:
 
     def read(self, text):
         """bfloat16 [text_len text_dim] of a text, padded with zeros."""
-        rows = prompts.load_prompt_file(self._path(text), text_dim=self.sizes.text_dim, text_len=self.sizes.text_len)
+        rows = prompts.load_prompt_file(self._path(text), text_dim=self.sizes.text_dim,
+                                        text_len=self.sizes.text_len)
         return F.pad(rows, (0, 0, 0, self.sizes.text_len - len(rows)))
 
     def _path(self, text):

@@ -67,7 +67,8 @@ def over_shared_draws(run, num_samples):
     if not shared:
         return [first]
     last, _ = at(0.9)
-    if "uniform" in shared and first != last:  # a share of the steps does other work; which share, more draws say
+    # a share of the steps does other work; which share, more draws say
+    if "uniform" in shared and first != last:
         return [first, *(at(part)[0] for part in (0.3, 0.5, 0.7)), last]
     return [first, last]  # work grows evenly with an exit step: their mean is that of first and last
 
@@ -82,7 +83,8 @@ def _by_depth(count, stage, depths):
     if len(found) != 1 or max(found) <= max(depths):
         return count(stage)
     less, more = (count(_shallow(stage, depth)) for depth in depths)
-    return tuple(a + (max(found) - depths[0]) * (b - a) // (depths[1] - depths[0]) for a, b in zip(less, more))
+    return tuple(a + (max(found) - depths[0]) * (b - a) // (depths[1] - depths[0])
+                 for a, b in zip(less, more))
 
 
 def _transformers(stage):
@@ -112,7 +114,8 @@ def step_memory(stage, role, batch, draws):
     def count(part):
         with _Memory(part) as memory, _around_blocks(part, memory.enter_block, memory.leave_block):
             _pass(part, role, batch, draws)
-        return memory.most_kept, memory.most_alive, memory.most_outside + memory.largest_block, memory.most_recomputed
+        outside = memory.most_outside + memory.largest_block
+        return memory.most_kept, memory.most_alive, outside, memory.most_recomputed
     kept, peak, kept_recomputed, peak_recomputed = _by_depth(count, stage, (2, 3))
     return StepMemory(kept=kept, peak=peak, kept_recomputed=kept_recomputed, peak_recomputed=peak_recomputed)
 
@@ -161,7 +164,7 @@ def _around_blocks(stage, enter, leave):
 
 
 class _Memory(AllocatedMemory):
-    """Also follows what autograd keeps for the backward pass, and which block alone keeps it; weights do not count."""
+    """Also follows what autograd keeps for the backward pass, in all and of one block; without weights."""
 
     def __init__(self, stage):
         weights = [x for model in stage.models.values() for x in (*model.parameters(), *model.buffers())]

@@ -126,10 +126,13 @@ def _open_picture(path, frame_size):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata and of sizes that it still reads
-            with Image.open(path) as picture:
+            # from an open file: by name Pillow maps a TIFF file into memory, and mixes up its rows where the
+            # orientation swaps height and width
+            with open(path, "rb") as file, Image.open(file) as picture:
                 if picture.format == "JPEG":
                     picture.draft(None, (max(frame_size),) * 2)
-                return ImageOps.exif_transpose(_rgb(picture))
+                ImageOps.exif_transpose(picture, in_place=True)  # first: converting can drop the EXIF data
+                return _rgb(picture)
     except FileNotFoundError:
         raise WorldError("bad_scene", f"image {path} does not exist") from None
     except Image.DecompressionBombError:

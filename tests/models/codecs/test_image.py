@@ -5,6 +5,7 @@ import torch
 from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
 from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import Metrics
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes
 from worldplay.train.stages.codec import (
     CodecStage,
@@ -14,7 +15,7 @@ from worldplay.train.stages.codec import (
     reconstruction_loss,
 )
 from worldplay.train.stages.draws import Draws
-from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
+from worldplay.train.trainer import LoopConfig, Trainer
 from worldplay.train.windows import FrameBatches
 
 TINY = CodecConfig(channels=4, widths=(8, 8, 8), enc_blocks=(1, 1, 1), dec_blocks=(1, 1, 1))

@@ -1,4 +1,4 @@
-"""Stage dmd: what the student plays, the exit steps made again with their gradient, and both losses by hand."""
+"""Stage dmd: the student's rollout, its exit steps recomputed with gradients, and both losses by hand."""
 import copy
 from dataclasses import replace
 
@@ -26,7 +26,8 @@ def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level, text_dim):
     played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=sigma)
     clean = add_noise(played.frames, draws.normal("context noise", 6, 2, 4, 4), sigma)
     torch.testing.assert_close(played.past, clean)
-    assert torch.equal(played.past_sigma, sigma) and torch.equal(played.frames[:, :1], batch["latents"][:, :1])
+    assert torch.equal(played.past_sigma, sigma)
+    assert torch.equal(played.frames[:, :1], batch["latents"][:, :1])
     assert not any(x.requires_grad for x in vars(played).values())
     again = recompute(student, played, batch, CONTEXT)
     assert again.requires_grad
@@ -35,12 +36,13 @@ def test_a_rollout_is_what_its_frames_give_as_a_whole_sequence(level, text_dim):
 
 @pytest.mark.parametrize("trains_past", [False, True])
 def test_a_recomputed_rollout_has_the_gradient_of_the_exit_steps_on_the_cache(trains_past):
-    """By finite differences in float64: the weights move under the exit steps, and under the cache only if asked."""
+    """By finite differences in float64: of the exit steps, and of the cache only with trains_past."""
     student, (batch, draws) = spread().double(), batch_and_draws()
     played = rollout(student, batch, draws, num_steps=2, first_steps=4, sigma=torch.full((2, 6), 0.2))
     weight = torch.randn(2, 6, 2, 4, 4)
     parameters = list(student.parameters())
-    gradients = torch.autograd.grad((weight * recompute(student, played, batch, CONTEXT, trains_past=trains_past)).sum(), parameters)
+    x = recompute(student, played, batch, CONTEXT, trains_past=trains_past)
+    gradients = torch.autograd.grad((weight * x).sum(), parameters)
     direction = [torch.randn_like(p) for p in parameters]
 
     @torch.no_grad()
@@ -54,22 +56,26 @@ def test_a_recomputed_rollout_has_the_gradient_of_the_exit_steps_on_the_cache(tr
             conditions = {"frame": i, **chunk_conditions(batch, at)}
             if i:
                 velocity = denoise(moved, played.noisy[:, at], played.sigma[:, at], cache, **conditions)
-                total += (weight[:, at] * x0_from_velocity(played.noisy[:, at], velocity, played.sigma[:, at])).sum()
-            commit(moved if trains_past else student, played.past[:, at], played.past_sigma[:, at], cache, **conditions)
+                x = x0_from_velocity(played.noisy[:, at], velocity, played.sigma[:, at])
+                total += (weight[:, at] * x).sum()
+            commit(moved if trains_past else student, played.past[:, at], played.past_sigma[:, at], cache,
+                   **conditions)
         return total
     slope = (on_the_cache(1e-4) - on_the_cache(-1e-4)) / 2e-4
-    torch.testing.assert_close(sum((g * step).sum() for g, step in zip(gradients, direction)), slope, rtol=1e-4, atol=1e-4)
+    expected = sum((g * step).sum() for g, step in zip(gradients, direction))
+    torch.testing.assert_close(expected, slope, rtol=1e-4, atol=1e-4)
 
 
 def test_no_gradient_of_a_later_frame_reaches_an_earlier_one():
-    """Exactly 0 at what the past is made of, unless the past is to be trained; then not at what is still to come."""
+    """Exactly 0 at the committed past unless trains_past; then 0 at the frames that come later."""
     student, (batch, draws) = spread(), batch_and_draws()
     played = rollout(student, batch, draws)
 
     def reached(trains_past):
         past = played.past.clone().requires_grad_()
         made = recompute(student, replace(played, past=past), batch, CONTEXT, trains_past=trains_past)
-        return torch.autograd.grad(made[:, 3].square().sum(), past)[0].flatten(2).abs().amax(dim=(0, 2)).tolist()
+        gradient, = torch.autograd.grad(made[:, 3].square().sum(), past)
+        return gradient.flatten(2).abs().amax(dim=(0, 2)).tolist()
     assert reached(False) == [0] * 6
     reach = reached(True)
     assert reach[3:] == [0] * 3 and all(reach[1:3])
@@ -105,10 +111,10 @@ def test_a_rollout_takes_its_steps_with_fresh_noise_and_more_on_the_first_frame(
 
 
 @pytest.mark.parametrize("config", [{}, {
-    "num_real": 2, "num_trained": 3, "trains_past": True, "is_exit_shared": False, "first_steps": 2, "guidance": 3.0,
-    "normaliser": "batch", "sigma_range": (0.3, 0.4)}], ids=["defaults", "other numbers"])
+    "num_real": 2, "num_trained": 3, "trains_past": True, "is_exit_shared": False, "first_steps": 2,
+    "guidance": 3.0, "normaliser": "batch", "sigma_range": (0.3, 0.4)}], ids=["defaults", "other numbers"])
 def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config):
-    """Both losses by hand: the gradient of |x - stop(x - g)|^2 / 2N is g / N, for the frames that were made."""
+    """Both losses by hand: the gradient of |x - stop(x - g)|^2 / 2N is g / N, at the frames played."""
     stage, (batch, draws) = dmd(**config), batch_and_draws()
     for p in stage.models["critic"].parameters():
         torch.nn.init.normal_(p, std=0.2)
@@ -117,7 +123,8 @@ def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, first_steps=config.first_steps,
                           num_real=config.num_real, is_exit_shared=config.is_exit_shared,
                           sigma=context_sigma(CONTEXT, draws, 6))
-    x = recompute(student, played, batch, CONTEXT, num_trained=config.num_trained, trains_past=config.trains_past)
+    x = recompute(student, played, batch, CONTEXT, num_trained=config.num_trained,
+                  trains_past=config.trains_past)
     sigma = shift_sigma(draws.uniform("sigma")).clamp(*config.sigma_range)[:, None].expand(2, 6)
     noise = draws.normal("noise", 6, 2, 4, 4)
     noisy = add_noise(played.frames, noise, sigma)
@@ -125,10 +132,12 @@ def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config
     def score(role, known=None):
         return whole_sequence(call, role, noisy, sigma, batch, known, is_causal=False)
     with torch.no_grad():
-        critic, unconditional, conditional = score("critic"), score("teacher", torch.zeros(2, dtype=torch.bool)), score("teacher")
+        critic, conditional = score("critic"), score("teacher")
+        unconditional = score("teacher", torch.zeros(2, dtype=torch.bool))
         teacher = unconditional + config.guidance * (conditional - unconditional)
         fake, real = (x0_from_velocity(noisy, velocity, sigma) for velocity in (critic, teacher))
-        distance = (x - real).abs().mean(dim=(1, 2, 3, 4) if config.normaliser == "sample" else None, keepdim=True)
+        dim = (1, 2, 3, 4) if config.normaliser == "sample" else None
+        distance = (x - real).abs().mean(dim=dim, keepdim=True)
         g = ((fake - real) / distance)[:, config.num_real:]
     parameters = list(student.parameters())
     expected = torch.autograd.grad((g * x[:, config.num_real:]).sum() / g.numel(), parameters)
@@ -139,7 +148,8 @@ def test_dmd_leads_its_own_play_from_the_critics_estimate_to_the_teachers(config
     made = slice(config.num_real, None)
     torch.testing.assert_close(logs["data_error"], (x - batch["latents"])[:, made].square().mean().detach())
     torch.testing.assert_close(stage.loss("critic", batch, draws, call)[0],
-                               (critic - (noise - played.frames)).square().mean(), check_dtype=False, atol=1e-4, rtol=1e-5)
+                               (critic - (noise - played.frames)).square().mean(), check_dtype=False,
+                               atol=1e-4, rtol=1e-5)
 
 
 def test_dmd_has_no_gradient_where_critic_and_teacher_agree_and_updates_its_average_on_its_turns():

@@ -8,6 +8,7 @@ from torch import nn
 
 from tests.parity import cases, close, load_case
 from worldplay.diffusion import add_noise, euler_step, velocity_target, x0_from_velocity
+from worldplay.train.optim import move_average
 from worldplay.train.stages.causal_cd import consistency_loss, neighbours
 from worldplay.train.stages.causal_ode import ode_loss, pick
 from worldplay.train.stages.dmd import exit_steps, generator_loss, kl_gradient
@@ -18,7 +19,6 @@ from worldplay.train.stages.losses import (
     masked_gradient,
     squared_errors,
 )
-from worldplay.train.trainer import move_average
 
 KINDS = ("flow_matching", "consistency", "consistency_pairs", "ode_regression", "dmd", "self_forcing", "ema")
 
@@ -56,7 +56,8 @@ def test_flow_matching(case):
     rounded = [case[f"in.{name}"].bfloat16() for name in ("clean", "noise", "pred", "sigma")]
     check(case, "noisy_bf16_inputs", add_noise(*rounded[:2], rounded[3]))
     check(case, "x0_bf16_inputs", x0_from_velocity(noisy.bfloat16(), *rounded[2:]))
-    masks = {"loss": {}, "loss_weighted": {"weight": case["in.weight"]}, "loss_masked": {"mask": case["in.mask"]},
+    masks = {"loss": {}, "loss_weighted": {"weight": case["in.weight"]},
+             "loss_masked": {"mask": case["in.mask"]},
              "loss_weighted_masked": {"weight": case["in.weight"], "mask": case["in.mask"]},
              "loss_weighted_mask_bf": {"weight": case["in.weight"], "mask": case["in.mask_bf"]}}
     for name, options in masks.items():
@@ -79,7 +80,8 @@ def test_consistency(case):
     check(case, "euler_scalar_t", euler_step(latent, guided, 0.8333333, 0.7142857))
     check(case, "euler_sigma_units", euler_step(latent, guided, sigma, lower))
     rounded = [x.bfloat16() for x in (latent, guided)]
-    check(case, "euler_bf16", euler_step(*rounded, *(case[f"in.{name}"].bfloat16().float() / 1000 for name in ("t", "t_next"))))
+    check(case, "euler_bf16", euler_step(*rounded, *(case[f"in.{name}"].bfloat16().float() / 1000
+                                                     for name in ("t", "t_next"))))
     loss = consistency_loss(latent, case["in.other"])
     check(case, "loss_mean", loss)
     check(case, "loss_none", squared_errors(latent, case["in.other"]))
@@ -147,7 +149,8 @@ def test_self_forcing(case):
         for ending in ("_bool", "_bcfhw"):
             if f"out.mask_last{last}{ending}" in case:
                 shape = (-1, 1, 1) if ending == "_bcfhw" else (-1, 1, 1, 1)
-                check(case, f"mask_last{last}{ending}", mask.reshape(shape).expand(case[f"out.mask_last{last}{ending}"].shape))
+                check(case, f"mask_last{last}{ending}",
+                      mask.reshape(shape).expand(case[f"out.mask_last{last}{ending}"].shape))
     for name, mask in (("last1", last_frames(video.shape[1], 1)), ("soft", case["in.mask"])):
         masked = masked_gradient(video, mask)
         check(case, f"video_{name}", masked)

@@ -1,4 +1,4 @@
-"""Contract over the sequence stages: finite losses, gradients only where they belong, no leak, learning, exact resume."""
+"""Contract of the sequence stages: finite losses, gradients where they belong, no leak, exact resume."""
 import copy
 import json
 from dataclasses import replace
@@ -14,6 +14,7 @@ from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer
 from worldplay.train import progress
 from worldplay.train.metrics import Metrics
+from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes
 from worldplay.train.stages.bidirectional import BidirectionalConfig, BidirectionalStage
 from worldplay.train.stages.causal_cd import CausalCDConfig, CausalCDStage, consistency_loss
@@ -28,7 +29,7 @@ from worldplay.train.stages.context import Context, ContextConfig, whole_sequenc
 from worldplay.train.stages.dmd import DMDConfig, DMDStage
 from worldplay.train.stages.draws import Draws
 from worldplay.train.stages.teacher_forcing import TeacherForcingConfig, TeacherForcingStage
-from worldplay.train.trainer import LoopConfig, OptimConfig, Trainer
+from worldplay.train.trainer import LoopConfig, Trainer
 from worldplay.train.window_store import WindowStore
 from worldplay.train.windows import LatentWindows, TrajectoryWindows
 
@@ -79,7 +80,8 @@ def bidirectional_ode(seed=0):
 
 def dmd(seed=0, **config):
     config = DMDConfig(**({"critic_turns": 1, "guidance": 2.0} | config))
-    return DMDStage(config, MODEL, CONTEXT, spread(seed + 1).state_dict(), spread(seed + 2).state_dict(), decode, 2)
+    return DMDStage(config, MODEL, CONTEXT, spread(seed + 1).state_dict(), spread(seed + 2).state_dict(),
+                    decode, 2)
 
 
 def spread(seed=0, **config):
@@ -101,7 +103,8 @@ def published(batch):
     return {name: x for name, x in batch.items() if name not in ("actions", "columns")} | inputs
 
 
-STAGES = {make.__name__: make for make in (bidirectional, teacher_forcing, causal_cd, causal_ode, bidirectional_ode, dmd)}
+STAGES = {make.__name__: make
+          for make in (bidirectional, teacher_forcing, causal_cd, causal_ode, bidirectional_ode, dmd)}
 
 
 class WithTrajectories:
@@ -160,16 +163,19 @@ def test_texts_and_cameras_reach_every_stage(make, monkeypatch):
         assert all(a != b for a, b in zip(before, losses(given | change))), change.keys()
     if hasattr(stage.config, "guidance") and make is not causal_ode and make is not bidirectional_ode:
         stage.config = replace(stage.config, guidance=3.0)
-        assert losses(given)[0] != before[0] and losses(given)[0] != losses(given | {"null_text": -given["null_text"]})[0]
+        other = losses(given | {"null_text": -given["null_text"]})[0]
+        assert losses(given)[0] not in (before[0], other)
 
 
 @pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
 def test_resume_is_bit_exact(make, tmp_path):
     def run(folder, steps, seed=0):
-        loop = LoopConfig(batch=4, micro_batch=2, steps=steps, optim=OptimConfig(lr=1e-3, muon_lr=0.01, decay=0))
+        loop = LoopConfig(batch=4, micro_batch=2, steps=steps,
+                          optim=OptimConfig(lr=1e-3, muon_lr=0.01, decay=0))
         metrics = Metrics(folder)
         stage = make(seed)
-        Trainer(stage, WithTrajectories(), loop, folder, metrics, Processes(torch.device("cpu")), torch.float32).run()
+        Trainer(stage, WithTrajectories(), loop, folder, metrics, Processes(torch.device("cpu")),
+                torch.float32).run()
         metrics.close()
         return stage.models[stage.result].state_dict()
     whole = run(tmp_path / "whole", 6)
@@ -187,8 +193,8 @@ class Published:
 
 @pytest.mark.parametrize("make", [bidirectional, teacher_forcing, causal_cd, dmd])
 def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path, monkeypatch):
-    """With texts and cameras, a progress line after every step; the weights in the compute dtype are still there on the
-    way back.
+    """With texts and cameras, a progress line after every step; the weights in the compute dtype are still
+    there on the way back.
     """
     monkeypatch.setitem(globals(), "MODEL", replace(MODEL, **PUBLISHED))
     monkeypatch.setattr(progress.Progress, "period", 0)
@@ -200,8 +206,8 @@ def test_blocks_that_are_computed_again_are_the_same_in_bfloat16(make, tmp_path,
         for model in stage.models.values():
             model.checkpoint_activations = recompute
         metrics = Metrics(folder)
-        Trainer(stage, Published(), LoopConfig(batch=2, steps=2), folder, metrics, Processes(torch.device("cpu")),
-                torch.bfloat16).run()
+        Trainer(stage, Published(), LoopConfig(batch=2, steps=2), folder, metrics,
+                Processes(torch.device("cpu")), torch.bfloat16).run()
         metrics.close()
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert sum(bool(line.get("gflops")) for line in lines) == 2
@@ -284,7 +290,8 @@ def test_windows_cross_no_border():
         assert (((last < 30) | (first >= 30)) & (last < 70)).all()
     assert windows.batch(Draws(0, 0, range(8)), held_out=True)["latents"].min() >= 70
     with pytest.raises(ValueError, match="90 frames long"):
-        LatentWindows(latents, np.zeros((80, 3)), np.array([[0, 70, 0]]), np.array([[70, 10, 19]]), 90, SPACE, 0.1)
+        LatentWindows(latents, np.zeros((80, 3)), np.array([[0, 70, 0]]), np.array([[70, 10, 19]]), 90, SPACE,
+                      0.1)
 
 
 # Trajectories -----------------------------------------------------------------------------------------------
@@ -302,11 +309,14 @@ def test_causal_trajectories_on_the_cache_equal_whole_sequences_and_follow_the_r
     context = Context(CONTEXT, batch, draws).keep()
     if kind == "actions":
         context.conditions["action_mask"] = torch.arange(6).expand(2, 6) > 0
+
+    def call(role, function, *args, **kwargs):
+        return function(teacher, *args, **kwargs)
     x, levels = noise, [*shifted_sigmas(8).tolist(), 0.0]
     with torch.no_grad():
         for sigma, lower in zip(levels, levels[1:]):
             sigmas = torch.full((2, 6), sigma)
-            velocity = context.predict(lambda role, function, *args, **kwargs: function(teacher, *args, **kwargs), "", x, sigmas, guidance)
+            velocity = context.predict(call, "", x, sigmas, guidance)
             x = euler_step(x, velocity, sigma, lower)
     torch.testing.assert_close(made[:, :, -1], x, atol=2e-5, rtol=1e-5)
 
@@ -338,7 +348,8 @@ def test_a_store_keeps_every_window_and_makes_none_twice(tmp_path):
     store = WindowStore(tmp_path, starts, batch=2)
     assert [number for number, _ in store.missing()] == [1]
     store.write(1, made[2:])
-    assert not store.missing() and np.array_equal(store.read([2, 0]), made[[2, 0]]) and store.num_bytes > made.nbytes
+    assert not store.missing() and store.num_bytes > made.nbytes
+    assert np.array_equal(store.read([2, 0]), made[[2, 0]])
     batch = TrajectoryWindows(windows, store, store).batch(Draws(0, 0, range(4)))
     assert batch["trajectories"].shape == (4, 6, 5, 2, 4, 4) and batch["latents"].shape == (4, 6, 2, 4, 4)
     with pytest.raises(ValueError, match="other windows"):
@@ -349,9 +360,11 @@ def test_a_bidirectional_frame_sees_the_future_and_no_first_action():
     model, (batch, _) = spread(), batch_and_draws()
     x, sigma = batch["latents"], torch.full((2, 6), 0.5)
 
+    def call(role, function, *args, **kwargs):
+        return function(model, *args, **kwargs)
+
     def velocity(**changes):
-        return whole_sequence(lambda role, function, *args, **kwargs: function(model, *args, **kwargs), "", x, sigma, batch | changes,
-                              is_causal=False)
+        return whole_sequence(call, "", x, sigma, batch | changes, is_causal=False)
     other = batch["actions"].clone()
     other[:, 0] += 1
     assert torch.equal(velocity(), velocity(actions=other))

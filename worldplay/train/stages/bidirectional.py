@@ -1,4 +1,4 @@
-"""Stage `bidirectional`: diffusion on sequences in which every frame sees every other, the score of stage `dmd`."""
+"""Stage `bidirectional`: diffusion on sequences whose frames all see each other, the score of stage `dmd`."""
 import copy
 from dataclasses import dataclass
 
@@ -6,9 +6,9 @@ import torch
 
 from worldplay.diffusion import add_noise, shift_sigma, x0_from_velocity
 from worldplay.models.transformer import Transformer
+from worldplay.train.optim import early_decay, move_average
 from worldplay.train.stages.context import first_two, sheet_of, whole_sequence
 from worldplay.train.stages.losses import flow_matching_loss
-from worldplay.train.trainer import move_average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,12 @@ class BidirectionalStage:
         sigma = shift_sigma(draws.uniform("sigma")).to(latents.device)[:, None].expand(latents.shape[:2])
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         known = draws.uniform("null actions") >= self.config.null_actions
-        velocity = whole_sequence(call, role, add_noise(latents, noise, sigma), sigma, batch, known, is_causal=False)
+        velocity = whole_sequence(call, role, add_noise(latents, noise, sigma), sigma, batch, known,
+                                  is_causal=False)
         return flow_matching_loss(velocity, latents, noise), {}
 
     def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
+        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call, num=8, level=0.75):
         """Real frames above what the average makes in one step of them at sigma `level`, two sequences."""

@@ -7,9 +7,9 @@ import torch
 
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
+from worldplay.train.optim import move_average
 from worldplay.train.stages.context import Context, prediction_sheet
 from worldplay.train.stages.losses import squared_errors
-from worldplay.train.trainer import move_average
 
 
 def consistency_loss(x0_student, x0_target):
@@ -23,9 +23,7 @@ def consistency_loss(x0_student, x0_target):
 
 
 def neighbours(sigmas, n):
-    """(noise level, the next lower one) of a falling schedule [s] that ends at 0, for drawn indices n below s
-    - 1.
-    """
+    """(noise level n, the next lower one) of a falling schedule [s] that ends at 0; 0 <= n < s - 1."""
     return sigmas[n], sigmas[n + 1]
 
 

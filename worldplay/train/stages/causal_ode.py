@@ -8,11 +8,12 @@ import torch
 
 from worldplay.diffusion import euler_walk, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
+from worldplay.train.optim import move_average
 from worldplay.train.stages.context import Context, chunk_conditions, guided, prediction_sheet, whole_sequence
 from worldplay.train.stages.losses import squared_errors
-from worldplay.train.trainer import move_average
 
-NODES = warped_sigmas(4)  # the noise levels at which a trajectory is stored, beside its end; those of 1 and 2 steps too
+# the noise levels at which a trajectory is stored, beside its end; those of 1 and 2 steps too
+NODES = warped_sigmas(4)
 
 
 def pick(trajectory, index):
@@ -30,9 +31,7 @@ def pick(trajectory, index):
 
 
 def ode_loss(x0, target, weight=None, mask=None):
-    """Mean squared error of the clean estimate against a trajectory's end; arguments as for
-    `squared_errors`.
-    """
+    """Mean squared error of the clean estimate and a trajectory's end; arguments of `squared_errors`."""
     return squared_errors(x0, target, weight, mask).mean()
 
 
@@ -60,8 +59,8 @@ def causal_trajectories(teacher, batch, noise, context, num_timesteps=48, guidan
         prepared = {each: each.prepare(chunk) for each in (conditional, *unconditional)}
 
         def velocity(x, sigma):
-            return guided(lambda each: each.velocity(x, sigma, prepared[each]), conditional, *unconditional or (None,),
-                          guidance)
+            return guided(lambda each: each.velocity(x, sigma, prepared[each]), conditional,
+                          *unconditional or (None,), guidance)
         made.append(_walk(velocity, noise[:, chunk], num_timesteps))
         for each in prepared:
             each.commit(latents[:, chunk], prepared[each])
@@ -82,7 +81,8 @@ class _CachedTeacher:
         """What `velocity` and `commit` need of a chunk, once for all its noise levels."""
         given, shape = chunk_conditions(self.batch, chunk), self.batch["latents"][:, chunk].shape
         if self.hides_actions:
-            given["action_mask"] = torch.zeros(given["actions"].shape[:2], dtype=torch.bool, device=given["actions"].device)
+            given["action_mask"] = torch.zeros(given["actions"].shape[:2], dtype=torch.bool,
+                                               device=given["actions"].device)
         return self.teacher.prepare(self.cache, shape, frame=chunk.start, **given)
 
     def velocity(self, x, sigma, placed):
@@ -103,14 +103,16 @@ def bidirectional_trajectories(teacher, batch, noise, num_timesteps=48, guidance
 
     def velocity(x, sigma):
         sigmas = torch.full(x.shape[:2], sigma, device=x.device)
-        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch, guidance=guidance, is_causal=False)
+        return whole_sequence(call, "teacher", x.to(teacher.dtype), sigmas, batch, guidance=guidance,
+                              is_causal=False)
     return _walk(velocity, noise, num_timesteps)
 
 
 def _walk(velocity, x, num_timesteps):
     """[b t 5 c h w]: x at NODES and at the end of its way along velocity(x, sigma)."""
     if num_timesteps % len(NODES):
-        raise ValueError(f"{num_timesteps} Euler steps do not pass the {len(NODES)} nodes: expected a multiple of them")
+        raise ValueError(f"{num_timesteps} Euler steps do not pass the {len(NODES)} nodes: expected a "
+                         "multiple of them")
     points = list(euler_walk(velocity, x, shifted_sigmas(num_timesteps)))
     return torch.stack(points[::num_timesteps // len(NODES)], dim=2)
 

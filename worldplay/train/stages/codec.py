@@ -1,4 +1,4 @@
-"""Stages `codec` and `decoder`: the image autoencoder, and the grain its decoder gives to surfaces afterwards."""
+"""Stages `codec` and `decoder`: the image autoencoder, and the grain its decoder gives to surfaces later."""
 import copy
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
 from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import contact_sheet
-from worldplay.train.trainer import move_average
+from worldplay.train.optim import early_decay, move_average
 
 
 def reconstruction_loss(decoded, frames):
@@ -66,19 +66,18 @@ class CodecStage:
         scale = draws.uniform("latent noise level", 1, 1, 1) * self.config.latent_noise
         noise = scale * draws.normal("latent noise", *latents.shape[1:])
         decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
-        return reconstruction_loss(decoded, frames), {"psnr_db": -10 * (decoded - frames).square().mean().div(4).log10()}
+        psnr = -10 * (decoded - frames).square().mean().div(4).log10()
+        return reconstruction_loss(decoded, frames), {"psnr_db": psnr}
 
     def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"], min(self.config.ema, (step + 1) / (step + 10)))
+        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call):
         return reconstruction_sheet(call, "ema", batch["frames"][:8])
 
 
 class DecoderStage:
-    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents
-    stay.
-    """
+    """Trains the decoder of a finished codec further, now with grain_loss; its latents stay the same."""
     name, trained, result = "decoder", {"student": 1.0}, "ema"
 
     def __init__(self, config, codec):
@@ -99,10 +98,11 @@ class DecoderStage:
         decoded = call(role, ImageCodec.decode, latents + noise.to(latents.device)).float()
         grain = grain_loss(decoded, frames)
         psnr = -10 * (decoded - frames).square().mean().div(4).log10()
-        return reconstruction_loss(decoded, frames) + self.config.grain * grain, {"psnr_db": psnr, "grain": grain}
+        loss = reconstruction_loss(decoded, frames) + self.config.grain * grain
+        return loss, {"psnr_db": psnr, "grain": grain}
 
     def after_step(self, step):
-        decay = min(self.config.ema, (step + 1) / (step + 10))  # a short stage must not ship what it began with
+        decay = early_decay(self.config.ema, step)
         move_average(self.models["ema"].decoder, self.models["student"].decoder, decay)
 
     def sheet(self, batch, draws, call):

@@ -1,4 +1,4 @@
-"""What a network is conditioned on when it predicts the frames of a sequence: their past, actions, camera and text."""
+"""What a network is conditioned on when it predicts frames of a sequence: past, actions, camera and text."""
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +14,7 @@ from worldplay.train.stages.losses import guide
 
 @dataclass(frozen=True, kw_only=True)
 class ContextConfig:
-    """Context augmentation: in play the past is the network's own output, so training corrupts the past to match."""
+    """Context augmentation: the past in play is the network's own output, so training corrupts the past."""
     window: int = 8
     """Frames attended to: sink + past + those being made; as in play."""
     sink: int = 0
@@ -66,9 +66,11 @@ class Context:
         self.noise = draws.normal("context noise", *latents.shape[1:]).to(device)
         self.is_own = draws.uniform("own frames", t).to(device) < config.own_frames
         known = draws.uniform("null actions", t) >= config.null_actions
-        self.conditions = {**frame_conditions(batch, known=known.to(device)), "text": batch.get("text"), **asdict(config.rule)}
+        self.conditions = {**frame_conditions(batch, known=known.to(device)), "text": batch.get("text"),
+                           **asdict(config.rule)}
         without, is_known = _without_condition(batch, known.to(device))
-        self.unconditional = {**frame_conditions(without, known=is_known), "text": without.get("text"), **asdict(config.rule)}
+        self.unconditional = {**frame_conditions(without, known=is_known), "text": without.get("text"),
+                              **asdict(config.rule)}
         self.keep()
 
     def keep(self):
@@ -100,7 +102,8 @@ class Context:
         `guided`.
         """
         def velocity(conditions):
-            return call(role, Transformer.forward, noisy, sigma, clean=self.clean, clean_sigma=self.clean_sigma, **conditions)
+            return call(role, Transformer.forward, noisy, sigma, clean=self.clean,
+                        clean_sigma=self.clean_sigma, **conditions)
         return guided(velocity, self.conditions, self.unconditional, guidance)
 
 
@@ -129,7 +132,8 @@ def guided(velocity, conditions, unconditional, guidance):
 
 def chunk_conditions(batch, chunk):
     """Conditions of Transformer.denoise for the slice `chunk` of a batch that begins with frame 0."""
-    part = {name: batch[name][:, chunk] for name in ("actions", "columns", "viewmats", "focal") if name in batch}
+    part = {name: batch[name][:, chunk] for name in ("actions", "columns", "viewmats", "focal")
+            if name in batch}
     return frame_conditions(part, frame=chunk.start)
 
 
@@ -142,11 +146,13 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
     guidance  as for `guided`
     options   of Transformer.forward; is_causal=False lets every frame see every other
     """
-    known = torch.ones(x.shape[:2], dtype=torch.bool) if known is None else known[:, None].repeat(1, x.shape[1])
+    known = torch.ones(len(x), dtype=torch.bool) if known is None else known
+    known = known[:, None].repeat(1, x.shape[1])
 
     def velocity(given):
         batch, known = given
-        return call(role, Transformer.forward, x, sigma, text=batch.get("text"), **frame_conditions(batch, known=known), **options)
+        return call(role, Transformer.forward, x, sigma, text=batch.get("text"),
+                    **frame_conditions(batch, known=known), **options)
     given = batch, known.to(x.device)
     return guided(velocity, given, _without_condition(*given), guidance)
 

@@ -7,6 +7,7 @@ import torch
 
 from worldplay.diffusion import add_noise, sample_frame, shift_sigma, warped_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
+from worldplay.train.optim import move_average
 from worldplay.train.stages.context import (
     chunk_conditions,
     context_sigma,
@@ -15,7 +16,6 @@ from worldplay.train.stages.context import (
     whole_sequence,
 )
 from worldplay.train.stages.losses import flow_matching_loss, last_frames, masked_gradient, squared_errors
-from worldplay.train.trainer import move_average
 
 
 def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
@@ -74,7 +74,8 @@ class Rollout:
 
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
-def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, is_exit_shared=True, sigma=None):
+def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, is_exit_shared=True,
+                 sigma=None):
     """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
 
     student      Transformer in its compute dtype
@@ -98,7 +99,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     text = student.encode_text(batch["text"]) if "text" in batch else None
     frames, past, noisy, levels = [], [], latents.float().clone(), torch.zeros_like(sigma)
     for chunk in context.chunks(t):
-        placed = student.prepare(cache, latents[:, chunk].shape, frame=chunk.start, **chunk_conditions(batch, chunk))
+        placed = student.prepare(cache, latents[:, chunk].shape, frame=chunk.start,
+                                 **chunk_conditions(batch, chunk))
         if chunk.start < num_real:
             frames.append(latents[:, chunk])
         else:
@@ -115,7 +117,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
             frames.append(sample_frame(velocity, noise, sigmas))
         past.append(add_noise(frames[-1], noise_of_past[:, chunk], sigma[:, chunk]))
         student.commit(past[-1].to(student.dtype), sigma[:, chunk], cache, placed, text)
-    return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1), past_sigma=sigma)
+    return Rollout(frames=torch.cat(frames, dim=1), noisy=noisy, sigma=levels, past=torch.cat(past, dim=1),
+                   past_sigma=sigma)
 
 
 def recompute(student, rollout, batch, context, *, num_trained=None, trains_past=False):
@@ -135,7 +138,8 @@ def recompute(student, rollout, batch, context, *, num_trained=None, trains_past
     velocity = student(rollout.noisy, rollout.sigma, clean=rollout.past, clean_sigma=rollout.past_sigma,
                        is_clean_trained=trains_past, text=batch.get("text"), **asdict(context.rule),
                        **chunk_conditions(batch, slice(0, t)))
-    x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)  # at sigma 0 a real frame stays what it is
+    # at sigma 0 a real frame stays what it is
+    x = x0_from_velocity(rollout.noisy, velocity.float(), rollout.sigma)
     return masked_gradient(x, last_frames(t, t if num_trained is None else num_trained))
 
 
@@ -183,8 +187,8 @@ class DMDStage:
         causal, bidirectional = Transformer(model), Transformer(model)
         causal.load_state_dict(student)
         bidirectional.load_state_dict(teacher)
-        self.models = {"student": causal, "ema": copy.deepcopy(causal).requires_grad_(False), "critic": bidirectional,
-                       "teacher": copy.deepcopy(bidirectional).requires_grad_(False)}
+        self.models = {"student": causal, "ema": copy.deepcopy(causal).requires_grad_(False),
+                       "critic": bidirectional, "teacher": copy.deepcopy(bidirectional).requires_grad_(False)}
 
     def turn(self, step):
         return "student" if step % (self.config.critic_turns + 1) == 0 else "critic"
@@ -201,7 +205,8 @@ class DMDStage:
             return flow_matching_loss(self._score(call, "critic", noisy, sigma, batch), x, noise), {}
         with torch.no_grad():
             fake = x0_from_velocity(noisy, self._score(call, "critic", noisy, sigma, batch), sigma)
-            real = x0_from_velocity(noisy, self._score(call, "teacher", noisy, sigma, batch, self.config.guidance), sigma)
+            velocity = self._score(call, "teacher", noisy, sigma, batch, self.config.guidance)
+            real = x0_from_velocity(noisy, velocity, sigma)
             gradient = kl_gradient(x, fake, real, self.config.normaliser)
         is_made = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
         is_made = is_made.expand(latents.shape[:2])
@@ -213,9 +218,7 @@ class DMDStage:
             move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws, call, num=8):
-        """Real frames above what the average plays from the first of them with the same actions, two
-        sequences.
-        """
+        """Real frames of two sequences above what the average plays from their start, by their actions."""
         part, draws = first_two(batch, draws)
         made = self._rollout(call, "ema", part, draws).frames
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)
@@ -223,8 +226,9 @@ class DMDStage:
     def _rollout(self, call, role, batch, draws):
         config, latents = self.config, batch["latents"]
         sigma = context_sigma(self.context, draws, latents.shape[1]).to(latents.device)
-        return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps, first_steps=config.first_steps,
-                    num_real=config.num_real, is_exit_shared=config.is_exit_shared, sigma=sigma)
+        return call(role, self_rollout, batch, draws, self.context, num_steps=self.num_steps,
+                    first_steps=config.first_steps, num_real=config.num_real,
+                    is_exit_shared=config.is_exit_shared, sigma=sigma)
 
     def _recompute(self, call, rollout, batch):
         return call("student", recompute, rollout, batch, self.context, num_trained=self.config.num_trained,
