@@ -138,7 +138,8 @@ def test_free_play_in_a_batch_equals_the_walk_of_each():
     frames, actions = context(4)
     world, given = chunk_world(), encoded([*actions, *WALK[:5]]).numpy()
     starts = np.stack([frames, frames[::-1]])
-    made = np.stack([both for (both,) in world.follow(starts, np.stack([given, given]), start=4, is_free=True)])
+    followed = world.follow(starts, np.stack([given, given]), start=4, is_free=True)
+    made = np.stack([both for (both,) in followed])
     assert len(made) == 5, "the last chunk is cut where the actions end"
     for i, start in enumerate(starts):
         world.reset(frames=start, actions=actions)
@@ -255,7 +256,8 @@ def test_recomputed_chunks_are_the_rollout_and_no_later_chunk_reaches_an_earlier
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
     played.past.requires_grad_()
-    torch.testing.assert_close(recompute(student, played, batch, CONTEXT), played.frames, atol=1e-5, rtol=1e-5)
+    recomputed = recompute(student, played, batch, CONTEXT)
+    torch.testing.assert_close(recomputed, played.frames, atol=1e-5, rtol=1e-5)
 
     def gradient(frames, by):
         made = recompute(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)

@@ -96,7 +96,8 @@ def test_a_gpu_has_no_threads_of_this_kind(choice):
 
 
 @pytest.mark.parametrize("begin", [1, 5])  # before the change, and after it
-def test_a_clip_knows_the_threads_of_every_step_and_replays_by_them(begin, folder, choice, tmp_path, monkeypatch):  # noqa: F811
+def test_a_clip_knows_the_threads_of_every_step_and_replays_by_them(
+        begin, folder, choice, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     world.threads.adapt()
@@ -132,4 +133,5 @@ def test_a_step_and_a_reset_take_the_number_over(folder, choice):  # noqa: F811
     assert torch.get_num_threads() == 1
     world.threads.fix(2)
     made = [frame for _ in range(3) for frame in world.step(Action({"w"}))]
-    assert torch.get_num_threads() == world.info["threads"] == 2 and np.stack(made).shape[1:] == frames.shape[1:]
+    assert torch.get_num_threads() == world.info["threads"] == 2
+    assert np.stack(made).shape[1:] == frames.shape[1:]

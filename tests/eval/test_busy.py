@@ -30,7 +30,8 @@ class World:
 def test_the_loaded_figures_and_their_share(monkeypatch):
     begun = []
     monkeypatch.setattr(busy, "allowed_cores", lambda: 2)
-    monkeypatch.setattr(busy.latency, "frame_figures", lambda seconds: {"fps": 8.0, "frame_ms": {"p50": 125.0}})
+    monkeypatch.setattr(busy.latency, "frame_figures",
+                        lambda seconds: {"fps": 8.0, "frame_ms": {"p50": 125.0}})
 
     class Process:
         def __init__(self, *args, **kwargs):
@@ -47,10 +48,12 @@ def test_the_loaded_figures_and_their_share(monkeypatch):
 
     monkeypatch.setattr(busy.subprocess, "Popen", Process)
     figures = busy.bench_loaded(World(), {"fps": 20.0})
-    assert figures.keys() == {"busy_loops", "frames", "fps", "frame_ms", "latency_ms", "threads", "fair_share",
+    assert figures.keys() == {"busy_loops", "frames", "fps", "frame_ms", "latency_ms", "threads",
+                              "fair_share",
                               "fps_ratio", "fair_ratio"}
     assert figures["busy_loops"] == len(begun) == 2 and figures["frames"] == busy.FRAMES
-    assert (figures["fair_share"], figures["fps_ratio"], figures["fair_ratio"]) == pytest.approx((0.5, 0.4, 0.8))
+    ratios = figures["fair_share"], figures["fps_ratio"], figures["fair_ratio"]
+    assert ratios == pytest.approx((0.5, 0.4, 0.8))
 
 
 def test_a_loop_keeps_a_core_busy_and_ends_with_the_bench():
