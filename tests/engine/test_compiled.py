@@ -96,7 +96,7 @@ def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
     monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
     with pytest.raises(ArithmeticError, match="compiled qkv is off by"):
         compile_code(passes())
-    assert not (passes().folder() / "qkv").exists() and not passes().is_made()
+    assert not (passes().folder() / "qkv").exists() and not passes().is_cached()
 
 
 def test_a_camera_and_a_text_have_their_parts():
@@ -224,7 +224,7 @@ def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_fr
         time.sleep(0.05)
     code.close()
     assert [path.name for path in passes().folder().parent.iterdir()] == [passes().folder().name]
-    assert not passes().is_made() and not code.is_ready()
+    assert not passes().is_cached() and not code.is_ready()
 
 
 def test_the_other_process_takes_this_package_wherever_play_was_started(nothing_made, tmp_path, monkeypatch):

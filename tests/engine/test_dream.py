@@ -172,6 +172,29 @@ def test_a_restored_snapshot_goes_on_the_same_way_twice_and_over_several_windows
         assert np.array_equal(walk(world), first)
 
 
+def test_a_restored_snapshot_from_before_the_first_reset_cannot_be_stepped_either():
+    world = float32_world()
+    state = world.snapshot()
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    world.restore(state)
+    with pytest.raises(WorldError, match="reset the world before the first step"):
+        next(world.step(Action()))
+
+
+def test_a_start_that_fails_is_none_to_go_on_from():
+    """Actions are encoded after the old state was given up; whatever fails then, no step may follow."""
+    world = float32_world()
+    frames, actions = context()
+    world.reset(frames=frames, actions=actions)
+    with pytest.raises(WorldError, match="no key 'q'"):
+        world.reset(frames=frames, actions=[*actions[:-1], Action({"q"})])
+    with pytest.raises(WorldError, match="reset the world before the first step"):
+        next(world.step(Action()))
+    world.reset(frames=frames, actions=actions)
+    assert len(walk(world)) == len(WALK)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("find", [lambda world: world.transformer.head.head.bias,
                                   lambda world: world.codec.decoder[-2].bias], ids=["transformer", "codec"])

@@ -123,6 +123,22 @@ def test_keys_and_text_decide_what_is_seen():
     assert world.info["prompt"] == "a hall" and np.array_equal(play(world, [Action({"w"})])[0], after())
 
 
+def test_a_text_given_within_a_step_counts_from_the_next_one_on():
+    """The frames of a chunk are committed under the text that they were sampled by."""
+    ahead = []
+    for is_within in (True, False):
+        world = world_of()
+        world.reset()
+        frames = world.step(Action({"w"}))
+        next(frames)
+        if is_within:
+            world.set_prompt("other", -ROWS)
+        assert len(list(frames)) == 3
+        world.set_prompt("other", -ROWS)
+        ahead.append(play(world, WALK[:2]))
+    assert all(np.array_equal(a, b) for a, b in zip(*ahead))
+
+
 def test_a_snapshot_holds_the_codec_and_the_camera():
     world = world_of()
     world.reset()

@@ -160,6 +160,25 @@ def test_a_walk_ends_where_its_actions_end_and_an_unfinished_step_is_refused():
     world.snapshot()
 
 
+@pytest.mark.parametrize("leave", ["restore", "reset"])
+def test_a_step_left_by_a_reset_or_a_snapshot_changes_nothing_of_what_follows(leave):
+    """Its iterator may still be held, and advanced later: it ends, and commits nothing to the new past."""
+    world = chunk_world()
+    frames, actions = context(2)
+    world.reset(frames=frames, actions=actions)
+    state = world.snapshot()
+    expected = np.stack(list(world.walk(WALK)))
+    world.restore(state)
+    left = world.step(Action({"d"}))
+    next(left)
+    if leave == "restore":
+        world.restore(state)
+    else:
+        world.reset(frames=frames, actions=actions)
+    assert list(left) == [] and world.state.frame == 2
+    assert np.array_equal(np.stack(list(world.walk(WALK))), expected)
+
+
 def test_frames_of_a_chunk_see_each_other_and_no_later_chunk():
     torch.manual_seed(0)
     stage = TeacherForcingStage(TeacherForcingConfig(), MODEL, CONTEXT, decode)
@@ -256,8 +275,8 @@ def test_recomputed_chunks_are_the_rollout_and_no_later_chunk_reaches_an_earlier
     played = self_rollout(student, batch, draws, CONTEXT, num_steps=2, num_real=2)
     assert {frame for frame, _ in asked} == {2, 4, 6} and {size for _, size in asked} == {CHUNK}
     played.past.requires_grad_()
-    recomputed = recompute(student, played, batch, CONTEXT)
-    torch.testing.assert_close(recomputed, played.frames, atol=1e-5, rtol=1e-5)
+    again = recompute(student, played, batch, CONTEXT)
+    torch.testing.assert_close(again, played.frames, atol=1e-5, rtol=1e-5)
 
     def gradient(frames, by):
         made = recompute(student, played, batch, CONTEXT, num_trained=3, trains_past=by is played.past)

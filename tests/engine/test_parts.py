@@ -95,7 +95,7 @@ def test_a_replay_says_that_another_codec_encodes_the_start(folder, tmp_path, mo
             return video_codec("taehv").encode(frames / 2)
     monkeypatch.setattr("worldplay.engine.parts.Parts.encoder", lambda *_: Darker())
     assert not run_replay(clip, world=str(folder), device="cpu")["is_equal"]
-    assert "picture that the small codec encoded, here the full one did" in caplog.text
+    assert "picture that the small codec encoded, here the full one: frames differ" in caplog.text
 
 
 def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_path, monkeypatch):
@@ -241,7 +241,7 @@ def test_a_picture_is_said_to_be_nothing_it_was_trained_on(fetched, tmp_path, ca
     world = worldplay.load_world("wan-action", device="cpu", prompt=str(tmp_path / "rows.safetensors"))
     with caplog.at_level("INFO", "worldplay"):
         world.reset(frames=np.zeros((1, *SIZE, 3), np.uint8), actions=[Action()])
-    assert "not trained to go on from a picture" in caplog.text
+    assert "not trained to start from a picture" in caplog.text
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 
 def weights(**changed):
-    shapes = {name: tuple(text._empty(CONFIG).state_dict()[own].shape) for name,
+    shapes = {name: tuple(text._on_meta(CONFIG).state_dict()[own].shape) for name,
               own in text._names(2).items()}
     return {name: torch.from_numpy(fill(name, shape)).bfloat16() for name, shape in shapes.items()} | changed
 
@@ -286,7 +286,7 @@ def test_a_full_device_leaves_the_encoder_to_the_cpu(folder, monkeypatch, caplog
 
 
 def test_the_real_sizes():
-    sizes = [x.numel() for x in text._empty(TextConfig()).state_dict().values()]
+    sizes = [x.numel() for x in text._on_meta(TextConfig()).state_dict().values()]
     assert (len(sizes), sum(sizes)) == (242, 5_680_910_336)
 
 

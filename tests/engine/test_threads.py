@@ -96,8 +96,8 @@ def test_a_gpu_has_no_threads_of_this_kind(choice):
 
 
 @pytest.mark.parametrize("begin", [1, 5])  # before the change, and after it
-def test_a_clip_knows_the_threads_of_every_step_and_replays_by_them(
-        begin, folder, choice, tmp_path, monkeypatch):
+def test_a_clip_knows_the_threads_of_every_step_and_replays_by_them(begin, folder, choice,  # noqa: F811
+                                                                    tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     world.threads.adapt()

@@ -49,11 +49,10 @@ def test_the_loaded_figures_and_their_share(monkeypatch):
     monkeypatch.setattr(busy.subprocess, "Popen", Process)
     figures = busy.bench_loaded(World(), {"fps": 20.0})
     assert figures.keys() == {"busy_loops", "frames", "fps", "frame_ms", "latency_ms", "threads",
-                              "fair_share",
-                              "fps_ratio", "fair_ratio"}
+                              "fair_share", "fps_ratio", "fair_ratio"}
     assert figures["busy_loops"] == len(begun) == 2 and figures["frames"] == busy.FRAMES
-    ratios = figures["fair_share"], figures["fps_ratio"], figures["fair_ratio"]
-    assert ratios == pytest.approx((0.5, 0.4, 0.8))
+    shares = figures["fair_share"], figures["fps_ratio"], figures["fair_ratio"]
+    assert shares == pytest.approx((0.5, 0.4, 0.8))
 
 
 def test_a_loop_keeps_a_core_busy_and_ends_with_the_bench():

@@ -1,4 +1,10 @@
 """A pass over a chunk that is prepared for it alone; the engine prepares a chunk once for all its passes."""
+from worldplay.models.attention.prope import Cameras
+
+
+def cameras_at(cameras, frames):
+    """The Cameras of a slice of the frames."""
+    return Cameras(*(x[:, frames] for x in cameras))
 
 
 def denoise(model, x, sigma, cache, *, text=None, **where):

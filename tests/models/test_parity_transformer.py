@@ -3,7 +3,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from tests.models.passes import commit, denoise
+from tests.models.passes import cameras_at, commit, denoise
 from tests.parity import cases, close, every_case, fixtures, load_case, nearest_index, network
 from worldplay.diffusion import sample_frame, shifted_sigmas, warp, x0_from_velocity
 from worldplay.models.attention.kv_cache import KVCache
@@ -28,7 +28,7 @@ def cameras_of(case):
 
 def conditions(cameras, start, count):
     """Arguments of a cached pass over `count` frames."""
-    return {} if cameras is None else {"cameras": cameras.of_frames(slice(start, start + count))}
+    return {} if cameras is None else {"cameras": cameras_at(cameras, slice(start, start + count))}
 
 
 @pytest.mark.parametrize("fixture, name", in_all(BIDIRECTIONAL, "plain", "camera"))

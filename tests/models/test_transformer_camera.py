@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.passes import commit, denoise
+from tests.models.passes import cameras_at, commit, denoise
 from tests.models.test_transformer import CHANNELS, RULES, TINY, by_chunk, new_cache, sequence
 from tests.models.test_transformer import conditions_of as base_conditions
 from worldplay.action import Action
@@ -55,7 +55,7 @@ def with_cameras(inputs, seed=1, motion=None):
 
 
 def part_of(inputs, frames):
-    return {name: x.of_frames(frames) if name == "cameras" else x[:, frames] for name, x in inputs.items()}
+    return {name: cameras_at(x, frames) if name == "cameras" else x[:, frames] for name, x in inputs.items()}
 
 
 def conditions_of(part):
@@ -323,7 +323,7 @@ def test_what_does_not_fit_is_refused(model):
     with pytest.raises(ValueError, match="its has_camera is False"):
         filled(TINY)(**inputs)
     with pytest.raises(ValueError, match="cameras of 2 frames for 4 frames"):
-        model(**inputs | {"cameras": inputs["cameras"].of_frames(slice(2))})
+        model(**inputs | {"cameras": cameras_at(inputs["cameras"], slice(2))})
     part = part_of(inputs, slice(1))
     commit(model, part["clean"], 0.0, cache, frame=0, **conditions_of(part))
     with pytest.raises(ValueError, match="for all frames of a cache, or for none"):

@@ -1,4 +1,5 @@
 """Training from nothing on your own data: a world without look or game, and what is refused beforehand."""
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from tests.train.test_finetune import CODEC, MODEL, make_clips
 from worldplay import runtime
 from worldplay.action import Action, ActionSpace
 from worldplay.engine.loading import load_world
+from worldplay.errors import WorldError
 from worldplay.train.chain import Chain
 from worldplay.train.processes import Processes
 from worldplay.train.stages.codec import CodecStageConfig
@@ -46,6 +48,17 @@ def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
     world.reset()
     frame, = world.step(Action({"w"}))
     assert frame.shape == (16, 24, 3) and (world.config.env, world.action_space) == ("elsewhere", KEYS)
+    check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips)
+
+
+def check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips):
+    """Stage codec begins again only when the old one's latents and the networks trained on them are gone."""
+    shutil.rmtree(tmp_path / "run" / "codec")
+    with pytest.raises(ValueError, match="stage codec would begin again") as refused:
+        begin(tmp_path / "run", clips, columns_per_degree=0.116).run()
+    stale = str(refused.value).split(" come from ")[0].split("but ")[1].split(", ")
+    assert {str(tmp_path / "run" / part) for part in ("latents.npy", "teacher_forcing/state")} <= set(stale)
+    assert not (tmp_path / "run" / "codec").exists()
 
 
 @pytest.mark.parametrize("clips, changes, words", [
@@ -76,3 +89,12 @@ def test_a_second_training_in_a_folder_is_refused_until_the_first_ends(tmp_path)
 def test_without_data_it_asks_for_data(tmp_path, capsys):
     assert train_world.main(["own-data", "--steps", "1", "--out", str(tmp_path / "run")]) == 2
     assert "give --data DIR" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_what_is_no_record_of_a_run_is_refused_in_one_line(tmp_path):
+    clips = make_clips(tmp_path / "clips", length=22, space=KEYS)
+    (tmp_path / "run").mkdir()
+    for text in ("{}", "[]", '{"recipe": 1', ""):
+        (tmp_path / "run" / "run.json").write_text(text)
+        with pytest.raises(WorldError, match="run.json is n"):
+            begin(tmp_path / "run", clips)

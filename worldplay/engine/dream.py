@@ -1,6 +1,5 @@
 """A World made of transformer, codec, KV cache and sampler: it generates a frame or more for every action."""
 import logging
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -83,13 +82,13 @@ class DreamWorld:
         self.state = self._new_state(seed, self.state.text, self.state.prompt)
         self.info |= {"seed": seed, "note": "", "start_codec": None}
         self._take_over()
-        self.state.has_begun = True
         if is_from_text:
+            self.state.has_begun = True
             first = [Action(), *(actions or ()), *[Action()] * self.config.frames_per_chunk]
             return np.concatenate(list(self._generate(first[:self.config.frames_per_chunk])))
         self._commit_start(*whole_chunks(frames, actions, frames_per_chunk=self.config.frames_per_chunk,
                                          frames_per_latent=self.codec.frames_per_latent))
-        self.state.first_generated = self.state.frame
+        self.state.first_generated, self.state.has_begun = self.state.frame, True
         return frames
 
     @torch.inference_mode()
@@ -173,7 +172,7 @@ class DreamWorld:
 
     def restore(self, state):
         """Go back to a `snapshot`, which stays valid."""
-        self.state = replace(state.clone(), has_begun=True)
+        self.state = state.clone()
         self.info["seed"] = state.seed
         if state.text is not None:
             self.info["prompt"] = state.prompt
@@ -252,6 +251,8 @@ class DreamWorld:
     def _generate(self, actions):
         """Yield the frames of each latent of the next chunk, uint8 [n H W 3]; then commit it. One action a
         latent.
+
+        A reset or `restore` between two frames ends the chunk: the rest of it is of another past.
         """
         state = self.state
         if state.is_mid_step:
@@ -260,12 +261,14 @@ class DreamWorld:
             raise WorldError("ended", "reset the world before the first step")
         self._take_over()
         chunk, controls = self._prepare([[action] for action in actions])
-        state.is_mid_step = True
+        state.is_mid_step, text = True, state.text
         sigmas = self.sampler.first_sigmas if state.frame == state.first_generated else self.sampler.sigmas
-        latents = self.sampler.sample(state.cache, chunk, seed=state.seed, text=state.text, sigmas=sigmas)
+        latents = self.sampler.sample(state.cache, chunk, seed=state.seed, text=text, sigmas=sigmas)
         for latent in latents[0]:
             yield self._decode(latent)
-        self._commit(latents, chunk, controls)
+            if self.state is not state:
+                return
+        self._commit(latents, chunk, controls, text)
         state.is_mid_step = False
 
     def _commit_start(self, frames, actions):
@@ -284,7 +287,7 @@ class DreamWorld:
         size = self.config.frames_per_chunk
         for i in range(0, latents.shape[1], size):
             chunk, controls = self._prepare(actions[i:i + size])
-            self._commit(latents[:, i:i + size], chunk, controls)
+            self._commit(latents[:, i:i + size], chunk, controls, self.state.text)
 
     def _prepare(self, actions):
         """(Chunk of the next latents, state of the controls after it); actions: a list for each latent."""
@@ -297,10 +300,10 @@ class DreamWorld:
         conditions, controls = self.controls.conditions(self.state.controls, vectors, self.state.frame)
         return self.sampler.prepare(self.state.cache, self.state.frame, conditions), controls
 
-    def _commit(self, latents, chunk, controls):
-        """Write the next chunk to the cache and move on."""
+    def _commit(self, latents, chunk, controls, text):
+        """Write the next chunk to the cache, under the text it was sampled by, and move on."""
         state = self.state
-        self.sampler.commit(state.cache, latents, chunk, seed=state.seed, text=state.text)
+        self.sampler.commit(state.cache, latents, chunk, seed=state.seed, text=text)
         state.controls = self.controls.settle(controls, state.cache)
         state.frame += self.config.frames_per_chunk
 

@@ -9,7 +9,7 @@ from worldplay import runtime
 from worldplay.engine import attention_backend
 from worldplay.engine.dream import DreamWorld
 from worldplay.engine.networks import codec_of
-from worldplay.engine.parts import Parts, _filled, check_room
+from worldplay.engine.parts import Parts, check_room, load_network
 from worldplay.errors import WorldError
 from worldplay.files import read_json
 from worldplay.models.attention.kernels import AttentionShape
@@ -47,7 +47,7 @@ def load_world(name=None, *, device="auto", steps=None, seed=0, prompt=None):
         # first: the encoder is larger than the world, and gone before it comes
         rows = parts.text_rows(prompt)
     path = folder / "model.safetensors"
-    transformer = _filled(lambda: Transformer(config.transformer), load_weights(path), path)
+    transformer = load_network(lambda: Transformer(config.transformer), load_weights(path), path)
     world = _open(config, transformer, codec, parts, device, reason, steps, seed, folder)
     if config.transformer.text_dim:
         world.set_prompt(prompt, rows)

@@ -1,4 +1,4 @@
-"""What a world takes from elsewhere than its own folder: codec, text encoder, full VAE."""
+"""The codec, text encoder and VAE of a world, which it may share with other worlds."""
 import logging
 from pathlib import Path
 
@@ -18,22 +18,21 @@ from worldplay.worlds.weights import load_into, load_weights
 
 log = logging.getLogger(__name__)
 
-# bytes of libraries and of kernels' own workspace, and of gaps in the allocator; not measured
-_KERNELS = 2**29
+# bytes of GPU memory for libraries, kernels' workspaces and the allocator's fragmentation: estimated
+_OVERHEAD = 2**29
 
 
 def check_room(config, device, *, held=0):
-    """Raise WorldError("device") where playing the world of a WorldConfig takes more memory than the GPU has
-    left.
+    """Raise WorldError("device") where the world of a WorldConfig needs more memory than the GPU has free.
 
-    held  bytes of it that are there already
+    held  bytes of the world that are on the GPU already
     """
-    found = runtime.memory(device)
-    if found is None or isinstance(config, ImageWorldConfig):  # which fits anywhere
+    memory = runtime.memory(device)
+    if memory is None or isinstance(config, ImageWorldConfig):  # which fits anywhere
         return
-    left, total = found
+    left, total = memory
     parts = memory_of(config, runtime.pick_dtype(device)[0])
-    needed = sum(parts.values()) + _KERNELS
+    needed = sum(parts.values()) + _OVERHEAD
     if needed - held <= left:
         return
     remedy = "close other programs that use the GPU" if needed <= total else "this GPU is too small for it"
@@ -45,33 +44,31 @@ def check_room(config, device, *, held=0):
 
 
 class Parts:
-    """What a world takes from elsewhere than its own folder."""
+    """Opens the codec, VAE and text encoder of a WorldConfig for a device; it keeps none of them."""
 
     def __init__(self, config, device):
         self.config, self.device = config, device
 
     def codec_file(self, folder):
-        """Where the weights of its codec lie."""
+        """Path of the weights of the world's codec; folder: of the world."""
         if isinstance(self.config, ImageWorldConfig):
             return folder / "codec.safetensors"
         return self.part("codec") / "model.safetensors"
 
     def codec(self, folder):
-        """The codec that its frames are decoded with, on the CPU."""
+        """The codec that decodes the world's frames in play, on the CPU."""
         path = self.codec_file(folder)
         if isinstance(self.config, ImageWorldConfig):
-            return _filled(lambda: ImageCodec(self.config.codec), load_weights(path), path)
-        codec = _empty(TAEHV)
+            return load_network(lambda: ImageCodec(self.config.codec), load_weights(path), path)
+        codec = _on_meta(TAEHV)
         load_into(codec, codec.fit(load_weights(path)), path, assign=True)
         return codec
 
     def encoder(self, num_frames):
-        """The full VideoCodec, to encode a start of so many frames; None where it is not here or finds no
-        room.
-        """
+        """The full VAE, to encode a start of num_frames; None where it is not installed or too large."""
         world = catalog.WORLDS.get(self.config.name)
         if world and not world.image_start:
-            log.info("%s was not trained to go on from a picture: it makes of it what it can",
+            log.info("%s was not trained to start from a picture; what follows may look worse",
                      self.config.name)
         dtype, _ = runtime.pick_dtype(self.device)
         try:
@@ -82,27 +79,27 @@ class Parts:
         return self.vae(dtype)
 
     def renderer(self):
-        """The full VideoCodec to decode frames with, finer and far slower than the small one.
+        """The full VAE, to decode frames in more detail and far slower than the small codec.
 
-            Raises WorldError("not_found") where it is not here, "device" where it has no room.
+            Raises WorldError("not_found") where it is not installed, "device" where memory is too small.
         """
         dtype, _ = runtime.pick_dtype(self.device)
         self._check_full_codec(lambda: rendering_memory_of(self.config, dtype))
         return self.vae(dtype)
 
     def vae(self, dtype):
-        """The full VideoCodec that its transformer has learnt the latents of, on the device.
+        """The full VAE, whose latents the transformer was trained on, on the device in dtype.
 
-            Raises WorldError("not_found") where it is not here.
+            Raises WorldError("not_found") where it is not installed.
         """
         path = self.part("vae") / "model.safetensors"
-        with _NothingDrawn():  # not on the meta device: it has numbers of its own, that are in no file
+        with _NoInitialisation():  # not on the meta device: its latent statistics are in no file
             vae = WanVAE(WanVAEConfig())
         load_into(vae, load_weights(path), path, assign=True)
         return vae.to(self.device, dtype).eval().requires_grad_(False)
 
     def text_rows(self, prompt):
-        """Text rows [l text_dim] of a prompt, or of the file of rows that it names."""
+        """Text encoder output [l text_dim] of a prompt, or of the .safetensors file that it names."""
         sizes = self.config.transformer
         if Path(prompt).suffix == ".safetensors":
             return prompts.load_prompt_file(prompt, text_dim=sizes.text_dim, text_len=sizes.text_len)
@@ -114,25 +111,23 @@ class Parts:
         return prompts.prompt_embeds(prompt, encoder, device=self.device)
 
     def all_text_rows(self, texts):
-        """Yield the text rows of many prompts; the encoder is opened once."""
+        """Yield the text encoder output of many prompts; the encoder is opened once."""
         return prompts.all_prompt_embeds(texts, self.part("text"), device=self.device)
 
     def _check_full_codec(self, count):
-        """Raise WorldError where the full codec is not here, or a GPU has less left than the bytes that
-        count() says.
-        """
+        """Raise WorldError where the full VAE is not installed, or a GPU has less free than count() bytes."""
         self.part("vae")
-        runtime.release_memory(self.device)  # what play has left over counts as free
-        found = runtime.memory(self.device)
-        if found is None:
+        runtime.release_memory(self.device)  # memory that torch has reserved and does not use is free
+        memory = runtime.memory(self.device)
+        if memory is None:
             return
-        (left, total), needed = found, count() + _KERNELS
+        (left, total), needed = memory, count() + _OVERHEAD
         if needed > left:
             raise WorldError("device", f"the full codec needs {_gib(needed)} of GPU memory, and {_gib(left)} "
                              f"of {_gib(total)} are free; close other programs that use the GPU")
 
     def part(self, role):
-        """Folder of the shared part that plays a role; WorldError("not_found") where there is none."""
+        """Folder of the shared part for a role: "codec", "vae" or "text"; WorldError("not_found")."""
         if role not in self.config.parts:
             raise WorldError("not_found",
                              f"the config.json of {self.config.name} names no part for its {role}; "
@@ -144,24 +139,25 @@ def _gib(num_bytes):
     return f"{num_bytes / 2**30:.1f} GiB"
 
 
-def _filled(make, tensors, where):
-    """The network that make() builds, its weights these tensors themselves: nothing is drawn or copied
-    first.
+def load_network(build, tensors, where):
+    """The network that build() returns with these tensors, name -> tensor, as its weights, without a copy.
+
+        Raises WorldError("bad_checkpoint") naming the file `where` when names or shapes do not fit.
     """
-    module = _empty(make)
+    module = _on_meta(build)
     load_into(module, tensors, where, assign=True)
     return module
 
 
-def _empty(make):
-    """The network that make() builds, its weights shapes alone."""
-    with torch.device("meta"), _NothingDrawn():
-        return make()
+def _on_meta(build):
+    """The network that build() returns, on the meta device."""
+    with torch.device("meta"), _NoInitialisation():
+        return build()
 
 
-class _NothingDrawn(TorchFunctionMode):
-    """Inside, torch.nn.init leaves weights alone: for one normal number on the meta device torch imports its
-    compiler, which takes longer than all else of opening a small world.
+class _NoInitialisation(TorchFunctionMode):
+    """Inside, functions of torch.nn.init do nothing: the first normal_ on the meta device imports torch's
+    compiler, which takes longer than everything else in opening a small world.
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):

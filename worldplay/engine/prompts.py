@@ -1,11 +1,10 @@
-"""Prompts to text rows, cached on disk: the big encoder is opened only for a prompt it has not seen."""
+"""Text encoder output of prompts, cached on disk: the encoder is loaded only for prompts not in the cache."""
 import hashlib
 import json
 import logging
 import pickle
 from pathlib import Path
 
-import platformdirs
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -15,28 +14,28 @@ from worldplay.errors import WorldError, remedy
 from worldplay.files import replacing
 from worldplay.models.text import TextConfig, TextEncoder, clean_prompt, load_tokenizer, warn_if_cut
 from worldplay.models.weights import fingerprint
+from worldplay.worlds.zoo import user_cache
 
 log = logging.getLogger(__name__)
 
-# where a folder keeps them: as they are fetched, or as Wan 2.1 publishes them
+# paths in an encoder's folder: as `fetch` writes them, or as Wan 2.1 publishes them
 _WEIGHTS = ("model.safetensors", "models_t5_umt5-xxl-enc-bf16.pth")
 _TOKENIZER = ("tokenizer.json", "google/umt5-xxl/tokenizer.json")
 
-_FORMAT = 1  # of a cached file; another one is another key
+_FORMAT = 1  # of a cached file; it is part of the key
 
-_AGAIN = "fetch it again"  # where it is not known how
+_AGAIN = "fetch it again"  # the remedy where no command is known
 
 
 def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
-    """Text rows of a prompt, as a transformer's `encode_text` pads and takes them.
+    """Text encoder output of a prompt: the rows that Transformer.encode_text pads and embeds.
 
-    encoder_folder  holds the weights and the tokenizer, laid out as they are fetched or as they are published
-    config          TextConfig of the sizes that the weights must have
-    device          where the encoder works, if it has room there; the rows are on the CPU
-    Returns         [l e] bfloat16, one row for each token; an empty prompt has one
+    encoder_folder  holds the weights and the tokenizer, laid out as `fetch` writes them or as published
+    config          TextConfig of the weights
+    device          where the encoder runs, if it has enough free memory, otherwise on the CPU
+    Returns         [l e] bfloat16 on the CPU, one row for each token; an empty prompt has one
 
-    They are kept in the user's cache: the encoder is opened, used and freed only for a text that is new to
-    it.
+    The output is cached in the user's cache folder: the encoder is loaded and freed again for new texts only.
 
         Raises WorldError("bad_checkpoint") for an encoder that is missing or damaged, "not_found" for a
         missing package.
@@ -46,9 +45,7 @@ def prompt_embeds(text, encoder_folder, *, config=TextConfig(), device="cpu"):
 
 
 def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu"):
-    """Yield the text rows of many prompts, each as `prompt_embeds`; the encoder is opened once for all that
-    are new.
-    """
+    """Yield what `prompt_embeds` returns, for each of many prompts; the encoder is loaded once at most."""
     weights, tokenizer = _find(encoder_folder, _WEIGHTS), _find(encoder_folder, _TOKENIZER)
     key = [fingerprint(weights), hashlib.sha256(tokenizer.read_bytes()).hexdigest()]
     encoder = _Encoder(weights, tokenizer, config, torch.device(device))
@@ -65,19 +62,20 @@ def all_prompt_embeds(texts, encoder_folder, *, config=TextConfig(), device="cpu
 
 
 def load_prompt_file(path, *, text_dim=TextConfig.dim, text_len=TextConfig.max_tokens):
-    """Text rows [l text_dim] of a safetensors file with the tensor `prompt_embeds`; a file of the cache is
-    one.
+    """The tensor `prompt_embeds` [l text_dim] of a safetensors file, such as `save_prompt_file` writes.
 
-    text_dim, text_len  of the transformer they are for: l <= text_len
+    text_dim, text_len  of the transformer that reads them: l <= text_len
 
-        Raises WorldError("bad_prompt") for a file that is missing, unreadable or of other rows.
+        Raises WorldError("bad_prompt") where the file is missing, unreadable, or holds another shape, an
+        integer type, or numbers that are not finite.
     """
     return _read(path, text_dim, text_len)[0]
 
 
 def save_prompt_file(path, rows, prompt, **header):
-    """Write text rows [l e] so that `load_prompt_file` finds all of them or no file; OSError where they have
-    no room.
+    """Write text encoder output [l e] of a prompt to a safetensors file, whole or not at all; OSError.
+
+    header  more entries of the file's metadata, name -> str
     """
     with replacing(path) as temporary:
         temporary.write_bytes(save({"prompt_embeds": rows}, {"prompt": prompt, **header}))
@@ -87,20 +85,19 @@ def save_prompt_file(path, rows, prompt, **header):
 
 
 def _cache_file(text, encoder, config):
-    told = json.dumps([_FORMAT, text, encoder, config.max_tokens])
-    folder = platformdirs.user_cache_path("worldplay", appauthor=False) / "prompts"
-    return folder / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.safetensors"
+    key = json.dumps([_FORMAT, text, encoder, config.max_tokens])
+    return user_cache() / "prompts" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
 def _cached(path, config):
-    """The rows in a cached file; None when there is none, or with a warning when it is damaged."""
+    """The rows in a cached file; None where there is no file, or with a warning where it is damaged."""
     if not path.exists():
         return None
     try:
         rows, header = _read(path, config.dim, config.max_tokens)
         warn_if_cut(int(header["num_tokens"]), config.max_tokens)
     except (WorldError, KeyError, ValueError) as error:
-        log.warning("the cached prompt %s is damaged (%s) and made again", path, error)
+        log.warning("the cached prompt %s is damaged (%s) and encoded again", path, error)
         return None
     return rows
 
@@ -114,7 +111,7 @@ def _keep(path, rows, prompt, num_tokens):
 
 
 def _read(path, text_dim, text_len):
-    """(rows, header) of a safetensors file; nothing of it stays mapped."""
+    """(rows, metadata) of a safetensors file; the rows are a copy, so the file is not kept open."""
     try:
         with safe_open(path, "pt") as file:
             header, names = file.metadata() or {}, list(file.keys())
@@ -140,33 +137,32 @@ def _read(path, text_dim, text_len):
 
 
 class _Encoder:
-    """UMT5 from its files, opened when the first prompt wants it and gone after `close`."""
+    """UMT5, loaded from its files at the first `encode` and freed by `close`."""
 
     def __init__(self, weights, tokenizer, config, device):
-        self._files, self._config, self._device, self._opened = (weights, tokenizer), config, device, None
+        self._files, self._config, self._device, self._loaded = (weights, tokenizer), config, device, None
 
     def encode(self, text):
-        """(rows of the prompt, number of its tokens before it was cut)."""
-        if self._opened is None:
+        """(output rows of the prompt, bfloat16 on the CPU; number of its tokens before truncation)."""
+        if self._loaded is None:
             weights, tokenizer = self._files
-            self._device = _roomy(self._device, weights.stat().st_size)
+            self._device = _device_with_room(self._device, weights.stat().st_size)
             log.info("encoding a new prompt with UMT5 on %s", self._device.type)
-            self._opened = TextEncoder(_weights(weights), load_tokenizer(tokenizer), self._config,
-                                       device=self._device,
-                                       where=weights)
-        num_tokens = len(self._opened.tokenize(text))
-        rows = self._opened.embed([text])[0, :min(num_tokens, self._config.max_tokens)]
+            self._loaded = TextEncoder(_weights(weights), load_tokenizer(tokenizer), self._config,
+                                       device=self._device, where=weights)
+        num_tokens = len(self._loaded.tokenize(text))
+        rows = self._loaded.embed([text])[0, :min(num_tokens, self._config.max_tokens)]
         return rows.to("cpu", torch.bfloat16, copy=True), num_tokens
 
     def close(self):
-        """Give its memory back."""
-        if self._opened is not None:
-            self._opened = None  # its last reference
+        """Free the encoder's memory."""
+        if self._loaded is not None:
+            self._loaded = None  # the last reference to it
             runtime.release_memory(self._device)
 
 
-def _roomy(device, num_bytes):
-    """The device, or the CPU where the device has not that much memory left."""
+def _device_with_room(device, num_bytes):
+    """The device, or the CPU where the device has less than num_bytes of free memory."""
     if runtime.has_room(device, num_bytes + 2**29):  # activations of 512 tokens are far less than that
         return device
     log.info("UMT5 (%.1f GiB) does not fit beside what is on the GPU", num_bytes / 2**30)
@@ -174,7 +170,7 @@ def _roomy(device, num_bytes):
 
 
 def _weights(path):
-    """name -> tensor, memory-mapped; code in a pickle is refused."""
+    """name -> tensor of a weights file, memory-mapped; a pickle is loaded with weights_only."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -1,4 +1,4 @@
-"""The text encoder of the published Wan worlds: UMT5 of `transformers`, filled from Wan's weights."""
+"""The text encoder of the published Wan worlds: UMT5 of `transformers` with Wan's weights."""
 import html
 import importlib.util
 import logging
@@ -13,9 +13,9 @@ from worldplay.models.weights import check_shapes
 
 log = logging.getLogger(__name__)
 
-_AGAIN = "fetch it again"  # where it is not known how
+_AGAIN = "fetch it again"  # the remedy where no command is known
 
-# layers of a block: the published name, that of transformers
+# layers of a block: published name -> name in transformers
 _BLOCK = {
     "norm1": "layer.0.layer_norm",
     "attn.q": "layer.0.SelfAttention.q", "attn.k": "layer.0.SelfAttention.k",
@@ -32,16 +32,16 @@ class TextConfig:
     """Sizes of a UMT5 encoder; the defaults are those of UMT5-XXL in Wan 2.1."""
     vocab_size: int = 256_384
     dim: int = 4096
-    """Width e of its rows: the text_dim of the transformer."""
+    """Width e of the output rows: the text_dim of the transformer."""
     dim_attn: int = 4096
-    """Inner width of its attention, all heads together."""
+    """Width of queries, keys and values, all heads together."""
     ffn_dim: int = 10_240
     num_heads: int = 64
     num_layers: int = 24
     num_buckets: int = 32
-    """Ranges of distances that the attention tells apart."""
+    """Buckets of the relative position bias."""
     max_tokens: int = 512
-    """Tokens of a prompt, its end mark included: the text_len of the transformer."""
+    """Tokens of a prompt, the end-of-sequence token included: the text_len of the transformer."""
 
     def __post_init__(self):
         if self.dim_attn % self.num_heads:
@@ -52,14 +52,13 @@ class TextEncoder:
     """UMT5 and its tokenizer; it holds no state.
 
     weights    published name -> tensor, bfloat16 or float32, as in models_t5_umt5-xxl-enc-bf16.pth. On the
-               CPU they are used where they are, not copied: memory-mapped ones stay on disk until they are
-               read.
-    tokenizer  of `load_tokenizer`
+               CPU they are not copied: memory-mapped tensors are read from disk when they are used.
+    tokenizer  from `load_tokenizer`
     config     TextConfig
-    where      what a message calls the weights
+    where      the file that error messages name
 
         Raises WorldError("bad_checkpoint") naming the first weights that are missing, unknown or of a wrong
-        shape.
+        shape, or where the tokenizer has more tokens than the encoder.
     """
 
     def __init__(self, weights, tokenizer, config=TextConfig(), *, device="cpu", where="the text encoder"):
@@ -68,22 +67,22 @@ class TextEncoder:
                              f"the tokenizer knows {tokenizer.get_vocab_size()} tokens, {where} "
                              f"{config.vocab_size}; take the tokenizer that came with it")
         self.config, self.tokenizer, self.device = config, tokenizer, torch.device(device)
-        self.umt5 = _filled(weights, config, where).to(self.device)
+        self.umt5 = _load(weights, config, where).to(self.device)
 
     def tokenize(self, prompt):
-        """Token ids of a prompt, cleaned as `clean_prompt` does, with its end mark; not cut."""
+        """Token ids of a prompt after `clean_prompt`, with the end-of-sequence token; not truncated."""
         return self.tokenizer.encode(clean_prompt(prompt)).ids
 
     def embed(self, prompts):
-        """Text rows of prompts: [b max_tokens e], those after a prompt's last token zero.
+        """Output rows of prompts, [b max_tokens e]; the rows after a prompt's last token are zero.
 
-        A longer prompt is cut to its first tokens and the end mark, and a warning says so. An empty one, or
-        one of spaces, is the end mark alone: one row.
+        A longer prompt is truncated, keeping the end-of-sequence token, with a warning. An empty prompt, or
+        one of spaces, is that token alone: one row.
         """
-        return self.embed_ids([self._cut(self.tokenize(prompt)) for prompt in prompts])
+        return self.embed_ids([self._truncate(self.tokenize(prompt)) for prompt in prompts])
 
     def embed_ids(self, tokens):
-        """The same of lists of token ids, at most max_tokens each."""
+        """As `embed`, for lists of at most max_tokens token ids."""
         longest = max(map(len, tokens))
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in tokens])
         mask = torch.arange(longest) < torch.tensor([[len(row)] for row in tokens])
@@ -92,43 +91,39 @@ class TextEncoder:
 
     @torch.no_grad()
     def hidden(self, ids, mask):
-        """Output [b l e] at every position of token ids [b l]; those where mask [b l] is 0 are seen by
-        none.
-        """
+        """Output [b l e] for token ids [b l]; no position attends to those where mask [b l] is 0."""
         return self.umt5(input_ids=ids.to(self.device),
                          attention_mask=mask.to(self.device, torch.long)).last_hidden_state
 
-    def _cut(self, ids):
+    def _truncate(self, ids):
         warn_if_cut(len(ids), self.config.max_tokens)
         return ids if len(ids) <= self.config.max_tokens else [*ids[:self.config.max_tokens - 1], ids[-1]]
 
 
 def warn_if_cut(num_tokens, max_tokens):
-    """Log that a prompt of num_tokens, end mark included, is longer than what is read of it."""
+    """Warn where a prompt of num_tokens, end-of-sequence token included, is truncated to max_tokens."""
     if num_tokens > max_tokens:
         log.warning("the prompt has %d tokens; only the first %d are read, write a shorter one",
-                    num_tokens - 1,
-                    max_tokens - 1)
+                    num_tokens - 1, max_tokens - 1)
 
 
 def clean_prompt(text):
-    """The text as the tokenizer gets it: Unicode mended, HTML entities resolved twice, single spaces.
+    """The text that the tokenizer gets: Unicode repaired by ftfy, HTML unescaped twice, single spaces.
 
-    Not idempotent: "< &amp;amp;lt;" becomes "< &lt;".
+    Not idempotent: "< &amp;amp;lt;" becomes "< &lt;". ftfy changes the tokens, for example by replacing curly
+    quotes with straight ones.
 
-    Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace". What ftfy mends decides
-    tokens: it makes curly quotes straight, for one, which no later step does.
+    Source: Wan-Video/Wan2.1, wan/modules/tokenizers.py with clean="whitespace".
     """
     text = html.unescape(html.unescape(_package("ftfy").fix_text(text)))
     return " ".join(text.split())
 
 
 def load_tokenizer(path):
-    """The Tokenizer in a tokenizer.json; WorldError("bad_checkpoint") when it is missing or none.
+    """The Tokenizer of a tokenizer.json; WorldError("bad_checkpoint") where it is missing or invalid.
 
-    By `tokenizers` itself, which does what the file says. AutoTokenizer of transformers 5 takes the
-    vocabulary from the file and builds the rest anew, with T5's index of the unknown token and T5's way of
-    splitting.
+    Loaded by `tokenizers` itself, which follows the file. AutoTokenizer of transformers 5 reads only the
+    vocabulary from it, and uses T5's unknown token and T5's pre-tokenizer.
     """
     library = _package("tokenizers")
     try:
@@ -148,9 +143,9 @@ def load_tokenizer(path):
     return tokenizer
 
 
-def _filled(weights, config, where):
-    """The encoder, its parameters the tensors of `weights` themselves."""
-    umt5 = _empty(config)
+def _load(weights, config, where):
+    """The encoder with the tensors of `weights` as its parameters, without a copy."""
+    umt5 = _on_meta(config)
     own = umt5.state_dict()
     names = _names(config.num_layers)
     _check(weights, {name: own[names[name]].shape for name in names}, where)
@@ -158,26 +153,27 @@ def _filled(weights, config, where):
     return umt5.requires_grad_(False).eval()
 
 
-def _empty(config):
+def _on_meta(config):
+    """The encoder on the meta device."""
     transformers = _package("transformers")
     sizes = transformers.UMT5Config(
         vocab_size=config.vocab_size, d_model=config.dim, d_kv=config.dim_attn // config.num_heads,
         d_ff=config.ffn_dim, num_layers=config.num_layers, num_heads=config.num_heads,
         relative_attention_num_buckets=config.num_buckets, is_encoder_decoder=False)
-    sizes._attn_implementation = "eager"  # the operations of the published code, in its order
+    sizes._attn_implementation = "eager"  # as the published code: fused kernels round differently
     with torch.device("meta"):
-        return transformers.UMT5EncoderModel(sizes).encoder  # without the second name of its embedding
+        return transformers.UMT5EncoderModel(sizes).encoder  # it has the embedding once, as embed_tokens
 
 
 def _names(num_layers):
-    """{published name of a weight: its name in transformers}"""
+    """Published name -> name in transformers, of every weight."""
     return {"token_embedding.weight": "embed_tokens.weight", "norm.weight": "final_layer_norm.weight",
             **{f"blocks.{i}.{published}.weight": f"block.{i}.{own}.weight"
                for i in range(num_layers) for published, own in _BLOCK.items()}}
 
 
 def _check(weights, shapes, where):
-    """Raise WorldError unless `weights` are those of `shapes`, name -> shape, all of one number type."""
+    """Raise WorldError unless `weights` have the names and shapes of `shapes`, and all one dtype."""
     expected = "expected UMT5 as Wan 2.1 publishes it (models_t5_umt5-xxl-enc-bf16.pth)"
     check_shapes({name: x.shape for name, x in weights.items()}, shapes, where, expected)
     kinds = {x.dtype for x in weights.values()}
@@ -188,7 +184,7 @@ def _check(weights, shapes, where):
 
 
 def check_packages():
-    """Raise WorldError("not_found") where a package is missing that prompts need; none is imported."""
+    """Raise WorldError("not_found") where a package that prompts need is missing, without importing any."""
     for name in ("ftfy", "tokenizers", "transformers"):
         if importlib.util.find_spec(name) is None:
             raise _not_installed(name)

@@ -182,9 +182,7 @@ class Chain:
         return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
-        """What gives batches of this kind (StageEntry.data); None where the call's time ended before it was
-        made.
-        """
+        """What gives batches of this kind (StageEntry.data); None if the call's time ended before."""
         if kind == "frames":
             return FrameBatches(self.cache.frames, self.cache.split("train"), self.cache.split("held_out"))
         if kind == "windows":
@@ -211,6 +209,8 @@ class Chain:
         self._prepare(stage, loop)
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics,
                           self.processes, self.dtype, self._export if entry.is_shown else None)
+        if not trainer.step:
+            self._check_nothing_follows(name)
         self._set_seconds(trainer)
         if trainer.progress < 1:
             trainer.run(self.stop_at)
@@ -222,10 +222,23 @@ class Chain:
             self.networks["codec"] = self.latents.finished_codec(self.networks["codec"])
         return True
 
-    def _set_seconds(self, trainer):
-        """Give a stage its share of the budget. Compiling its blocks comes first, on the budget and not on
-        the share.
+    def _check_nothing_follows(self, name):
+        """Raise ValueError where a stage would begin although others have gone on from its result.
+
+        Its state was removed: latents, trajectories and later stages that the old result led to would be
+        mixed with the new one.
         """
+        later = self.recipe.stages[self.recipe.stages.index(name) + 1:]
+        made = [self.place(part) / "state" for part in later]
+        made += [self.place("latents.npy")] * (name == "codec")
+        made += [self.place("trajectories")] * ("causal_ode" in later)
+        stale = [str(path) for path in made if path.exists()]
+        if stale:
+            raise ValueError(f"stage {name} would begin again, but {', '.join(stale)} come from its earlier "
+                             "result: remove them too, or give another --out")
+
+    def _set_seconds(self, trainer):
+        """Give a stage its share of what the budget has left after its blocks are compiled."""
         stage = trainer.stage
 
         def share():
@@ -303,7 +316,5 @@ class Chain:
 
 
 def _whole_weights(network):
-    """The weights of a network as it is played: gathered from all processes, adapters merged; all must ask
-    together.
-    """
+    """Weights of a network as it is played, adapters merged; all processes must call it together."""
     return merged_weights(full_state(network))

@@ -115,9 +115,7 @@ def has_teacher(folder):
 
 
 def check_sizes(network, world, folder):
-    """Raise ValueError unless a recipe's network (TransformerConfig) has the sizes of the world (WorldConfig)
-    in folder.
-    """
+    """Raise ValueError unless a recipe's TransformerConfig has the sizes of the WorldConfig in folder."""
     other = [size.name for size in fields(network)
              if getattr(network, size.name) != getattr(world.transformer, size.name)]
     if other:

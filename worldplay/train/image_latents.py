@@ -48,9 +48,7 @@ class ImageLatents:
         """Why blocks cannot be compiled, None where they can."""
 
     def check_data(self, data, where):
-        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; say what lossy clips do to
-        the codec.
-        """
+        """Raise ValueError for a LeRobotFolder at `where` that it cannot learn; warn of lossy clips."""
         recipe = self.recipe
         if recipe.env and data.source.name != recipe.env:
             raise ValueError(f"--data {where}: recorded in {data.source.name!r}, this recipe is for "
@@ -72,9 +70,7 @@ class ImageLatents:
                         "you to play and not to ship; a decoder share of 0 keeps the world's codec", where)
 
     def check_collection(self, seed):
-        """Raise ValueError for numbers of a collection, its first seed among them, that give nothing to learn
-        from.
-        """
+        """Raise ValueError if a collection of the recipe's size from this seed on gives too little."""
         recipe = self.recipe
         if not recipe.env:
             raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of "
@@ -124,9 +120,7 @@ class ImageLatents:
         return self._frozen(codec)
 
     def windows(self, cache, codec, run):
-        """LatentWindows of a FrameCache; its latents are made once. run: the Chain, for its folders and
-        processes.
-        """
+        """LatentWindows of a FrameCache, encoded once. run: the Chain, for its folders and processes."""
         path = run.place("latents.npy")
         run.processes.first_makes(path,
                                   lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
@@ -135,9 +129,7 @@ class ImageLatents:
                              self.recipe.columns_per_degree)
 
     def networks(self, space):
-        """{role: Transformer} of the world to go on from, for clips that use `space`; as
-        `teacher_and_student`.
-        """
+        """As `teacher_and_student`, of the world to go on from, for clips whose actions are in `space`."""
         if self.world is None:
             return {}
         log_match(space, self.world.action_space)

@@ -84,3 +84,8 @@ def move_average(average, model, decay):
     torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
     for name in ours.keys() - set(floating):
         ours[name].copy_(theirs[name])
+
+
+def early_decay(decay, step):
+    """`decay` of an average, smaller over the first steps: short stages must not ship initial weights."""
+    return min(decay, (step + 1) / (step + 10))

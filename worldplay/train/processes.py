@@ -17,9 +17,7 @@ PATIENCE = timedelta(hours=24)
 
 
 class Processes:
-    """One process of `size`, number `rank`; started without torchrun, a run has one and nothing here costs
-    anything.
-    """
+    """Process number `rank` of `size`; without torchrun there is one, and nothing here costs anything."""
 
     def __init__(self, device):
         """device: torch.device by its type; this process takes the one of its own number on the machine."""
@@ -55,9 +53,7 @@ class Processes:
         return shared[0]
 
     def mean(self, values):
-        """{name: mean over the processes} of numbers whose names are the same in all; not finite in one is in
-        all.
-        """
+        """{name: mean over the processes}; all have the same names, and NaN in one is NaN in all."""
         if self.size == 1:
             return values
         shared = torch.tensor(list(values.values()), dtype=torch.float64)
@@ -74,9 +70,7 @@ class Processes:
         return flags.nonzero().flatten().tolist()
 
     def share(self, count, what):
-        """How many of `count` samples are this process's; ValueError naming `what` where they do not divide
-        evenly.
-        """
+        """How many of `count` samples are this process's; ValueError naming `what` if there is a rest."""
         if count % self.size:
             raise ValueError(f"{what} {count} on {self.size} processes: expected a multiple of {self.size}")
         return count // self.size
@@ -99,9 +93,7 @@ class Processes:
         return fully_shard(Applied(model), mesh=self._mesh, mp_policy=policy)
 
     def average_buffers(self, model):
-        """Make the running statistics of a network, which each process keeps of its own samples, those of
-        all.
-        """
+        """Average a network's buffers, the running statistics of each process's samples, over all."""
         if self.size > 1:
             for x in model.buffers():
                 if x.is_floating_point():
@@ -127,7 +119,5 @@ class Applied(nn.Module):
 
 
 def full_state(model):
-    """The state dict of a network, sharded or not, whole on every process; all of them must ask for it
-    together.
-    """
+    """The whole state dict of a network, sharded or not; all processes must call it together."""
     return {name: x.full_tensor() if isinstance(x, DTensor) else x for name, x in model.state_dict().items()}

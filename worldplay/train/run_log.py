@@ -3,6 +3,7 @@ import json
 import time
 from dataclasses import asdict
 
+from worldplay.errors import WorldError
 from worldplay.files import read_json, write_json
 from worldplay.train.recipe import numbers
 
@@ -17,7 +18,8 @@ class RunLog(dict):
     def __init__(self, folder, recipe, processes, *, budget, **given):
         """given: what must be the same when the run goes on, as JSON holds it.
 
-            Raises ValueError naming a number that was another one when the run was started.
+            Raises ValueError naming a number that was another one when the run was started, WorldError for a
+            run.json that cannot be read.
         """
         self.path, self.recipe, self.processes, self.budget = folder / "run.json", recipe, processes, budget
         fields = json.loads(json.dumps(asdict(recipe)))
@@ -25,6 +27,8 @@ class RunLog(dict):
             write_json(self.path, {"recipe": fields, "budget": budget, **given, "spent": {}, "seconds": {}})
         processes.wait()
         record = read_json(self.path)
+        if not isinstance(record, dict) or not {"recipe", "budget", "spent", "seconds"} <= record.keys():
+            raise WorldError("bad_checkpoint", f"{self.path} is no record of a run; give another --out")
         before = dict(numbers(record["recipe"])) | {name: record.get(name) for name in given}
         for name, value in {**dict(numbers(fields)), **given}.items():
             if before.get(name, value) != value:  # a field newer than this run.json counts as unchanged
@@ -55,9 +59,7 @@ class RunLog(dict):
         return max(1.0, self["seconds"][name] - self._before(name))
 
     def finished(self, name, seconds):
-        """Note that a stage is done after so many seconds of training; what is left of its share goes to
-        later ones.
-        """
+        """Note that a stage is done after so many seconds; the rest of its share goes to later ones."""
         if name in self["seconds"]:
             self["seconds"][name] = seconds + self._before(name)
             self.keep()

@@ -73,9 +73,7 @@ def load_state(folder, models, optimizers, processes):
 
 
 def _stored(folder):
-    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged, which can break in any
-    way.
-    """
+    """{key: TensorStorageMetadata} of a state; ValueError where that table is damaged in any way."""
     try:
         stored = _Reader(folder).read_metadata().state_dict_metadata
     except Exception as error:

@@ -134,9 +134,7 @@ class VideoLatents:
         return WindowStore(folder, rows, batch=1, made_by=made_by)
 
     def _encode(self, store, cache, cut, processes, stop_at):
-        """Whether all latents are there: each window from its own first frame on, as those of the published
-        videos.
-        """
+        """Whether all latents are there; each window is encoded as a video of its own, as published."""
         vae = self.parts.vae(torch.float32)
 
         def make(number, starts):
@@ -170,9 +168,7 @@ class VideoLatents:
         return Pictures(self.parts.codec(self.folder).to(self.device).eval().requires_grad_(False))
 
     def networks(self, space):
-        """{role: Transformer}: what the stages that have a share begin from, and what stands for those that
-        have none.
-        """
+        """{role: Transformer}: what the stages begin from, or what takes the place of those left out."""
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
         network = self._network("model.safetensors")

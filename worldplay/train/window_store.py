@@ -1,15 +1,13 @@
 """What a network made of windows of a frame cache, stored beside a training run."""
-import json
 from pathlib import Path
 
 import numpy as np
 
-from worldplay.files import replacing, require_space, write_json
+from worldplay.files import read_json, replacing, require_space, write_json
 
 
 class WindowStore:
-    """What a network made of some windows of a frame cache, float16, one file a batch, each written in one
-    step.
+    """What a network made of windows of a frame cache: float16, one file a batch, written as a whole.
 
     starts  int [w], first row in the cache of every window
     """
@@ -27,9 +25,10 @@ class WindowStore:
         if not index.exists():
             write_json(index, wanted)
             return
-        found = json.loads(index.read_text(encoding="utf-8"))
+        found = read_json(index)
         if found != wanted:
-            what = "was made by something else" if found.get("made_by") != made_by else "is of other windows"
+            is_other = not isinstance(found, dict) or found.get("made_by") != made_by
+            what = "was made by something else" if is_other else "is of other windows"
             raise ValueError(f"{self.folder}: what it holds {what}; remove the folder, or go on with the "
                              "same numbers")
 

@@ -23,9 +23,7 @@ class FrameBatches:
 
 
 class LatentWindows:
-    """Windows of consecutive latents with their actions and camera columns; none crosses an episode's
-    border.
-    """
+    """Windows of consecutive latents of one episode, with their actions and camera columns."""
 
     def __init__(self, latents, actions, train, held_out, length, space, columns_per_degree):
         """latents [N c h w], actions [N a], any arrays; length: frames of a window.
@@ -70,8 +68,9 @@ class TrajectoryWindows:
 
 
 def write_missing(store, make, processes, stop_at, what):
-    """Make what a WindowStore misses, each process its part; whether all is there before time.monotonic() is
-    stop_at.
+    """Make what a WindowStore misses until time.monotonic() is stop_at; returns whether all is there.
+
+    Each process makes its part.
 
     make  (number of a file, starts of its windows) -> its values [b ...]
     what  is made, for the progress line

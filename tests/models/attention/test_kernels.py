@@ -1,7 +1,6 @@
-"""Attention between frames: its backends, who is asked for which, and training's way by measurement."""
+"""Attention between frames: its backends, which one runs where, and the measured choice of training."""
 import importlib.util
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -23,7 +22,7 @@ SHAPE = AttentionShape("cpu", torch.float32, 4, 16, 15, 30)
 
 @pytest.fixture
 def preferred(monkeypatch):
-    """What attend is told to prefer, for one test."""
+    """The backends that `attend` prefers, AttentionShape -> name, for one test."""
     found = {}
     monkeypatch.setattr(kernels, "_preferred", found)
     return found
@@ -84,6 +83,22 @@ SIZE = {"rule": FrameRule(window=3), "batch": 1, "num_frames": 4, "num_tokens": 
         "head_dim": 8}
 
 
+class Clock:
+    """A clock that moves only when it is advanced, in place of the time that `runtime.measured` reads."""
+
+    def __init__(self, monkeypatch):
+        self.seconds = 0.0
+        clock = SimpleNamespace(perf_counter=lambda: self.seconds)
+        monkeypatch.setattr(attention_backend.runtime, "time", clock)
+
+    def taking(self, seconds, function=plain_attention):
+        """The function, which takes so long on this clock."""
+        def run(*args):
+            self.seconds += seconds
+            return function(*args)
+        return run
+
+
 def chosen(monkeypatch, ways):
     """What is chosen among stand-ins where the device is no CPU; the sums run on one."""
     monkeypatch.setattr(attention_choice, "CANDIDATES", tuple(ways))
@@ -97,15 +112,13 @@ randn = torch.randn
 
 
 def test_trainings_attention_is_the_fastest_that_is_right(monkeypatch):
-    def slow(*args):
-        time.sleep(0.02)
-        return plain_attention(*args)
-
     def broken(*args):
         raise RuntimeError("no Triton\nat all")
-    name, times = chosen(monkeypatch, {"slow": slow, "quick": plain_attention, "broken": broken,
-                                       "wrong": lambda *args: 1.1 * plain_attention(*args)})
-    assert name == "quick" and times["slow"] > times["quick"]
+    clock = Clock(monkeypatch)
+    wrong = clock.taking(1e-3, lambda *args: 1.1 * plain_attention(*args))
+    name, times = chosen(monkeypatch, {"slow": clock.taking(3e-3), "quick": clock.taking(2e-3),
+                                       "broken": broken, "wrong": wrong})
+    assert name == "quick" and times["slow"] == pytest.approx(3) and times["quick"] == pytest.approx(2)
     assert times["broken"] == "no Triton" and "off by" in times["wrong"]
 
 

@@ -1,23 +1,18 @@
-"""Attention between frames: who sees whom, and the dense pass that is the oracle."""
-
+"""Causal attention of whole sequences for training: its implementations by name, and the plain one."""
 from einops import rearrange
 
 from worldplay.models.attention.frame_rule import seen_frames
 from worldplay.models.attention.kernels import attend
 
-# SDPA's kernels are called themselves: torch.nn.attention.sdpa_kernel sets flags of the whole process, other
-# threads included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
-
-
-# the oracle, and two ways to the same that multiply only what is seen
+# the reference, and two implementations that leave out pairs of tokens that are masked
 CAUSAL_ATTENTION = ("plain", "chunks", "flex")
 
 
 def causal_attention(name):
-    """The function of q, k, v, rule, halves by that name in CAUSAL_ATTENTION; ValueError for another.
+    """The function of q, k, v, rule, halves called `name` in CAUSAL_ATTENTION; ValueError for another name.
 
-    The modules are imported here, because they take torch's compiler along, a second of imports that play has
-    no use for.
+    The modules are imported here, because they import torch's compiler, which takes a second and which play
+    does not need.
     """
     if name == "plain":
         return plain_attention
@@ -31,7 +26,7 @@ def causal_attention(name):
 
 
 def plain_attention(q, k, v, rule, halves):
-    """Causal attention by one dense mask over all tokens: the oracle of the fast ways, same arguments.
+    """Causal attention with one dense mask over all tokens: the reference for the others, same arguments.
 
     q, k, v  [b f p k d]  f = halves * t frames; with 2 halves the clean frames come before the noisy ones
     rule     FrameRule; every past frame is seen in its first half, the own chunk in its own half
@@ -41,11 +36,3 @@ def plain_attention(q, k, v, rule, halves):
     tokens = q.shape[2]
     mask = sees.repeat_interleave(tokens, dim=0).repeat_interleave(tokens, dim=1)
     return attend(q, *(rearrange(x, "b f p k d -> b k (f p) d") for x in (keys, values)), mask)
-
-
-
-
-
-
-
-

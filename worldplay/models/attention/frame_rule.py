@@ -1,5 +1,4 @@
 """Keys and values that the chunks of a causal sequence attend to under a FrameRule, and the mask for it."""
-
 import torch
 from einops import rearrange
 
@@ -7,10 +6,10 @@ from worldplay.models.attention.rope import rotate, time_shift
 
 
 def seen_frames(k, v, rule, halves):
-    """What `plain_attention` looks at: keys and values [b f+extra p k d], and who sees them, bool [f
-    f+extra].
+    """Keys, values [b f+extra p k d] and mask bool [f f+extra], True where a frame attends to another.
 
-    The extra frames are sink frames again, moved in time, for the chunks that see them so.
+    The extra frames are copies of the sink frames with shifted time positions, for the chunks whose rule
+    shifts them.
     """
     num_frames = k.shape[1] // halves
     rolled = [start for start in _starts(num_frames, rule) if rule.sink_shift(start)]

@@ -1,4 +1,4 @@
-"""Full attention of one sequence, by the fastest kernel that was measured."""
+"""Full attention of one sequence by one of several kernels, the fastest that was measured."""
 import importlib.util
 from typing import NamedTuple
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 class AttentionShape(NamedTuple):
-    """Full attention of one sequence: all that its speed on a machine depends on.
+    """The sizes of a full attention that decide which kernel is the fastest.
 
-    device                 kind of device, torch.device.type
-    num_queries, num_keys  tokens
+    device                 torch.device.type
+    num_queries, num_keys  in tokens
     """
     device: str
     dtype: torch.dtype
@@ -25,21 +25,19 @@ _preferred = {}  # AttentionShape -> name in BACKENDS
 
 
 def prefer(shape, name):
-    """Let `attend` run by BACKENDS[name] wherever a world is played at an AttentionShape, from now on in this
-    process.
-    """
+    """Have `attend` use BACKENDS[name] for an AttentionShape in inference mode, in all of this process."""
     _preferred[shape] = name
 
 
 def attend(q, k, v, mask=None):
-    """Softmax attention; by the backend given to `prefer` in inference mode and without a mask, by PyTorch's
-    own choice otherwise.
+    """Softmax attention: in inference mode without a mask by the kernel set by `prefer`, otherwise by
+    scaled_dot_product_attention.
 
     q        [b t p k d] queries of t frames; k and v [b k l d]
-    mask     bool [(t p) l], True where a query sees a key; None: it sees all
+    mask     bool [(t p) l], True where a query attends to a key; None: everywhere
     Returns  [b t p k d]
 
-    Training, which is never in inference mode, does not depend on the worlds that its process has opened.
+    Training is never in inference mode, so it does not depend on the worlds that its process has opened.
     """
     (t, p, heads, d), name = q.shape[1:], "sdpa"
     q = rearrange(q, "b t p k d -> b k (t p) d")
@@ -53,9 +51,7 @@ def attend(q, k, v, mask=None):
 
 
 def candidates(device):
-    """Names in BACKENDS that are worth a try on a device: on a GPU several, on others PyTorch's own
-    choice.
-    """
+    """Names in BACKENDS to measure on a device: several on a GPU, otherwise PyTorch's own choice."""
     if device.type in ("cpu", "meta"):
         return ("sdpa",)
     return ("flash", "cudnn", "efficient", *(("xformers",) if importlib.util.find_spec("xformers") else ()))
@@ -63,6 +59,10 @@ def candidates(device):
 
 def _by_sdpa(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
+
+
+# SDPA's kernels are called directly: torch.nn.attention.sdpa_kernel sets flags of the whole process, other
+# threads included, and takes 8 us a call, where all of SDPA on a few tokens takes 4.
 
 
 def _by_flash(q, k, v):
@@ -83,7 +83,6 @@ def _by_xformers(q, k, v):
     return rearrange(out, "b l k d -> b k l d")
 
 
-# name -> function of q [b k l d], k and v [b k m d] -> [b k l d], without gradients; "sdpa" is PyTorch's own
-# choice
+# name -> function of q [b k l d], k and v [b k m d] -> [b k l d], without gradients; "sdpa": PyTorch chooses
 BACKENDS = {"sdpa": _by_sdpa, "flash": _by_flash, "cudnn": _by_cudnn, "efficient": _by_efficient,
             "xformers": _by_xformers}

@@ -43,10 +43,6 @@ class Cameras(NamedTuple):
         scale = F.pad(focal, (0, 2), value=1.0)
         return cls(scale[..., None] * viewmats, rigid_inverse(viewmats) / scale[..., None, :])
 
-    def of_frames(self, frames):
-        """Those of a slice of the frames."""
-        return Cameras(self.matrices[:, frames], self.inverses[:, frames])
-
     def twice(self):
         """The same frames a second time behind the first."""
         return Cameras(*(torch.cat([x, x], dim=1) for x in self))

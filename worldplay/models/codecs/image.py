@@ -1,10 +1,8 @@
-"""The image codec: one shown frame to one small latent and back, made for a processor without a GPU.
+"""The image autoencoder of worlds whose latent is one frame, small enough to decode on a CPU in milliseconds.
 
-No convolution runs at full resolution: frames enter through PixelUnshuffle and leave through PixelShuffle,
-which is what makes the decoder cost milliseconds. Source of the layout: madebyollin/taesd (plain residual
-ReLU blocks).
+No convolution runs at full resolution: frames enter through PixelUnshuffle and leave through PixelShuffle.
+Source of the layout: madebyollin/taesd (plain residual ReLU blocks).
 """
-
 import torch
 from einops import rearrange
 from torch import nn
@@ -28,9 +26,9 @@ class Block(nn.Module):
 
 
 class LatentNorm(nn.BatchNorm2d):
-    """Mean 0 and variance 1 per channel: by the batch in training, by the running statistics afterwards.
+    """Normalises latents per channel: by batch statistics in training, by running ones in inference.
 
-    It works in float32 whatever the dtype of the weights around it.
+    It computes in float32, whatever the dtype of the codec's weights.
     """
 
     def __init__(self, channels):
@@ -42,7 +40,7 @@ class LatentNorm(nn.BatchNorm2d):
         return self.by_running(latents)
 
     def by_running(self, latents):
-        """latents [b c h w] normalised by the running statistics."""
+        """latents [b c h w], normalised by the running statistics in training too."""
         mean, var = (rearrange(x.float(), "c -> c 1 1") for x in (self.running_mean, self.running_var))
         return (latents.float() - mean) * torch.rsqrt(var + self.eps)
 
@@ -82,7 +80,7 @@ class ImageCodec(nn.Module):
         return self.norm(self.encoder(frames))
 
     def encode_as_in_play(self, frames):
-        """`encode` with the running statistics, whatever mode the codec is in."""
+        """`encode` with the running statistics, also while the codec is in training mode."""
         frames = frames.to(self.dtype, memory_format=torch.channels_last)
         return self.norm.by_running(self.encoder(frames))
 
@@ -91,9 +89,7 @@ class ImageCodec(nn.Module):
         return self.decoder(latents.to(self.dtype, memory_format=torch.channels_last))
 
     def decode_next(self, latents, state=None):
-        """(frames [b 1 3 H W] of the next latents [b c h w], None): a latent is one frame, whatever was
-        before.
-        """
+        """As VideoCodec.decode_next, (frames [b 1 3 H W] of latents [b c h w], None): no state is needed."""
         return self.decode(latents)[:, None], None
 
     def encode_uint8(self, frames):
@@ -111,8 +107,6 @@ def to_float(frames):
 
 
 def to_uint8(frames):
-    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], rounded to the nearest level; beyond the range is
-    clamped.
-    """
+    """[... 3 H W] in [-1, 1] -> uint8 [... H W 3], clamped and rounded to the nearest level."""
     levels = (frames.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
     return rearrange(levels, "... c H W -> ... H W c").contiguous()

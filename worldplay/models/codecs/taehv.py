@@ -8,18 +8,18 @@ from worldplay.models.codecs.video import FrameConv, Memory, VideoCodec, enlarge
 
 
 class TAEHV(VideoCodec):
-    """A small and fast stand-in for WanVAE: the same latents, the same frame counts, less detail.
+    """A small and fast replacement of WanVAE: the same latents and frame counts, less detail.
 
     See VideoCodec for the calls. taew2_1 has 11 315 539 parameters (encoder 1 470 928, decoder 9 844 611).
     Counted for frames of 480 x 832 (latents 60 x 104): the decoder's state is 9 tensors, 64 MiB in 16 bits,
     and a latent costs 0.54 Tflop (WanVAE 13.6); the encoder's are 9 tensors, 48 MiB, 0.24 Tflop.
 
-    Both directions are exactly the published ones. The first three frames that the decoder makes come
-    before the video begins and are dropped. The encoder has no special first frame: it reads frames 0..3
-    for the first latent, 4..7 for the next one, three more than WanVAE, whose latents end with frame 0, 4,
-    ... For the three that a video lacks at its end `encode` repeats the last frame, so an image is encoded
-    as four copies of it. What it gives imitates the latents of WanVAE and does not equal them; where the
-    start from an image must be that of the published worlds, encode it with WanVAE.
+    Encoder and decoder compute what the published ones do. The first three frames of the decoder's output
+    lie before the video and are dropped. The encoder has no special first frame: it reads frames 0..3 for the
+    first latent and 4..7 for the next one, while WanVAE's latents end with frames 0, 4, ... For the three
+    frames that are missing at the end, `encode` repeats the last one, so an image is encoded as four copies
+    of it. Its latents approximate those of WanVAE; to start from an image as the published worlds do, encode
+    it with WanVAE.
 
     Source: madebyollin/taehv, taehv.py.
     """
@@ -46,9 +46,9 @@ class TAEHV(VideoCodec):
         return self.encoder[0].weight.dtype
 
     def fit(self, tensors):
-        """Tensors of a published file as this network takes them: a larger Grow is cut to its last frames.
+        """Tensors of a published file, where Grow may be larger: of it, the rows of the last frames are kept.
 
-        tensors  name -> tensor; what is missing or wrong in another way is left to the loader's check
+        tensors  name -> tensor; other wrong shapes and missing names are left to the loader's check
         """
         fitted = dict(tensors)
         for i, layer in enumerate(self.decoder):
@@ -70,7 +70,7 @@ class TAEHV(VideoCodec):
 
 
 def run(layers, x, state):
-    """(x, state) after all layers."""
+    """(output, state after it) of layers applied to x [b t h w c]; state None begins a video."""
     memory = Memory(state)
     for layer in layers:
         x = layer(x, memory) if isinstance(layer, MemoryBlock) else layer(x)
@@ -78,11 +78,12 @@ def run(layers, x, state):
 
 
 def conv(channels_in, channels_out, **options):
+    """A 3 x 3 FrameConv that keeps the size, up to its stride."""
     return FrameConv(channels_in, channels_out, 3, padding=1, **options)
 
 
 class MemoryBlock(nn.Module):
-    """x + three convolutions of x and the x of the time before, zero before the beginning; [b t h w c]."""
+    """Residual block: three convolutions of x [b t h w c] and the x one time step earlier, at first zero."""
 
     def __init__(self, width):
         super().__init__()
@@ -99,7 +100,7 @@ class MemoryBlock(nn.Module):
 
 
 class Pool(nn.Module):
-    """`factor` frames become one."""
+    """A 1 x 1 convolution from `factor` consecutive frames to one."""
 
     def __init__(self, width, factor):
         super().__init__()
@@ -111,7 +112,7 @@ class Pool(nn.Module):
 
 
 class Grow(nn.Module):
-    """One frame becomes `factor`."""
+    """A 1 x 1 convolution from one frame to `factor` consecutive ones."""
 
     def __init__(self, width, factor):
         super().__init__()
@@ -123,14 +124,14 @@ class Grow(nn.Module):
 
 
 class Enlarge(nn.Module):
-    """Twice the rows and columns."""
+    """`enlarge` as a layer: twice the rows and columns."""
 
     def forward(self, x):
         return enlarge(x)
 
 
 class SoftClamp(nn.Module):
-    """Latents between -3 and 3."""
+    """Latents smoothly limited to (-3, 3)."""
 
     def forward(self, x):
         return 3 * torch.tanh(x / 3)

@@ -1,4 +1,4 @@
-"""What video codecs have in common: one latent at a time, with what they remember handed in and out."""
+"""The base class of causal video codecs: one latent at a time, with the state as an argument and a result."""
 from abc import ABC, abstractmethod
 
 import torch
@@ -9,10 +9,10 @@ from torch import nn
 class VideoCodec(nn.Module, ABC):
     """One latent is 8 x 8 pixels of four frames; the first latent is one frame. Counts are 1, 4, 4, ...
 
-    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of codecs.image lead from and to uint8), latents
-    are those of the transformer. A state is a tuple of tensors with the batch axis first, whose sizes never
-    change, so the thousandth latent costs what the second one costs. No call modifies a state it was given:
-    keeping the tuple is a snapshot of it.
+    Frames are floats in [-1, 1] (`to_float` and `to_uint8` of models.codecs.image convert from and to uint8),
+    latents are those of the transformer. A state holds the cached inputs of causal layers, a tuple of tensors
+    with the batch axis first and of fixed sizes, so every latent after the first costs the same. No call
+    modifies a state that it was given, so a reference to it is a snapshot.
 
     first_frames   frames that the first latent is encoded from: 1, or more where the encoder looks ahead
     """
@@ -24,26 +24,26 @@ class VideoCodec(nn.Module, ABC):
         """(frames, state) of the next latent of a video.
 
         latent   [b c h w]
-        state    of the latent before; None begins a video
+        state    returned with the previous latent; None begins a video
         Returns  [b n 3 8h 8w] with n = 1 for the first latent and 4 for a later one, about [-1, 1], not
-                 clamped, in the dtype of the weights; and the state to hand in with the latent after
+                 clamped, in the dtype of the weights; and the state for the next latent
         """
         return self._decode(latent[:, None], state)
 
     def decode(self, latents):
         """latents [b t c h w] of a video from its beginning -> frames [b 4t-3 3 8h 8w], about [-1, 1]."""
-        state, made = None, []
+        state, parts = None, []
         for latent in latents.unbind(dim=1):
             frames, state = self.decode_next(latent, state)
-            made.append(frames)
-        return torch.cat(made, dim=1)
+            parts.append(frames)
+        return torch.cat(parts, dim=1)
 
     def encode_next(self, frames, state=None):
         """(latent, state) of the next frames of a video.
 
         frames   [b n 3 H W] in [-1, 1], H and W multiples of 8; n = first_frames, later 4
-        state    of the frames before; None begins a video
-        Returns  [b c H/8 W/8], float32, and the state to hand in with the frames after
+        state    returned with the previous frames; None begins a video
+        Returns  [b c H/8 W/8], float32, and the state for the next frames
 
             Raises ValueError for another number of frames or a size that is no multiple of 8.
         """
@@ -62,7 +62,7 @@ class VideoCodec(nn.Module, ABC):
         frames   [b n 3 H W] in [-1, 1]; n = 1, 5, 9, ...
         Returns  [b t c H/8 W/8], float32; t = (n + 3) / 4
 
-            Raises ValueError for another number of frames: a group that is not full would be lost.
+            Raises ValueError for another number of frames: the last ones would make no whole latent.
         """
         n = frames.shape[1]
         if n % self.frames_per_latent != 1:
@@ -72,7 +72,7 @@ class VideoCodec(nn.Module, ABC):
         state, latents, begin = None, [], 0
         while len(latents) * self.frames_per_latent < n:
             end = begin + (self.frames_per_latent if latents else self.first_frames)
-            group = frames[:, [min(i, n - 1) for i in range(begin, end)]]  # the last frame stands in for more
+            group = frames[:, [min(i, n - 1) for i in range(begin, end)]]  # padded with the last frame
             latent, state = self.encode_next(group, state)
             latents.append(latent)
             begin = end
@@ -80,40 +80,40 @@ class VideoCodec(nn.Module, ABC):
 
     @abstractmethod
     def _decode(self, latents, state):
-        """(frames, state) of the next latents [b t c h w]; without a state, of the first one."""
+        """(frames, state) of the next latents [b t c h w]; state None: of the first latent of a video."""
 
     @abstractmethod
     def _encode(self, frames, state):
-        """(latents [b t c h w] float32, state) of the next frames, in groups as `encode_next` takes them."""
+        """(latents [b t c h w] float32, state) of the next frames, as many as `encode_next` expects."""
 
 
 class Memory:
-    """What the layers keep of a video: read in the order they run, and made anew in the same order.
+    """The state of a codec during one call: layers read their part and write the next in the order they run.
 
-    state   of the call before, None at the beginning of a video
+    state   of the previous call; None at the beginning of a video
     """
 
     def __init__(self, state):
         self._past = None if state is None else iter(state)
-        self._kept = []
+        self._next = []
 
     def recall(self):
-        """What this layer kept in the call before; None at the beginning."""
+        """The tensor that this layer kept in the previous call; None at the beginning of a video."""
         return None if self._past is None else next(self._past)
 
     def keep(self, x):
-        """Keep x for this layer's next call; a copy, so that the rest of a larger tensor can be freed."""
-        self._kept.append(x.clone())
+        """Keep a copy of x for this layer's next call; a view would hold the memory of the whole tensor."""
+        self._next.append(x.clone())
 
     def state(self):
-        return tuple(self._kept)
+        """The state after the call, a tuple of the tensors kept."""
+        return tuple(self._next)
 
 
 class FrameConv(nn.Conv2d):
-    """A two-dimensional convolution of every frame, [b t h w c] as everywhere inside the codecs.
+    """A two-dimensional convolution of every frame of x [b t h w c], the layout inside the codecs.
 
-    Channels come last because that is where convolutions on the CPU and on tensor cores want them, and norms
-    and 1 x 1 convolutions too.
+    Convolutions on the CPU and on tensor cores, norms and 1 x 1 convolutions are fastest with channels last.
     """
 
     def forward(self, x):
@@ -121,11 +121,11 @@ class FrameConv(nn.Conv2d):
 
 
 def by_frame(convolve, x):
-    """A function of [(b t) c h w] applied to x [b t h w c], without a copy."""
+    """Apply convolve, a function of [(b t) c h w], to x [b t h w c] without copying it."""
     y = convolve(rearrange(x, "b t h w c -> (b t) c h w"))
     return rearrange(y, "(b t) c h w -> b t h w c", t=x.shape[1])
 
 
 def enlarge(x):
-    """[b t h w c] -> [b t 2h 2w c], every value four times."""
+    """Nearest-neighbour upsampling, [b t h w c] -> [b t 2h 2w c]."""
     return repeat(x, "b t h w c -> b t (h 2) (w 2) c")

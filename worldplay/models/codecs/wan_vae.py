@@ -17,9 +17,9 @@ class WanVAEConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     """Channels at 1, 1/2, 1/4 and 1/8 of the frame, in widths."""
     blocks: int = 2
-    """Residual blocks at each of them in the encoder; the decoder has one more."""
+    """Residual blocks at each resolution in the encoder; the decoder has one more."""
     halves_time: tuple[bool, ...] = (False, True, True)
-    """Whether the step from one to the next also halves the number of frames."""
+    """Whether the step from one resolution to the next also halves the number of frames."""
     latent_mean: tuple[float, ...] = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
                                       0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
     """Mean of every channel of the latents, over the videos it was trained on."""
@@ -34,14 +34,15 @@ class WanVAEConfig:
 
 
 class WanVAE(VideoCodec):
-    """Encoder and decoder; latents have mean 0 and variance 1 per channel, encoding draws no noise.
+    """Encoder and decoder; latents have mean 0 and variance 1 per channel. Encoding returns the mean.
 
     See VideoCodec for the calls. Wan2.1_VAE.pth has 126 892 531 parameters (encoder 53.6 M, decoder 73.3 M).
     Counted for frames of 480 x 832 (latents 60 x 104): the decoder's state is 32 tensors, 944 M numbers,
     1.76 GiB in 16 bits, and a latent costs 13.6 Tflop (the first one 4.4); the encoder's are 24 tensors,
     1.04 GiB, 8.1 Tflop. The decoder's frames go somewhat beyond [-1, 1]; the published wrapper clamps them.
 
-    Source: Wan-Video/Wan2.1, wan/modules/vae.py; but the state is a value here, and encoding drops no frame.
+    Source: Wan-Video/Wan2.1, wan/modules/vae.py; there the state is held by the module, and encoding drops
+    the frames of a group that is not full.
     """
 
     def __init__(self, config):
@@ -52,7 +53,7 @@ class WanVAE(VideoCodec):
         self.conv1 = PointConv(2 * c, 2 * c)
         self.conv2 = PointConv(c, c)
         self.decoder = Decoder(config)
-        # float32 whatever the dtype of the weights: a cast of the module leaves integers alone
+        # stored as int32, which casting the module to another dtype does not change: they stay float32
         statistics = torch.tensor([config.latent_mean, config.latent_std], dtype=torch.float32)
         self.register_buffer("statistics_bits", statistics.view(torch.int32), persistent=False)
 
@@ -91,11 +92,11 @@ class PointConv(nn.Conv3d):
 
 
 class CausalConv(nn.Conv3d):
-    """A convolution over the frame and the two before it, [b t h w c]; before the beginning are zeros.
+    """A convolution over each frame and the two before it, [b t h w c], padded with zeros at the beginning.
 
-    The three frames are laid side by side as channels of one two-dimensional convolution. Measured on a CPU
-    against the three-dimensional one: in float32 a fifth to two fifths of its time for 4 frames, about the
-    same for 1 frame; in bfloat16 up to 1.4 of it. Not measured on a GPU.
+    The three frames are concatenated along the channels of one two-dimensional convolution. Measured on a CPU
+    against the three-dimensional one: in float32 0.2 to 0.4 of its time for 4 frames, about the same for 1
+    frame; in bfloat16 up to 1.4 times as long. Not measured on a GPU.
     """
 
     def __init__(self, channels_in, channels_out, size=3):
@@ -110,14 +111,14 @@ class CausalConv(nn.Conv3d):
         return self.over(x)
 
     def over(self, x, step=1):
-        """[b t+2 h w c] -> [b t h w c], nothing remembered; `step` leaves out frames."""
+        """The convolution without state, [b t+2 h w c] -> [b t h w c]; of every step-th frame."""
         frames = torch.cat([x[:, i:x.shape[1] - 2 + i:step] for i in range(3)], dim=-1)
         weight = rearrange(self.weight, "o c t h w -> o (t c) h w")
         return by_frame(lambda y: F.conv2d(y, weight, self.bias, padding=self.padding[1:]), frames)
 
 
 class RMSNorm(nn.Module):
-    """Length sqrt(channels) for every pixel, times gamma, which has the axes of the published file."""
+    """RMS norm over channels; gamma has as many trailing axes of size 1 as in the published file."""
 
     def __init__(self, channels, num_axes):
         super().__init__()
@@ -128,7 +129,7 @@ class RMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + two causal convolutions, each behind a norm and SiLU."""
+    """x + two causal convolutions, each after a norm and SiLU."""
 
     def __init__(self, channels_in, channels_out):
         super().__init__()
@@ -144,7 +145,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """x + attention with one head among the pixels of each frame."""
+    """x + self-attention with one head over the pixels of each frame."""
 
     def __init__(self, channels):
         super().__init__()
@@ -160,7 +161,7 @@ class FrameAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the rows and columns, and half the frames where asked; the first frame of a video stays one."""
+    """Half the rows and columns; with halves_time half the frames too, but for the first one of a video."""
 
     def __init__(self, channels, halves_time):
         super().__init__()
@@ -168,7 +169,7 @@ class Downsample(nn.Module):
         self.time_conv = CausalConv(channels, channels, size=1) if halves_time else None
 
     def forward(self, x, memory):
-        x = self.resample["1"](F.pad(x, (0, 0, 0, 1, 0, 1)))  # a column on the right and a row at the bottom
+        x = self.resample["1"](F.pad(x, (0, 0, 0, 1, 0, 1)))  # padded on the right and at the bottom
         if self.time_conv is None:
             return x
         past = memory.recall()
@@ -177,10 +178,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the rows and columns with half the channels, and twice the frames where asked.
+    """Twice the rows and columns with half the channels, with doubles_time twice the frames too.
 
-    The first latent stays one frame, and the convolution over time never sees it: the second one has zeros
-    before it.
+    The first latent stays one frame, and the convolution over time does not read it: for the second latent it
+    is padded with zeros.
     """
 
     def __init__(self, channels, doubles_time):
@@ -204,7 +205,7 @@ class Upsample(nn.Module):
 
 
 class Stack(nn.Module):
-    """What encoder and decoder begin with, and the order in which `layers` run between conv1 and the head."""
+    """The common part of encoder and decoder: conv1, the `layers` of the subclass, and the head."""
 
     def __init__(self, channels_in, width_in, width_out, channels_out):
         super().__init__()
@@ -255,4 +256,5 @@ class Decoder(Stack):
 
 
 def middle(width):
+    """The layers at the lowest resolution, the same in encoder and decoder."""
     return nn.ModuleList([ResidualBlock(width, width), FrameAttention(width), ResidualBlock(width, width)])

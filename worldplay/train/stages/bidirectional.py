@@ -6,7 +6,7 @@ import torch
 
 from worldplay.diffusion import add_noise, shift_sigma, x0_from_velocity
 from worldplay.models.transformer import Transformer
-from worldplay.train.optim import move_average
+from worldplay.train.optim import early_decay, move_average
 from worldplay.train.stages.context import first_two, sheet_of, whole_sequence
 from worldplay.train.stages.losses import flow_matching_loss
 
@@ -49,8 +49,7 @@ class BidirectionalStage:
         return flow_matching_loss(velocity, latents, noise), {}
 
     def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"],
-                     min(self.config.ema, (step + 1) / (step + 10)))
+        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call, num=8, level=0.75):
         """Real frames above what the average makes in one step of them at sigma `level`, two sequences."""

@@ -23,9 +23,7 @@ def consistency_loss(x0_student, x0_target):
 
 
 def neighbours(sigmas, n):
-    """(noise level, the next lower one) of a falling schedule [s] that ends at 0, for drawn indices n below s
-    - 1.
-    """
+    """(noise level n, the next lower one) of a falling schedule [s] that ends at 0; 0 <= n < s - 1."""
     return sigmas[n], sigmas[n + 1]
 
 

@@ -31,9 +31,7 @@ def pick(trajectory, index):
 
 
 def ode_loss(x0, target, weight=None, mask=None):
-    """Mean squared error of the clean estimate against a trajectory's end; arguments as for
-    `squared_errors`.
-    """
+    """Mean squared error of the clean estimate and a trajectory's end; arguments of `squared_errors`."""
     return squared_errors(x0, target, weight, mask).mean()
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
 from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import contact_sheet
-from worldplay.train.optim import move_average
+from worldplay.train.optim import early_decay, move_average
 
 
 def reconstruction_loss(decoded, frames):
@@ -70,17 +70,14 @@ class CodecStage:
         return reconstruction_loss(decoded, frames), {"psnr_db": psnr}
 
     def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"],
-                     min(self.config.ema, (step + 1) / (step + 10)))
+        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call):
         return reconstruction_sheet(call, "ema", batch["frames"][:8])
 
 
 class DecoderStage:
-    """Goes on training the decoder of a finished codec, now with its grain; the encoder and its latents
-    stay.
-    """
+    """Trains the decoder of a finished codec further, now with grain_loss; its latents stay the same."""
     name, trained, result = "decoder", {"student": 1.0}, "ema"
 
     def __init__(self, config, codec):
@@ -105,8 +102,7 @@ class DecoderStage:
         return loss, {"psnr_db": psnr, "grain": grain}
 
     def after_step(self, step):
-        # a short stage must not ship what it began with
-        decay = min(self.config.ema, (step + 1) / (step + 10))
+        decay = early_decay(self.config.ema, step)
         move_average(self.models["ema"].decoder, self.models["student"].decoder, decay)
 
     def sheet(self, batch, draws, call):

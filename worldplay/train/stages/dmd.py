@@ -218,9 +218,7 @@ class DMDStage:
             move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws, call, num=8):
-        """Real frames above what the average plays from the first of them with the same actions, two
-        sequences.
-        """
+        """Real frames of two sequences above what the average plays from their start, by their actions."""
         part, draws = first_two(batch, draws)
         made = self._rollout(call, "ema", part, draws).frames
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)

@@ -46,9 +46,7 @@ def last_frames(num_frames, last):
 
 
 def masked_gradient(x, mask):
-    """x itself, through which gradients pass only as far as mask lets them: bool or 0 to 1, [t] or [b t c h
-    w].
-    """
+    """x itself; its gradient is multiplied by mask, bool or 0 to 1, [t] or [b t c h w]."""
     mask = mask.to(x.device, x.dtype)
     mask = mask.reshape(-1, 1, 1, 1) if mask.ndim == 1 else mask
     return x * mask + (x * (1 - mask)).detach()

@@ -5,7 +5,7 @@ from functools import partial
 
 from worldplay.diffusion import add_noise, shift_sigma
 from worldplay.models.transformer import Transformer
-from worldplay.train.optim import move_average
+from worldplay.train.optim import early_decay, move_average
 from worldplay.train.stages.context import Context, prediction_sheet
 from worldplay.train.stages.losses import flow_matching_loss
 
@@ -44,8 +44,7 @@ class TeacherForcingStage:
         return flow_matching_loss(velocity, latents, noise), {}
 
     def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"],
-                     min(self.config.ema, (step + 1) / (step + 10)))
+        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call):
         return prediction_sheet(call, "ema", self.context, batch, draws, self.decode)
