@@ -69,7 +69,7 @@ ARGUMENTS = {"play.py": ["--headless", "--script", "w*1", "--out", "OUT/x.mp4"],
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("given, seen", [(None, "1"), ("5", "5")])
 def test_openmp_is_set_up_before_torch_is_imported(entry, given, seen, tmp_path):
-    """A stand-in for torch says what it finds when it is imported; the process may keep one of two cores busy."""
+    """A stand-in for torch that says what it finds at its import; the process may use one of two cores."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(
         "import os; print('threads', os.environ.get('OMP_NUM_THREADS'), flush=True); os._exit(0)")
@@ -89,7 +89,7 @@ cores._affinity, cores.allowed_cores = lambda: {{0, 1}}, lambda: 1
 
 
 def _run(program, env, first=None):
-    """What a program prints, run in this checkout; `first` is a folder of modules that come before all others."""
+    """What a program prints, run in this checkout; `first`: a folder of modules before all others."""
     path = os.pathsep.join(str(place) for place in (first, ROOT) if place)
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                             env=os.environ | env | {"PYTHONPATH": path})
@@ -117,10 +117,11 @@ def test_nothing_is_set_without_a_limit_or_after_torch(monkeypatch):
 def test_others_are_what_is_neither_idle_nor_ours(monkeypatch):
     monkeypatch.setattr(cores, "_affinity", lambda: {0, 1})
     #                 now, idle, all, own
-    times = iter([(0.0, 10.0, 100.0, 1.0), (2.0, 11.0, 104.0, 2.0), (4.0, 15.0, 108.0, 2.0), (6.0, 15.0, 108.0, 3.0)])
+    times = iter([(0.0, 10.0, 100.0, 1.0), (2.0, 11.0, 104.0, 2.0), (4.0, 15.0, 108.0, 2.0),
+                  (6.0, 15.0, 108.0, 3.0)])
     monkeypatch.setattr(cores, "_core_times", lambda: next(times))
     others = cores.OtherPrograms()
-    assert others.cores() == pytest.approx(1.0), "of 4 seconds on two cores 1 was idle and 1 ours: 2 in 2 seconds"
+    assert others.cores() == pytest.approx(1.0), "of 4 seconds of two cores 1 was idle, 1 ours"
     assert others.cores() == 0.0
     assert others.cores() == 0.0, "a system that does not count them says nothing of others"
 

@@ -1,4 +1,4 @@
-"""The shape of the package: layers, one sentence for every module, and one module that knows the GPU's name."""
+"""The shape of the package: layers, a sentence for every module, one module that knows the GPU's name."""
 import ast
 import re
 import subprocess
@@ -18,7 +18,7 @@ def _name(path):
 
 
 def _code_strings(tree):
-    """(line, text) of every string in code: docstrings and annotations (the choices of a command line) left out."""
+    """(line, text) of every string in code; without docstrings and annotations (choices of command lines)."""
     skipped = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -33,7 +33,8 @@ def _gpu_names(source):
     """Lines of a module's code that name CUDA."""
     tree = ast.parse(source)
     strings = [line for line, text in _code_strings(tree) if text == "cuda" or text.startswith("cuda:")]
-    names = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "cuda"]
+    names = [node.lineno for node in ast.walk(tree)
+             if isinstance(node, ast.Attribute) and node.attr == "cuda"]
     return sorted(strings + names)
 
 
@@ -47,8 +48,8 @@ def test_imports_point_down_only():
 
 
 def test_ruff_finds_nothing():
-    result = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True,
-                            text=True)
+    result = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT,
+                            capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -18,7 +18,8 @@ def closed():
     return stream
 
 
-@pytest.mark.parametrize("stream, seconds", [(None, 10), (closed(), 10), (io.StringIO(), 10), (Terminal(), 0.2)])
+@pytest.mark.parametrize("stream, seconds", [
+    (None, 10), (closed(), 10), (io.StringIO(), 10), (Terminal(), 0.2)])
 def test_the_work_is_done_whatever_stderr_is(monkeypatch, stream, seconds):
     monkeypatch.setattr(sys, "stderr", stream)
     assert list(track(range(5), desc="work")) == [0, 1, 2, 3, 4]

@@ -110,7 +110,8 @@ def octagon(cut):
 POND = regular(370, 330, 150, 8)
 PLACES = {
     "square": Place(cell=(1, 1), outline=octagon(160), holes=(regular(352, 352, 60, 8),), high=160,
-                    is_open=True, wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)), pattern="rings"),
+                    is_open=True, wall=(0.83, 0.09, 60), floor=((0.74, 0.05, 75), (0.93, 0.04, 95)),
+                     pattern="rings"),
     "hall": Place(cell=(1, 2), outline=box(0, 0, _CELL, 560), high=240, wall=(0.72, 0.16, 10),
                   holes=(box(150, 250, 206, 306), box(500, 250, 556, 306)),
                   floor=((0.62, 0.09, -12), (0.85, 0.06, 14)), pattern="stripes"),
@@ -125,8 +126,9 @@ PLACES = {
                      floor=((0.7, 0.14, 45), (0.86, 0.11, 62)), pattern="slant",
                      holes=(regular(300, 330, 64, 3),)),
     "alley": Place(cell=(1, 0), high=216, is_open=True,
-                   outline=((0, 110), (0, 430), (192, 430), (192, _CELL), (512, _CELL), (512, 550), (_CELL, 550),
-                            (_CELL, 220), (512, 220), (512, 110)), wall=(0.75, 0.12, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
+                   outline=((0, 110), (0, 430), (192, 430), (192, _CELL), (512, _CELL), (512, 550),
+                             (_CELL, 550), (_CELL, 220), (512, 220), (512, 110)),
+                    wall=(0.75, 0.12, 255), floor=((0.6, 0.07, 240), (0.86, 0.05, 225)), pattern="rays"),
     "bath": Place(cell=(0, 0), high=168,
                   outline=((0, 0), (0, _CELL), (500, _CELL), (500, 480), (_CELL, 480), (_CELL, 0)),
                   wall=(0.8, 0.11, 190), floor=((0.62, 0.09, 200), (0.88, 0.07, 185)), pattern="spiral",
@@ -309,7 +311,8 @@ def _parts():
     blocks = level_blocks(plan.sectors, start=(0, -200, 90), texture=plan.texture)
     palette = plan.painting.palette
     sky = paint_sky(palette)
-    sprites = [(f"WAND{frame}0", paint_wand(palette, flash)) for frame, flash in (("A", 0), ("B", 1), ("C", 0.6))]
+    sprites = [(f"WAND{frame}0", paint_wand(palette, flash))
+               for frame, flash in (("A", 0), ("B", 1), ("C", 0.6))]
     pictures = [*((name, palette.png(_whole(picture))) for name, picture in plan.painting.textures.items()),
                 (SKY_TEXTURE, palette.png(sky))]
     return blocks, [*palette.lumps(), ("TX_START", b""), *pictures, ("TX_END", b""), ("S_START", b""),

@@ -142,7 +142,7 @@ def paint_floor(colors, pattern, *, box, size=84):
 # Sky and wand ----------------------------------------------------------------------------------------------
 
 def paint_sky(palette):
-    """uint8 [256 1024], the whole circle: hues, mountains, a sun, a moon and clouds, which show the direction."""
+    """uint8 [256 1024], the whole circle: hues, mountains, sun, moon and clouds, which show the direction."""
     height, width = _SKY_SIZE
     turn, up = np.meshgrid(np.arange(width) / width, np.linspace(1, 0, height))
     hues = 8
@@ -152,7 +152,8 @@ def paint_sky(palette):
                       for k in range(hues)], np.uint8)
     wobble = 0.02 * np.sin(2 * np.pi * 3 * turn)
     picture = tones[(turn * hues).astype(int), (3 * (up + wobble).clip(0, 0.999)).astype(int)]
-    white, sun, moon = (palette.index(*color) for color in ((0.99, 0.01, 100), (0.9, 0.17, 95), (0.97, 0.03, 250)))
+    white, sun, moon = (palette.index(*color)
+                        for color in ((0.99, 0.01, 100), (0.9, 0.17, 95), (0.97, 0.03, 250)))
     for at, high, wide, tall in ((0.10, 0.72, 60, 16), (0.13, 0.66, 42, 20), (0.45, 0.8, 80, 14),
                                  (0.62, 0.62, 50, 18), (0.66, 0.68, 64, 12), (0.87, 0.74, 46, 22)):
         picture[((turn - at) * width / wide) ** 2 + ((up - high) * height / tall) ** 2 < 1] = white
@@ -168,10 +169,11 @@ def paint_sky(palette):
 
 
 def paint_wand(palette, flash):
-    """uint8 [96 96]: a wand whose tip flashes, as brightly as `flash` says (0 to 1); index 0 is transparent."""
+    """uint8 [96 96]: a wand whose tip flashes with brightness `flash`, 0 to 1; index 0 is transparent."""
     x, up = np.meshgrid(np.arange(96) + 0.5, 96 - np.arange(96) - 0.5)
     picture = np.zeros((96, 96), np.uint8)
-    wood, light, gold = (palette.index(*color) for color in ((0.45, 0.09, 50), (0.62, 0.1, 60), (0.85, 0.16, 90)))
+    wood, light, gold = (palette.index(*color)
+                         for color in ((0.45, 0.09, 50), (0.62, 0.1, 60), (0.85, 0.16, 90)))
     shaft = x - 58 + 0.32 * (up - 20)  # 0 along its middle
     picture[(np.abs(shaft) < 6) & (up < 56)] = wood
     picture[(shaft > 0) & (shaft < 4) & (up < 56)] = light

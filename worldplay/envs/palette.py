@@ -59,9 +59,9 @@ class Palette:
         return colors
 
     def lumps(self):
-        """[(name, bytes)] for the engine: the colours, and its tables for tinted and darker ones, which leave them as is.
+        """[(name, bytes)] for the engine: the colours, and its tables for tinted and darker ones, unchanging.
 
-        The game's own tables would also replace some indices: those of equal colours in the game's own palette.
+        The game's own tables would replace some indices too: those of equal colours in its own palette.
         """
         return [("PLAYPAL", self.colors.tobytes() * 14), ("COLORMAP", bytes(range(SIZE)) * 34)]
 

@@ -53,7 +53,7 @@ def tester(space, num_frames, seed):
 
 
 def stroller(space, num_frames, seed):
-    """The explorer's actions with stretches that are hard to predict: slides along walls, slow turns, standing.
+    """The explorer's actions with stretches that are hard to predict: wall slides, slow turns, standing.
 
     space     the world's ActionSpace
     Returns   float32 [n a], encoded actions; the same for the same arguments

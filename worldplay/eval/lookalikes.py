@@ -70,12 +70,13 @@ def coarse(frames):
 
 
 def played(env, *, num_frames, player):
-    """(uint8 [n H W 3], float32 [n 4], float32 [num_frames 4]) of scripted play with a new start every 256 frames.
+    """(uint8 [n H W 3], float32 [n 4], float32 [num_frames 4]) of scripted play, restarted every 256 frames.
 
     Every 16th frame, their poses, and the poses of all frames.
     """
     frames, poses = [], []
-    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=allowed_cores(), player=player,
+    for rollout in collect_rollouts(env, num_frames=num_frames, seed=0, workers=allowed_cores(),
+                                      player=player,
                                     rollout_frames=_ROLLOUT):
         frames.append(rollout.frames[::_EVERY].copy())
         poses.append(rollout.poses)
@@ -113,7 +114,7 @@ def visited(floor, poses):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Share of pairs of different places that look alike, of every environment given; with pictures by --out."""
+    """Share of pairs of different places that look alike, for every environment; --out adds pictures."""
     envs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENV...")]
     """Names of environments."""
     frames: int = 32_000
