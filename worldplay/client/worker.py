@@ -121,10 +121,12 @@ class Worker:
     def _run(self, open_world):
         try:
             world = open_world()
-            self.replies.put(Opened(world))
-            while (request := self._requests.get()) is not None:
-                self._serve(world, request)
-            world.close()
+            try:
+                self.replies.put(Opened(world))
+                while (request := self._requests.get()) is not None:
+                    self._serve(world, request)
+            finally:
+                world.close()  # also when it failed: its compiler may be running
         except BaseException as error:  # crosses to the main thread, which shows it and raises it there
             log.debug("the world failed", exc_info=error)
             self.replies.put(Failed(error))
