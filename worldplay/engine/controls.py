@@ -87,7 +87,7 @@ class CameraControls:
 
 
 class NoControls:
-    """A world that is conditioned on a text alone."""
+    """Controls of a world that takes no actions, only a text: no conditions are given, no state is kept."""
 
     def start(self, batch):
         """As ActionControls.start."""

@@ -30,7 +30,7 @@ class ChunkSampler:
 
     def sample(self, cache, chunk, *, seed, text, sigmas, batch=1):
         """Latents [b t c h w], float32, of a Chunk, sampled at the noise levels `sigmas`; the cache stays as
-        it is.
+        it is. The noise follows from `seed` and is the same for all sequences of the batch.
         """
         def velocity(x, sigma):
             return self.transformer.denoise(x.to(self.dtype), sigma, cache, chunk, text)

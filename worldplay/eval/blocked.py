@@ -55,7 +55,9 @@ def blocked(material, player):
 
 
 def trials(source):
-    """[(frames after the context, frames that pass through the codec)] of each trial."""
+    """[(frames after the context, frames that pass through the codec)] of each kind of trial: one kind, or
+    none without keys to walk by.
+    """
     return [(_BEFORE + _AFTER, _BEFORE + _AFTER + 1)] if _keys(source.action_space) else []
 
 

@@ -59,10 +59,13 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
 
 
 def open_for(clip, name, device):
-    """The World a clip was played in, with its steps and seed.
+    """The world that a clip is to be replayed in: `name`, or by default the one that it was played in.
+
+    A clip of a real game opens the real game. A learned world gets the clip's steps, seed and texts, and is
+    compiled where the clip was; if that fails, it warns and runs eager.
 
         Raises WorldError("bad_checkpoint") when its weights are others than those of the clip, and what
-        set_prompt raises for a text that the clip was played under.
+        load_world, open_env and set_prompt raise.
     """
     sidecar = clip.sidecar
     if sidecar["world_hash"] is None:

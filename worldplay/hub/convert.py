@@ -79,8 +79,11 @@ def convert_transformer(source, target, config, *, prefer_ema=True, progress=Non
 def convert_part(source, target, *, num_tensors=None, num_params=None, progress=None):
     """Write a published state dict as one safetensors file, names and number types kept.
 
-    num_tensors, num_params  what it must have; None: not known
-    source, target, progress, errors: as for `convert_transformer`
+    num_tensors, num_params  how many it must have; None: not checked
+    source, target, progress  as for `convert_transformer`
+
+        Raises WorldError("bad_checkpoint") for a file that is no checkpoint, would run code, or has another
+        number of tensors or parameters; names and shapes are not checked.
     """
     _, stored = read_index(source)
     counts = len(stored), sum(x.num_values for x in stored.values())

@@ -32,7 +32,8 @@ class Job:
 
     @property
     def size(self):
-        """Bytes of the target; 0 where they are unknown before the download."""
+        """About how many bytes the target will have: two a parameter for a world, the source's size for a
+        part; 0 where that is unknown before the download."""
         return 2 * self.owner.num_params if isinstance(self.owner, PublishedWorld) else self.source.size or 0
 
 

@@ -49,9 +49,9 @@ class VideoWindows:
     """
 
     def __init__(self, store, starts, cache, cut, texts, text, intrinsics):
-        """store: WindowStore of float16 [t c h w]; starts: held out or not -> first rows; cache: the
-        FrameCache they are of; texts: TextRows; text: row -> what is seen there; intrinsics: None without a
-        camera.
+        """store: WindowStore of float16 [t c h w]; starts: {is held out: first rows of windows}; cache: the
+        FrameCache those rows are of; cut: the Cut that windows are made by; texts: TextRows; text: function
+        (row) -> text of what is seen there; intrinsics: (fx, fy), None without a camera.
         """
         self.store, self.starts, self.cache, self.cut = store, starts, cache, cut
         self.texts, self.text, self.intrinsics = texts, text, intrinsics

@@ -108,7 +108,7 @@ class WorldConfig:
 
     @property
     def latent_shape(self):
-        """(c, h, w) of one frame."""
+        """(c, h, w) of one latent: of one frame in an image world, of several in a video world."""
         height, width = self.frame_size
         return (self.transformer.in_channels, height // CodecConfig.stride, width // CodecConfig.stride)
 

@@ -29,7 +29,7 @@ def neighbours(sigmas, n):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalCDConfig:
-    """One online Euler step of the teacher between neighbours of a shifted schedule."""
+    """Settings of stage causal_cd: its noise levels, the teacher's guidance and the averaged student."""
     num_timesteps: int = 48
     """Noise levels; a multiple of 4, so that the nodes of 1, 2 and 4 steps lie on the grid."""
     guidance: float = 1.0
