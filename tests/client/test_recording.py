@@ -7,6 +7,7 @@ from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
 from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
+from worldplay.client.window import Window
 from worldplay.data.clip import ClipWorld, read_clip
 
 
@@ -105,6 +106,7 @@ def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tm
 
 def test_a_window_that_is_gone_at_the_end_leaves_a_whole_clip(tmp_path, monkeypatch):
     def fail(window):
+        Window.close(window)  # else it is freed in a later test, after SDL gave its memory to another window
         raise pygame.error("the display went away")
     monkeypatch.setattr("tests.client.session.SeenWindow.close", fail, raising=False)
     with pytest.raises(pygame.error):
