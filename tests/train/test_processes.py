@@ -79,7 +79,7 @@ def launch(folder, size, stage, status=0, **options):
     command = launcher if size > 1 else []
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # this checkout
     done = subprocess.run([sys.executable, *command, __file__, json.dumps([str(folder), stage, options])],
-                          text=True, capture_output=True, env=env, timeout=300)
+                          text=True, capture_output=True, env=env, timeout=1200)
     assert (done.returncode == 0) == (status == 0), done.stderr
     lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
     weights = load_weights(folder / "weights.safetensors") if status == 0 else None
