@@ -8,7 +8,7 @@ from worldplay.client.worker import GoBack
 from worldplay.data.save_file import check_world
 
 KEPT_SECONDS = 40.0     # of play in the world's time
-FRAME_BYTES = 640 * 2**20  # at most for the frames of these; of the largest published world they are 33 seconds
+FRAME_BYTES = 640 * 2**20  # at most for these frames; of the largest published world that is 33 seconds
 STATE_BYTES = 256 * 2**20  # at most for snapshots
 STATE_SECONDS = 2.0     # between two snapshots, more where each is large: so much is made again at most
 
@@ -52,7 +52,7 @@ class History:
         self._begin(Line(self._world, request, frames), frames[-1], state)
 
     def act(self, action):
-        """An action is handed to the world; returns the bytes that a snapshot after it may take, 0 for none."""
+        """An action is handed to the world; returns the bytes a snapshot after it may take, or 0."""
         self.line.act(action)
         is_due = self.line.number + 1 - self._state_number >= self._state_every
         return STATE_BYTES // 2 if is_due and self._states else 0
@@ -70,6 +70,11 @@ class History:
             self.moments.popleft()
             while len(self._states) > 1 and self._states[1][0] <= self.moments[0].step:
                 self._states.popleft()
+
+    def failed(self):
+        """The step under way failed: the frames of it that were shown are no place to go back to."""
+        while self.line and len(self.moments) > 1 and self.moments[-1].step == len(self.line.actions) - 1 > 0:
+            self.moments.pop()
 
     # Going back
 
@@ -100,7 +105,7 @@ class History:
     # Saved places
 
     def save(self, title, packed):
-        """The worldplay.data.save_file.Save of the frame shown last; packed: of the world's `pack`, or None."""
+        """The Save of the frame shown last; packed: what the world's `pack` gave, or None."""
         return self.line.to_save(self.moments[-1].frame, title, packed)
 
     def to_save(self, saved, name):

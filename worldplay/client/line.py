@@ -1,4 +1,4 @@
-"""What was played since a reset: all that is needed to play it again, and the places to which it can be cut."""
+"""What was played since a reset: all that is needed to play it again, up to any place in it."""
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -84,7 +84,7 @@ class Line:
         return found
 
     def as_clip(self, step):
-        """(header, actions, prompts) that a ClipWriter takes for a clip that begins with a frame of a step."""
+        """(header, actions, prompts) for the ClipWriter of a clip that begins with a frame of a step."""
         changes = {name: [(at, value) for at, value in getattr(self, name).items() if at <= step]
                    for name in ("paths", "threads")}
         prompts = {at: text for at, text in self.prompts.items() if at <= step}

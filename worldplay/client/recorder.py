@@ -21,11 +21,11 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Writes clips of the Line that is played; each holds all actions since the line's start, so that it can be
-    replayed wherever it begins.
+    """Writes clips of the Line that is played; each holds all actions since the line's start, so that it can
+    be replayed wherever it begins.
 
-    A reset, going back and loading end the clip and, while recording, begin the next one: what was played up to
-    then stays in the clip, and the sidecar of the next one says of which clip it is a branch.
+    A reset, going back and loading end the clip and, while recording, begin the next one: what was played up
+    to then stays in the clip, and the sidecar of the next one says of which clip it is a branch.
     """
 
     def __init__(self, world):
@@ -46,7 +46,8 @@ class Recorder:
     def branch(self, line, frame):
         """From now on a Line is played; its last frame, uint8 [H W 3], is on the screen."""
         goes_on, self._goes_on = self.is_recording or self._goes_on, False
-        origin = {"clip": self._writer.path.name, "frame": line.number} if self._writer and line.number else None
+        is_branch = self.is_recording and line.number > 0
+        origin = {"clip": self._writer.path.name, "frame": line.number} if is_branch else None
         self.stop()
         self._line, self._shown = line, (frame, {})
         if goes_on:
@@ -87,7 +88,7 @@ class Recorder:
             writer.discard()
         else:
             writer.finish()
-            self._finishing.append(writer)
+        self._finishing.append(writer)
 
     def interrupt(self):
         """End the clip for now; the next branch begins another one."""
@@ -106,7 +107,7 @@ class Recorder:
             self.stop()
         done = [writer for writer in self._finishing if not writer.is_busy]
         self._finishing = [writer for writer in self._finishing if writer.is_busy]
-        return done
+        return [writer for writer in done if writer.is_kept or writer.error]
 
     def close(self):
         """End the clip and wait until everything is on the disk; returns the writers that finished."""
@@ -114,7 +115,7 @@ class Recorder:
         done, self._finishing = self._finishing, []
         for writer in done:
             writer.wait()
-        return done
+        return [writer for writer in done if writer.is_kept or writer.error]
 
     def _add_shown(self):
         (frame, times), step = self._shown, self._line.step

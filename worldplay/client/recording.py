@@ -41,7 +41,7 @@ class Recording:
         self._guard(self._recorder.frame, frame, times)
 
     def interrupt(self):
-        """The world failed: what was recorded is finished now; a reset, or going back, goes on with the next clip."""
+        """The world failed: what was recorded is finished now; the next line goes on with the next clip."""
         if self._recorder:
             self._guard(self._recorder.interrupt)
 

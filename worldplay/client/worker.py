@@ -84,7 +84,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Returned:
-    """The world is at the place of a GoBack, with a snapshot of it; or it could not and stays, says `problem`."""
+    """The world is at the place of a GoBack, with a snapshot; or it stays where it was, for a `problem`."""
     request: GoBack
     state: object = None
     problem: str = ""

@@ -49,6 +49,7 @@ class ClipWriter:
     path        of the clip without a suffix; in the end another one where a clip of that name has appeared
     error       once the thread has ended: the OSError that says what is not saved and why, or None
     num_frames  how many frames `add` was given
+    is_kept     whether it becomes a clip, see `discard`
     """
 
     def __init__(self, path, header, *, actions, first, prompts=None, overwrite=False):
@@ -61,7 +62,7 @@ class ClipWriter:
 
             Raises OSError, and leaves nothing behind, when the folder cannot be written or the name is taken.
         """
-        self.path, self.error, self.num_frames, self._is_kept = Path(path), None, 0, True
+        self.path, self.error, self.num_frames, self.is_kept = Path(path), None, 0, True
         check_target(self.path, overwrite=overwrite)
         self._header, self._overwrite = header, overwrite
         frame_bytes = 3 * header["frame_size"][0] * header["frame_size"][1]
@@ -102,7 +103,7 @@ class ClipWriter:
 
     def discard(self):
         """No more frames, and no clip: the thread leaves nothing of it."""
-        self._is_kept = False
+        self.is_kept = False
         self._put(None)
 
     def wait(self):
@@ -125,7 +126,7 @@ class ClipWriter:
         try:
             with self._lines:  # locked until all is in its place: no other process recovers it meanwhile
                 self._encode()
-                if not self._is_kept:
+                if not self.is_kept:
                     part(self.path, "mp4").unlink(missing_ok=True)
                     os.truncate(part(self.path, "jsonl"), 0)
                     finished = Finished(self.path, self.num_frames)

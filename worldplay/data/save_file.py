@@ -1,4 +1,4 @@
-"""A saved place of a world on disk: one safetensors file with the state, all actions that led there and a picture."""
+"""A saved place of a world on disk: one file with the state, the actions that led there and a picture."""
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,14 +34,14 @@ class Save:
 
 
 def write_save(path, saved):
-    """Replace the file `path` by a Save, whole or not at all; OSError in one line where that is not possible."""
+    """Replace the file `path` by a Save, whole or not at all; OSError in one line where it cannot be."""
     path = Path(path)
     arrays = {"frame": saved.frame, "keys": saved.keys, "look": saved.look}
     if saved.start is not None:
         arrays["start"] = saved.start
     arrays |= {_STATE + name: array for name, array in saved.state.items()}
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()},
-                {"worldplay": json.dumps(saved.fields | {"format": FORMAT, "version": VERSION})})
+                {"worldplay": json.dumps({"format": FORMAT, "version": VERSION, "place": saved.fields})})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if missing_space(path.parent, len(data)):
@@ -85,15 +85,15 @@ def read_picture(path):
 
 def check_world(saved, world, name):
     """Raise WorldError("bad_save") unless a Save, called `name`, is of this open world with its weights."""
-    theirs = saved.fields["world"], saved.fields["world_hash"]
-    ours = world.name, world.info.get("world_hash")
-    if theirs[1] != ours[1] or not theirs[1] and saved.fields["env"] != world.info.get("env"):
-        raise WorldError("bad_save", f"{name} was saved in {theirs[0]} ({theirs[1] or 'the real game'}), this "
-                         f"is {ours[0]} ({ours[1] or 'the real game'}); open that world to go on from it")
+    theirs, ours = saved.fields["world_hash"], world.info.get("world_hash")
+    if theirs != ours or not theirs and saved.fields["env"] != world.info.get("env"):
+        theirs, ours = theirs or "the real game", ours or "the real game"
+        raise WorldError("bad_save", f"{name} was saved in {saved.fields['world']} ({theirs}), this is "
+                         f"{world.name} ({ours}); open that world to go on from it")
 
 
 def how_it_differs(saved, world):
-    """Why frames after loading may differ a little from those that followed the saving; "" where none should."""
+    """Why frames after loading may differ from those that followed the saving; "" where none should."""
     then, now = saved.fields["info"], world.info
     names = {"device": "device", "dtype": "number type", "steps": "number of sampling steps"}
     differing = [f"{says} {then.get(name)}, here {now.get(name)}" for name, says in names.items()
@@ -110,10 +110,10 @@ class _opened:
     def __enter__(self):
         try:
             self._file = safe_open(self._path, "np").__enter__()
-            fields = json.loads((self._file.metadata() or {})["worldplay"])
-            if fields["format"] != FORMAT:
+            written = json.loads((self._file.metadata() or {})["worldplay"])
+            if written["format"] != FORMAT:
                 raise ValueError("it is something else")
-            version = int(fields["version"])
+            version, fields = int(written["version"]), dict(written["place"])
         except FileNotFoundError:
             raise WorldError("not_found", f"nothing is saved as {self._path.stem} ({self._path})") from None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -129,8 +129,8 @@ class _opened:
 
 def _check(saved):
     fields = saved.fields
-    for name in ("world", "world_hash", "env", "info", "scene", "seed", "number", "prompts", "paths", "threads",
-                 "frame_size", "state", "title", "saved"):
+    for name in ("world", "world_hash", "env", "info", "scene", "seed", "number", "prompts", "paths",
+                 "threads", "frame_size", "state", "title", "saved"):
         fields[name]
     height, width = fields["frame_size"]
     if saved.frame.dtype != np.uint8 or saved.frame.shape != (height, width, 3):
@@ -141,5 +141,6 @@ def _check(saved):
 
 
 def _damaged(path, error):
-    return WorldError("bad_save", f"{path} is no saved place, or is damaged ({str(error).splitlines()[0]:.120});"
-                      " delete it or restore it from a copy")
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return WorldError("bad_save", f"{path} is no saved place, or is damaged ({reason:.120}); delete it or "
+                      "restore it from a copy")

@@ -238,8 +238,8 @@ class DreamWorld:
         self._chosen, self._takes_over = path, False
 
     def run_as(self, path=None, threads=None):
-        """From the next step on run passes by this path, where it can, and with so many of torch's threads, as
-        steps ran that are made again; None: as the world itself chooses.
+        """From the next step on run passes by this path, where it can, and with so many of torch's threads,
+        as steps ran that are made again; None: as the world itself chooses.
         """
         self.threads.fix(threads)
         self._is_made_again = path is not None

@@ -138,7 +138,7 @@ class KVCache:
         return x.to(self._slots.device, self._slots.dtype) if isinstance(x, torch.Tensor) else x
 
     def contents(self):
-        """All that the next chunks depend on, as tensors, numbers, tuples and dicts; `filled` takes it back."""
+        """All that the next chunks depend on: tensors, numbers and dicts of them; `filled` takes it back."""
         held = self._slots[:, :, :, :, :self._own_slot(self.num_frames) * self.tokens_per_frame]
         return {"slots": held, "sink_keys": self._sink_keys, "first_frame": self.first_frame,
                 "num_frames": self.num_frames,
