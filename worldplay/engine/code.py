@@ -18,9 +18,10 @@ class Code:
 
     problem  why there is no code; "" while it is made or loaded, and once it can be installed
     module   the module that makes it when it is run, given `recipe`
+    kind     what it is called
     loads_at_once  whether loading takes milliseconds
     """
-    module, loads_at_once = None, False
+    module, kind, loads_at_once = None, "", False
 
     def __init__(self):
         """Starts the thread and returns at once."""
@@ -30,9 +31,10 @@ class Code:
         self._thread = threading.Thread(target=self._run, name="code", daemon=True)
         self._thread.start()
 
-    # What a subclass has: hindrance() -> why none can be had, or ""; is_cached(); load(), which keeps what it
-    # loads and raises; room() -> why none can be made at present, or ""; recipe(): JSON for `module`;
-    # install(transformer): put it in place of written methods, until worldplay.engine.code_choice.uninstall.
+    # What a subclass has: folder() of it on disk; hindrance() -> why none can be had, or ""; is_cached();
+    # load(), which keeps what it loads and raises; room() -> why none can be made at present, or "";
+    # recipe(): JSON for `module`; install(transformer): put it in place of written methods, until
+    # worldplay.engine.code_choice.uninstall.
 
     def is_ready(self):
         """Whether the code can be installed."""

@@ -101,7 +101,7 @@ class Passes:
 
 class CompiledCode(Code):
     """Compiled code for one Passes, in place of what blocks compute around their attentions."""
-    module = __name__
+    module, kind = __name__, "compiled"
 
     def __init__(self, passes):
         """Starts the thread and returns at once."""
@@ -122,6 +122,10 @@ class CompiledCode(Code):
         if shapes.keys() >= eager.keys():
             transformer.branches = Branches(**{
                 name: _Compiled(self._parts[name], [], eager[name], shapes[name]) for name in eager})
+
+    def folder(self):
+        """As Passes.folder."""
+        return self.passes.folder()
 
     def hindrance(self):
         """Why there can be no code on this machine, "" where there can."""

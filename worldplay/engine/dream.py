@@ -23,6 +23,8 @@ from worldplay.worlds.weights import world_hash
 
 log = logging.getLogger(__name__)
 
+PATHS = ("eager", "compiled")  # how passes run
+
 
 class DreamWorld:
     """The learned world (contract: worldplay.world.World).

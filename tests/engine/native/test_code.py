@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.engine.test_dream import CONFIG, WALK, context, float32_world, networks, walk
+from tests.engine.test_dream import CONFIG, WALK, context, float32_world, folder, networks, walk  # noqa: F401
 from tests.engine.toy_code import begun
 from worldplay import runtime
 from worldplay.action import Action
+from worldplay.cli.commands import main
 from worldplay.engine.code_choice import is_chosen, is_native
 from worldplay.engine.dream import DreamWorld
 from worldplay.engine.native import code as native_code
@@ -23,21 +24,10 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not runtime.cpp_compiler(), reason="no C++ compiler is here")
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """A user's cache folder with the library of every number type that this processor multiplies."""
-    folder = tmp_path_factory.mktemp("native")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder))
-        for dtype in {"float32", str(runtime.pick_dtype(CPU)[0]).removeprefix("torch.")}:
-            Library(dtype).build(lambda library, dtype=dtype: check(library, dtype))
-    return folder
-
-
 @pytest.fixture
-def kept(built, monkeypatch):
+def kept(native_cache, monkeypatch):
     """The code is there, and nothing is made."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(built))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(native_cache))
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("what is there is made again"))
 
 
@@ -125,6 +115,12 @@ def test_it_is_made_beside_play_once_and_used_from_the_first_frame_the_next_time
     world.compile()
     begun(world)
     assert world.info["path"] == "compiled"
+
+
+def test_a_command_makes_it_beforehand(kept, folder, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
+    assert main(["compile", str(folder), "--device", "cpu"]) == 0
+    assert f"native code for toy is in {Library('float32').folder()}" in capsys.readouterr().out
 
 
 def test_without_a_compiler_play_goes_on_and_says_so_once(empty, monkeypatch, caplog):

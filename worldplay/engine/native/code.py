@@ -19,17 +19,25 @@ _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # largest relative error of a 
 
 class NativeCode(Code):
     """Native code for worlds on a processor that `worldplay.engine.native.passes.fits`."""
-    module, loads_at_once = __name__, True
+    module, kind, loads_at_once = __name__, "native", True
 
     def __init__(self, dtype):
         """dtype: of the weights, "bfloat16" or "float32"."""
-        self._source, self._library = Library(dtype), None
+        self._source, self._library, self._passes = Library(dtype), None, None
         super().__init__()
 
     def install(self, transformer):
-        """Replace `denoise` and `commit` of a transformer that is fused for inference, until `uninstall`."""
-        passes = NativePasses(self._library, transformer)
-        transformer.denoise, transformer.commit = passes.denoise, passes.commit
+        """Replace `denoise` and `commit` of a transformer that is fused for inference, until `uninstall`.
+
+        Always of the same one: its weights are packed the first time.
+        """
+        if self._passes is None:  # packing the weights takes several frames' time
+            self._passes = NativePasses(self._library, transformer)
+        transformer.denoise, transformer.commit = self._passes.denoise, self._passes.commit
+
+    def folder(self):
+        """As Library.folder."""
+        return self._source.folder()
 
     def hindrance(self):
         """Why there can be no code here: none is built yet, and there is no compiler."""
