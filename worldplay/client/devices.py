@@ -48,7 +48,7 @@ WORLD_BINDINGS = (
 )
 
 COMMANDS = (
-    Binding("escape", (pygame.KSCAN_ESCAPE,), "Esc", "pause, free the mouse; quit"),
+    Binding("escape", (pygame.KSCAN_ESCAPE,), "Esc", "free the mouse; quit"),
     Binding("pause", (pygame.KSCAN_P,), "P", "pause"),
     Binding("single_step", (pygame.KSCAN_PERIOD,), ".", "one frame, then pause"),
     Binding("reset", (pygame.KSCAN_R,), "R", "start again"),
