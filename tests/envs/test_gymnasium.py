@@ -3,7 +3,6 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldplay.world import check_world
 from worldplay.action import Action
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import is_held_out
@@ -11,6 +10,7 @@ from worldplay.envs import open_env
 from worldplay.envs.collect import collect_rollouts, play_rollout, run_collect
 from worldplay.envs.players import PLAYERS
 from worldplay.errors import WorldError
+from worldplay.world import check_world
 
 CORRIDOR = "gym:tests.envs.corridor:Corridor?actions=idle=0,a=1,d=2"
 PLAYER = "tests.envs.corridor:to_the_right"
