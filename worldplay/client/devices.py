@@ -60,6 +60,8 @@ COMMANDS = (
     Binding("prompt", (pygame.KSCAN_F2,), "F2", "change the text"),
     Binding("hud", (pygame.KSCAN_F3,), "F3", "frame rate and delays"),
     Binding("record", (pygame.KSCAN_F9,), "F9", "record a clip"),
+    Binding("keep", (pygame.KSCAN_F12,), "F12", "keep the last 30 s"),
+    Binding("picture", (pygame.KSCAN_F4, pygame.KSCAN_PRINTSCREEN), "F4", "save the picture"),
     Binding("scaling", (pygame.KSCAN_F10,), "F10", "smooth or whole scaling"),
     Binding("fullscreen", (pygame.KSCAN_F11,), "F11", "fullscreen"),
     Binding("slower_mouse", (pygame.KSCAN_MINUS, pygame.KSCAN_KP_MINUS), "-", "slower mouse"),
