@@ -209,7 +209,8 @@ def _play(config, open_world, progress):
 
 def _play_window(config, open_world, progress):
     # Here, because machines without a display need no pygame for --headless.
-    from worldplay.client.loop import Loop, SessionOptions
+    from worldplay.client.desktop import SessionOptions, window_front
+    from worldplay.client.loop import Loop
     from worldplay.client.settings import load_settings, save_settings
     from worldplay.client.window import Window
     settings = load_settings()
@@ -219,9 +220,9 @@ def _play_window(config, open_world, progress):
     log_recovered(record_in or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     log_file = current_log()
-    loop = Loop(open_world, window, settings, SessionOptions(
+    loop = Loop(open_world, window_front(window, settings, SessionOptions(
         title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
-        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else ""))
+        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else "")))
     try:
         with at_end_signal(loop.leave):
             loop.run()
