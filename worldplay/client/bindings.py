@@ -1,4 +1,4 @@
-"""Which key, button or stick does what: the usual table, the player's changes of it, and what holds in a world."""
+"""Which key, button or stick does what: the usual table, the player's changes, what holds in a world."""
 from dataclasses import dataclass
 
 from worldplay.action import KEYS
@@ -97,7 +97,7 @@ class Bindings:
         return self.changes.get(name, BY_NAME[name].inputs)
 
     def bind(self, name, code):
-        """Let `code` trigger `name`, in place of what did on that kind of device; None leaves nothing there."""
+        """Let `code` trigger `name`, in place of what did on that kind of device; None leaves nothing."""
         kept = [other for other in self.inputs(name)
                 if code is not None and inputs.is_pad(other) != inputs.is_pad(code)]
         self._change(name, (*kept, code) if code is not None else ())
@@ -143,9 +143,9 @@ class Bindings:
         code, strength = inputs.pressed(event)
         return self.commands(space).get(code) if strength else None
 
-    def missing(self, space):
-        """Names of the world's keys that nothing triggers, in the world's order."""
-        triggered = set(self.played(space).values())
+    def missing(self, space, *, has_pad=False):
+        """Names of the world's keys that nothing here triggers, in the world's order."""
+        triggered = {name for code, name in self.played(space).items() if has_pad or not inputs.is_pad(code)}
         return [name for name in space.keys if name not in triggered]
 
     def label_of(self, name, labels, space=None, *, is_pad=False):
@@ -188,8 +188,8 @@ class Bindings:
                      *(binding.name for binding in WORLD_BINDINGS if binding.name in known)]
             played = self._table(names)
             taken = set(played) if space else set()
-            commands = {code: name for code, name in self._table([binding.name for binding in COMMANDS]).items()
-                        if code not in taken or name in FIXED}
+            commands = self._table([binding.name for binding in COMMANDS])
+            commands = {code: name for code, name in commands.items() if code not in taken or name in FIXED}
             self._resolved[space] = (played, commands)
         return self._resolved[space]
 
@@ -211,8 +211,8 @@ def controls_table():
         half = len(names)
         return [", ".join(dict.fromkeys(labels[0] for labels in part if labels))
                 for part in (both[:half], both[half:])]
-    rows = [(("w", "a", "s", "d"), "walk", "left stick"), (("look_left", "look_right"), "turn", "right stick"),
-            (("mouse_left",), "fire", None)]
+    rows = [(("w", "a", "s", "d"), "walk", "left stick"), (("look_left", "look_right"), "turn",
+             "right stick"), (("mouse_left",), "fire", None)]
     lines = ["| keyboard and mouse | gamepad | |", "|---|---|---|"]
     for names, says, stick in rows:
         desk, on_pad = cells(names)

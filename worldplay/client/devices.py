@@ -12,12 +12,12 @@ from worldplay.client.bindings import Bindings
 # the hand is not lost, and the view never lags the hand by more than 2 frames. Turning back drops the rest.
 CARRIED_FRAMES = 2
 MAX_TURN_SECONDS = 0.25  # that a key or a stick turns in one frame, however long that took
-PRESSED_AT, RELEASED_AT = 0.4, 0.3  # strengths at which a stick or a trigger becomes a key, and stops being one
+PRESSED_AT, RELEASED_AT = 0.4, 0.3  # strengths at which a stick becomes a key, and stops being one
 _TURNS = {"look_left": (-1.0, 0.0), "look_right": (1.0, 0.0), "look_up": (0.0, -1.0), "look_down": (0.0, 1.0)}
 
 
 class KeyboardMouse:
-    """The player's input for one world, gamepads included: `feed` takes pygame's events, `poll` gives the Action.
+    """The player's input for one world, gamepads too: `feed` takes pygame's events, `poll` gives the Action.
 
     Keys are known by their scancode, so a change of the layout while one is down changes nothing. A name with
     several inputs, such as "shift", is down as long as one of them is.
@@ -46,8 +46,11 @@ class KeyboardMouse:
         self.pads.dead_zone = settings.dead_zone
 
     def feed(self, event, now=None):
-        """Take one event, read off the queue at `now` (time.perf_counter() seconds)."""
+        """Take one event, read off the queue at `now` (time.perf_counter() seconds); returns the inputs that
+        went down by it.
+        """
         now = self._clock() if now is None else now
+        before = set(self._held)
         if event.type == pygame.MOUSEMOTION:
             self._motion += event.rel
             self._mark(now)
@@ -58,6 +61,7 @@ class KeyboardMouse:
             code, strength = inputs.pressed(event)
             if code is not None:
                 self._press(code, strength, now)
+        return list(self._held - before)
 
     def poll(self, now=None):
         """The Action of the next frame: keys held or tapped since the last poll, motion and turns summed."""
@@ -75,11 +79,11 @@ class KeyboardMouse:
     def release_all(self):
         """Every key is up, and neither tap nor motion is left over."""
         self._held, self._strengths = set(), {}  # inputs that are down; {input: 0 to 1} of those that turn
-        self._latched = set()  # names of toggled keys that are down
         self.forget()
 
     def forget(self):
-        """Drop taps and motion that no poll took; keys that are down stay down."""
+        """Drop taps and motion that no poll took, and let go of toggled keys; keys held down stay down."""
+        self._latched = set()  # names of toggled keys that are down
         self._tapped, self._motion, self._carry, self._oldest = set(), np.zeros(2), np.zeros(2), None
         self._turned, self._since = np.zeros(2), None
 

@@ -1,6 +1,5 @@
 """Gamepads, by SDL's mapping: plugged in and out while playing, sticks with a dead zone and a curve."""
 import logging
-from contextlib import suppress
 
 import pygame
 from pygame._sdl2 import controller
@@ -26,18 +25,11 @@ class Gamepads:
         self._open, self._axes, self._down = {}, {}, {}
 
     def start(self):
-        """Listen for gamepads; what is plugged in already is reported as an event. Without them play goes on."""
+        """Listen for gamepads; one that is plugged in already comes as an event. Play goes on without any."""
         try:
             controller.init()
         except pygame.error as error:
             log.debug("no gamepads: %s", error)
-
-    def close(self):
-        for device in self._open.values():
-            with suppress(pygame.error):
-                device.quit()
-        self._open.clear()
-        controller.quit()
 
     def feed(self, event):
         """[(input, strength 0 to 1)] that one of EVENTS changes; a strength of 0 lets go."""

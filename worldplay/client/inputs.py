@@ -1,9 +1,11 @@
 """Names of inputs: a key by its place, a mouse button, a gamepad's button or one direction of a stick.
 
-An input is a hashable value. A key is its scancode, an int (pygame.KSCAN_*: a place on the keyboard, whatever the
-layout prints there); a mouse button is ("button", number); what a gamepad has is ("pad", name), by SDL's names,
-with `-` or `+` after an axis.
+An input is a hashable value. A key is its scancode, an int (pygame.KSCAN_*: a place on the keyboard, whatever
+the layout prints there); a mouse button is ("button", number); what a gamepad has is ("pad", name), by SDL's
+names, with `-` or `+` after an axis.
 """
+import re
+
 import pygame
 
 _BUTTONS = {getattr(pygame, f"CONTROLLER_BUTTON_{sdl}"): name for sdl, name in (
@@ -13,13 +15,14 @@ _BUTTONS = {getattr(pygame, f"CONTROLLER_BUTTON_{sdl}"): name for sdl, name in (
     ("DPAD_RIGHT", "dpright"))}
 AXES = {pygame.CONTROLLER_AXIS_LEFTX: "leftx", pygame.CONTROLLER_AXIS_LEFTY: "lefty",
         pygame.CONTROLLER_AXIS_RIGHTX: "rightx", pygame.CONTROLLER_AXIS_RIGHTY: "righty",
-        pygame.CONTROLLER_AXIS_TRIGGERLEFT: "lefttrigger", pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "righttrigger"}
+        pygame.CONTROLLER_AXIS_TRIGGERLEFT: "lefttrigger",
+        pygame.CONTROLLER_AXIS_TRIGGERRIGHT: "righttrigger"}
 _PAD_NAMES = {*_BUTTONS.values(), *(f"{axis}{sign}" for axis in AXES.values() for sign in "-+")}
 
-# the first name of several for one scancode
-_KEY_NAMES = {}
-for _name in sorted((name for name in dir(pygame) if name.startswith("KSCAN_")), key=lambda name: (len(name), name)):
-    _KEY_NAMES.setdefault(getattr(pygame, _name), _name.removeprefix("KSCAN_"))
+# {scancode: name}; of several names for one the shortest, then the first
+_KEY_NAMES = {getattr(pygame, f"KSCAN_{name}"): name for name in sorted(
+    (name.removeprefix("KSCAN_") for name in dir(pygame) if name.startswith("KSCAN_")),
+    key=lambda name: (-len(name), name))}
 _SCANCODES = {name: code for code, name in _KEY_NAMES.items()}
 
 _KEY_LABELS = {"ESCAPE": "Esc", "RETURN": "Enter", "PERIOD": ".", "COMMA": ",", "SLASH": "/", "MINUS": "-",
@@ -58,7 +61,7 @@ def is_pad(code):
 def text_of(code):
     """An input as settings.json has it: "key:W", "mouse:1", "pad:lefty-"; `named` reads it."""
     if isinstance(code, int):
-        return f"key:{_KEY_NAMES.get(code, code)}"
+        return f"key:{_KEY_NAMES.get(code, f'#{code}')}"
     kind, name = code
     return f"pad:{name}" if kind == "pad" else f"mouse:{name}"
 
@@ -68,9 +71,9 @@ def named(text):
     kind, _, name = text.partition(":") if isinstance(text, str) else ("", "", "")
     if kind == "key" and name in _SCANCODES:
         return _SCANCODES[name]
-    if kind == "key" and name.isascii() and name.isdigit() and int(name) < 512:
-        return int(name)
-    if kind == "mouse" and name.isascii() and name.isdigit() and 1 <= int(name) <= 32:
+    if kind == "key" and re.fullmatch("#[0-9]{1,3}", name) and int(name[1:]) < 512:
+        return int(name[1:])
+    if kind == "mouse" and re.fullmatch("[1-9][0-9]?", name):
         return mouse(int(name))
     if kind == "pad" and name in _PAD_NAMES:
         return pad(name)
