@@ -48,8 +48,8 @@ class PlayConfig:
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
     path: PassPath = "auto"
-    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and
-    in a window on a GPU compiled code takes over while you play."""
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: in a window
+    compiled code takes over while you play, or from the first frame on where it is kept on disk."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -153,6 +153,7 @@ def load(config, on_progress=lambda line: None):
     gc.disable()
     try:
         _load_torch_unlocked()
+        from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
@@ -165,7 +166,7 @@ def load(config, on_progress=lambda line: None):
         on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
         on_progress("")
-    elif config.path == "auto" and not config.headless and world.device.type != "cpu":
+    elif config.path == "auto" and not config.headless and is_chosen(world.config, world.device):
         world.compile()
     return world
 

@@ -50,16 +50,19 @@ LOOKS = (
 )
 
 COMMANDS = (
-    Binding("escape", (*keys("ESCAPE"), pad("start")), "pause and free the mouse; again: quit"),
+    Binding("escape", (*keys("ESCAPE"), pad("start")), "free the mouse; quit"),
     Binding("pause", (*keys("P"), pad("rightstick")), "pause"),
     Binding("single_step", keys("PERIOD"), "one frame, then pause"),
     Binding("reset", (*keys("R"), pad("back")), "start again"),
     Binding("next_scene", (*keys("TAB"), pad("rightshoulder")), "next scene"),
+    Binding("rewind", (*keys("BACKSPACE"), pad("leftshoulder")), "hold: go back in time"),
+    Binding("quick_save", keys("F5"), "save this place"),
+    Binding("quick_load", keys("F8"), "back to that place"),
     Binding("help", keys("F1"), "this help"),
     Binding("prompt", keys("F2"), "change the text"),
     Binding("hud", keys("F3"), "frame rate and delays"),
     Binding("record", keys("F9"), "record a clip"),
-    Binding("scaling", keys("F10"), "smooth or whole-step scaling"),
+    Binding("scaling", keys("F10"), "smooth or whole scaling"),
     Binding("fullscreen", keys("F11"), "fullscreen"),
     Binding("slower_mouse", keys("MINUS", "KP_MINUS"), "slower mouse"),
     Binding("faster_mouse", keys("EQUALS", "KP_PLUS"), "faster mouse"),
@@ -169,7 +172,7 @@ class Bindings:
             world.append(("Mouse", "turn" if space.look_axes == 1 else "look around"))
         for names in (("look_left", "look_right"), ("look_up", "look_down"))[:space.look_axes]:
             if all(turns := [label(name) for name in names]):
-                world.append((", ".join(turns), BY_NAME[names[0]].says.split()[0] + " by time"))
+                world.append((", ".join(turns), BY_NAME[names[0]].says.split()[0]))
         client = [(label(binding.name), binding.says) for binding in COMMANDS
                   if label(binding.name) and (reads_text or binding.name != "prompt")]
         return world, client

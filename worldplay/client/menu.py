@@ -29,7 +29,7 @@ def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
-    block = round(2.0 * size) * max(len(world_rows), len(client_rows)) + 14 * size
+    block = round(2.0 * size) * max(len(world_rows), (len(client_rows) + 1) // 2) + 14 * size
     top = max(size, (height - block) // 2 - size)
     theme.write(surface, "Paused", (middle, top), size_px=3 * size, face="light", anchor="midtop")
     theme.write(surface, "Click to go on, Esc to quit", (middle, top + round(4.4 * size)), size_px=size,
@@ -37,10 +37,8 @@ def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
     choices.draw(surface, (middle, top + round(7.4 * size)))
     theme.write(surface, theme.shorten(text, "text", size, surface.get_width() - 4 * size),
                 (middle, top + round(8.9 * size)), size_px=size, color=theme.MUTED, anchor="midtop")
-    left, keys = max(size, middle - 20 * size), top + round((11.2 if text else 10) * size)
-    fitting = (height - keys - 5 * size) // (2 * size)  # a small window shows the first keys, Controls all
-    hud.draw_keys(surface, "In this world", world_rows[:fitting], (left, keys))
-    hud.draw_keys(surface, "Window", client_rows[:fitting], (left + 17 * size, keys))
+    left, keys = max(size // 2, middle - 25 * size), top + round((11.2 if text else 10) * size)
+    hud.draw_all_keys(surface, world_rows, client_rows, (left, keys))
     theme.write(surface, chosen, (middle, height - size), size_px=size, color=theme.MUTED,
                 anchor="midbottom")
 

@@ -3,7 +3,7 @@ import pygame
 
 from worldplay.client.commands import Commands
 from worldplay.client.controls_page import ControlsPage
-from worldplay.client.inputs import is_pad
+from worldplay.client.inputs import is_pad, pressed
 from worldplay.client.pages import NAVIGATION, Choices
 from worldplay.client.prompt_line import PromptLine
 from worldplay.client.view import Mode
@@ -17,6 +17,7 @@ class WindowCommands(Commands):
         self._window = window
         screen.choices = Choices(("Go on", "Controls", "Quit"))
         self._mode_before_line = None  # the Mode in which F2 was pressed
+        self._rewind_key = None  # the input that is held to go back
         self._closing_key = None  # scancode of the key that closed the line, until its release: it may repeat
 
     def stop(self, mode):
@@ -47,10 +48,12 @@ class WindowCommands(Commands):
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
+        elif self.mode is Mode.REWINDING and pressed(event) == (self._rewind_key, 0.0):
+            self.end_rewind()
         elif self.mode is Mode.MENU and self._browse(event, now):
             self._screen.is_dirty = True
         elif command and self.obey(command):
-            pass
+            self._rewind_key = pressed(event)[0] if command == "rewind" else self._rewind_key
         else:
             self._feed(event, now)
 
@@ -138,7 +141,9 @@ class WindowCommands(Commands):
         super().resume()
 
     def on_escape(self):
-        if self.mode in (Mode.PLAYING, Mode.PAUSED):
+        if self.mode is Mode.REWINDING:
+            self.end_rewind(is_taken=False)
+        elif self.mode in (Mode.PLAYING, Mode.PAUSED):
             self.open_menu()
         else:
             self.is_over = True
