@@ -90,6 +90,21 @@ class Line:
         prompts = {at: text for at, text in self.prompts.items() if at <= step}
         return self.header | changes, chain(islice(self.actions, step + 1), self.ahead[step:]), prompts
 
+    @classmethod
+    def of_clip(cls, clip, index):
+        """The Line of a worldplay.data.clip.Clip up to the last frame of its video's frame `index`'s step."""
+        line, sidecar = object.__new__(cls), clip.sidecar
+        step = sidecar["frames"][index]["step"]
+        own = ("recorded", "actions", "prompts", "paths", "threads", "frames", "branch_of")
+        line.header = {name: value for name, value in sidecar.items() if name not in own}
+        line.start, line.ahead = clip.start, ()
+        line.request = Reset(sidecar["scene"], frames=line.start, seed=sidecar["seed"])
+        line.actions, line.step = ActionLog(clip.actions[:step + 1]), step
+        line.number = sidecar["recorded"][0] + index
+        for name in ("prompts", "paths", "threads"):
+            setattr(line, name, {at: value for at, value in getattr(clip, name).items() if at <= step})
+        return line
+
     # As a saved place
 
     def to_save(self, frame, title, state):

@@ -15,11 +15,12 @@ class Recording:
     """Guards the Recorder of a session; the loop reports to it what was played and shown.
 
     is_recording, seconds  as in Recorder, once the world is open
+    folder                 where its clips go
     """
 
     def __init__(self, screen, folder, starts_at_once):
         """screen says what went wrong; clips go to `folder`, also without F9 if `starts_at_once`."""
-        self._screen, self._folder, self._starts_at_once = screen, folder, starts_at_once
+        self._screen, self.folder, self._starts_at_once = screen, folder, starts_at_once
         self._recorder = None
 
     @property
@@ -39,7 +40,7 @@ class Recording:
         self._guard(self._recorder.branch, line, frame)
         if self._starts_at_once:
             self._starts_at_once = False
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
 
     def frame(self, frame, times):
         self._guard(self._recorder.frame, frame, times)
@@ -56,7 +57,7 @@ class Recording:
         elif isinstance(self._recorder.world, ClipWorld):
             self._screen.notify("This is a recording already; play its world to record")
         else:
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
 
     def keep(self, line, moments):
         """F12: the last Moments of a Line become a clip, whether or not one is being recorded."""
@@ -65,14 +66,14 @@ class Recording:
         elif len(moments) < MIN_FRAMES:
             self._screen.notify("Too short for a clip yet")
         else:
-            self._guard(self._recorder.keep, line, moments, self._folder)
+            self._guard(self._recorder.keep, line, moments, self.folder)
 
     def photograph(self, line, moment):
         """F4: the frame of a Moment becomes a picture that says where it comes from."""
         stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{moment.number}"
-        path = Path(self._folder) / f"{line.header['world']}_{stamp}.png"
+        path = Path(self.folder) / f"{line.header['world']}_{stamp}.png"
         try:
-            writable_folder(self._folder, "pictures")
+            writable_folder(self.folder, "pictures")
             write_picture(path, moment.frame, origin_of(line.header, moment.number))
             self._screen.notify(f"Saved {path}")
         except OSError as error:
