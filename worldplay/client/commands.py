@@ -161,6 +161,12 @@ class Commands:
     def on_quick_load(self):
         self.load(QUICK)
 
+    def on_keep(self):
+        self.travel.keep()
+
+    def on_picture(self):
+        self.travel.photograph()
+
     def load(self, slot):
         """Go to a saved place, one of worldplay.client.saves.SLOTS, and play on."""
         if self.travel.load(slot) and self.mode is not Mode.STOPPED:
