@@ -12,12 +12,14 @@ from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
 
+# what may change from step to step of a world -> the list of its changes in a sidecar
+CHANGES = {"path": "paths", "threads": "threads", "steps": "steps", "window": "windows"}
+
 
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
     """What the sidecar says of one frame: its times in milliseconds since `began`, and how it was made."""
     times = {"input_ms": input, "polled_ms": polled, "ready_ms": ready, "flipped_ms": flipped}
-    return {"steps": world.info.get("steps"), "path": world.info.get("path"),
-            "threads": world.info.get("threads"),
+    return {**{name: world.info.get(name) for name in CHANGES},
             **{name: None if at is None else round(1000 * (at - began), 3) for name, at in times.items()}}
 
 
@@ -32,8 +34,7 @@ class Recorder:
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
         self._actions, self._ahead, self._number, self._header = ActionLog(), (), 0, None
-        # {step: text}, {step: how passes ran from it on}, {step: torch's threads from it on}
-        self._prompts, self._paths, self._threads = {}, {}, {}
+        self._prompts, self._changes = {}, {}  # {step: text}, name of CHANGES -> {step: value from it on}
         self._shown = None  # (frame, its step, its times)
         self._goes_on = False  # the clip was interrupted: the next branch begins another one
 
@@ -64,7 +65,7 @@ class Recorder:
         self._ahead = tuple(ahead or ())
         self._actions, self._prompts, self._number = ActionLog([Action()]), {}, 0
         self._shown = (frames[-1], 0, {})
-        self._paths, self._threads = ({0: self.world.info.get(name)} for name in ("path", "threads"))
+        self._changes = {name: {0: self.world.info.get(name)} for name in CHANGES}
         if goes_on:
             self.start(self._folder / self._new_name())
 
@@ -80,8 +81,8 @@ class Recorder:
         """The player saw a frame of the last step; `times` as in ClipWriter.add."""
         self._number += 1
         self._shown = (frame, len(self._actions) - 1, times)
-        for changes, value in ((self._paths, times.get("path")), (self._threads, times.get("threads"))):
-            if value and value != list(changes.values())[-1]:
+        for name, changes in self._changes.items():
+            if (value := times.get(name)) and value != list(changes.values())[-1]:
                 changes[len(self._actions) - 1] = value
         if self._writer:
             self._add_shown()
@@ -97,7 +98,8 @@ class Recorder:
         overwrite  replace a clip of that name; without it that is an OSError
         """
         shown = self._shown[1]
-        header = self._header | {"paths": list(self._paths.items()), "threads": list(self._threads.items())}
+        header = self._header | {listed: list(self._changes[name].items())
+                                 for name, listed in CHANGES.items()}
         actions = chain(islice(self._actions, shown + 1), self._ahead[shown:])
         prompts = {step: text for step, text in self._prompts.items() if step <= shown}
         self._writer = ClipWriter(path, header, actions=actions, first=self._number, prompts=prompts,

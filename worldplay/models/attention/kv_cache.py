@@ -131,6 +131,29 @@ class KVCache:
         """
         return self._slots, self._own_slot(self.num_frames) * self.tokens_per_frame
 
+    def resized(self, window):
+        """A cache of another window that holds the latest frames of this one, as many as there is room for.
+
+        Their past before those is forgotten: a larger window fills up again from there.
+
+            Raises ValueError with sink frames or cameras, and for a window without room for a past.
+        """
+        chunk, tokens = self.rule.frames_per_chunk, self.tokens_per_frame
+        if self.rule.sink or self._positions is not None:
+            raise ValueError("a cache with sink frames or cameras keeps its window")
+        other = copy.copy(self)
+        other.rule = FrameRule(frames_per_chunk=chunk, window=window)
+        *shape, _, d = self._slots.shape
+        other._slots = self._slots.new_zeros(*shape, window * tokens, d)
+        held = self._frames(self.num_frames)
+        kept = sorted(held)[-(window - chunk):]
+        for slot, frame in enumerate(kept):
+            self._frame(other._slots, slot).copy_(self._frame(self._slots, held.index(frame)))
+        other.num_frames = len(kept)
+        if self.first_frame is not None:
+            other.first_frame = self.first_frame + self.num_frames - len(kept)
+        return other
+
     def clone(self):
         """An independent copy."""
         other = copy.copy(self)
