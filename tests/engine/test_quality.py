@@ -6,6 +6,7 @@ import torch
 from tests.engine.test_dream import CONFIG, WALK, float32_world, folder, walk  # noqa: F401
 from tests.engine.toy_code import begun
 from worldplay import runtime
+from worldplay.client.line import Line
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
@@ -100,6 +101,23 @@ def test_fewer_steps_and_a_shorter_window_are_those_of_a_world_made_so():
     assert world.state.cache.rule.window == world.info["window"] == 2 and world.info["max_window"] == 4
 
 
+def test_steps_made_again_have_their_own_quality_and_a_saved_state_its_window():
+    world = begun(float32_world())
+    state = world.snapshot()
+    for action, how in zip(WALK, ((2, 4), (1, 4), (1, 2), (2, 2))):
+        world.run_as("eager", 1, *how)
+        walk(world, [action])
+    saved = world.pack()
+    later = walk(world, WALK[4:6])
+    world.run_as()
+    world.restore(state)
+    walk(world, WALK[:1])
+    assert (world.info["steps"], world.info["window"]) == (2, 4), "the world's own again"
+    world.restore(world.unpack(*saved))
+    world.run_as("eager", 1, 2, 2)
+    assert np.array_equal(walk(world, WALK[4:6]), later)
+
+
 @pytest.mark.parametrize("begin", [1, 5])  # before the quality is lowered, and after
 def test_a_clip_knows_the_quality_of_every_step_and_replays_by_it(begin, folder, tmp_path,  # noqa: F811
                                                                  monkeypatch):
@@ -107,15 +125,18 @@ def test_a_clip_knows_the_quality_of_every_step_and_replays_by_it(begin, folder,
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     plan = {3: {"steps": 1}, 4: {"window": 2}, 7: {"steps": 2, "window": 4}}
     recorder = Recorder(world)
-    recorder.branch(request, world.reset("a-first"))
+    line = Line(world, request, frames := world.reset("a-first"))
+    recorder.branch(line, frames[-1])
     for step, action in enumerate(WALK):
         if step == begin:
             recorder.start(tmp_path / "clip")
         if step in plan:
             world.quality.fix(**plan[step])
-        recorder.step(action)
+        line.act(action)
         for frame in world.step(action):
-            recorder.frame(frame, frame_record(world, 0.0, polled=0.0, ready=0.0))
+            times = frame_record(world, 0.0, polled=0.0, ready=0.0)
+            line.show(times)
+            recorder.frame(frame, times)
     recorder.close()
     clip = read_clip(tmp_path / "clip")
     assert clip.steps == {0: 2, 4: 1, 8: 2} and clip.windows == {0: 4, 5: 2, 8: 4}

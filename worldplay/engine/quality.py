@@ -81,7 +81,7 @@ class PlayQuality:
     def __init__(self, config, sampler, info):
         """info: the world's, with "steps" and "window"; it gets "max_steps" and "max_window"."""
         self._config, self._sampler, self._info, self._governor = config, sampler, info, None
-        self._wanted = self._highest = Quality(info["steps"], info["window"])
+        self._highest, self._fixed = Quality(info["steps"], info["window"]), None
         info["max_steps"], info["max_window"] = self._highest
 
     def govern(self, target_fps):
@@ -89,18 +89,23 @@ class PlayQuality:
         self._governor = Governor(target_fps, self._rungs())
 
     def fix(self, *, steps=None, window=None):
-        """From the next step on use these, whatever the machine can do; None leaves one as it is."""
-        self._governor = None
-        self._wanted = Quality(steps or self._wanted.steps, window or self._wanted.window)
+        """From the next step on use these, whatever the machine can do; None leaves one as it is, both None
+        end that.
+        """
+        if steps is None and window is None:
+            self._fixed = None
+        else:
+            was = self._fixed or self._chosen()
+            self._fixed = Quality(steps or was.steps, window or was.window)
 
     def worked(self, seconds):
         """A frame took so long."""
-        if self._governor:
+        if self._governor and not self._fixed:
             self._governor.worked(seconds)
 
     def update(self, state):
         """Call before each step: takes the choice over, also into the PlayState's cache."""
-        wanted = self._governor.quality if self._governor else self._wanted
+        wanted = self._fixed or self._chosen()
         if wanted != (self._info["steps"], self._info["window"]):
             log.debug("%d sampling steps and a window of %d from now on", *wanted)
         if wanted.steps != self._info["steps"]:
@@ -108,6 +113,9 @@ class PlayQuality:
         self._info["steps"], self._info["window"] = wanted
         if state.cache.rule.window != wanted.window:
             state.cache = state.cache.resized(wanted.window)
+
+    def _chosen(self):
+        return self._governor.quality if self._governor else self._highest
 
     def _rungs(self):
         """The highest Quality, then fewer steps, then half the window where a cache can be resized."""
