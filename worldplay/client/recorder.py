@@ -1,5 +1,6 @@
 """The clips that are written of the line that is played."""
 import logging
+import threading
 from contextlib import suppress
 from datetime import datetime
 from glob import escape
@@ -89,6 +90,22 @@ class Recorder:
         else:
             writer.finish()
         self._finishing.append(writer)
+
+    def keep(self, line, moments, folder):
+        """Write the last Moments (client.history) of a Line as a clip of their own; see `finished`."""
+        self._folder = writable_folder(folder, "clips")
+        first, prompts = moments[0], line.prompts
+        header, actions, texts = line.as_clip(first.step)
+        writer = ClipWriter(self._folder / self._new_name(), header, actions=actions, prompts=texts,
+                            first=first.number)
+        self._finishing.append(writer)
+        shown = [(moment, line.actions[moment.step], prompts.get(moment.step)) for moment in moments]
+
+        def add():  # waits for the encoder where frames are large
+            for moment, action, prompt in shown:
+                writer.add(moment.frame, moment.step, action, moment.times, prompt)
+            writer.finish()
+        threading.Thread(target=add, name="keep", daemon=True).start()
 
     def interrupt(self):
         """End the clip for now; the next branch begins another one."""

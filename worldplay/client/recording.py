@@ -1,8 +1,12 @@
 """Recording during play: whatever goes wrong in it is said and ends the recording, never the session."""
 import logging
+from datetime import datetime
+from pathlib import Path
 
-from worldplay.client.recorder import Recorder, log_clip
+from worldplay.client.recorder import MIN_FRAMES, Recorder, log_clip
 from worldplay.data.clip import ClipWorld
+from worldplay.data.picture import origin_of, write_picture
+from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,26 @@ class Recording:
             self._screen.notify("This is a recording already; play its world to record")
         else:
             self._guard(self._recorder.start_in, self._folder)
+
+    def keep(self, line, moments):
+        """F12: the last Moments of a Line become a clip, whether or not one is being recorded."""
+        if isinstance(self._recorder.world, ClipWorld):
+            self._screen.notify("This is a recording already; trim it with `worldplay clip export`")
+        elif len(moments) < MIN_FRAMES:
+            self._screen.notify("Too short for a clip yet")
+        else:
+            self._guard(self._recorder.keep, line, moments, self._folder)
+
+    def photograph(self, line, moment):
+        """F4: the frame of a Moment becomes a picture that says where it comes from."""
+        stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{moment.number}"
+        path = Path(self._folder) / f"{line.header['world']}_{stamp}.png"
+        try:
+            writable_folder(self._folder, "pictures")
+            write_picture(path, moment.frame, origin_of(line.header, moment.number))
+            self._screen.notify(f"Saved {path}")
+        except OSError as error:
+            self._screen.notify(str(error))
 
     def report_finished(self):
         """Say of every clip that was finished since the last call where it lies, or why there is none."""
