@@ -3,6 +3,7 @@ import ctypes
 import gc
 import importlib.util
 import logging
+import math
 import os
 from collections import deque
 from dataclasses import dataclass, replace
@@ -50,6 +51,9 @@ class PlayConfig:
     path: PassPath = "auto"
     """How the model's passes run: eager, compiled (play waits until the code is there), or auto: in a window
     compiled code takes over while you play, or from the first frame on where it is kept on disk."""
+    target_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
+    """In a window: frames a second to keep by fewer sampling steps, then a shorter window, where a machine is
+    too slow; none is the world's own rate, 0 never lowers them."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -81,25 +85,28 @@ class PlayConfig:
 
     def check(self):
         """Raise ValueError naming a flag that is missing or would have no effect."""
+        if self.target_fps is not None and not 0 <= self.target_fps < math.inf:
+            raise ValueError(f"--target-fps {self.target_fps:g}: expected a rate, or 0 to keep the quality")
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
             defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
-                        "record": None}
-            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+                        "target-fps": None, "record": None}
+            idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto"}
-            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto",
+                        "target-fps": None}
+            idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
             if self.seed < 0:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
-            idle = [flag for flag in ("record", "fullscreen", "stats") if getattr(self, flag)]
+            idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None})
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
             if idle:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
@@ -110,6 +117,11 @@ class PlayConfig:
             idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
             if idle:
                 raise ValueError(f"--{idle[0]} has an effect only with --headless")
+
+    def _given(self, defaults):
+        """Names of the flags among {flag: default} that were given another value."""
+        return [flag for flag, default in defaults.items()
+                if getattr(self, flag.replace("-", "_")) != default]
 
 
 def main(argv=None, *, open_world=None, prog="play.py"):
@@ -159,6 +171,8 @@ def load(config, on_progress=lambda line: None):
                            prompt=config.prompt)
         if not config.headless:  # a script gives the same frames however busy the machine is
             world.threads.adapt()
+            if config.target_fps != 0:
+                world.quality.govern(config.target_fps or world.fps)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()

@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from glob import escape
 
+from worldplay.client.line import CHANGES
 from worldplay.data.clip_writer import ClipWriter
 from worldplay.files import writable_folder
 
@@ -16,8 +17,7 @@ MIN_FRAMES = 3  # of a clip in the folder of clips
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
     """What the sidecar says of one frame: its times in milliseconds since `began`, and how it was made."""
     times = {"input_ms": input, "polled_ms": polled, "ready_ms": ready, "flipped_ms": flipped}
-    return {"steps": world.info.get("steps"), "path": world.info.get("path"),
-            "threads": world.info.get("threads"),
+    return {**{name: world.info.get(name) for name in CHANGES},
             **{name: None if at is None else round(1000 * (at - began), 3) for name, at in times.items()}}
 
 

@@ -177,12 +177,12 @@ def go_back(world, request):
         if request.prompt is not None and request.prompt != world.info.get("prompt"):
             world.set_prompt(request.prompt)
         begin(world, request.request)
-    run_as = getattr(world, "run_as", lambda path=None, threads=None: None)
+    run_as = getattr(world, "run_as", lambda *how: None)
     try:
         for step in request.steps:
             if step.prompt is not None:
                 world.set_prompt(step.prompt)
-            run_as(step.path, step.threads)
+            run_as(step.path, step.threads, step.sampling, step.window)
             deque(world.step(step.action), maxlen=0)
     finally:
         run_as()
