@@ -33,7 +33,8 @@ def typed(*events):
 def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
     world = FakeWorld(fps=50.0)
     session = Session(world, [
-        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(key(pygame.K_t), ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER),
+        *typed(key(pygame.K_t), ESC),
         (0.0, click()), (0.0, click(False)), (2, key(pygame.K_t)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)])
     session.run()
@@ -43,7 +44,7 @@ def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
 
 def test_esc_leaves_a_key_as_it_was_and_goes_back_page_by_page():
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
         (lambda: len(session.loop._screen.pages) == 1,), *typed(ESC),
         (lambda: not session.loop._screen.pages and session.mode is Mode.MENU,), *typed(ESC)])
     session.run()
@@ -158,7 +159,7 @@ def test_other_sampling_steps_open_the_world_again_in_the_same_window_and_finish
     first, second = FakeWorld(fps=50.0), FakeWorld(fps=50.0)
     worlds = Worlds(second)
     session = Session(first, [
-        (5, ESC), *typed(RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
+        (5, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
         (lambda: session.loop.world is second and session.mode is Mode.PLAYING,), (3, key(pygame.K_w)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)],
         record_in=tmp_path, reopening=worlds.reopening)
@@ -176,7 +177,7 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
     worlds = Worlds(broken, FakeWorld(fps=50.0))
     session = Session(broken, [
         (lambda: session.mode is Mode.STOPPED and session.loop._screen.choices.words == (
-            "Start again", "Fewer steps", "Quit"),), *typed(RIGHT, ENTER),
+            "Start again", "Fewer steps", "Worlds", "Quit"),), *typed(RIGHT, ENTER),
         (lambda: session.mode is Mode.PLAYING and len(broken.actions) > 8, QUIT)],
         record_in=tmp_path, reopening=worlds.reopening)
     session.run()
@@ -192,7 +193,7 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
 
 def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
+        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
         *typed(DOWN, RIGHT), (0.1, QUIT)])
     session.run()
     settings = session.loop.settings

@@ -2,7 +2,7 @@
 import logging
 import time
 
-from worldplay.client import entry, hud, menu
+from worldplay.client import entry, hud, menu, theme
 from worldplay.client.keyboard_layout import printed_labels
 from worldplay.client.pages import Choices
 from worldplay.client.view import Mode, View
@@ -61,7 +61,9 @@ class Screen(View):
         """Draw everything and flip."""
         self.is_dirty = False
         surface = self.window.surface
-        if mode is Mode.FAILED:
+        if self.pages:
+            self._draw_page(surface)
+        elif mode is Mode.FAILED:
             menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
@@ -78,12 +80,17 @@ class Screen(View):
                 hud.draw_recording(surface, self.recording.seconds)
         self.window.flip()
 
+    def _draw_page(self, surface):
+        """The page on top, over the picture if there is one."""
+        if self.frame is None:
+            surface.fill(theme.NIGHT)
+        else:
+            self.window.draw(self.frame)
+        self.pages[-1].draw(surface)
+        if self.notice:
+            hud.draw_notice(surface, self.notice, is_over_text=True)
+
     def _draw_menu(self, surface):
-        if self.pages:
-            self.pages[-1].draw(surface)
-            if self.notice:
-                hud.draw_notice(surface, self.notice, is_over_text=True)
-            return
         prompt = self.world.info.get("prompt")
         text = self._waited() or (prompt and f"Text: {entry.printable(prompt)}") or ""
         chosen = "" if self.notice else self._chosen()
