@@ -22,6 +22,7 @@ from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_wei
 from worldplay.models.transformer import Transformer
 from worldplay.train import trainer
 from worldplay.train.chain import Chain
+from worldplay.train.deadline import Deadline
 from worldplay.train.finetune import Tuning, log_match, match_actions, tuned_recipe
 from worldplay.train.metrics import Metrics
 from worldplay.train.optim import OptimConfig, build_optimizers
@@ -256,7 +257,7 @@ def tune(folder, world, clips, monkeypatch, num_ticks=float("inf"), **tuning):
     recipe = recipe.with_loops(steps=2)
     recipe.check(goes_on=True)
     return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32,
-                 stop_at=num_ticks, data=clips, init_from=world).run()
+                 deadline=Deadline(num_ticks), data=clips, init_from=world).run()
 
 
 @pytest.mark.parametrize("rank", [None, 3])
