@@ -207,7 +207,7 @@ def test_headless_needs_no_pygame_and_the_client_no_torch(tmp_path):
         "import sys\nfrom worldplay.cli.play import main\n"
         f"main([{str(tmp_path / 'clip.mp4')!r}, '--headless', '--script', 'w*5', '--out', 'again.mp4'])\n"
         "assert not {'torch', 'pygame'} & set(sys.modules)\n"
-        "import worldplay.client.loop, worldplay.client.window\n"
+        "import worldplay.client.desktop, worldplay.client.window\n"
         "assert 'torch' not in sys.modules and 'pygame' in sys.modules"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again.mp4").exists()
@@ -216,8 +216,8 @@ def test_headless_needs_no_pygame_and_the_client_no_torch(tmp_path):
 def test_a_recording_cut_off_before_is_recovered_at_the_start(tmp_path, capsys):
     clips = tmp_path / "clips"
     kill = ("import os, time\nfrom tests.client.fake_worlds import FakeWorld\n"
-            "from worldplay.client.recorder import Recorder\nfrom worldplay.client.worker import Reset\n"
-            "world = FakeWorld(); recorder = Recorder(world); recorder.branch(Reset(), world.reset())\n"
+            "from tests.client.tape import Tape\nfrom worldplay.client.worker import Reset\n"
+            "world = FakeWorld(); recorder = Tape(world); recorder.begin(Reset(), world.reset())\n"
             f"recorder.start_in({str(clips)!r})\n"
             "for i in range(60):\n"
             "    recorder.step(world.action_space.decode([0] * 6))\n"

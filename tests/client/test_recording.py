@@ -5,8 +5,8 @@ import pytest
 from tests.client.fake_worlds import FakeWorld, keys_shown
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
-from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
+from worldplay.client.view import Mode
 from worldplay.client.window import Window
 from worldplay.data.clip import ClipWorld, read_clip
 
@@ -87,7 +87,7 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("place", [
-    "describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
+    "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
 @pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), RuntimeError("two\nlines")])
 def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tmp_path, monkeypatch, caplog,
                                                                               place, error):
