@@ -1,6 +1,7 @@
 """A row of 2026-11-26-busy-machine.md: play or a training step beside 0 to 3 busy loops, as a line of JSON.
 
-    OMP_NUM_THREADS=2 GOMP_SPINCOUNT=20000 python docs/results/2026-11-26-busy-machine.py play|train [SECONDS]
+    OMP_NUM_THREADS=2 GOMP_SPINCOUNT=10000 \
+        python docs/results/2026-11-26-busy-machine.py play|train [SECONDS [LOOPS]]
 """
 import json
 import os
@@ -22,6 +23,7 @@ from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.trainer import Trainer
 
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
+LOOPS = int(sys.argv[3]) if len(sys.argv) > 3 else 3
 
 
 class Latents:
@@ -71,7 +73,7 @@ row = {name: os.environ[name] for name in names if name in os.environ}
 act = {"play": playing, "train": training}[sys.argv[1]]()
 median_ms(act, 1.0)
 row[sys.argv[1]] = []
-for k in range(4):
+for k in range(LOOPS + 1):
     with busy_loops(k):
         row[sys.argv[1]].append(median_ms(act, SECONDS))
 print(json.dumps(row), flush=True)

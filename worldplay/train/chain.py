@@ -94,8 +94,8 @@ class Chain:
             if not self.run_stages():
                 return False
             if self.latents.context_walk and "context_sigma_scores" not in self.log:
+                self.where = "the choice of the context sigma"
                 if self.processes.agree(self.deadline.passed(time.monotonic())):
-                    self.where = "the choice of the context sigma"
                     return False
                 self.log.timed("choose context sigma", self._choose_context_sigma)
             log.info("held-out losses are in %s, pictures beside it", self.folder / "metrics.jsonl")
