@@ -18,7 +18,7 @@ class Deadline:
 
     def passed(self, now):
         """Whether the call should end, now being the time."""
-        return self.is_interrupted or now > self._at
+        return self.is_interrupted or now >= self._at
 
     @contextmanager
     def awaited(self):
