@@ -116,9 +116,9 @@ class Player:
         return picture[y, x].mean() > 128
 
     def stands_still(self):
+        """Whether nothing changes over several frames of the fake world."""
         first = self.screenshot("still")
-        time.sleep(0.3)
-        return np.array_equal(first, self.screenshot("still2"))
+        return all(np.array_equal(first, self.screenshot(f"still{i}")) for i in range(4))
 
     def is_veiled(self, name="veil"):
         """Whether the pause screen darkens the fake world's clock; so far up it writes nothing itself."""
