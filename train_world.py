@@ -36,7 +36,7 @@ from worldplay.train.trainer import LoopConfig
 
 def doom_maze():
     """The maze: panelled walls under an open sky; within reach of a few hours on two cores."""
-    frames = OptimConfig(lr=1.5e-3, warmup=100, decay=0.5)
+    frames = OptimConfig(lr=1.5e-3, muon_lr=0.02, warmup=100, decay=0.5)
     muon = OptimConfig(lr=1.2e-3, muon_lr=0.02, warmup=50, decay=0.4)
     gentle = replace(muon, lr=2e-4, muon_lr=0.003)
     return ImageRecipe(

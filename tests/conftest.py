@@ -37,3 +37,19 @@ def code_cache(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(cache))
         CompiledCode(passes()).wait()
     return cache
+
+
+@pytest.fixture(scope="session")
+def native_cache(tmp_path_factory):
+    """A user's cache folder with the native code of every number type that this processor multiplies."""
+    import torch
+
+    from worldplay import runtime
+    from worldplay.engine.native.code import check
+    from worldplay.engine.native.library import Library
+    cache = tmp_path_factory.mktemp("native")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        for dtype in {"float32", str(runtime.pick_dtype(torch.device("cpu"))[0]).removeprefix("torch.")}:
+            Library(dtype).build(lambda library, dtype=dtype: check(library, dtype))
+    return cache

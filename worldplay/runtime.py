@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+NO_COMPILER = "no C++ compiler on the path"
+
 
 def pick_device(name="auto"):
     """(torch.device, reason) for "auto", "cpu" or "cuda".
@@ -61,7 +63,12 @@ def pick_compile(device):
         found = importlib.util.find_spec("triton") is not None
         return found, "Triton" if found else "Triton is not installed"
     compiler = next((name for name in ("g++", "clang++", "cl") if shutil.which(name)), None)
-    return compiler is not None, compiler or "no C++ compiler on the path"
+    return compiler is not None, compiler or NO_COMPILER
+
+
+def cpp_compiler():
+    """The C++ compiler that builds native code; None where none of those that can is on the path."""
+    return next((name for name in ("g++", "clang++") if shutil.which(name)), None)
 
 
 def keep_compiled_code(folder):

@@ -207,7 +207,7 @@ def test_headless_needs_no_pygame_and_the_client_no_torch(tmp_path):
         "import sys\nfrom worldplay.cli.play import main\n"
         f"main([{str(tmp_path / 'clip.mp4')!r}, '--headless', '--script', 'w*5', '--out', 'again.mp4'])\n"
         "assert not {'torch', 'pygame'} & set(sys.modules)\n"
-        "import worldplay.client.loop, worldplay.client.window\n"
+        "import worldplay.client.desktop, worldplay.client.window\n"
         "assert 'torch' not in sys.modules and 'pygame' in sys.modules"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again.mp4").exists()

@@ -9,7 +9,8 @@ os.environ["SDL_VIDEODRIVER"] = "dummy"
 import numpy as np
 import pygame
 
-from worldplay.client.loop import Loop, SessionOptions
+from worldplay.client.desktop import SessionOptions, window_front
+from worldplay.client.loop import Loop
 from worldplay.client.settings import Settings
 from worldplay.client.window import Window
 
@@ -44,8 +45,9 @@ class Session:
         self.served, self.waited, self.modes = [], [], []
         self._deadline = time.perf_counter() + PATIENCE
         self._entry_done()
-        self.loop = Loop(world if callable(world) else lambda: world, self.window, settings or Settings(),
-                         SessionOptions(title="fake", **options), events=self._events)
+        front = window_front(self.window, settings or Settings(), SessionOptions(title="fake", **options),
+                             events=self._events)
+        self.loop = Loop(world if callable(world) else lambda: world, front)
 
     def run(self):
         self.loop.run()

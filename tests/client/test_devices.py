@@ -4,7 +4,6 @@ import pytest
 
 from tests.client.fake_worlds import SPACE
 from worldplay.action import KEYS, Action, ActionSpace
-from worldplay.client.commands import Commands
 from worldplay.client.devices import (
     BINDINGS,
     CARRIED_FRAMES,
@@ -15,6 +14,7 @@ from worldplay.client.devices import (
     help_rows,
 )
 from worldplay.client.screen import Screen
+from worldplay.client.window_commands import WindowCommands
 
 NAMES = [name.removeprefix("KSCAN_") for name in dir(pygame) if name.startswith("KSCAN_")]
 SCANCODES = {getattr(pygame, f"K_{name.lower() if len(name) == 1 else name}", None):
@@ -166,4 +166,4 @@ def test_every_canonical_key_has_a_binding_and_the_help_lists_every_binding():
     codes = [code for binding in WORLD_BINDINGS for code in binding.inputs]
     assert len(codes) == len(set(codes))
     methods = [f"on_{command.name}" for command in COMMANDS]
-    assert all(hasattr(Commands, method) != hasattr(Screen, method) for method in methods)
+    assert all(hasattr(WindowCommands, method) != hasattr(Screen, method) for method in methods)

@@ -11,9 +11,9 @@ from tests.client.test_devices import click, key
 from worldplay.action import Action
 from worldplay.client.entry import MAX_CHARACTERS, MAX_ROWS, Entry, draw_entry, rows_of
 from worldplay.client.recorder import Recorder
-from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
 from worldplay.client.theme import shorten
+from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.data.clip import ClipWorld, read_clip
 from worldplay.data.clip_recovery import recover

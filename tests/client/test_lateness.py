@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from worldplay.client import hud, lateness
+from worldplay.client import lateness
+from worldplay.client.figures import figures
 from worldplay.client.lateness import AGAIN_AFTER, NUM_STEPS, Lateness
 from worldplay.client.timing import Timing
 
@@ -76,9 +77,9 @@ def test_what_others_did_before_the_late_frames_does_not_count():
 
 def test_threads_are_in_the_figures_and_in_the_stats():
     timing = Timing()
-    assert "threads" not in dict(hud.figures(timing, {"device": "gpu"}, 0, 0.0))
+    assert "threads" not in dict(figures(timing, {"device": "gpu"}, 0, 0.0))
     for number in (2, 2, 1):
         timing.worked(0.05, is_late=False, threads=number)
-    assert dict(hud.figures(timing, CPU | {"threads": 1, "max_threads": 2}, 3, 0.0))["threads"] == "1 of 2"
-    assert dict(hud.figures(timing, CPU | {"threads": 2, "max_threads": 2}, 3, 0.0))["threads"] == "2"
+    assert dict(figures(timing, CPU | {"threads": 1, "max_threads": 2}, 3, 0.0))["threads"] == "1 of 2"
+    assert dict(figures(timing, CPU | {"threads": 2, "max_threads": 2}, 3, 0.0))["threads"] == "2"
     assert json.loads(json.dumps(timing.to_json()))["threads"] == {"1": 1, "2": 2}

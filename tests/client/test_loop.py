@@ -11,8 +11,8 @@ from tests.client.session import FOCUS_LOST, QUIT, Session, steps_of
 from tests.client.test_devices import click, key, motion
 from worldplay.action import Action
 from worldplay.client import menu
-from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings, load_settings, save_settings
+from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
 from worldplay.errors import WorldError

@@ -5,8 +5,8 @@ import pytest
 from tests.client.fake_worlds import FakeWorld, keys_shown
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
-from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
+from worldplay.client.view import Mode
 from worldplay.client.window import Window
 from worldplay.data.clip import ClipWorld, read_clip
 

@@ -4,6 +4,7 @@ import subprocess
 import pytest
 
 from tests.engine.test_dream import CONFIG, context
+from worldplay.engine import code_choice
 from worldplay.engine.compiled import Passes
 
 
@@ -17,6 +18,7 @@ def passes(config=CONFIG.transformer, **others):
 def made(code_cache, monkeypatch):
     """The code of the toy world is there, and nothing is compiled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(code_cache))
+    monkeypatch.setattr(code_choice, "is_native", lambda *_: False)
     monkeypatch.setattr(subprocess, "Popen", lambda *args,
                         **kwargs: pytest.fail("what is there is compiled again"))
 
@@ -25,6 +27,7 @@ def made(code_cache, monkeypatch):
 def nothing_made(tmp_path, monkeypatch):
     """A user's cache folder without any."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(code_choice, "is_native", lambda *_: False)
 
 
 def begun(world):

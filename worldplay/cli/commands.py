@@ -9,13 +9,13 @@ from worldplay import __version__, cores
 from worldplay.cli.data_commands import Collect, Dataset
 from worldplay.cli.measure_commands import Bench, Eval, Replay
 from worldplay.cli.process import run_process
-from worldplay.cli.worlds_commands import Export, Fetch, Worlds
+from worldplay.cli.worlds_commands import Compile, Export, Fetch, Worlds
 from worldplay.log import run_command
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
-COMMANDS = {"worlds": Worlds, "fetch": Fetch, "export": Export, "collect": Collect, "dataset": Dataset,
-            "replay": Replay, "eval": Eval, "bench": Bench}
+COMMANDS = {"worlds": Worlds, "fetch": Fetch, "compile": Compile, "export": Export,
+            "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval, "bench": Bench}
 
 _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is play.py: worldplay play --help.
 --version prints the version."""

@@ -81,6 +81,8 @@ class Bench:
     """Random weights in the shape of that world, for speed alone; also of a published one and of wan-1.3b."""
     ceilings: bool = False
     """Also the machine's own copy, matrix and attention rates."""
+    compare: bool = False
+    """Also every frame twice, as written and by compiled code: times, ratio, distance to real frames."""
     loaded: bool = False
     """Also beside as many busy loops as cores: what is left of the rate while other programs run."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
@@ -90,25 +92,29 @@ class Bench:
     steps: Steps = None
     """Sampling steps per frame; none is the world's own number."""
     path: PassPath = "auto"
-    """How passes run: eager, compiled, or auto: eager on a CPU, compiled on a GPU (Wan-size random: both)."""
+    """How passes run: eager, compiled, or auto: as in a window (Wan-size random: both, eager on a CPU)."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         if not self.random:
             find_world(self.world)
+        from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world, random_configs, random_world
         from worldplay.eval import latency, throughput
         from worldplay.eval.busy import bench_loaded
+        from worldplay.eval.paths import compare_paths
         from worldplay.log import track
         from worldplay.worlds.config import VideoWorldConfig
         configs = random_configs(self.world, steps=self.steps) if self.random else []
         is_wan_size = bool(configs) and isinstance(configs[0], VideoWorldConfig)
         frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
         latency.check_frames(frames)
-        if is_wan_size and self.loaded:
-            raise ValueError("--loaded: a Wan-size random world is no figure of play on a processor; leave "
-                             "it out")
+        if is_wan_size and (self.loaded or self.compare):
+            raise ValueError(f"--{'loaded' if self.loaded else 'compare'}: a Wan-size random world is no "
+                             "figure of play; leave it out")
+        if self.compare and self.path == "eager":
+            raise ValueError("--compare needs compiled code; leave out --path eager")
         if is_wan_size:
             figures = throughput.bench_random(configs[0].name, configs, frames=frames, device=self.device,
                                               path=self.path, track=track)
@@ -120,17 +126,20 @@ class Bench:
         world = random_world(configs[0], device=self.device) if self.random else load_world(
             self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
-        if "compiled" in throughput.paths(self.path, world.device):
+        if self.compare or self.path == "compiled" or (
+                self.path == "auto" and is_chosen(world.config, world.device)):
             try:
                 world.compile(wait=True)
             except WorldError as problem:
-                if self.path != "auto":
+                if self.compare or self.path != "auto":
                     raise
                 log.warning("%s; measured eager", problem)
         world.threads.adapt()  # as in a window
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.loaded:
             figures["loaded"] = bench_loaded(world, figures, track=track)
+        if self.compare:
+            figures["compare"] = compare_paths(world, track=track)
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
         return report(figures, self.json)

@@ -48,8 +48,8 @@ class PlayConfig:
     device: Annotated[Literal["auto", "cpu", "cuda"], tyro.conf.arg(metavar="auto|cpu|cuda")] = "auto"
     """Where the model runs: cpu, cuda (the GPU), or auto, which takes a GPU where there is one."""
     path: PassPath = "auto"
-    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: eager, and
-    in a window on a GPU compiled code takes over while you play."""
+    """How the model's passes run: eager, compiled (play waits until the code is there), or auto: in a window
+    compiled code takes over while you play, or from the first frame on where it is kept on disk."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -153,6 +153,7 @@ def load(config, on_progress=lambda line: None):
     gc.disable()
     try:
         _load_torch_unlocked()
+        from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
@@ -165,7 +166,7 @@ def load(config, on_progress=lambda line: None):
         on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
         on_progress("")
-    elif config.path == "auto" and not config.headless and world.device.type != "cpu":
+    elif config.path == "auto" and not config.headless and is_chosen(world.config, world.device):
         world.compile()
     return world
 
@@ -209,7 +210,8 @@ def _play(config, open_world, progress):
 
 def _play_window(config, open_world, progress):
     # Here, because machines without a display need no pygame for --headless.
-    from worldplay.client.loop import Loop, SessionOptions
+    from worldplay.client.desktop import SessionOptions, window_front
+    from worldplay.client.loop import Loop
     from worldplay.client.settings import load_settings, save_settings
     from worldplay.client.window import Window
     settings = load_settings()
@@ -219,9 +221,9 @@ def _play_window(config, open_world, progress):
     log_recovered(record_in or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     log_file = current_log()
-    loop = Loop(open_world, window, settings, SessionOptions(
+    loop = Loop(open_world, window_front(window, settings, SessionOptions(
         title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
-        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else ""))
+        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else "")))
     try:
         with at_end_signal(loop.leave):
             loop.run()

@@ -1,7 +1,8 @@
 """Commands about worlds: list them, fetch one, export its weights."""
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -91,3 +92,33 @@ class Export:
         require_space(self.out.parent, sum(x.nbytes for x in weights.values()))
         export_transformer(weights, self.out)
         print(f"{self.out}: {self.out.stat().st_size / 2**20:.1f} MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compile:
+    """Make the code that runs a world's passes here, and keep it: play then has it from the first frame."""
+    world: Annotated[Positional[str | None], arg(metavar="WORLD")] = None
+    """Name or folder; none is the default world."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        find_world(self.world)
+        from worldplay import runtime
+        from worldplay.engine.code_choice import code_of
+        from worldplay.engine.loading import read_config
+        config, device = read_config(self.world)[1], runtime.pick_device(self.device)[0]
+        start = time.perf_counter()
+        code = code_of(config, runtime.pick_dtype(device)[0], device)
+        try:
+            code.wait()
+        finally:
+            code.close()
+        made = {"world": config.name, "device": device.type, "kind": code.kind, "folder": str(code.folder()),
+                "seconds": round(time.perf_counter() - start, 1)}
+        if self.json:
+            return made
+        print(f"{made['kind']} code for {config.name} is in {made['folder']} ({made['seconds']} s)")
+        return None

@@ -1,4 +1,4 @@
-"""A session at the window: wait for the model, poll the input, step the world, show its frames."""
+"""A session, wherever it is played: wait for the model, poll the input, step the world, show its frames."""
 import logging
 import queue
 import sys
@@ -6,10 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import pygame
+from dataclasses import dataclass
 
 from worldplay.client import worker
 from worldplay.client.commands import Commands
@@ -18,8 +15,7 @@ from worldplay.client.lateness import Lateness
 from worldplay.client.pace import Pace
 from worldplay.client.recorder import frame_record
 from worldplay.client.recording import Recording
-from worldplay.client.screen import HUD_EVERY, Mode, Screen
-from worldplay.client.timing import Timing
+from worldplay.client.view import HUD_EVERY, Mode, View
 
 log = logging.getLogger(__name__)
 
@@ -28,22 +24,24 @@ UNANSWERED_AFTER = 3.0  # seconds without an answer of the model that are worth 
 
 
 @dataclass(frozen=True, kw_only=True)
-class SessionOptions:
-    """title      what the loading screen says is being opened
-    progress   function -> what takes long there, one line; "" is nothing in particular
-    start      where the world begins
-    record_in  folder to record into from the first frame on; None waits for F9
-    log_hint   shown under a failure: where its details are
+class Front:
+    """Where a session is played: a window here, or a page in a browser.
+
+    view       worldplay.client.view.View: what the player sees
+    device     the input, of which the loop uses `poll`, `input_time`: as in worldplay.client.devices
+    recording  worldplay.client.recording.Recording
+    commands   worldplay.client.commands.Commands, which handles the events
+    events     function -> list of what happened since its last call
     """
-    title: str
-    progress: Callable[[], str] = lambda: ""
-    start: worker.Reset = field(default_factory=worker.Reset)
-    record_in: Path | None = None
-    log_hint: str = ""
+    view: View
+    device: KeyboardMouse
+    recording: Recording
+    commands: Commands
+    events: Callable[[], list]
 
 
 class Loop:
-    """Lives on the main thread and owns the window; `run` returns when the player leaves.
+    """Lives on the main thread and owns the front; `run` returns when the player leaves.
 
     A worker thread owns the model. It gets one request at a time, and its replies come in a queue.
 
@@ -51,17 +49,12 @@ class Loop:
     world     for its facts only, once opened
     """
 
-    def __init__(self, open_world, window, settings, options, *, events=pygame.event.get,
-                 clock=time.perf_counter):
-        """open_world() -> World runs on the worker; settings are a Settings, options a SessionOptions."""
-        self.timing, self.world = Timing(), None
-        self._window, self._open_world, self._events, self._clock = window, open_world, events, clock
-        self._screen = Screen(window, settings, self.timing, title=options.title, progress=options.progress,
-                              log_hint=options.log_hint, clock=clock)
-        self._recording = self._screen.recording = Recording(
-            self._screen, options.record_in or settings.clip_folder, bool(options.record_in))
-        self._device = KeyboardMouse(None, settings.degrees_per_count)
-        self._commands = Commands(window, self._device, self._screen, self._recording, options.start)
+    def __init__(self, open_world, front, *, clock=time.perf_counter):
+        """open_world() -> World runs on the worker."""
+        self.timing, self.world = front.view.timing, None
+        self._open_world, self._clock = open_world, clock
+        self._screen, self._recording, self._device = front.view, front.recording, front.device
+        self._commands, self._events = front.commands, front.events
         self._is_idle, self._frames = False, deque()  # FrameReady of the latest step that are yet to be shown
         self._has_ended = False  # the recording that is played is over; a reset plays it again
         self._pace, self._began, self._lateness = None, clock(), Lateness(clock=clock)
@@ -148,11 +141,11 @@ class Loop:
             self._screen.notify(reason)
 
     def _open(self, world):
-        self.world = self._screen.world = world
+        self.world = world
+        self._screen.open(world)
         self._commands.open(world)
         self._recording.open(world)
         self._pace = Pace(world.fps)
-        self._window.set_title(f"{world.name} - worldplay")
         self._ask(self._commands.request)
 
     def _start(self, started):
@@ -252,18 +245,13 @@ class Loop:
             flipped=flipped))
 
     def _close(self):
-        """The window goes first; then, whatever became of it, clips are finished and the world is closed."""
+        """The view goes first; then, whatever became of it, clips are finished and the world is closed."""
         try:
-            self._window.capture_mouse(False)
-            self._window.close()
+            self._screen.close()
         finally:
             self._recording.close()
             # a world that is still opening cannot be closed
             self._worker.close(patience=2.0 if self.world else 0.0)
-        try:
-            self._screen.choose(window_size=self._window.window_size)
-        except ValueError:
-            log.debug("a window of %s pixels is too small to be remembered", self._window.window_size)
 
 
 @contextmanager

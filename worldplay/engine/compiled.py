@@ -2,11 +2,8 @@
 import gc
 import hashlib
 import json
-import logging
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from contextlib import contextmanager
@@ -17,17 +14,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-import worldplay
 from worldplay import runtime
-from worldplay.errors import WorldError
+from worldplay.engine.code import Code, first_line
 from worldplay.models import block
 from worldplay.models.attention import prope, rope
 from worldplay.models.attention.prope import Branches
 from worldplay.models.block import Block
 from worldplay.models.configs import TransformerConfig
 from worldplay.worlds.zoo import user_cache
-
-log = logging.getLogger(__name__)
 
 _SOURCES = (__file__, block.__file__, rope.__file__, prope.__file__)  # files that decide the compiled code
 # names of a block's parameters that each part reads, beside the modulation
@@ -105,33 +99,14 @@ class Passes:
                 "output": (cameras, own)}
 
 
-class CompiledCode:
-    """Compiled code for one Passes, which a thread loads and, where it is not cached yet, has compiled first.
-
-    problem  why there is no code; "" while it is compiled or loaded, and once it can be installed
-    """
+class CompiledCode(Code):
+    """Compiled code for one Passes, in place of what blocks compute around their attentions."""
+    module, kind = __name__, "compiled"
 
     def __init__(self, passes):
         """Starts the thread and returns at once."""
-        self.passes, self.problem = passes, ""
-        self._parts, self._process, self._is_closed = {}, None, False
-        # a daemon: at exit it may be importing torch's compiler, which cannot be interrupted
-        self._thread = threading.Thread(target=self._run, name="code", daemon=True)
-        self._thread.start()
-
-    def is_ready(self):
-        """Whether the code can be installed."""
-        return not self._thread.is_alive() and not self.problem
-
-    def wait(self):
-        """Wait until the code can be installed.
-
-            Raises WorldError("device") where it cannot be compiled or loaded.
-        """
-        self._thread.join()
-        if self.problem:
-            raise WorldError("device", f"there is no compiled code here ({self.problem}); --path eager needs "
-                             "none")
+        self.passes, self._parts = passes, {}
+        super().__init__()
 
     def install(self, transformer):
         """Replace methods of a transformer that is fused for inference by the code, until `uninstall`.
@@ -148,25 +123,32 @@ class CompiledCode:
             transformer.branches = Branches(**{
                 name: _Compiled(self._parts[name], [], eager[name], shapes[name]) for name in eager})
 
-    def close(self):
-        """Stop a compilation that is running, and wait for its end."""
-        self._is_closed = True
-        if self._process is not None:
-            self._process.terminate()
-            self._thread.join()
+    def folder(self):
+        """As Passes.folder."""
+        return self.passes.folder()
 
-    def _run(self):
-        try:
-            # loading needs these compilers too
-            can, reason = runtime.pick_compile(torch.device(self.passes.device))
-            if not can:
-                raise ChildProcessError(reason)
-            if not self.passes.is_cached():
-                self._compile()
-            self._parts = self._load_parts()
-        except Exception as error:
-            log.debug("there is no code", exc_info=error)
-            self.problem = _first_line(error)
+    def hindrance(self):
+        """Why there can be no code on this machine, "" where there can."""
+        can, reason = runtime.pick_compile(torch.device(self.passes.device))
+        return "" if can else reason
+
+    def is_cached(self):
+        """As Passes.is_cached."""
+        return self.passes.is_cached()
+
+    def load(self):
+        """Load the parts; OSError or ValueError where that fails."""
+        self._parts = self._load_parts()
+
+    def room(self):
+        """Why nothing can be compiled at present, "" where it can."""
+        if runtime.has_room(torch.device(self.passes.device), _COMPILER_MEMORY):
+            return ""
+        return f"compiling takes {_COMPILER_MEMORY / 2**30:.0f} GiB of GPU memory; less is free"
+
+    def recipe(self):
+        """The Passes as JSON, for `module`."""
+        return asdict(self.passes)
 
     def _load_parts(self):
         folder = self.passes.folder()
@@ -176,35 +158,8 @@ class CompiledCode:
         except OSError as error:  # torch's loader writes files too, and the folder may be read-only
             raise OSError(f"{folder}: {error.strerror or error}") from error
         except Exception as error:  # torch's loader raises many types for a damaged file
-            problem = _first_line(error)
+            problem = first_line(error)
             raise ValueError(f"{folder} cannot be loaded ({problem}), delete that folder") from error
-
-    def _compile(self):
-        """Run `compile_code` in a subprocess, so that neither its memory nor its locks hold up play."""
-        if not runtime.has_room(torch.device(self.passes.device), _COMPILER_MEMORY):
-            raise ChildProcessError(f"compiling takes {_COMPILER_MEMORY / 2**30:.0f} GiB of GPU memory; "
-                                    "less is free")
-        log.info("code for this world is being compiled, and kept for the next time")
-        with tempfile.TemporaryFile() as file:
-            # `python -m` searches cwd first: there may be another worldplay installed, or a random.py where
-            # play was started
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "worldplay.engine.compiled", json.dumps(asdict(self.passes))],
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                cwd=Path(worldplay.__file__).parent.parent)
-            if self._is_closed:
-                self._process.terminate()
-            self._process.wait()
-            file.seek(0)
-            output = file.read().decode(errors="replace").strip()
-        if not self.passes.is_cached():
-            log.debug("the code was not compiled:\n%s", output)
-            raise ChildProcessError(output.splitlines()[-1] if output
-                                    else "its process ended without a message")
-
-
-def _first_line(error):
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def uninstall(transformer):
@@ -349,4 +304,4 @@ if __name__ == "__main__":
         compile_code(Passes(**fields | {"config": TransformerConfig(**fields["config"])}))
     except Exception as error:
         traceback.print_exc()
-        sys.exit(f"{type(error).__name__}: {_first_line(error)}")  # the parent process shows the last line
+        sys.exit(f"{type(error).__name__}: {first_line(error)}")  # the parent process shows the last line

@@ -7,7 +7,7 @@ from einops import rearrange
 
 from worldplay import runtime
 from worldplay.action import Action
-from worldplay.engine.compiled import CompiledCode, Passes, uninstall
+from worldplay.engine.code_choice import code_of, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.engine.measure import follow, reconstruct
 from worldplay.engine.networks import new_cache
@@ -22,6 +22,8 @@ from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.weights import world_hash
 
 log = logging.getLogger(__name__)
+
+PATHS = ("eager", "compiled")  # how passes run
 
 
 class DreamWorld:
@@ -196,16 +198,13 @@ class DreamWorld:
             Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and
             play goes on.
         """
-        h, w = self.config.latent_shape[1:]
-        self._code = CompiledCode(Passes(
-            config=self.config.transformer, num_frames=self.config.frames_per_chunk,
-            window=self.config.window,
-            num_tokens=self.config.transformer.num_tokens(h, w), dtype=self.info["dtype"],
-            device=self.device.type))
+        self._code = code_of(self.config, self.dtype, self.device)
         self._takes_over = not wait
         if wait:
             self._code.wait()
             self.take_path("compiled")
+        elif self._code.loads_at_once and self._code.is_cached():
+            self._code.join()  # so that the first frame has it
 
     def take_path(self, path):
         """Run passes "eager" or "compiled" from the next chunk on, the latter after `compile` with `wait`.

@@ -215,6 +215,7 @@ def _counted(module, names, into):
 @contextmanager
 def wrapped(module, names, wrap):
     names = [name for name in names if hasattr(module, name)]
+    before = {name: vars(module)[name] for name in names if name in vars(module)}  # code that is installed
     for name in names:
         setattr(module, name, wrap(getattr(module, name)))
     try:
@@ -222,6 +223,8 @@ def wrapped(module, names, wrap):
     finally:
         for name in names:
             delattr(module, name)
+        for name, method in before.items():
+            setattr(module, name, method)
 
 
 def _linear_gflops(world):

@@ -61,6 +61,12 @@ class Transformer(nn.Module):
         self.head = Head(config)
         self._init_weights()
 
+    @property
+    def hidden_weights(self):
+        """Names of the matrices inside blocks; embeddings, the head, gains and biases are not among them."""
+        return [f"blocks.{name}" for name, p in self.blocks.named_parameters()
+                if p.ndim == 2 and name.endswith(".weight")]
+
     def forward(self, noisy, sigma, *, actions=None, action_mask=None, columns=None, text=None, clean=None,
                 clean_sigma=None, is_clean_trained=True, frames_per_chunk=1, window=None, sink=0,
                 sink_position="absolute", is_causal=True, attention=None, cameras=None):

@@ -13,7 +13,7 @@ class OptimConfig:
     lr: float = 1e-3
     """AdamW's step size, for everything but the matrices below."""
     muon_lr: float | None = None
-    """Muon's step size for the two-dimensional weights inside blocks; None trains them with AdamW too."""
+    """Muon's step size for the weights between hidden layers; None trains them with AdamW too."""
     betas: tuple[float, float] = (0.9, 0.99)
     """AdamW's decay rates."""
     weight_decay: float = 0.01
@@ -26,20 +26,54 @@ class OptimConfig:
     """Last part of the stage, as a fraction of it, over which the step size falls linearly to 0."""
 
 
-class Muon(torch.optim.Muon):
-    """PyTorch's, of sharded matrices too: their gradients and momenta are whole on every process.
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised: every direction of a matrix moves by the same step size.
 
-    It orthogonalises a whole matrix, in bfloat16, whatever the compute dtype: two sums that differ in their
-    last bit give updates that differ in the third digit.
+    A kernel of a convolution is the matrix [out, in * rows * columns]. Sharded matrices are whole on every
+    process while they are orthogonalised, their momenta too. It computes in bfloat16, whatever the compute
+    dtype: two sums that differ in their last bit give updates that differ in the third digit.
+
+    Source: Jordan et al., Muon (2024); on matrices the same as torch.optim.Muon, which refuses kernels.
     """
     replicated_state = ("momentum_buffer",)
 
+    def __init__(self, groups, lr, momentum=0.95):
+        """groups: of parameters with two dimensions or more; lr, momentum: of groups that have none."""
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
     def step(self):
+        """One update of every parameter that has a gradient."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.grad = replicated(p.grad)
-        super().step()
+                    self._update(p, replicated(p.grad), group["lr"], group["momentum"])
+
+    def _update(self, p, grad, lr, momentum):
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(grad)
+        average = state["momentum_buffer"]
+        average.lerp_(grad, 1 - momentum)
+        update = orthogonalised(grad.lerp(average, momentum).flatten(1))  # Nesterov's momentum
+        rows, columns = update.shape
+        p.add_(update.view(p.shape), alpha=-lr * max(1.0, rows / columns)**0.5)
+
+
+def orthogonalised(matrix, steps=5):
+    """About U V^T of a matrix U S V^T [n m], in bfloat16: its singular values are moved towards 1.
+
+    Newton-Schulz iteration of fifth order, with the published coefficients: they raise small values fast and
+    leave them between 0.7 and 1.2.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.bfloat16()
+    x = x.T if is_tall else x
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.775, alpha=2.0315), x, beta=3.4445)
+    return x.T if is_tall else x
 
 
 def step_size_scale(step, progress, optim):
@@ -50,28 +84,25 @@ def step_size_scale(step, progress, optim):
 
 
 def build_optimizers(model, config, share=1.0):
-    """Muon for the matrices inside blocks when muon_lr is given, AdamW for the rest; [Muon,] AdamW.
+    """Muon for a network's hidden weights when muon_lr is given, AdamW for the rest; [Muon,] AdamW.
 
-    share: of the configured step sizes. The thin matrices of adapters are no weights of a layer: AdamW.
+    model  has `hidden_weights`, names of the weights between two hidden layers
+    share  of the configured step sizes
 
-    Source of the split: Jordan et al., Muon (2024): hidden matrices only, neither embeddings nor heads nor
-    gains nor biases.
+    Adapters are no weights of a layer: AdamW.
     """
-    hidden = {name for name, p in model.named_parameters()
-              if config.muon_lr is not None and p.requires_grad and p.ndim == 2 and name.endswith(".weight")
-              and ".blocks." in f".{name}"}
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if name not in hidden and p.ndim > 1]
-    vectors = [p for name, p in named if name not in hidden and p.ndim <= 1]
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    hidden = named.keys() & set(model.hidden_weights) if config.muon_lr is not None else set()
+    rest = [p for name, p in named.items() if name not in hidden]
     adam = torch.optim.AdamW([
-        {"params": matrices, "weight_decay": config.weight_decay, "base_lr": share * config.lr},
-        {"params": vectors, "weight_decay": 0.0, "base_lr": share * config.lr}],
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay,
+         "base_lr": share * config.lr},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0, "base_lr": share * config.lr}],
         lr=config.lr, betas=config.betas, foreach=True)
     if not hidden:
         return [adam]
-    muon = Muon([{"params": [p for name, p in named if name in hidden], "base_lr": share * config.muon_lr}],
-                lr=config.muon_lr, momentum=0.95, weight_decay=0.0)
-    return [muon, adam]
+    matrices = [p for name, p in named.items() if name in hidden]
+    return [Muon([{"params": matrices, "base_lr": share * config.muon_lr}], config.muon_lr), adam]
 
 
 @torch.no_grad()

@@ -125,6 +125,12 @@ class KVCache:
         """A copy of the keys and values [layers 2 b k l d] of the past that the next chunk attends to."""
         return self._slots[:, :, :, :, :self._own_slot(self.num_frames) * self.tokens_per_frame].clone()
 
+    def storage(self):
+        """(keys and values [layers 2 b k l d] of all slots themselves, tokens of the past); behind the past
+        lies the next chunk, which native code (worldplay.engine.native) writes there before `commit`.
+        """
+        return self._slots, self._own_slot(self.num_frames) * self.tokens_per_frame
+
     def clone(self):
         """An independent copy."""
         other = copy.copy(self)

@@ -69,6 +69,13 @@ class ImageCodec(nn.Module):
             nn.Conv2d(w2, 12, 3, padding=1), nn.PixelShuffle(2))
 
     @property
+    def hidden_weights(self):
+        """Names of the kernels between two hidden layers: all but those that see pixels or latents."""
+        ends = {self.encoder[1], self.encoder[-1], self.decoder[0], self.decoder[-2]}
+        return [f"{name}.weight" for name, module in self.named_modules()
+                if isinstance(module, nn.Conv2d) and module not in ends]
+
+    @property
     def dtype(self):
         return self.encoder[1].weight.dtype
 

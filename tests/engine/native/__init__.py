@@ -1,0 +1,1 @@
+"""Tests of native code for passes on a processor."""

@@ -1,0 +1,1 @@
+"""Native code for passes on a processor: C++ that the machine's own compiler builds."""
