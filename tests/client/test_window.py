@@ -284,7 +284,7 @@ def test_the_window_lives_while_a_world_loads_and_closes_at_once(play):
 
 @pytest.mark.parametrize("library", ["", "libtorch_cpu", "libtorch_python", "safetensors"])
 def test_leaving_while_the_real_world_opens_is_no_crash(play, library):
-    """The thread that opens it is inside torch then, and cannot be stopped; it loads one library by another."""
+    """The thread that opens it is inside torch then and cannot be stopped; it loads library by library."""
     player = play(world="app.load(config)")
     maps = Path(f"/proc/{player.process.pid}/maps")
     player.wait(lambda: library in maps.read_text(), f"{library} in the process")
