@@ -21,8 +21,8 @@ def fetch_command(name):
 class WorldError(Exception):
     """A world cannot be opened or cannot go on; `str()` is one line saying what, where and the remedy.
 
-    kind  "not_found", "bad_checkpoint", "bad_scene", "bad_prompt", "bad_action", "device", "unfinished_step",
-          "ended", "not_finite"
+    kind  "not_found", "bad_checkpoint", "bad_scene", "bad_prompt", "bad_action", "bad_save", "device",
+          "unfinished_step", "ended", "not_finite"
     """
 
     def __init__(self, kind, message):

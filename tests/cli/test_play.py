@@ -216,8 +216,8 @@ def test_headless_needs_no_pygame_and_the_client_no_torch(tmp_path):
 def test_a_recording_cut_off_before_is_recovered_at_the_start(tmp_path, capsys):
     clips = tmp_path / "clips"
     kill = ("import os, time\nfrom tests.client.fake_worlds import FakeWorld\n"
-            "from worldplay.client.recorder import Recorder\nfrom worldplay.client.worker import Reset\n"
-            "world = FakeWorld(); recorder = Recorder(world); recorder.branch(Reset(), world.reset())\n"
+            "from tests.client.tape import Tape\nfrom worldplay.client.worker import Reset\n"
+            "world = FakeWorld(); recorder = Tape(world); recorder.begin(Reset(), world.reset())\n"
             f"recorder.start_in({str(clips)!r})\n"
             "for i in range(60):\n"
             "    recorder.step(world.action_space.decode([0] * 6))\n"

@@ -7,10 +7,10 @@ import pytest
 
 from tests.client.fake_worlds import FakeWorld, tint_of, tint_shown
 from tests.client.session import FOCUS_LOST, QUIT, Session, steps_of
+from tests.client.tape import Tape
 from tests.client.test_devices import click, key
 from worldplay.action import Action
 from worldplay.client.entry import MAX_CHARACTERS, MAX_ROWS, Entry, draw_entry, rows_of
-from worldplay.client.recorder import Recorder
 from worldplay.client.settings import Settings
 from worldplay.client.theme import shorten
 from worldplay.client.view import Mode
@@ -307,8 +307,8 @@ def test_a_clip_knows_the_texts_before_and_during_it_and_a_reset_begins_with_the
 
 def test_a_text_given_before_a_recording_that_ends_before_its_first_step_is_none_of_it(tmp_path):
     world = FakeWorld(prompt="a hall")
-    recorder = Recorder(world)
-    recorder.branch(Reset(), world.reset())
+    recorder = Tape(world)
+    recorder.begin(Reset(), world.reset())
     recorder.prompt("a garden")
     recorder.start(tmp_path / "a")
     recorder.close()
@@ -317,8 +317,8 @@ def test_a_text_given_before_a_recording_that_ends_before_its_first_step_is_none
 
 def test_a_torn_recording_has_the_texts_as_far_as_it_goes(tmp_path):
     world = FakeWorld(frames=2, prompt="a hall")
-    recorder = Recorder(world)
-    recorder.branch(Reset(), world.reset())
+    recorder = Tape(world)
+    recorder.begin(Reset(), world.reset())
 
     def play(num_steps):
         for _ in range(num_steps):

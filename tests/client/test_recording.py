@@ -87,7 +87,7 @@ def test_a_recording_plays_again_at_r_and_is_not_recorded(tmp_path):
 
 
 @pytest.mark.parametrize("place", [
-    "describe", "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
+    "ClipWriter", "ClipWriter.add", "ClipWriter.finish", "writable_folder"])
 @pytest.mark.parametrize("error", [ValueError("odd"), MemoryError(), RuntimeError("two\nlines")])
 def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tmp_path, monkeypatch, caplog,
                                                                               place, error):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.client.fake_worlds import SPACE, FakeWorld, keys_shown
+from tests.client.tape import Tape
 from worldplay.action import Action
-from worldplay.client.recorder import Recorder
 from worldplay.client.worker import Reset
 from worldplay.data.clip import MAX_START_BYTES, ClipWorld, read_clip
 from worldplay.data.clip_recovery import check_target, target_of
@@ -33,9 +33,9 @@ def action_at(i):
 def record(path, num_steps, *, begin_at=0, world=None, actions=None):
     """Play and record a fake world from step `begin_at` on; returns every frame shown, the start first."""
     world, actions = world or FakeWorld(), actions or [action_at(i) for i in range(num_steps)]
-    recorder = Recorder(world)
+    recorder = Tape(world)
     shown = list(world.reset())
-    recorder.branch(Reset(), np.stack(shown))
+    recorder.begin(Reset(), np.stack(shown))
     for i in range(num_steps):
         if i == begin_at:
             recorder.start(path)

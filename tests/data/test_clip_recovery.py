@@ -69,9 +69,9 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path):
     fps = 20
     code = ("import time\nfrom tests.client.fake_worlds import FakeWorld\nfrom tests.data.test_clip import "
             "action_at\n"
-            "from worldplay.client.recorder import Recorder\nfrom worldplay.client.worker import Reset\n"
-            f"world = FakeWorld(fps={fps}.0)\nrecorder = Recorder(world)\n"
-            "recorder.branch(Reset(), world.reset())\n"
+            "from tests.client.tape import Tape\nfrom worldplay.client.worker import Reset\n"
+            f"world = FakeWorld(fps={fps}.0)\nrecorder = Tape(world)\n"
+            "recorder.begin(Reset(), world.reset())\n"
             f"recorder.start({str(tmp_path / 'a')!r})\n"
             "for i in range(10**6):\n"
             "    recorder.step(action_at(i))\n"

@@ -33,15 +33,13 @@ ROLLOUTS = [noise_rollout(length, FIRST_SEED + i) for i, length in enumerate(LEN
 
 def write_folder(folder):
     """Two shards: the first two rollouts, then the third."""
-    episodes = []
+    shards = []
     for shard, part in enumerate((ROLLOUTS[:2], ROLLOUTS[2:])):
-        writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, episode=len(episodes),
-                                            player="explorer",
-                                     row=sum(episode["length"] for episode in episodes))
+        writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, player="explorer")
         for rollout in part:
             writer.add(rollout)
-        episodes += writer.close()
-    lerobot_writer.finish(folder, SOURCE, episodes, player="explorer")
+        shards.append(writer.close())
+    lerobot_writer.finish(folder, SOURCE, shards, player="explorer")
     return folder
 
 
@@ -204,10 +202,10 @@ def recolour(folder):
 
 
 def write_folder_of(rollouts, folder):
-    writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=0, episode=0, row=0, player="explorer")
+    writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=0, player="explorer")
     for rollout in rollouts:
         writer.add(rollout)
-    lerobot_writer.finish(folder, SOURCE, writer.close(), player="explorer")
+    lerobot_writer.finish(folder, SOURCE, [writer.close()], player="explorer")
     return folder
 
 

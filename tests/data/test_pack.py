@@ -172,11 +172,11 @@ def test_a_lossless_clip_gives_the_rows_that_collecting_gives(tmp_path):
                               strict=True):
         writer = lerobot_writer.ShardWriter(tmp_path / "collected",
                                      lerobot.LeRobotFolder.open(tmp_path / "packed").source,
-                                     shard=piece.start, episode=0, row=0, player="explorer")
+                                     shard=piece.start, player="explorer")
         rows = slice(piece.start, piece.stop + 1)
         writer.add(replace(played, **{name: getattr(played, name)[rows]
                                       for name in ("frames", "actions", "poses")}))
-        episode, = writer.close()
+        episode, = writer.close().episodes
         assert episode["frames_crc32"] == lerobot.zlib.crc32(np.ascontiguousarray(rollout.frames))
         expected = played.actions[rows][:-1].copy()
         expected[0] = 0

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.client.tape import Tape
 from tests.engine.test_dream import WALK, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
 from tests.engine.toy_code import begun, code_on_disk  # noqa: F401  (code_on_disk: a fixture)
 from worldplay import runtime
 from worldplay.cli.play import main as play
-from worldplay.client.recorder import Recorder, frame_record
+from worldplay.client.recorder import frame_record
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
 from worldplay.engine.compiled import CompiledCode
@@ -74,8 +75,8 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     world.compile()
     world._code._thread.join()
-    recorder = Recorder(world)
-    recorder.branch(request, world.reset("a-first"))
+    recorder = Tape(world)
+    recorder.begin(request, world.reset("a-first"))
     for step, action in enumerate(WALK):
         if step == begin:
             recorder.start(tmp_path / "clip")

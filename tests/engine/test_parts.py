@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import worldplay
+from tests.client.tape import Tape
 from tests.engine.test_dream_wan import CONFIG, MODEL, ROWS, SIZE, TEXT_SPACE, WALK, spread
 from tests.parity import video_codec, weights
 from worldplay.action import Action, parse_script
 from worldplay.camera import CAMERA_SPACE
 from worldplay.cli import play
 from worldplay.cli.commands import main
-from worldplay.client.recorder import Recorder
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
 from worldplay.engine.dream import DreamWorld
@@ -138,7 +138,7 @@ def test_a_recording_under_several_texts_replays(folder, tmp_path):
     for sign, file in zip((-1, 2), files[1:]):
         save_file({"prompt_embeds": sign * ROWS}, file)
     world = load_world(folder, device="cpu", prompt=str(files[0]))
-    recorder = Recorder(world)
+    recorder = Tape(world)
 
     def go(actions):
         for action in actions:
@@ -149,7 +149,7 @@ def test_a_recording_under_several_texts_replays(folder, tmp_path):
     def give(file):
         world.set_prompt(str(file))
         recorder.prompt(str(file))
-    recorder.branch(Reset(), world.reset())
+    recorder.begin(Reset(), world.reset())
     go(WALK[:2])
     give(files[1])
     go(WALK[2:3])
@@ -158,7 +158,7 @@ def test_a_recording_under_several_texts_replays(folder, tmp_path):
     give(files[2])
     go(WALK[4:6])
     recorder.stop()
-    recorder.branch(Reset(), world.reset())
+    recorder.begin(Reset(), world.reset())
     recorder.start(tmp_path / "second")
     go(WALK[:1])
     recorder.close()

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.client.tape import Tape
 from tests.engine.test_dream import folder  # noqa: F401
 from worldplay import cores, runtime
 from worldplay.action import Action
-from worldplay.client.recorder import Recorder, frame_record
+from worldplay.client.recorder import frame_record
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
 from worldplay.engine.loading import load_world
@@ -101,8 +102,8 @@ def test_a_clip_knows_the_threads_of_every_step_and_replays_by_them(begin, folde
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     world, request = load_world(folder, device="cpu"), Reset("a-first")
     world.threads.adapt()
-    recorder = Recorder(world)
-    recorder.branch(request, world.reset("a-first"))
+    recorder = Tape(world)
+    recorder.begin(request, world.reset("a-first"))
     for step in range(1, 8):
         choice[0].number = 1 if step in (3, 4) else 2
         if step == begin:

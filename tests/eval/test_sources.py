@@ -27,10 +27,10 @@ def folder(request, rollouts, tmp_path_factory):
         write_frame_cache(rollouts.values(), out, world=source,
                           num_frames=sum(LENGTHS.values()) + len(LENGTHS))
     else:
-        writer = ShardWriter(out, source, shard=0, episode=0, row=0, player="explorer")
+        writer = ShardWriter(out, source, shard=0, player="explorer")
         for rollout in rollouts.values():
             writer.add(rollout)
-        finish(out, source, writer.close(), player="explorer")
+        finish(out, source, [writer.close()], player="explorer")
     return out
 
 

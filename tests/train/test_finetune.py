@@ -83,13 +83,13 @@ def make_world(folder, **changes):
 def make_clips(folder, num=20, length=13, frame_size=(16, 24), fps=10.0, space=CLIPS):
     source = Source(name="elsewhere", action_space=space, frame_size=frame_size, fps=fps)
     rng = np.random.default_rng(0)
-    writer = ShardWriter(folder, source, shard=0, episode=0, row=0, player="nobody")
+    writer = ShardWriter(folder, source, shard=0, player="nobody")
     for seed in range(num):
         actions = rng.uniform(-1, 1, (length, space.num_channels)).astype(np.float32)
         actions[:, :len(space.keys)] = actions[:, :len(space.keys)] > 0
         writer.add(Rollout(rng.integers(0, 256, (length, *frame_size, 3), np.uint8), actions,
                            np.zeros((length, 4), np.float32), seed))
-    finish(folder, source, writer.close(), player="nobody")
+    finish(folder, source, [writer.close()], player="nobody")
     return folder
 
 

@@ -89,14 +89,15 @@ def clips(folder, fps=20.0, tasks=TASKS, length=40, space=SPACE):
     """Three episodes, the last of them held out, with the tasks in turn."""
     source = Source(name="elsewhere", action_space=space, frame_size=(24, 40), fps=fps)
     rng = np.random.default_rng(0)
-    writer = ShardWriter(folder, source, shard=0, episode=0, row=0, player="nobody")
+    writer = ShardWriter(folder, source, shard=0, player="nobody")
     for seed in (0, 1, 19):
         actions = rng.uniform(-1, 1, (length, space.num_channels)).astype(np.float32)
         actions[:, :len(space.keys)] = actions[:, :len(space.keys)] > 0
         writer.add(Rollout(rng.integers(0, 256, (length, 24, 40, 3), np.uint8), actions, None, seed))
-    episodes = [row | {"tasks": [task] if task else []}
-                for row, task in zip(writer.close(), itertools.cycle(tasks))]
-    finish(folder, source, episodes, player="nobody",
+    shard = writer.close()
+    for row, task in zip(shard.episodes, itertools.cycle(tasks)):
+        row["tasks"] = [task] if task else []
+    finish(folder, source, [shard], player="nobody",
            clips=[{"world_hash": None, "frames": 3 * length, "lossy": True}])
     return folder
 

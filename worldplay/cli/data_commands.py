@@ -1,7 +1,7 @@
 """Commands about data: record a scripted player, make, check and describe data sets."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -13,9 +13,10 @@ Folder = Annotated[Positional[Path], arg(metavar="FOLDER")]
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """Record a scripted player in a real environment as a LeRobot data set."""
+    """Record a player in a real environment as a LeRobot data set."""
     env: Annotated[Positional[str], arg(metavar="ENV")]
-    """The environment, for example doom-maze."""
+    """The environment, for example doom-maze, or any of Gymnasium's: gym:CarRacing-v3, gym:MODULE:ID or
+    gym:MODULE:CLASS, with options as in "gym:CarRacing-v3?repeat=2&size=96x96&actions=a=0:-1,d=0:1"."""
     frames: int
     """Frames to record."""
     out: Path
@@ -24,8 +25,9 @@ class Collect:
     """Of the first episode; the others count up from it."""
     workers: Annotated[int | None, arg(metavar="INT")] = None
     """Processes that play; none is one for every processor."""
-    player: Literal["explorer", "tester", "stroller"] = "explorer"
-    """Who plays: the one that training sees, the one unlike it, or one that seeks walls and turns slowly."""
+    player: str = "explorer"
+    """Who plays: explorer, whom training sees; tester, unlike it; stroller, who seeks walls and turns slowly;
+    random, who holds any keys; or a function of your own, MODULE:FUNCTION."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from worldplay.action import parse_script
 from worldplay.cli.process import at_end_signal
+from worldplay.client.line import Line
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.timing import summary_ms
 from worldplay.client.worker import Reset, begin
@@ -54,17 +55,21 @@ def _record(world, request, actions, recorder, target, overwrite):
     is_rollout = world.info.get("frames_per_chunk", 1) > 1  # then each latent of a chunk has its own action
     shown = (_rollout if is_rollout else _steps)(world, request, actions)
     began = time.perf_counter()
-    recorder.branch(request, next(shown), ahead=actions if is_rollout else None)
+    start = next(shown)
+    line = Line(world, request, start, ahead=actions if is_rollout else None)
+    recorder.branch(line, start[-1])
     recorder.start(target, overwrite=overwrite)
     if not is_rollout:  # a rollout makes the frames of its first actions together with the start
         began = time.perf_counter()
     ready = [began]
     for action in track(actions, desc=world.name, unit="step"):
-        recorder.step(action)
+        line.act(action)
         polled = time.perf_counter()
         for frame in next(shown):
             ready.append(time.perf_counter())
-            recorder.frame(frame, frame_record(world, began, polled=polled, ready=ready[-1]))
+            times = frame_record(world, began, polled=polled, ready=ready[-1])
+            line.show(times)
+            recorder.frame(frame, times)
     return ready
 
 

@@ -1,9 +1,13 @@
 """What the player asks for, wherever it is played: modes, and requests to the world."""
+from worldplay.client.saves import QUICK
+from worldplay.client.travel import Travel
 from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 
-BEFORE_PLAY = ("escape", "fullscreen", "scaling")  # what works while the world opens, and after it failed
-AFTER_ERROR = (*BEFORE_PLAY, "reset", "next_scene")  # what works after a step that failed
+# what works while the world opens or goes back, and once it has failed
+BEFORE_PLAY = ("escape", "fullscreen", "scaling")
+# what works after a step that failed
+AFTER_ERROR = (*BEFORE_PLAY, "reset", "next_scene", "rewind", "quick_load")
 
 
 class Commands:
@@ -15,6 +19,7 @@ class Commands:
     reset       a Reset to hand to the world as soon as it is idle, or None
     wants_step  whether one frame is to be made and shown although play is paused
     prompting   worldplay.client.prompting.Prompting
+    travel      worldplay.client.travel.Travel: rewinding, saving, loading
     """
 
     def __init__(self, device, screen, recording, request, prompting):
@@ -22,7 +27,8 @@ class Commands:
         self.request, self.reset, self.wants_step = request, None, False
         self.prompting = prompting
         self._device, self._screen, self._recording = device, screen, recording
-        self._world = None
+        self.travel = Travel(screen, recording)
+        self._world, self._mode_before = None, Mode.PLAYING  # before it went back
         self._is_away = False  # the focus was lost; a window that is about to get it is not away
 
     # What happens to the world
@@ -30,6 +36,7 @@ class Commands:
     def open(self, world):
         """The world is open, and not yet begun."""
         self._world = world
+        self.travel.open(world)
         self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
 
     def begin(self):
@@ -40,7 +47,15 @@ class Commands:
         """The Reset to hand to the world now."""
         self.request, self.reset, self.wants_step = self.reset, None, False
         self._device.forget()
+        self.travel.drop()
         return self.request
+
+    def arrive(self):
+        """The world is at the place that the player wanted: go on as before."""
+        if self.mode is Mode.PAUSED and self._mode_before is not Mode.PAUSED:
+            self.begin()
+        elif self.mode is Mode.STOPPED and not self._screen.failure:
+            self.begin()
 
     def stop(self, mode):
         """The world failed; mode is Mode.STOPPED or FAILED."""
@@ -52,7 +67,8 @@ class Commands:
     @property
     def _allowed(self):
         """The names of the commands that work in this mode; None is all of them."""
-        return {Mode.LOADING: BEFORE_PLAY, Mode.FAILED: BEFORE_PLAY, Mode.STOPPED: AFTER_ERROR}.get(self.mode)
+        return {Mode.LOADING: BEFORE_PLAY, Mode.FAILED: BEFORE_PLAY, Mode.REWINDING: BEFORE_PLAY,
+                Mode.STOPPED: AFTER_ERROR}.get(self.mode)
 
     def handle(self, event, now):
         """Carry out one event of the place one plays at; now: time.perf_counter() seconds. The subclass's."""
@@ -72,6 +88,7 @@ class Commands:
         self._is_away = is_away
         if is_away:
             self._device.release_all()
+            self.end_rewind()
             # WRITING goes on: what is to be written may come from another window
             if self.mode in (Mode.PLAYING, Mode.PAUSED):
                 self.open_menu()
@@ -112,6 +129,28 @@ class Commands:
         here = -1 if request.image else scenes.index(request.scene or scenes[0])
         self.reset = Reset(scenes[(here + 1) % len(scenes)])
         self._screen.notify(f"Scene {self.reset.scene}")
+
+    def on_rewind(self):
+        """The key is down: the picture goes back until it is up, see `end_rewind`."""
+        if self.mode in (Mode.PLAYING, Mode.PAUSED, Mode.STOPPED) and self.travel.rewind():
+            self._mode_before, self.mode, self.wants_step = self.mode, Mode.REWINDING, False
+
+    def end_rewind(self, *, is_taken=True):
+        """The key of `on_rewind` is up: go on from what is shown, or, not taken, from where it was."""
+        if self.mode is Mode.REWINDING:
+            self.travel.end_rewind(is_taken=is_taken)
+            self.mode = Mode.PAUSED if is_taken else self._mode_before  # until the world is there
+
+    def on_quick_save(self):
+        self.travel.save()
+
+    def on_quick_load(self):
+        self.load(QUICK)
+
+    def load(self, slot):
+        """Go to a saved place, one of worldplay.client.saves.SLOTS, and play on."""
+        if self.travel.load(slot) and self.mode is not Mode.STOPPED:
+            self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
 
     def on_record(self):
         self._recording.toggle()

@@ -48,16 +48,19 @@ WORLD_BINDINGS = (
 )
 
 COMMANDS = (
-    Binding("escape", (pygame.KSCAN_ESCAPE,), "Esc", "pause and free the mouse; again: quit"),
+    Binding("escape", (pygame.KSCAN_ESCAPE,), "Esc", "free the mouse; quit"),
     Binding("pause", (pygame.KSCAN_P,), "P", "pause"),
     Binding("single_step", (pygame.KSCAN_PERIOD,), ".", "one frame, then pause"),
     Binding("reset", (pygame.KSCAN_R,), "R", "start again"),
     Binding("next_scene", (pygame.KSCAN_TAB,), "Tab", "next scene"),
+    Binding("rewind", (pygame.KSCAN_BACKSPACE,), "Backspace", "hold: go back in time"),
+    Binding("quick_save", (pygame.KSCAN_F5,), "F5", "save this place"),
+    Binding("quick_load", (pygame.KSCAN_F8,), "F8", "back to that place"),
     Binding("help", (pygame.KSCAN_F1,), "F1", "this help"),
     Binding("prompt", (pygame.KSCAN_F2,), "F2", "change the text"),
     Binding("hud", (pygame.KSCAN_F3,), "F3", "frame rate and delays"),
     Binding("record", (pygame.KSCAN_F9,), "F9", "record a clip"),
-    Binding("scaling", (pygame.KSCAN_F10,), "F10", "smooth or whole-step scaling"),
+    Binding("scaling", (pygame.KSCAN_F10,), "F10", "smooth or whole scaling"),
     Binding("fullscreen", (pygame.KSCAN_F11,), "F11", "fullscreen"),
     Binding("slower_mouse", (pygame.KSCAN_MINUS, pygame.KSCAN_KP_MINUS), "-", "slower mouse"),
     Binding("faster_mouse", (pygame.KSCAN_EQUALS, pygame.KSCAN_KP_PLUS), "+", "faster mouse"),

@@ -28,13 +28,20 @@ def draw_help(surface, world_rows, client_rows):
     """The F1 panel: every key that does something here."""
     size = theme.unit(surface)
     line = round(2.0 * size)
-    rows = max(len(world_rows), len(client_rows))
-    box = pygame.Rect(0, 0, min(surface.get_width() - 2 * size, 42 * size), line * rows + 5 * size)
+    rows = max(len(world_rows), (len(client_rows) + 1) // 2)
+    box = pygame.Rect(0, 0, min(surface.get_width() - size, 51 * size), line * rows + 5 * size)
     box.center = surface.get_rect().center
     theme.panel(surface, box, (*theme.NIGHT, 228))
     top = box.top + round(1.5 * size)
-    draw_keys(surface, "In this world", world_rows, (box.left + 2 * size, top))
-    draw_keys(surface, "Window", client_rows, (box.left + round(0.43 * box.width), top))
+    draw_all_keys(surface, world_rows, client_rows, (box.left + size, top))
+
+
+def draw_all_keys(surface, world_rows, client_rows, position):
+    """Every key that does something here, in three columns: those of the world, and of the window."""
+    size, half, (x, y) = theme.unit(surface), (len(client_rows) + 1) // 2, position
+    draw_keys(surface, "In this world", world_rows, position)
+    draw_keys(surface, "Window", client_rows[:half], (x + 14 * size, y))
+    draw_keys(surface, "", client_rows[half:], (x + 33 * size, y))
 
 
 def draw_keys(surface, title, rows, position):
@@ -65,6 +72,26 @@ def draw_badge(surface, text, hint, lower):
                        color=theme.ACCENT, anchor="midleft")
     theme.write(surface, hint, (said.right + size, box.centery), size_px=size, color=theme.MUTED,
                 anchor="midleft")
+
+
+def draw_rewinding(surface, gone, most, lower):
+    """How far play has gone back, of how far it can, in seconds: a bar that grows to the left."""
+    size = theme.unit(surface)
+    box = pygame.Rect(0, 0, 32 * size, round(3.6 * size))
+    box.midbottom = (surface.get_width() // 2, min(surface.get_height() - 5 * size, lower - size // 2))
+    theme.panel(surface, box)
+    y = box.top + round(1.2 * size)
+    theme.write(surface, f"{gone:.1f} s back", (box.left + round(1.4 * size), y), size_px=size, face="bold",
+                color=theme.ACCENT, anchor="midleft")
+    theme.write(surface, f"of {most:.0f} s; release to go on from here", (box.right - round(1.4 * size), y),
+                size_px=size, color=theme.MUTED, anchor="midright")
+    track = pygame.Rect(0, 0, box.width - round(2.8 * size), max(3, size // 4))
+    track.midtop = (box.centerx, box.top + round(2.5 * size))
+    pygame.draw.rect(surface, theme.CAP, track, border_radius=track.height)
+    filled = track.copy()
+    filled.width = max(track.height, round(track.width * min(1.0, gone / most if most else 0.0)))
+    filled.right = track.right
+    pygame.draw.rect(surface, theme.ACCENT, filled, border_radius=track.height)
 
 
 def draw_recording(surface, seconds):

@@ -15,6 +15,7 @@ from worldplay.client.lateness import Lateness
 from worldplay.client.pace import Pace
 from worldplay.client.recorder import frame_record
 from worldplay.client.recording import Recording
+from worldplay.client.travel import KEEP_UP_TO
 from worldplay.client.view import HUD_EVERY, Mode, View
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Loop:
         self._open_world, self._clock = open_world, clock
         self._screen, self._recording, self._device = front.view, front.recording, front.device
         self._commands, self._events = front.commands, front.events
+        self._travel = front.commands.travel
         self._is_idle, self._frames = False, deque()  # FrameReady of the latest step that are yet to be shown
         self._has_ended = False  # the recording that is played is over; a reset plays it again
         self._pace, self._began, self._lateness = None, clock(), Lateness(clock=clock)
@@ -69,13 +71,14 @@ class Loop:
         with _quick_thread_switches():
             # before anything loads: the first picture asks for fonts, and waits where a library is mapped
             self._screen.draw(Mode.LOADING)
-            self._worker = worker.Worker(self._open_world)
+            self._worker = worker.Worker(self._open_world, keep_up_to=KEEP_UP_TO)
             try:
                 while not self._commands.is_over:
                     self._handle_events()
                     self._take_reply()
                     self._show_or_ask()
                     self._recording.report_finished()
+                    self._travel.report_finished()
                     self._screen.refresh(self._commands.mode)
             finally:
                 self._close()
@@ -121,13 +124,19 @@ class Loop:
         match reply:
             case worker.StepDone():
                 self._account(reply.at)
+                self._travel.history.done(reply.state)
             case worker.Started():
                 self._start(reply)
             case worker.Prompted():
                 self._take_text(reply)
+            case worker.Packed():
+                self._travel.packed(reply.packed)
+            case worker.Returned():
+                self._return(reply)
             case worker.Ended():
                 self._has_ended = True
-                self._commands.pause()
+                if not self._travel.is_rewinding:
+                    self._commands.pause()
                 self._screen.notify_ended(reply.message)
             case worker.RequestFailed():
                 self._stop(reply.error, Mode.FAILED if self._commands.mode is Mode.LOADING else Mode.STOPPED)
@@ -151,17 +160,31 @@ class Loop:
     def _start(self, started):
         """A reset is done: its last frame is shown, and the world waits for the first action."""
         self._screen.frame, self._screen.number, self._screen.is_dirty = started.frames[-1], 0, True
-        if self._screen.failure:
-            log.warning("%s; started again", str(self._screen.failure).splitlines()[0])
-            self._screen.failure = None
+        self._overcome("started again")
         if self.timing.loading is None:
             self.timing.loading = self._clock() - self._began
         if self._commands.mode in (Mode.LOADING, Mode.STOPPED) or (
                 self._has_ended and self._commands.mode is Mode.PAUSED):
             self._commands.begin()
         self._has_ended = False
-        self._recording.branch(started.request, started.frames)
+        self._travel.history.begin(started.request, started.frames, started.state)
+        self._recording.branch(self._travel.history.line, started.frames[-1])
         self._pace.due = self._clock()
+
+    def _return(self, returned):
+        """The world is at an earlier or a saved place, or stays where it was."""
+        if self._travel.returned(returned):
+            self._overcome("went back")
+            self._has_ended = False
+            self._commands.request = self._travel.history.line.request
+        self._commands.arrive()
+        self._pace.due = self._clock()
+
+    def _overcome(self, how):
+        """The world goes on after a failure, if there was one."""
+        if self._screen.failure:
+            log.warning("%s; %s", str(self._screen.failure).splitlines()[0], how)
+            self._screen.failure = None
 
     def _take_text(self, prompted):
         """The world has read a text, or says why not."""
@@ -169,7 +192,7 @@ class Loop:
             log.warning("%s", prompted.problem)
             self._screen.notify(f"The text stays as it was: {prompted.problem}")
             return
-        self._recording.prompt(prompted.text)
+        self._travel.history.line.write(prompted.text)
         self._commands.prompting.shown(prompted.text)
 
     def _stop(self, error, mode):
@@ -177,6 +200,7 @@ class Loop:
         self._screen.failure = error
         self._frames.clear()
         self._commands.stop(mode)
+        self._travel.failed()
         self._recording.interrupt()
 
     # Poll and step
@@ -193,6 +217,8 @@ class Loop:
         elif commands.reset:
             self._frames.clear()
             self._ask(commands.take_reset())
+        elif self._travel.has_wish:  # whatever was pending is shown by now
+            self._travel.look() if self._travel.is_rewinding else self._ask(self._travel.take())
         elif not self._frames:
             if commands.wants_step or (commands.mode is Mode.PLAYING and now >= self._pace.due):
                 self._begin_step()
@@ -203,18 +229,19 @@ class Loop:
         commands = self._commands
         if commands.is_over or commands.reset or commands.prompting.pending is not None:
             return
-        if not (commands.wants_step or commands.mode is Mode.PLAYING):
+        if self._travel.has_wish or not (commands.wants_step or commands.mode is Mode.PLAYING):
             return
         action, polled = self._device.poll(), self._clock()
         self._pace.begin(self._device.input_time if commands.mode is Mode.PLAYING else None, polled)
         commands.wants_step = False
-        self._recording.step(action)
-        self._ask(worker.Step(action))
+        self._ask(worker.Step(action, self._travel.history.act(action)))
 
     def _ask(self, request):
         self._is_idle = False
         if isinstance(request, worker.Prompt):
             self._screen.wait_for("Reading the text...", after=HUD_EVERY)
+        elif isinstance(request, worker.GoBack):
+            self._screen.wait_for("Going back...", after=2 * HUD_EVERY)
         else:
             self._screen.wait_for("The model has not answered for", after=UNANSWERED_AFTER)
         self._worker.ask(request)
@@ -228,6 +255,8 @@ class Loop:
         """
         if not self._frames:
             return None
+        if self._travel.has_wish:
+            return 0.0
         if self._commands.mode is Mode.PLAYING or not self._pace.step.num_frames:
             return self._pace.show_due
         return 0.0 if self._commands.wants_step else None
@@ -240,9 +269,10 @@ class Loop:
         self._pace.shown(flipped)
         self._commands.wants_step &= not is_further  # else it asks for the step after this one
         self.timing.flipped(None if is_further else step.input_time, flipped)
-        self._recording.frame(ready.frame, frame_record(
-            self.world, self._began, input=step.input_time, polled=step.polled, ready=ready.at,
-            flipped=flipped))
+        times = frame_record(self.world, self._began, input=step.input_time, polled=step.polled,
+                             ready=ready.at, flipped=flipped)
+        self._travel.history.show(ready.frame, times)
+        self._recording.frame(ready.frame, times)
 
     def _close(self):
         """The view goes first; then, whatever became of it, clips are finished and the world is closed."""
@@ -250,6 +280,7 @@ class Loop:
             self._screen.close()
         finally:
             self._recording.close()
+            self._travel.close()
             # a world that is still opening cannot be closed
             self._worker.close(patience=2.0 if self.world else 0.0)
 

@@ -1,16 +1,15 @@
-"""The branch played since the last reset, and the clip that is written of it."""
+"""The clips that are written of the line that is played."""
 import logging
 from contextlib import suppress
 from datetime import datetime
 from glob import escape
-from itertools import chain, islice
 
-from worldplay.action import Action
-from worldplay.data.action_log import ActionLog
-from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.data.clip_writer import ClipWriter
 from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
+
+MIN_FRAMES = 3  # of a clip in the folder of clips
 
 
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
@@ -22,20 +21,18 @@ def frame_record(world, began, *, polled, ready, input=None, flipped=None):
 
 
 class Recorder:
-    """Keeps all actions and texts since the last reset, so that a clip begun at any frame can be replayed.
+    """Writes clips of the Line that is played; each holds all actions since the line's start, so that it can
+    be replayed wherever it begins.
 
-    A branch is what is played from one reset to the next. Frame numbers count its frames: 0 is the last
-    frame of the context shown at the start. A reset ends the clip and, while recording, begins the next one.
+    A reset, going back and loading end the clip and, while recording, begin the next one: what was played up
+    to then stays in the clip, and the sidecar of the next one says of which clip it is a branch.
     """
 
     def __init__(self, world):
         self.world = world
         self._writer, self._finishing, self._folder = None, [], None
-        self._actions, self._ahead, self._number, self._header = ActionLog(), (), 0, None
-        # {step: text}, {step: how passes ran from it on}, {step: torch's threads from it on}
-        self._prompts, self._paths, self._threads = {}, {}, {}
-        self._shown = None  # (frame, its step, its times)
-        self._goes_on = False  # the clip was interrupted: the next branch begins another one
+        self._line, self._shown = None, None  # (frame, its times)
+        self._goes_on = False  # the clip was interrupted: the next line begins another one
 
     @property
     def is_recording(self):
@@ -46,43 +43,19 @@ class Recorder:
         """Length of the clip being written, in world time."""
         return self._writer.num_frames / self.world.fps if self._writer else 0.0
 
-    def branch(self, request, frames, *, ahead=None):
-        """A Reset is done and showed `frames`, uint8 [n H W 3].
-
-        ahead  the actions of a `rollout`, which the world knows from now on; None: they come step by step
-
-        A chunk is denoised together, so later actions of it take part in the frames before them: a clip of a
-        rollout holds all actions, wherever it ends.
-        """
+    def branch(self, line, frame):
+        """From now on a Line is played; its last frame, uint8 [H W 3], is on the screen."""
         goes_on, self._goes_on = self.is_recording or self._goes_on, False
+        is_branch = self.is_recording and line.number > 0
+        origin = {"clip": self._writer.path.name, "frame": line.number} if is_branch else None
         self.stop()
-        if request.image is None:
-            self._header = describe(self.world, scene=request.scene or self.world.scenes[0])
-        else:
-            self._header = describe(self.world, start=frames)
-        self._header["is_rollout"] = ahead is not None
-        self._ahead = tuple(ahead or ())
-        self._actions, self._prompts, self._number = ActionLog([Action()]), {}, 0
-        self._shown = (frames[-1], 0, {})
-        self._paths, self._threads = ({0: self.world.info.get(name)} for name in ("path", "threads"))
+        self._line, self._shown = line, (frame, {})
         if goes_on:
-            self.start(self._folder / self._new_name())
-
-    def step(self, action):
-        """An action was handed to the world; the frames that follow are its."""
-        self._actions.append(action)
-
-    def prompt(self, text):
-        """The world was given another text, under which the next step is made."""
-        self._prompts[len(self._actions)] = text
+            self.start(self._folder / self._new_name(), branch_of=origin)
 
     def frame(self, frame, times):
-        """The player saw a frame of the last step; `times` as in ClipWriter.add."""
-        self._number += 1
-        self._shown = (frame, len(self._actions) - 1, times)
-        for changes, value in ((self._paths, times.get("path")), (self._threads, times.get("threads"))):
-            if value and value != list(changes.values())[-1]:
-                changes[len(self._actions) - 1] = value
+        """The player saw a frame of the line's last step; `times` as in ClipWriter.add."""
+        self._shown = (frame, times)
         if self._writer:
             self._add_shown()
 
@@ -91,25 +64,31 @@ class Recorder:
         self._folder = writable_folder(folder, "clips")
         self.start(self._folder / self._new_name())
 
-    def start(self, path, *, overwrite=False):
+    def start(self, path, *, overwrite=False, branch_of=None):
         """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way.
 
         overwrite  replace a clip of that name; without it that is an OSError
+        branch_of  {"clip", "frame"} of the clip that the player left at a frame to play on from there
         """
-        shown = self._shown[1]
-        header = self._header | {"paths": list(self._paths.items()), "threads": list(self._threads.items())}
-        actions = chain(islice(self._actions, shown + 1), self._ahead[shown:])
-        prompts = {step: text for step, text in self._prompts.items() if step <= shown}
-        self._writer = ClipWriter(path, header, actions=actions, first=self._number, prompts=prompts,
-                                  overwrite=overwrite)
+        header, actions, prompts = self._line.as_clip(self._line.step)
+        self._writer = ClipWriter(path, header | {"branch_of": branch_of}, actions=actions, prompts=prompts,
+                                  first=self._line.number, overwrite=overwrite)
         self._add_shown()
 
     def stop(self):
-        """End the clip; it is finished in the background, see `finished`."""
-        if self._writer:
-            self._writer.finish()
-            self._finishing.append(self._writer)
-            self._writer = None
+        """End the clip; it is finished in the background, see `finished`.
+
+        One of fewer than MIN_FRAMES that nobody gave a name is no clip, and nothing of it is left: a run of
+        resets would leave dozens.
+        """
+        if not self._writer:
+            return
+        writer, self._writer = self._writer, None
+        if self._folder and writer.num_frames < MIN_FRAMES:
+            writer.discard()
+        else:
+            writer.finish()
+        self._finishing.append(writer)
 
     def interrupt(self):
         """End the clip for now; the next branch begins another one."""
@@ -128,7 +107,7 @@ class Recorder:
             self.stop()
         done = [writer for writer in self._finishing if not writer.is_busy]
         self._finishing = [writer for writer in self._finishing if writer.is_busy]
-        return done
+        return [writer for writer in done if writer.is_kept or writer.error]
 
     def close(self):
         """End the clip and wait until everything is on the disk; returns the writers that finished."""
@@ -136,11 +115,11 @@ class Recorder:
         done, self._finishing = self._finishing, []
         for writer in done:
             writer.wait()
-        return done
+        return [writer for writer in done if writer.is_kept or writer.error]
 
     def _add_shown(self):
-        frame, step, times = self._shown
-        self._writer.add(frame, step, self._actions[step], times, self._prompts.get(step))
+        (frame, times), step = self._shown, self._line.step
+        self._writer.add(frame, step, self._line.actions[step], times, self._line.prompts.get(step))
 
     def _new_name(self):
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -30,24 +30,18 @@ class Recording:
         """The world is open; nothing is recorded yet."""
         self._recorder = Recorder(world)
 
-    def branch(self, request, frames):
-        """A reset is done: the clip ends here and the next one begins, if one was being recorded."""
-        self._guard(self._recorder.branch, request, frames)
+    def branch(self, line, frame):
+        """Another Line is played from its last frame on: the clip ends here, and the next one begins."""
+        self._guard(self._recorder.branch, line, frame)
         if self._starts_at_once:
             self._starts_at_once = False
             self._guard(self._recorder.start_in, self._folder)
-
-    def step(self, action):
-        self._guard(self._recorder.step, action)
-
-    def prompt(self, text):
-        self._guard(self._recorder.prompt, text)
 
     def frame(self, frame, times):
         self._guard(self._recorder.frame, frame, times)
 
     def interrupt(self):
-        """The world failed: what was recorded is finished now; a reset goes on with the next clip."""
+        """The world failed: what was recorded is finished now; the next line goes on with the next clip."""
         if self._recorder:
             self._guard(self._recorder.interrupt)
 

@@ -73,7 +73,8 @@ class Screen(View):
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
     def _draw_stopped(self, surface):
-        choices = self._choices_of(reset="starts again", next_scene="takes the next scene", escape="quits")
+        choices = self._choices_of(reset="starts again", next_scene="takes the next scene",
+                                   rewind="goes back", escape="quits")
         menu.draw_stopped(surface, self._failure_text(), self._log_hint, choices)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
@@ -89,7 +90,9 @@ class Screen(View):
             lower = entry.draw_entry(surface, self.entry).top
         if self.notice:
             lower = hud.draw_notice(surface, self.notice, lower).top
-        if waited := self._waited():
+        if self.rewound:
+            hud.draw_rewinding(surface, *self.rewound, lower)
+        elif waited := self._waited():
             hud.draw_badge(surface, waited, "", lower)
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",

@@ -19,6 +19,7 @@ class Mode(Enum):
     PAUSED = auto()   # P: the picture stands, the mouse stays captured, single steps
     MENU = auto()     # Esc, or the focus went elsewhere: the mouse is free
     WRITING = auto()  # F2: the keys write the text, the mouse is free
+    REWINDING = auto()  # Backspace is held: the picture goes back
     STOPPED = auto()  # a step or a reset failed; a reset may help
     FAILED = auto()   # the world could not be opened, or is gone
 
@@ -31,6 +32,7 @@ class View:
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
+    rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
     is_dirty   whether `refresh` has something to draw
     """
@@ -38,7 +40,7 @@ class View:
     def __init__(self, settings, timing, *, clock=time.perf_counter):
         self.settings, self.timing = settings, timing
         self.world, self.recording, self.failure = None, None, None
-        self.frame, self.number, self.is_dirty = None, 0, True
+        self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
         self._clock, self._began = clock, clock()
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)

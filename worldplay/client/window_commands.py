@@ -14,6 +14,7 @@ class WindowCommands(Commands):
         super().__init__(device, screen, recording, request, PromptLine(window, screen))
         self._window = window
         self._mode_before_line = None  # the Mode in which F2 was pressed
+        self._rewind_key = None  # scancode of the key that is held to go back
         self._closing_key = None  # scancode of the key that closed the line, until its release: it may repeat
 
     def stop(self, mode):
@@ -41,8 +42,11 @@ class WindowCommands(Commands):
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
+        elif self.mode is Mode.REWINDING and event.type == pygame.KEYUP and (
+                event.scancode == self._rewind_key):
+            self.end_rewind()
         elif command and self.obey(command):
-            pass
+            self._rewind_key = event.scancode if command == "rewind" else self._rewind_key
         elif event.type == pygame.MOUSEBUTTONDOWN and self.mode is Mode.MENU:
             self.resume()
         else:
@@ -64,7 +68,9 @@ class WindowCommands(Commands):
             self.mode = mode
 
     def on_escape(self):
-        if self.mode in (Mode.PLAYING, Mode.PAUSED):
+        if self.mode is Mode.REWINDING:
+            self.end_rewind(is_taken=False)
+        elif self.mode in (Mode.PLAYING, Mode.PAUSED):
             self.open_menu()
         else:
             self.is_over = True

@@ -4,7 +4,8 @@ import queue
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reset:
-    """Start again from a scene (None: the first) or from a picture file."""
+    """Start again from a scene (None: the first), from a picture file or from frames, uint8 [n H W 3].
+
+    seed  of the randomness from then on; None leaves it
+    """
     scene: str | None = None
     image: Path | None = None
+    frames: np.ndarray | None = field(default=None, compare=False)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,34 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Step:
-    """Make the frames of one action."""
+    """Make the frames of one action.
+
+    keep_up_to  bytes of a snapshot that may come with the answer; 0 asks for none
+    """
     action: Action
+    keep_up_to: int = 0
+
+
+@dataclass(frozen=True)
+class GoBack:
+    """Go on from another place: one of this world's past, or a saved one.
+
+    request  how its line began, which is done again where there is no state
+    prompt   the text of that start, None of a world that reads none
+    state    a snapshot on the way there; or
+    packed   (fields, arrays) of the world's `pack`
+    steps    worldplay.client.line.PastSteps from the start or the state to the place, made again unseen
+    """
+    request: Reset
+    prompt: str | None
+    steps: list = field(repr=False)
+    state: object = None
+    packed: tuple | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Give the state of now for a file."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +79,21 @@ class Started:
     """A reset is done; frames is the context shown at the start, uint8 [n H W 3]."""
     request: Reset
     frames: np.ndarray
+    state: object = None
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The world is at the place of a GoBack, with a snapshot; or it stays where it was, for a `problem`."""
+    request: GoBack
+    state: object = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """(fields, arrays) of the world's `pack`; None of a world that is taken back by its actions."""
+    packed: tuple | None
 
 
 @dataclass(frozen=True)
@@ -65,8 +112,9 @@ class FrameReady:
 
 @dataclass(frozen=True)
 class StepDone:
-    """The step is over, context commit included, at `at`."""
+    """The step is over, context commit included, at `at`; with a snapshot after it, if one was asked for."""
     at: float
+    state: object = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +125,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class RequestFailed:
-    """A Reset or Step raised; a Reset may help."""
+    """A Reset, GoBack or Step raised; a Reset may help."""
     error: Exception
 
 
@@ -89,17 +137,52 @@ class Failed:
 
 def begin(world, request):
     """Carry out a Reset; returns the context shown at the start, uint8 [n H W 3]."""
-    if request.image is None:
-        return world.reset(request.scene)
-    start = image_scene(request.image, world.frame_size)
-    return world.reset(frames=start.frames, actions=start.actions)
+    frames = request.frames
+    if request.image is not None:
+        frames = image_scene(request.image, world.frame_size).frames
+    if frames is None:
+        return world.reset(request.scene, seed=request.seed)
+    return world.reset(frames=frames, actions=[Action()] * len(frames), seed=request.seed)
+
+
+def snapshot(world, max_bytes):
+    """The state of a world between two steps; None where it has none to give, or one of more bytes."""
+    has_one = hasattr(world, "snapshot") and world.state.nbytes <= max_bytes
+    return world.snapshot() if has_one else None
+
+
+def go_back(world, request):
+    """Carry out a GoBack.
+
+        Raises WorldError("bad_save") before anything is changed where the world cannot take what was packed.
+    """
+    state = request.state if request.packed is None else world.unpack(*request.packed)
+    if state is not None:
+        world.restore(state)
+    else:
+        if request.prompt is not None and request.prompt != world.info.get("prompt"):
+            world.set_prompt(request.prompt)
+        begin(world, request.request)
+    run_as = getattr(world, "run_as", lambda path=None, threads=None: None)
+    try:
+        for step in request.steps:
+            if step.prompt is not None:
+                world.set_prompt(step.prompt)
+            run_as(step.path, step.threads)
+            deque(world.step(step.action), maxlen=0)
+    finally:
+        run_as()
 
 
 class Worker:
     """One request at a time through a one-slot queue; `replies` carries what comes of it, in order."""
 
-    def __init__(self, open_world):
-        """open_world() -> World is called on the worker's thread, which starts at once."""
+    def __init__(self, open_world, *, keep_up_to=0):
+        """open_world() -> World is called on the worker's thread, which starts at once.
+
+        keep_up_to  bytes of a snapshot that may come with the answer to a Reset or GoBack
+        """
+        self._keep_up_to = keep_up_to
         self.replies = queue.SimpleQueue()
         self._requests = queue.Queue(maxsize=1)
         # A daemon: a model that is loading cannot be interrupted, and must not outlive a closed window.
@@ -107,7 +190,7 @@ class Worker:
         self._thread.start()
 
     def ask(self, request):
-        """Hand over a Reset, Prompt or Step; the one before must have been answered in full."""
+        """Hand over a Reset, GoBack, Prompt, Pack or Step; the one before must have been answered in full."""
         self._requests.put_nowait(request)
 
     def close(self, patience):
@@ -135,26 +218,42 @@ class Worker:
         try:
             match request:
                 case Reset():
-                    self.replies.put(Started(request, begin(world, request)))
+                    frames = begin(world, request)
+                    self.replies.put(Started(request, frames, snapshot(world, self._keep_up_to)))
+                case GoBack():
+                    self._go_back(world, request)
+                case Pack():
+                    self.replies.put(Packed(world.pack() if hasattr(world, "pack") else None))
                 case Prompt():
                     self.replies.put(Prompted(request.text, _problem(world, request.text)))
                 case Step():
-                    self._step(world, request.action)
+                    self._step(world, request)
         except Exception as error:
             log.debug("the world failed", exc_info=error)
             traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step that failed
             self.replies.put(RequestFailed(error))
 
-    def _step(self, world, action):
+    def _go_back(self, world, request):
         try:
-            for frame in world.step(action):
+            go_back(world, request)
+        except WorldError as error:
+            if error.kind != "bad_save":
+                raise
+            self.replies.put(Returned(request, problem=str(error)))
+            return
+        self.replies.put(Returned(request, snapshot(world, self._keep_up_to)))
+
+    def _step(self, world, request):
+        try:
+            for frame in world.step(request.action):
                 self.replies.put(FrameReady(frame, time.perf_counter()))
         except WorldError as error:
             if error.kind != "ended":
                 raise
             self.replies.put(Ended(str(error)))
             return
-        self.replies.put(StepDone(time.perf_counter()))
+        done = time.perf_counter()
+        self.replies.put(StepDone(done, snapshot(world, request.keep_up_to) if request.keep_up_to else None))
 
 
 def _problem(world, text):

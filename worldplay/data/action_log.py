@@ -2,6 +2,8 @@
 from array import array
 from functools import lru_cache
 
+import numpy as np
+
 from worldplay.action import KEYS, Action
 
 _BITS = {key: 1 << i for i, key in enumerate(KEYS)}
@@ -14,6 +16,17 @@ class ActionLog:
         self._keys, self._look = array("Q"), array("d")  # a bit for each of KEYS; yaw and pitch in turn
         for action in actions:
             self.append(action)
+
+    @classmethod
+    def of_arrays(cls, keys, look):
+        """The log that `to_arrays` gave."""
+        made = cls()
+        made._keys, made._look = array("Q", keys.tobytes()), array("d", look.tobytes())
+        return made
+
+    def to_arrays(self):
+        """(keys uint64 [n], a bit for each of KEYS; look float64 [n 2] in degrees)."""
+        return (np.array(self._keys, np.uint64), np.array(self._look, np.float64).reshape(-1, 2))
 
     def append(self, action):
         self._keys.append(sum(_BITS[key] for key in action.keys))

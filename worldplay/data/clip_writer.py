@@ -10,7 +10,7 @@ from pathlib import Path
 
 from worldplay import __version__
 from worldplay.data.clip import FORMAT, VERSION, action_to_json, pack_frames
-from worldplay.data.clip_recovery import check_target, finish_parts, part, why_lost
+from worldplay.data.clip_recovery import Finished, check_target, finish_parts, part, why_lost
 from worldplay.data.video import H264Writer, padded_size
 from worldplay.files import lock
 
@@ -49,6 +49,7 @@ class ClipWriter:
     path        of the clip without a suffix; in the end another one where a clip of that name has appeared
     error       once the thread has ended: the OSError that says what is not saved and why, or None
     num_frames  how many frames `add` was given
+    is_kept     whether it becomes a clip, see `discard`
     """
 
     def __init__(self, path, header, *, actions, first, prompts=None, overwrite=False):
@@ -61,7 +62,7 @@ class ClipWriter:
 
             Raises OSError, and leaves nothing behind, when the folder cannot be written or the name is taken.
         """
-        self.path, self.error, self.num_frames = Path(path), None, 0
+        self.path, self.error, self.num_frames, self.is_kept = Path(path), None, 0, True
         check_target(self.path, overwrite=overwrite)
         self._header, self._overwrite = header, overwrite
         frame_bytes = 3 * header["frame_size"][0] * header["frame_size"][1]
@@ -100,6 +101,11 @@ class ClipWriter:
         """No more frames: the thread writes what is queued and makes it PATH.mp4 and PATH.json."""
         self._put(None)
 
+    def discard(self):
+        """No more frames, and no clip: the thread leaves nothing of it."""
+        self.is_kept = False
+        self._put(None)
+
     def wait(self):
         """Wait until it is finished; see `error`."""
         self._thread.join()
@@ -120,7 +126,12 @@ class ClipWriter:
         try:
             with self._lines:  # locked until all is in its place: no other process recovers it meanwhile
                 self._encode()
-                finished = finish_parts(self.path, is_torn=False, overwrite=self._overwrite)
+                if not self.is_kept:
+                    part(self.path, "mp4").unlink(missing_ok=True)
+                    os.truncate(part(self.path, "jsonl"), 0)
+                    finished = Finished(self.path, self.num_frames)
+                else:
+                    finished = finish_parts(self.path, is_torn=False, overwrite=self._overwrite)
             part(self.path, "jsonl").unlink(missing_ok=True)
         except Exception as error:  # whatever it is, the player must hear that the clip is not saved
             log.debug("recording failed", exc_info=error)

@@ -2,6 +2,7 @@
 import json
 import os
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,21 @@ def check_new(out):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One finished video of a data set and what `finish` writes about it.
+
+    path      of its table
+    columns   name -> values of its rows, but for the numbers that are counted over the whole folder
+    episodes  a row each, without those numbers
+    """
+    path: Path
+    columns: dict
+    episodes: list
+
+
 class ShardWriter:
-    """Writes Rollouts into one video and one table of a data set; `close` gives the rows of their episodes.
+    """Writes Rollouts into one video of a data set; `close` gives the Shard, which `finish` numbers.
 
     Row i of a rollout is frames[i] with actions[i + 1], the action taken at it; the last frame has none and
     is dropped.
@@ -39,18 +53,16 @@ class ShardWriter:
     folder   of the data set
     source   Source of the play
     shard    number of the file
-    episode  number of the first episode in it, `row` of its first row, both counted over the whole folder
     player   who played
     """
 
-    def __init__(self, folder, source, *, shard, episode, row, player):
+    def __init__(self, folder, source, *, shard, player):
         libraries()
         where = {"chunk_index": shard // _CHUNK_FILES, "file_index": shard % _CHUNK_FILES}
         self._video_path = Path(folder, VIDEO_PATH.format(video_key=CAMERA, **where))
         self._data_path = Path(folder, DATA_PATH.format(**where))
         self._source, self._where, self._task = source, where, _task(player, source.name)
-        self._episode, self._first_row, self._rows = episode, row, 0
-        self._columns, self._episodes = [], []
+        self._rows, self._columns, self._episodes = 0, [], []
         for path in (self._video_path, self._data_path):
             path.parent.mkdir(parents=True, exist_ok=True)
         self._video = H264Writer(_part(self._video_path), source.frame_size, source.fps, codec="libx264rgb",
@@ -61,45 +73,44 @@ class ShardWriter:
         frames = rollout.frames[:-1]
         for i, frame in enumerate(frames):
             self._video.add(frame, is_key=i == 0)
-        length, number = len(frames), self._episode + len(self._episodes)
-        at, first = np.arange(length), self._first_row + self._rows
+        length = len(frames)
+        at = np.arange(length)
         poses = {} if rollout.poses is None else {STATE: rollout.poses[:-1]}
         columns = {"action": rollout.actions[1:], **poses,
                    "timestamp": (at / self._source.fps).astype(np.float32), "frame_index": at,
-                   "episode_index": np.full(length, number), "index": first + at,
                    "task_index": np.zeros(length, np.int64)}
         self._columns.append(columns)
         stats = {name: field_stats(values) for name, values in columns.items()}
         stats[CAMERA] = frame_stats(frames)
         self._episodes.append({
-            "episode_index": number, "tasks": [self._task], "length": length,
+            "tasks": [self._task], "length": length,
             **{f"data/{name}": value for name, value in self._where.items()},
-            "dataset_from_index": first, "dataset_to_index": first + length,
             **{f"videos/{CAMERA}/{name}": value for name, value in self._where.items()},
             f"videos/{CAMERA}/from_timestamp": self._rows / self._source.fps,
             f"videos/{CAMERA}/to_timestamp": (self._rows + length) / self._source.fps,
             "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
-            **{f"stats/{name}/{stat}": value for name, part in stats.items() for stat, value in part.items()},
+            **_stats_row(stats),
             "seed": rollout.seed, "frames_crc32": zlib.crc32(np.ascontiguousarray(frames))})
         self._rows += length
 
     def close(self):
-        """Finish both files; returns the episodes' rows for `finish`."""
+        """Finish the video; returns the Shard."""
         self._video.close()
         os.replace(_part(self._video_path), self._video_path)
-        write_table(self._data_path, {name: np.concatenate([part[name] for part in self._columns])
-                                      for name in self._columns[0]})
-        return self._episodes
+        columns = {name: np.concatenate([part[name] for part in self._columns]) for name in self._columns[0]}
+        return Shard(self._data_path, columns, self._episodes)
 
 
-def finish(folder, source, episodes, *, player, clips=()):
-    """Write meta/, which describes the shards; info.json comes last, a folder without it is unfinished.
+def finish(folder, source, shards, *, player, clips=()):
+    """Write the tables of the shards and meta/, which describes them; info.json comes last, a folder without
+    it is unfinished.
 
-    episodes  rows that every ShardWriter.close gave, in order
+    shards    the Shard of every ShardWriter, in order
     player    who played
-    clips     of a folder packed from recordings, which have no poses: a dict of each, with `world_hash` (None
-              of a real game), `frames` and `lossy`
+    clips     of a folder packed from recordings: a dict of each, with `world_hash` (None of a real game),
+              `frames` and `lossy`
     """
+    episodes = _numbered(shards)
     pa, pq = libraries()
     folder = Path(folder)
     path = folder / EPISODES / "chunk-000/file-000.parquet"
@@ -107,7 +118,7 @@ def finish(folder, source, episodes, *, player, clips=()):
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(episodes), temporary)
     _write_tasks(folder / TASKS, _task(player, source.name))
-    features = _features(source, has_poses=not clips)
+    features = _features(source, has_poses=STATE in shards[0].columns)
     write_json(folder / STATS, {name: merge_stats([{stat: row[f"stats/{name}/{stat}"] for stat in (
         "min", "max", "mean", "std", "count")} for row in episodes]) for name in features})
     num_rows = episodes[-1]["dataset_to_index"]
@@ -118,6 +129,28 @@ def finish(folder, source, episodes, *, player, clips=()):
         "features": features, "worldplay": {
             **source.to_json(), "player": player, "lossy": any(clip["lossy"] for clip in clips),
             "clips": list(clips)}})
+
+
+def _numbered(shards):
+    """Write the shards' tables, rows and episodes counted over all of them; returns the episodes' rows."""
+    rows, first = [], 0
+    for shard in shards:
+        numbers = []
+        for row in shard.episodes:
+            counted = {"episode_index": np.full(row["length"], len(rows)),
+                       "index": first + np.arange(row["length"])}
+            numbers.append(counted)
+            first += row["length"]
+            rows.append({"episode_index": len(rows), **row, "dataset_from_index": first - row["length"],
+                         "dataset_to_index": first, **_stats_row(
+                             {name: field_stats(values) for name, values in counted.items()})})
+        write_table(shard.path, {**shard.columns, **{
+            name: np.concatenate([part[name] for part in numbers]) for name in ("episode_index", "index")}})
+    return rows
+
+
+def _stats_row(stats):
+    return {f"stats/{name}/{stat}": value for name, part in stats.items() for stat, value in part.items()}
 
 
 def _task(player, env):

@@ -50,8 +50,8 @@ def run_pack(paths, *, out):
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     with track(desc="pack", total=num_rows, unit="frame") as bar:
-        episodes = _write(out, source, _rollouts(clips, pieces), bar.update)
-    finish(out, source, episodes, player=PLAYER, clips=[_facts(clip) for clip in clips])
+        shards = _write(out, source, _rollouts(clips, pieces), bar.update)
+    finish(out, source, shards, player=PLAYER, clips=[_facts(clip) for clip in clips])
     facts = describe(out)
     return {"out": str(out), "minutes": 60 * facts["hours"], **{name: facts[name] for name in (
         "clips", "episodes", "held_out_episodes", "frames", "lossy", "dreamed", "mib")}}
@@ -249,13 +249,12 @@ def _vectors(clip):
 
 
 def _write(out, source, rollouts, progress):
-    """Write the rollouts, SHARD_EPISODES to a file; returns the rows of their episodes."""
-    episodes = []
-    while shard := list(islice(rollouts, SHARD_EPISODES)):
-        writer = ShardWriter(out, source, shard=len(episodes) // SHARD_EPISODES, episode=len(episodes),
-                             row=episodes[-1]["dataset_to_index"] if episodes else 0, player=PLAYER)
-        for rollout in shard:
+    """Write the rollouts, SHARD_EPISODES to a file; returns the Shards."""
+    shards = []
+    while part := list(islice(rollouts, SHARD_EPISODES)):
+        writer = ShardWriter(out, source, shard=len(shards), player=PLAYER)
+        for rollout in part:
             writer.add(rollout)
             progress(len(rollout.frames) - 1)
-        episodes += writer.close()
-    return episodes
+        shards.append(writer.close())
+    return shards

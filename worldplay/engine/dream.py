@@ -13,7 +13,7 @@ from worldplay.engine.measure import follow, reconstruct
 from worldplay.engine.networks import new_cache
 from worldplay.engine.sampler import ChunkSampler
 from worldplay.engine.start import TEXT, checked_frames, scene_of, start_names, whole_chunks
-from worldplay.engine.state import PlayState
+from worldplay.engine.state import PlayState, pack_state, unpack_state
 from worldplay.engine.threads import Threads
 from worldplay.errors import RESTORE, WorldError
 from worldplay.models.codecs.image import to_float, to_uint8
@@ -56,7 +56,8 @@ class DreamWorld:
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.threads = Threads(device, self.info)
-        self._code, self._takes_over = None, False
+        self._code, self._takes_over, self._chosen = None, False, "eager"
+        self._is_made_again = False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
         self.state = self._new_state(seed)
 
@@ -179,6 +180,24 @@ class DreamWorld:
         if state.text is not None:
             self.info["prompt"] = state.prompt
 
+    def pack(self):
+        """What `snapshot` holds as (fields of JSON, {name: numpy array}), for a file; `unpack` takes it."""
+        if self.state.is_mid_step:
+            raise WorldError("unfinished_step", "a snapshot is taken between steps")
+        return pack_state(self.state)
+
+    @torch.inference_mode()
+    def unpack(self, fields, arrays):
+        """The PlayState, to be restored, that `pack` gave, also of this world in another process.
+
+            Raises WorldError("bad_save") where it is damaged or another world's.
+        """
+        try:
+            return unpack_state(fields, arrays, self._new_state(0))
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise WorldError("bad_save", f"what was saved is no state of {self.name} "
+                                         f"({str(error).splitlines()[0]})") from None
+
     def render_fully(self):
         """Decode by the full codec from the next reset on: finer frames than play has the time for.
 
@@ -214,18 +233,32 @@ class DreamWorld:
         """
         if self.state.is_mid_step:
             raise WorldError("unfinished_step", "passes change to another path between steps only")
+        self._use(path)
+        self._chosen, self._takes_over = path, False
+
+    def run_as(self, path=None, threads=None):
+        """From the next step on run passes by this path, where it can, and with so many of torch's threads,
+        as steps ran that are made again; None: as the world itself chooses.
+        """
+        self.threads.fix(threads)
+        self._is_made_again = path is not None
+        wanted = self._chosen if path is None else path
+        if wanted != self.info["path"] and wanted in ("eager", self._chosen):
+            self._use(wanted)
+
+    # Inside
+
+    def _use(self, path):
         if path == "compiled":
             self._code.install(self.transformer)
         else:
             uninstall(self.transformer)
-        self.info["path"], self._takes_over = path, False
-
-    # Inside
+        self.info["path"] = path
 
     def _take_over(self):
         """Change to the number of threads that is due, and to compiled code that has become ready."""
         self.threads.update()
-        if not self._takes_over:
+        if not self._takes_over or self._is_made_again:
             return
         if self._code.is_ready():
             self.take_path("compiled")

@@ -29,16 +29,16 @@ class Threads:
             self._choice = cores.ThreadChoice(self._info["max_threads"])
 
     def fix(self, number):
-        """From the next step on use so many, whatever other programs do."""
-        if self._is_cpu:
-            self._choice, self._fixed = None, number
+        """From the next step on use so many, whatever other programs do; None ends that."""
+        if self._is_cpu and (number is not None or self._fixed is not None):
+            self._fixed = self._info["max_threads"] if number is None and not self._choice else number
 
     def update(self):
         """Call before each step, on the thread that computes it: in torch each thread has its own number."""
-        number = self._choice.look() if self._choice else self._fixed
+        number = self._choice.look() if self._choice and self._fixed is None else self._fixed
         if number is None or number == self._info["threads"] == torch.get_num_threads():
             return
         torch.set_num_threads(number)
-        if self._choice:
+        if self._choice and self._fixed is None:
             log.debug("%d threads from now on, other programs use %.1f cores", number, self._choice.others)
         self._info["threads"] = number

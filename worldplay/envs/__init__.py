@@ -9,10 +9,20 @@ ENVS = {name: partial(DoomWorld, name) for name in SCENARIOS}
 
 
 def open_env(name):
-    """The World called `name`; its engine starts at the first reset.
+    """The World called `name`: one of ENVS, or "gym:ID", any Gymnasium environment (see open_gym).
 
-        Raises WorldError("not_found") for a name that is not in ENVS.
+    An engine of ENVS starts at the first reset.
+
+        Raises WorldError("not_found") for another name, ValueError for options of "gym:ID" that do not fit.
     """
+    if name.startswith("gym:"):
+        try:
+            from worldplay.envs.gymnasium import open_gym
+        except ImportError:
+            raise WorldError("not_found", f"{name}: Gymnasium is not installed (pip install gymnasium)") \
+                from None
+        return open_gym(name)
     if name not in ENVS:
-        raise WorldError("not_found", f"environment {name!r}: unknown; there are {', '.join(ENVS)}")
+        raise WorldError("not_found", f"environment {name!r}: unknown; there are {', '.join(ENVS)}, and any "
+                         "of Gymnasium's as gym:ID, for example gym:CarRacing-v3")
     return ENVS[name]()

@@ -1,32 +1,118 @@
 """Gymnasium in both directions: an environment with pictures as a World, a World as an environment."""
+import importlib
+from urllib.parse import parse_qsl
+
 import gymnasium
 import numpy as np
+from PIL import Image
 
+from worldplay.envs.gym_actions import gym_actions
 from worldplay.errors import WorldError
+
+PREFIX = "gym:"
+_OPTIONS = ("actions", "repeat", "size", "picture")
+
+
+def open_gym(name):
+    """The GymWorld called "gym:ID" or "gym:ID?option=value&option=value".
+
+    ID is an environment's, as "CarRacing-v3", "module:ID", whose module registers it, or "module:Class". The
+    name holds all that decides what is played, so that a data set, a world and a clip can name it.
+
+    actions  what the keys do, as worldplay.envs.gym_actions reads it; without it drawn from the environment
+    repeat   steps of the environment that an action holds for, and that a frame shows the last of; 1
+    size     "96x96", width x height: pictures are averaged to it
+    picture  observation or render; without it the observation where that is a picture
+
+        Raises WorldError("not_found") for what cannot be made, ValueError for an option that does not fit.
+    """
+    env_id, _, query = name.removeprefix(PREFIX).partition("?")
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
+    strange = sorted(options.keys() - set(_OPTIONS))
+    if strange:
+        raise ValueError(f"{name}: no option {strange[0]!r}; there are {', '.join(_OPTIONS)}")
+    env = _make(env_id, name)
+    try:
+        actions = gym_actions(env.action_space, options.get("actions", ""), name=env_id,
+                              meanings=_meanings(env.unwrapped))
+        return GymWorld(env, name=name, action_space=actions.action_space, to_action=actions,
+                        repeat=_repeat(options.get("repeat", "1")), size=_size(options.get("size")),
+                        picture=options.get("picture"))
+    except ValueError as error:
+        env.close()
+        raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
+def _make(env_id, name):
+    """The gymnasium.Env of an id, of "module:ID" or of "module:Class", which renders pictures."""
+    module, _, attribute = env_id.rpartition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None) if module else None
+        if isinstance(found, type):
+            return found(render_mode="rgb_array")
+        return gymnasium.make(env_id, render_mode="rgb_array")
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise WorldError("not_found", f"{name}: Gymnasium cannot make it "
+                         f"({str(error).strip().splitlines()[0]}); install its package, or name the module "
+                         "that registers it: gym:MODULE:ID") from None
+
+
+def _meanings(env):
+    """Names of numbered actions where an environment says them: Atari's games, MiniGrid."""
+    if hasattr(env, "get_action_meanings"):
+        return env.get_action_meanings()
+    names = getattr(env, "actions", ())
+    return [x.name for x in names] if isinstance(names, type) else ()
+
+
+def _repeat(text):
+    if not text.isdigit() or not 1 <= int(text) <= 100:
+        raise ValueError(f"repeat={text}: expected 1 to 100")
+    return int(text)
+
+
+def _size(text):
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise ValueError(f"size={text}: expected WIDTHxHEIGHT, for example 96x96")
+    return int(height), int(width)
 
 
 class GymWorld:
-    """A Gymnasium environment as a World; its frames are the pictures that the environment renders.
+    """A Gymnasium environment as a World; its frames are its pictures.
 
-    env           made with render_mode="rgb_array" and render_fps in its metadata
+    env           the gymnasium.Env, made with render_mode="rgb_array"; a player's function may look at it
     name          what the world is called
     action_space  ActionSpace of the player
-    to_action     function from an Action to an action of `env`
     reward        of the latest step; 0.0 after a reset
-
-        Raises ValueError if `env` does not render, or does not say at what rate.
     """
 
-    def __init__(self, env, *, name, action_space, to_action):
+    def __init__(self, env, *, name, action_space, to_action, repeat=1, size=None, picture=None):
+        """to_action: function from an Action to an action of `env`, which holds for `repeat` of its steps.
+
+        size: (H, W) that pictures are averaged to; picture: "observation", "render", or None for the
+        observation where that is one.
+
+            Raises ValueError if `env` does not render, or does not say at what rate.
+        """
         if env.render_mode != "rgb_array" or not env.metadata.get("render_fps"):
             raise ValueError(f'{name}: make the environment with render_mode="rgb_array" and with render_fps '
                              "in its metadata")
-        self.name, self.action_space, self.fps = name, action_space, float(env.metadata["render_fps"])
+        shows = _is_picture(env.observation_space)
+        if picture not in (None, "observation", "render") or picture == "observation" and not shows:
+            raise ValueError(f"picture={picture}: expected render" + ", or observation" * shows)
+        self.name, self.action_space = name, action_space
+        self.fps = float(env.metadata["render_fps"]) / repeat
         self.scenes, self.info = ("start",), {"env": name, "device": "cpu", "path": "gymnasium"}
-        self._env, self._to_action, self._seed = env, to_action, 0
+        if hasattr(to_action, "text"):
+            self.info["actions"] = to_action.text
+        self.env, self._to_action, self._repeat, self._size, self._seed = env, to_action, repeat, size, 0
+        self._observes = shows and picture != "render"
         self._stepping, self._ended, self.reward = False, False, 0.0
-        self._env.reset(seed=self._seed)
-        self.frame_size = self._render().shape[:2]
+        observation, _ = self.env.reset(seed=self._seed)
+        self.frame_size = self._picture(observation).shape[:2]
 
     def reset(self, scene=None, *, frames=None, actions=None, seed=None):
         """Reset the environment with `seed`; see World.
@@ -36,12 +122,12 @@ class GymWorld:
         if frames is not None or actions is not None or scene not in (None, *self.scenes):
             raise WorldError("bad_scene", f"{self.name}: it starts from a seed, not from a scene or frames")
         self._seed = self._seed if seed is None else seed
-        self._env.reset(seed=self._seed)
+        observation, _ = self.env.reset(seed=self._seed)
         self._stepping, self._ended, self.reward = False, False, 0.0
-        return self._render()[None]
+        return self._picture(observation)[None]
 
     def step(self, action):
-        """Yield the frame rendered after one step of the environment; see World.
+        """Yield the picture after `repeat` steps of the environment, or at its end; see World.
 
             Raises WorldError("ended") after the environment has terminated or truncated the episode.
         """
@@ -50,18 +136,30 @@ class GymWorld:
         if self._ended:
             raise WorldError("ended", f"{self.name}: the episode is over; reset to play on")
         self._stepping = True
-        action = self._to_action(self.action_space.fit(action))
-        _, self.reward, terminated, truncated, _ = self._env.step(action)
-        self._ended = terminated or truncated
-        yield self._render()
+        action, self.reward = self._to_action(self.action_space.fit(action)), 0.0
+        for _ in range(self._repeat):
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+            self.reward += float(reward)
+            self._ended = terminated or truncated
+            if self._ended:
+                break
+        yield self._picture(observation)
         self._stepping = False
 
     def close(self):
         """Close the environment; calling it twice is fine."""
-        self._env.close()
+        self.env.close()
 
-    def _render(self):
-        return np.array(self._env.render(), np.uint8)
+    def _picture(self, observation):
+        frame = np.array(observation if self._observes else self.env.render(), np.uint8)
+        if self._size is None or frame.shape[:2] == self._size:
+            return frame
+        return np.array(Image.fromarray(frame).resize(self._size[::-1], Image.Resampling.BOX))
+
+
+def _is_picture(space):
+    return isinstance(space, gymnasium.spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3 \
+        and space.shape[2] == 3 and min(space.shape[:2]) >= 16
 
 
 class WorldEnv(gymnasium.Env):

@@ -81,7 +81,27 @@ def stroller(space, num_frames, seed):
     return actions
 
 
-PLAYERS = {"explorer": explorer, "tester": tester, "stroller": stroller}
+def random(space, num_frames, seed):
+    """Actions that hold any one key, any two or none for a while, and turn like the explorer.
+
+    space     the world's ActionSpace
+    Returns   float32 [n a], encoded actions; the same for the same arguments
+    """
+    rng = np.random.default_rng([seed, 4])
+    actions = np.zeros((num_frames, space.num_channels), np.float32)
+    start = 0
+    while start < num_frames:
+        length = int(np.exp(rng.uniform(np.log(2), np.log(24))))
+        held = rng.choice(len(space.keys), min(len(space.keys), rng.choice(3, p=(0.2, 0.5, 0.3))),
+                          replace=False)
+        actions[start:start + length, held] = 1
+        start += length
+    if space.look_axes:
+        actions[:, len(space.keys)] = _roaming_yaw(rng, num_frames, space.look_limit) / space.look_limit
+    return actions
+
+
+PLAYERS = {"explorer": explorer, "tester": tester, "stroller": stroller, "random": random}
 
 
 def _rest(actions, rng):

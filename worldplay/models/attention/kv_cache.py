@@ -139,6 +139,37 @@ class KVCache:
         other._positions = None if self._positions is None else self._positions.clone()
         return other
 
+    def like(self, x):
+        """A tensor on the device and in the number type of the cache; anything else as it is."""
+        return x.to(self._slots.device, self._slots.dtype) if isinstance(x, torch.Tensor) else x
+
+    def contents(self):
+        """All that the next chunks depend on: tensors, numbers and dicts of them; `filled` takes it back."""
+        held = self._slots[:, :, :, :, :self._own_slot(self.num_frames) * self.tokens_per_frame]
+        return {"slots": held, "sink_keys": self._sink_keys, "first_frame": self.first_frame,
+                "num_frames": self.num_frames,
+                "positions": None if self._positions is None else self._positions.contents()}
+
+    def filled(self, contents):
+        """A cache of this one's sizes, number type and device that holds `contents` of another.
+
+            Raises ValueError where they are of other sizes.
+        """
+        other, held = self.clone(), contents["slots"]
+        other.first_frame, other.num_frames = contents["first_frame"], contents["num_frames"]
+        target = other._slots[:, :, :, :, :other._own_slot(other.num_frames) * self.tokens_per_frame]
+        sinks = [None if keys is None else keys.shape for keys in (other._sink_keys, contents["sink_keys"])]
+        if target.shape != held.shape or sinks[0] != sinks[1]:
+            raise ValueError(f"keys and values {list(held.shape)}: expected {list(target.shape)}")
+        if (self._positions is None) != (contents["positions"] is None):
+            raise ValueError("cameras of the frames: some are given where none belong, or are missing")
+        target.copy_(held)
+        if sinks[0] is not None:
+            other._sink_keys.copy_(contents["sink_keys"])
+        if self._positions is not None:
+            other._positions = self._positions.filled(contents["positions"], self._slots.device)
+        return other
+
     def _move_to_past(self):
         chunk, window, sink = self.rule.frames_per_chunk, self.rule.window, self.rule.sink
         start, ring = self.num_frames, window - sink - chunk

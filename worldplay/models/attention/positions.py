@@ -54,6 +54,17 @@ class CachePositions:
         other._held = dict(self._held)
         return other
 
+    def contents(self):
+        """{frame: (rotary, inverse or None)} of the frames held."""
+        return {frame: tuple(each) for frame, each in self._held.items()}
+
+    def filled(self, contents, device):
+        """Positions by the rule of these, of the frames in `contents` of others."""
+        other = CachePositions(self.rule)
+        other._held = {frame: _Position(*(x if x is None else x.to(device) for x in each))
+                       for frame, each in contents.items()}
+        return other
+
     def _shifted(self, position, frame, start):
         """The position of a frame for the chunk at `start`: sink frames may be shifted in time."""
         shift = self.rule.sink_shift(start) if frame < self.rule.sink else 0

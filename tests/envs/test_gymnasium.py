@@ -1,0 +1,111 @@
+"""Any Gymnasium environment by its name: opened, played, collected with its ends, read back."""
+import gymnasium
+import numpy as np
+import pytest
+
+from worldplay.action import Action
+from worldplay.data import lerobot
+from worldplay.data.frame_cache import is_held_out
+from worldplay.envs import open_env
+from worldplay.envs.collect import collect_rollouts, play_rollout, run_collect
+from worldplay.envs.players import PLAYERS
+from worldplay.errors import WorldError
+from worldplay.world import check_world
+
+CORRIDOR = "gym:tests.envs.corridor:Corridor?actions=idle=0,a=1,d=2"
+PLAYER = "tests.envs.corridor:to_the_right"
+
+
+def test_a_class_by_its_name_keeps_the_contract():
+    world = open_env(CORRIDOR)
+    check_world(world, num_steps=6)
+    assert world.name == CORRIDOR and world.frame_size == (16, 32) and world.fps == 12
+    assert world.action_space.keys == ("a", "d") and world.info["actions"] == "idle=0, a=1, d=2"
+
+
+def test_a_registered_one_by_its_id_and_by_its_module():
+    gymnasium.register("Corridor-v0", entry_point="tests.envs.corridor:Corridor", max_episode_steps=3)
+    world = open_env("gym:Corridor-v0")
+    world.reset(seed=0)
+    with pytest.raises(WorldError, match="the episode is over"):  # its time limit holds
+        for _ in range(4):
+            list(world.step(Action()))
+    assert open_env("gym:tests.envs.corridor:Corridor-v0").frame_size == (16, 32)
+
+
+def test_repeat_holds_an_action_and_slows_the_clock():
+    once, thrice = open_env(CORRIDOR), open_env(CORRIDOR + "&repeat=3")
+    assert thrice.fps == 4
+    once.reset(seed=1), thrice.reset(seed=1)
+    frames = [frame for _ in range(3) for frame in once.step(Action({"d"}))]
+    assert np.array_equal(frames[-1], *thrice.step(Action({"d"})))
+    assert thrice.reward == 3
+
+
+def test_the_picture_is_the_observation_where_that_is_one():
+    name = CORRIDOR.replace("Corridor?", "Sighted?")
+    seen, drawn = open_env(name), open_env(name + "&picture=render")
+    assert np.array_equal(seen.reset(seed=1), 255 - drawn.reset(seed=1))
+    small = open_env(name + "&size=16x8")
+    assert small.frame_size == (8, 16)
+    mean = seen.reset(seed=1)[0].reshape(8, 2, 16, 2, 3).mean((1, 3))
+    assert np.abs(small.reset(seed=1)[0] - mean).max() <= 1
+
+
+@pytest.mark.parametrize("name, said", [
+    ("gym:Nothing-v0", "Gymnasium cannot make it .*gym:MODULE:ID"),
+    ("gym:no.such.module:Nothing", "Gymnasium cannot make it"),
+    (CORRIDOR + "&speed=3", "no option 'speed'; there are actions, repeat, size, picture"),
+    (CORRIDOR + "&repeat=0", "repeat=0: expected 1 to 100"), (CORRIDOR + "&size=3", "size=3: expected WIDTH"),
+    (CORRIDOR + "&picture=observation", "expected render$"),
+    (CORRIDOR.replace("d=2", "d=9"), "d=9: actions are 0 to 2")])
+def test_a_name_that_cannot_be_is_refused_in_one_line(name, said):
+    with pytest.raises((ValueError, WorldError), match=said) as caught:
+        open_env(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_stretches_go_on_behind_an_end_the_same_for_any_number_of_workers():
+    one, two = (list(collect_rollouts(CORRIDOR, num_frames=140, seed=18, workers=workers, player=PLAYER,
+                                      rollout_frames=70)) for workers in (1, 2))
+    assert sum(len(rollout.frames) for rollout in one) == 140 and len(one) > 2
+    for a, b in zip(one, two, strict=True):
+        assert a.seed == b.seed and np.array_equal(a.frames, b.frames)
+        assert np.array_equal(a.actions, b.actions) and a.poses is None
+    starts = [rollout for rollout in one if rollout.seed in (18, 19)]
+    assert len(starts) == 2 and [is_held_out(r.seed) for r in one].count(True) >= 1
+    for rollout in one:  # what followed an end is on the side of the stretch that it belongs to
+        assert is_held_out(rollout.seed) == is_held_out(rollout.seed % 2_000_000)
+        again = play_rollout(open_env(CORRIDOR), num_frames=len(rollout.frames), seed=rollout.seed,
+                             player=PLAYER)
+        assert np.array_equal(again.frames, rollout.frames)
+
+
+def test_a_data_set_of_episodes_that_end_is_whole(tmp_path):
+    made = run_collect(CORRIDOR, frames=120, out=tmp_path / "set", seed=18, workers=2, player=PLAYER)
+    lerobot.verify(tmp_path / "set")
+    opened = lerobot.LeRobotFolder.open(tmp_path / "set")
+    assert opened.num_frames == 120 and len(opened.episodes) == made["episodes"] > 2
+    assert made["held_out_episodes"] >= 1 and opened.source.name == CORRIDOR
+    for rollout in opened.rollouts():
+        again = play_rollout(open_env(CORRIDOR), num_frames=len(rollout.frames), seed=rollout.seed,
+                             player=PLAYER)
+        assert np.array_equal(again.frames, rollout.frames)
+        assert np.array_equal(again.actions[1:], rollout.actions[1:])
+
+
+@pytest.mark.parametrize("player, said", [("nobody", "unknown; there are explorer"),
+                                          ("no_such_module:play", "No module named"),
+                                          ("tests.envs.corridor:nobody", "nobody")])
+def test_a_player_that_is_not_there_is_refused_before_play(tmp_path, player, said):
+    with pytest.raises(ValueError, match=said):
+        run_collect(CORRIDOR, frames=10, out=tmp_path / "set", player=player)
+    assert not (tmp_path / "set").exists()
+
+
+def test_random_players_hold_any_key():
+    world = open_env(CORRIDOR)
+    rollout = play_rollout(world, num_frames=9, seed=0, player="random")
+    assert np.array_equal(rollout.actions[1:], PLAYERS["random"](world.action_space, 8, 0))
+    pressed = PLAYERS["random"](world.action_space, 300, 0)
+    assert {tuple(row) for row in pressed.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
