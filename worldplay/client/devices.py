@@ -85,7 +85,11 @@ def label_of(binding, labels):
 
 
 def commands_in(space, *, reads_text=False):
-    """{name: Binding} of the commands whose key the world does not use; F2 only where it reads a text."""
+    """{name: Binding} of the client's commands in a world with ActionSpace `space`.
+
+    A command whose key the world itself uses is left out. reads_text: whether the world takes prompts, which
+    F2 changes.
+    """
     taken = {code for code, name in _WORLD_KEY.items() if name in space.keys}
     return {binding.name: binding for binding in COMMANDS
             if not taken & set(binding.inputs) and (reads_text or binding.name != "prompt")}

@@ -17,7 +17,9 @@ MAX_LENGTH = 16_384  # of a window in pixels, which SDL and graphics drivers can
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """degrees_per_count  how far one count of the mouse turns
+    """What the client remembers between two starts.
+
+    degrees_per_count  degrees of turn for one count of the mouse
     scaling            "smooth", or "whole": every pixel of the world becomes a square of whole screen pixels
     window_size        (width, height) of the window in pixels, when not fullscreen
     show_hud           whether the figures (F3) are shown

@@ -161,8 +161,8 @@ class DMDConfig:
     is_exit_shared: bool = True
     """Whether all chunks of a rollout but the first stop at the same sampling step."""
     guidance: float = 1.0
-    """Classifier-free guidance scale of the teacher, on the text where there is one, else on actions; 1 is none
-    and saves a forward pass."""
+    """Classifier-free guidance scale of the teacher, on the text where there is one, else on actions; 1 is
+    none and saves a forward pass."""
     normaliser: Literal["sample", "batch", "none"] = "sample"
     """Over what the mean distance to the teacher's estimate is taken that divides the gradient; see
     `kl_gradient`."""
@@ -212,8 +212,8 @@ class DMDStage:
             velocity = self._score(call, "teacher", noisy, sigma, batch, self.config.guidance)
             real = x0_from_velocity(noisy, velocity, sigma)
             gradient = kl_gradient(x, fake, real, self.config.normaliser)
-        is_generated = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
-        is_generated = is_generated.expand(latents.shape[:2])
+        t = latents.shape[1]
+        is_generated = last_frames(t, t - self.config.num_real).to(latents.device).expand(latents.shape[:2])
         return generator_loss(x, gradient, is_generated), {
             "data_error": squared_errors(x.detach(), latents, mask=is_generated).mean()}
 
