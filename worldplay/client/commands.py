@@ -75,7 +75,7 @@ class Commands:
         raise NotImplementedError
 
     def obey(self, command):
-        """Carry out a command of devices.COMMANDS by its name; returns whether it works now."""
+        """Carry out a command of bindings.COMMANDS by its name; returns whether it works now."""
         if self._allowed is not None and command not in self._allowed:
             return False
         name = f"on_{command}"
@@ -112,7 +112,7 @@ class Commands:
         self.mode, self._screen.is_dirty, self.wants_step = Mode.MENU, True, False
         self._screen.capture_mouse(False)
 
-    # Commands, named as in devices.COMMANDS; the view has those that only change what is shown
+    # Commands, named as in bindings.COMMANDS; the view has those that only change what is shown
 
     def on_pause(self):
         self.pause() if self.mode is Mode.PLAYING else self.resume()

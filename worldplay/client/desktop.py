@@ -36,6 +36,8 @@ def window_front(window, settings, options, *, events=pygame.event.get, clock=ti
                     log_hint=options.log_hint, clock=clock)
     recording = screen.recording = Recording(screen, options.record_in or settings.clip_folder,
                                              bool(options.record_in))
-    device = KeyboardMouse(None, settings.degrees_per_count)
+    device = KeyboardMouse(None, settings.degrees_per_count, bindings=screen.bindings)
+    device.take(settings)
+    device.pads.start()
     commands = WindowCommands(window, device, screen, recording, options.start)
     return Front(view=screen, device=device, recording=recording, commands=commands, events=events)

@@ -24,21 +24,22 @@ def draw_loading(surface, what, seconds):
                 anchor="center")
 
 
-def draw_pause(surface, world_rows, client_rows, choices, text=""):
-    """Over the darkened picture: how to go on, the world's text, all keys, and what the player has chosen."""
+def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
+    """Over the darkened picture: what can be done (pages.Choices), the world's text, all keys, settings."""
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
-    block = round(2.0 * size) * max(len(world_rows), (len(client_rows) + 1) // 2) + 12 * size
+    block = round(2.0 * size) * max(len(world_rows), (len(client_rows) + 1) // 2) + 14 * size
     top = max(size, (height - block) // 2 - size)
     theme.write(surface, "Paused", (middle, top), size_px=3 * size, face="light", anchor="midtop")
     theme.write(surface, "Click to go on, Esc to quit", (middle, top + round(4.4 * size)), size_px=size,
                 color=theme.ACCENT, anchor="midtop")
+    choices.draw(surface, (middle, top + round(7.4 * size)))
     theme.write(surface, theme.shorten(text, "text", size, surface.get_width() - 4 * size),
-                (middle, top + 6 * size), size_px=size, color=theme.MUTED, anchor="midtop")
-    left, keys = max(size // 2, middle - 25 * size), top + round((8.6 if text else 8) * size)
+                (middle, top + round(8.9 * size)), size_px=size, color=theme.MUTED, anchor="midtop")
+    left, keys = max(size // 2, middle - 25 * size), top + round((11.2 if text else 10) * size)
     hud.draw_all_keys(surface, world_rows, client_rows, (left, keys))
-    theme.write(surface, choices, (middle, height - size), size_px=size, color=theme.MUTED,
+    theme.write(surface, chosen, (middle, height - size), size_px=size, color=theme.MUTED,
                 anchor="midbottom")
 
 
