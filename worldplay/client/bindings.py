@@ -62,6 +62,8 @@ COMMANDS = (
     Binding("prompt", keys("F2"), "change the text"),
     Binding("hud", keys("F3"), "frame rate and delays"),
     Binding("record", keys("F9"), "record a clip"),
+    Binding("keep", keys("F12"), "keep the last 30 s"),
+    Binding("picture", keys("F4"), "save the picture"),
     Binding("scaling", keys("F10"), "smooth or whole scaling"),
     Binding("fullscreen", keys("F11"), "fullscreen"),
     Binding("slower_mouse", keys("MINUS", "KP_MINUS"), "slower mouse"),

@@ -19,7 +19,12 @@ class ChunkSampler:
         steps.
         """
         self.config, self.transformer, self.device, self.dtype = config, transformer, device, dtype
-        self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
+        self.set_steps(steps)
+
+    def set_steps(self, steps):
+        """Sample the chunks to come in so many steps."""
+        self.sigmas = warped_sigmas(steps)
+        self.first_sigmas = warped_sigmas(max(steps, self.config.first_steps))
 
     def prepare(self, cache, frame, conditions, *, batch=1):
         """The Chunk (worldplay.models.transformer) at `frame` of a cache; conditions: arguments of
