@@ -6,10 +6,10 @@ import logging
 import math
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -18,7 +18,7 @@ from worldplay.action import ANY_SPACE, parse_script
 from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
-from worldplay.client.worker import Reset
+from worldplay.client.worker import Opening, Reset
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered
 from worldplay.files import writable_folder, write_json
@@ -137,7 +137,7 @@ def main(argv=None, *, open_world=None, prog="play.py"):
         return 0
     lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
     open_world = open_world or partial(load, on_progress=lines.append)
-    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: lines[-1]))
+    return run_command("play", lambda: _play(config, open_world, lambda: lines[-1]))
 
 
 def load(config, on_progress=lambda line: None):
@@ -217,7 +217,7 @@ def _load_torch_unlocked():
 def _play(config, open_world, progress):
     config.check()
     if config.headless:
-        play_script(config, open_world)
+        play_script(config, lambda: open_world(config))
     else:
         _play_window(config, open_world, progress)
 
@@ -235,9 +235,10 @@ def _play_window(config, open_world, progress):
     log_recovered(record_in or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     log_file = current_log()
-    loop = Loop(open_world, window_front(window, settings, SessionOptions(
-        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
-        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else "")))
+    reopening, first = _reopening(config, open_world)
+    loop = Loop(first.open, window_front(window, settings, SessionOptions(
+        title=first.title, progress=progress, start=first.start, record_in=record_in, reopening=reopening,
+        log_hint=f"Details are in {log_file}" if log_file else "")))
     try:
         with at_end_signal(loop.leave):
             loop.run()
@@ -246,6 +247,23 @@ def _play_window(config, open_world, progress):
             save_settings(loop.settings)
         if config.stats:
             write_json(config.stats, {**facts(loop.world), **loop.timing.to_json()})
+
+
+def _reopening(config, open_world):
+    """(the window's Reopening, the Opening of the world that a PlayConfig names)."""
+    from worldplay.client.settings_page import Reopening
+    now = [config]
+
+    def opening(**changes):
+        chosen = now[0] = replace(now[0], **changes)
+        return Opening(open=lambda: open_world(chosen), title=chosen.world or "the world",
+                       start=Reset(chosen.scene, chosen.image))
+    names = ("steps", "device", "path")
+    hints = get_type_hints(PlayConfig)
+    choices = {"steps": (None, 1, 2, 4), "device": get_args(hints["device"]), "path": get_args(hints["path"])}
+    reopening = Reopening(opening=opening, choices=choices,
+                          chosen=lambda: {name: getattr(now[0], name) for name in names})
+    return reopening, opening()
 
 
 def _check_file(path):

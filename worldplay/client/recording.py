@@ -15,11 +15,12 @@ class Recording:
     """Guards the Recorder of a session; the loop reports to it what was played and shown.
 
     is_recording, seconds  as in Recorder, once the world is open
+    folder  where the next clip goes
     """
 
     def __init__(self, screen, folder, starts_at_once):
         """screen says what went wrong; clips go to `folder`, also without F9 if `starts_at_once`."""
-        self._screen, self._folder, self._starts_at_once = screen, folder, starts_at_once
+        self._screen, self.folder, self._starts_at_once = screen, folder, starts_at_once
         self._recorder = None
 
     @property
@@ -31,15 +32,16 @@ class Recording:
         return self._recorder.seconds
 
     def open(self, world):
-        """The world is open; nothing is recorded yet."""
-        self._recorder = Recorder(world)
+        """A world is open; nothing of it is recorded yet."""
+        finishing = self._recorder.hand_over() if self._recorder else []
+        self._recorder = Recorder(world, finishing)
 
     def branch(self, line, frame):
         """Another Line is played from its last frame on: the clip ends here, and the next one begins."""
         self._guard(self._recorder.branch, line, frame)
         if self._starts_at_once:
             self._starts_at_once = False
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
 
     def frame(self, frame, times):
         self._guard(self._recorder.frame, frame, times)
@@ -56,7 +58,7 @@ class Recording:
         elif isinstance(self._recorder.world, ClipWorld):
             self._screen.notify("This is a recording already; play its world to record")
         else:
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
 
     def keep(self, line, moments):
         """F12: the last Moments of a Line become a clip, whether or not one is being recorded."""

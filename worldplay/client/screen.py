@@ -32,6 +32,10 @@ class Screen(View):
             self.notify(f"No key is set for {', '.join(missing)} of this world: Esc, Controls")
         self.window.set_title(f"{world.name} - worldplay")
 
+    def close_world(self, title):
+        super().close_world(title)
+        self._title = title
+
     def capture_mouse(self, is_captured):
         self.window.capture_mouse(is_captured)
 
@@ -58,7 +62,7 @@ class Screen(View):
         self.is_dirty = False
         surface = self.window.surface
         if mode is Mode.FAILED:
-            menu.draw_failure(surface, self._failure_text(), self._log_hint)
+            menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
@@ -88,9 +92,9 @@ class Screen(View):
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
     def _draw_stopped(self, surface):
-        choices = self._choices_of(reset="starts again", next_scene="takes the next scene",
-                                   rewind="goes back", escape="quits")
-        menu.draw_stopped(surface, self._failure_text(), self._log_hint, choices)
+        says = self._choices_of(reset="starts again", next_scene="takes the next scene",
+                                rewind="goes back", escape="quits")
+        menu.draw_stopped(surface, self._failure_text(), self._log_hint, says, self.choices)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
@@ -99,7 +103,7 @@ class Screen(View):
         if shows_help:
             hud.draw_help(surface, *self._help_rows())
         elif self.settings.show_hud:
-            hud.draw_figures(surface, self._figures(), self.world.info.get("note", ""))
+            self._draw_figures(surface)
         lower = surface.get_height()
         if self.entry:
             lower = entry.draw_entry(surface, self.entry).top
@@ -112,6 +116,16 @@ class Screen(View):
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
+
+    def _draw_figures(self, surface):
+        parts, rows = self.settings.hud_parts, self._figures()
+        if parts == "rate":
+            rows = rows[:1]
+        lower = 0
+        if parts != "graph":
+            lower = hud.draw_figures(surface, rows, self.world.info.get("note", ""))
+        if "graph" in parts:
+            hud.draw_graph(surface, self.timing.recent_work(hud.BARS), 1 / self.world.fps, lower)
 
     def _help_rows(self):
         return self.bindings.help_rows(self.world.action_space, self._key_labels, is_pad=self.shows_pad,

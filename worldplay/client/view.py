@@ -68,6 +68,11 @@ class View:
         """The world is open, and not yet begun."""
         self.world = world
 
+    def close_world(self, title):
+        """Another world, called `title`, opens in place of the one that was shown."""
+        self.world = self.frame = self.failure = self.rewound = self._waiting = None
+        self.number, self._began, self._figure_rows, self.is_dirty = 0, self._clock(), ([], 0.0), True
+
     @property
     def notice(self):
         """The passing line that is shown, or ""."""

@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,19 @@ from worldplay.world import World
 from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A world to be opened in place of the one that is played.
+
+    open   function -> World, called on the worker's thread
+    title  what the loading screen says is being opened
+    start  the Reset to begin with
+    """
+    open: Callable[[], World]
+    title: str
+    start: "Reset"
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,10 @@ class Worker:
     def ask(self, request):
         """Hand over a Reset, GoBack, Prompt, Pack or Step; the one before must have been answered in full."""
         self._requests.put_nowait(request)
+
+    def wait(self):
+        """Wait until the world is closed, after `close`."""
+        self._thread.join()
 
     def close(self, patience):
         """Let the world close, and wait for it at most `patience` seconds."""
