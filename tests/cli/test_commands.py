@@ -21,7 +21,8 @@ GOLDEN = Path(__file__).parent / "golden"
 HELP = {"worldplay": ["--help"], "play": ["play", "--help"],
         **{name: [name, "--help"] for name in COMMANDS},
         "dataset_pack": ["dataset", "pack", "--help"],
-        "dataset_verify": ["dataset", "verify", "--help"], "dataset_info": ["dataset", "info", "--help"]}
+        "dataset_verify": ["dataset", "verify", "--help"], "dataset_info": ["dataset", "info", "--help"],
+        "clip_export": ["clip", "export", "--help"], "clip_info": ["clip", "info", "--help"]}
 SPACE = ActionSpace(("w", "a"), 12.0, look_axes=1)
 
 

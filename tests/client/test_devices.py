@@ -4,15 +4,8 @@ import pytest
 
 from tests.client.fake_worlds import SPACE
 from worldplay.action import KEYS, Action, ActionSpace
-from worldplay.client.devices import (
-    BINDINGS,
-    CARRIED_FRAMES,
-    COMMANDS,
-    WORLD_BINDINGS,
-    KeyboardMouse,
-    command_of,
-    help_rows,
-)
+from worldplay.client.bindings import BINDINGS, COMMANDS, WORLD_BINDINGS, Bindings
+from worldplay.client.devices import CARRIED_FRAMES, KeyboardMouse
 from worldplay.client.screen import Screen
 from worldplay.client.window_commands import WindowCommands
 
@@ -59,7 +52,7 @@ def test_keys_are_places_whatever_the_layout_prints_there(layout):
     for event in pressed:
         device.feed(event)
     assert device.poll().keys == {"w", "a", "s", "d"}
-    assert [command_of(event, SPACE) for event in pressed] == [None, None, None, None, "pause"]
+    assert [Bindings().command_of(event, SPACE) for event in pressed] == [None, None, None, None, "pause"]
     for letter, place in zip(LAYOUTS[layout], PLACES):
         device.feed(key(ord(letter), False, scancode=place))
     assert device.poll() == Action()
@@ -88,7 +81,7 @@ def test_letting_go_of_the_right_one_does_not_let_go_of_the_left_one(name):
 
 def test_the_help_prints_what_the_layout_does():
     labels = {pygame.KSCAN_W: "Z", pygame.KSCAN_A: "Q", pygame.KSCAN_PERIOD: ":"}
-    world, client = help_rows(SPACE, labels)
+    world, client = Bindings().help_rows(SPACE, labels)
     assert world[:4] == [("Z", "forward"), ("Q", "step left"), ("S", "back"), ("D", "step right")]
     assert (":", "one frame, then pause") in client and ("R", "start again") in client
 
@@ -143,27 +136,58 @@ def test_the_input_time_is_that_of_the_oldest_new_input():
 
 def test_a_world_that_uses_a_key_keeps_it_from_the_client():
     space = ActionSpace(("p", "tab", "w"), 5.0)
+    command_of = Bindings().command_of
     assert command_of(key(pygame.K_p)) == "pause" == command_of(key(pygame.K_p), SPACE)
     assert command_of(key(pygame.K_p), space) is None and command_of(key(pygame.K_TAB), space) is None
     assert command_of(key(pygame.K_r), space) == "reset"
-    labels = [label for label, _ in help_rows(space, {})[1]]
+    labels = [label for label, _ in Bindings().help_rows(space, {})[1]]
     assert "P" not in labels and "Tab" not in labels and "R" in labels
 
 
 def test_the_key_of_the_text_is_nobodys_and_listed_where_there_is_a_text():
     everything = ActionSpace(KEYS, 5.0)
-    assert command_of(key(pygame.K_F2), everything) == "prompt"
-    assert ("F2", "change the text") in help_rows(everything, {}, reads_text=True)[1]
-    assert "F2" not in [label for label, _ in help_rows(SPACE, {})[1]]
+    assert Bindings().command_of(key(pygame.K_F2), everything) == "prompt"
+    assert ("F2", "change the text") in Bindings().help_rows(everything, {}, reads_text=True)[1]
+    assert "F2" not in [label for label, _ in Bindings().help_rows(SPACE, {})[1]]
 
 
 def test_every_canonical_key_has_a_binding_and_the_help_lists_every_binding():
     assert sorted(binding.name for binding in WORLD_BINDINGS) == sorted(KEYS)
     everything = ActionSpace(KEYS, 5.0)
-    world, _ = help_rows(everything, {})
-    _, client = help_rows(ActionSpace((), 5.0), {}, reads_text=True)
-    assert {label for label, _ in world + client} == {binding.label for binding in BINDINGS} | {"Mouse"}
+    world, _ = Bindings().help_rows(everything, {})
+    _, client = Bindings().help_rows(ActionSpace((), 5.0, 0), {}, reads_text=True)
+    assert len(world) == len(WORLD_BINDINGS) + 1 and len(client) == len(COMMANDS), "and the mouse"
+    assert len({binding.name for binding in BINDINGS}) == len(BINDINGS)
     codes = [code for binding in WORLD_BINDINGS for code in binding.inputs]
     assert len(codes) == len(set(codes))
     methods = [f"on_{command.name}" for command in COMMANDS]
     assert all(hasattr(WindowCommands, method) != hasattr(Screen, method) for method in methods)
+
+
+def test_arrow_keys_turn_by_time_where_the_world_does_not_use_them():
+    device = KeyboardMouse(SPACE, 0.1)
+    device.feed(key(pygame.K_RIGHT), now=0.0)
+    assert device.poll(0.05).look == (pytest.approx(120 * 0.05), 0.0)
+    device.feed(key(pygame.K_RIGHT, False), now=0.06)
+    assert device.poll(0.1).look[0] == pytest.approx(120 * 0.01) and device.poll(0.2) == Action()
+    device.feed(key(pygame.K_LEFT), now=1.0)
+    device.forget()
+    assert device.poll(9.0).look[0] == 0.0, "what a pause took does not turn"
+    assert device.poll(9.05).look[0] == pytest.approx(-120 * 0.05)
+    taken = KeyboardMouse(ActionSpace(("left", "right"), 12.0, 1), 0.1)
+    taken.feed(key(pygame.K_RIGHT), now=0.0)
+    assert taken.poll(0.05) == Action({"right"})
+
+
+def test_inverted_looks_the_other_way_up_and_a_toggled_key_stays_down():
+    device = KeyboardMouse(ActionSpace(("shift", "w"), 12.0, 2), 1.0)
+    device.is_inverted, device.toggled = True, frozenset({"shift"})
+    device.feed(motion(2, 3))
+    assert device.poll().look == (2.0, -3.0)
+    for expected in ({"shift"}, set()):
+        device.feed(key(pygame.K_LSHIFT))
+        device.feed(key(pygame.K_LSHIFT, False))
+        assert [device.poll().keys for _ in range(2)] == [expected] * 2
+    device.feed(key(pygame.K_LSHIFT))
+    device.release_all()
+    assert device.poll() == Action(), "and the loss of the focus lets go of it"

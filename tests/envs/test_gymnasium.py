@@ -1,4 +1,6 @@
 """Any Gymnasium environment by its name: opened, played, collected with its ends, read back."""
+from importlib.metadata import entry_points
+
 import gymnasium
 import numpy as np
 import pytest
@@ -109,3 +111,20 @@ def test_random_players_hold_any_key():
     assert np.array_equal(rollout.actions[1:], PLAYERS["random"](world.action_space, 8, 0))
     pressed = PLAYERS["random"](world.action_space, 300, 0)
     assert {tuple(row) for row in pressed.tolist()} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_gymnasium_knows_our_worlds_by_name():
+    entry, = (point for point in entry_points(group="gymnasium.envs")
+              if point.value.startswith("worldplay."))
+    entry.load()()  # Gymnasium calls it when it is imported
+    env = gymnasium.make("worldplay/DoomMaze-v0")
+    observation, _ = env.reset(seed=3)
+    assert np.array_equal(observation, open_env("doom-maze").reset(seed=3)[-1])
+    assert env.unwrapped.action_space.shape == (5,)
+    env.close()
+    dream = gymnasium.make("worldplay/Dream-v0", world="doom-maze", steps=1, device="cpu")
+    first, _ = dream.reset(seed=1)
+    frame, reward, terminated, truncated, _ = dream.step(np.eye(5, dtype=np.float32)[0])
+    assert frame.shape == first.shape and not np.array_equal(frame, first)
+    assert (reward, terminated, truncated) == (0, False, False)
+    dream.close()

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from worldplay import __version__, cores
+from worldplay.cli.clip_commands import Clip
 from worldplay.cli.data_commands import Collect, Dataset
 from worldplay.cli.measure_commands import Bench, Eval, Replay
 from worldplay.cli.process import run_process
@@ -15,7 +16,8 @@ from worldplay.log import run_command
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
 COMMANDS = {"worlds": Worlds, "fetch": Fetch, "compile": Compile, "export": Export,
-            "collect": Collect, "dataset": Dataset, "replay": Replay, "eval": Eval, "bench": Bench}
+            "collect": Collect, "dataset": Dataset, "clip": Clip,
+            "replay": Replay, "eval": Eval, "bench": Bench}
 
 _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is play.py: worldplay play --help.
 --version prints the version."""

@@ -17,6 +17,7 @@ class Commands:
     is_over     whether the player leaves
     request     the Reset that began what is played
     reset       a Reset to hand to the world as soon as it is idle, or None
+    opening     a worker.Opening to open in place of the world as soon as it is idle, or None
     wants_step  whether one frame is to be made and shown although play is paused
     prompting   worldplay.client.prompting.Prompting
     travel      worldplay.client.travel.Travel: rewinding, saving, loading
@@ -25,7 +26,7 @@ class Commands:
     def __init__(self, device, screen, recording, request, prompting):
         self.mode, self.is_over = Mode.LOADING, False
         self.request, self.reset, self.wants_step = request, None, False
-        self.prompting = prompting
+        self.prompting, self.opening = prompting, None
         self._device, self._screen, self._recording = device, screen, recording
         self.travel = Travel(screen, recording)
         self._world, self._mode_before = None, Mode.PLAYING  # before it went back
@@ -38,6 +39,19 @@ class Commands:
         self._world = world
         self.travel.open(world)
         self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
+
+    def reopen(self, opening):
+        """Open another world, or this one otherwise, in the same window; opening: a worker.Opening."""
+        self.opening = opening
+
+    def take_opening(self):
+        """The Opening to carry out now: nothing is played until its world is there."""
+        opening, self.opening = self.opening, None
+        self.mode, self.request, self.reset, self.wants_step = Mode.LOADING, opening.start, None, False
+        self._world = self._device.space = None
+        self._device.forget()
+        self._screen.capture_mouse(False)
+        return opening
 
     def begin(self):
         """The first frame after opening, an error or an end is there: play, or wait for the player."""
@@ -75,7 +89,7 @@ class Commands:
         raise NotImplementedError
 
     def obey(self, command):
-        """Carry out a command of devices.COMMANDS by its name; returns whether it works now."""
+        """Carry out a command of bindings.COMMANDS by its name; returns whether it works now."""
         if self._allowed is not None and command not in self._allowed:
             return False
         name = f"on_{command}"
@@ -112,7 +126,7 @@ class Commands:
         self.mode, self._screen.is_dirty, self.wants_step = Mode.MENU, True, False
         self._screen.capture_mouse(False)
 
-    # Commands, named as in devices.COMMANDS; the view has those that only change what is shown
+    # Commands, named as in bindings.COMMANDS; the view has those that only change what is shown
 
     def on_pause(self):
         self.pause() if self.mode is Mode.PLAYING else self.resume()
@@ -146,6 +160,12 @@ class Commands:
 
     def on_quick_load(self):
         self.load(QUICK)
+
+    def on_keep(self):
+        self.travel.keep()
+
+    def on_picture(self):
+        self.travel.photograph()
 
     def load(self, slot):
         """Go to a saved place, one of worldplay.client.saves.SLOTS, and play on."""

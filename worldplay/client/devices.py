@@ -1,166 +1,126 @@
-"""Keyboard and mouse: events become the Action of the next frame, and the commands of the client."""
+"""Keyboard, mouse and gamepads: events become the Action of the next frame."""
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import pygame
 
 from worldplay.action import Action
+from worldplay.client import gamepad, inputs
+from worldplay.client.bindings import Bindings
 
 # What exceeds the world's limit in one frame goes on turning for at most this many further frames: a flick of
 # the hand is not lost, and the view never lags the hand by more than 2 frames. Turning back drops the rest.
 CARRIED_FRAMES = 2
-
-
-@dataclass(frozen=True)
-class Binding:
-    """One line of the help screen.
-
-    name    canonical key of worldplay.action, or the name of a client command
-    inputs  what triggers it: scancodes (places on the keyboard, pygame.KSCAN_*), or ("button", number)
-    label   what a US keyboard prints on the key;  says  what it does
-    """
-    name: str
-    inputs: tuple
-    label: str
-    says: str
-
-
-def _key(name, scancode_name, says=""):
-    label = name.upper() if len(name) == 1 else name.capitalize()
-    return Binding(name, (getattr(pygame, f"KSCAN_{scancode_name}"),), label, says)
-
-
-_USUAL = {"w": "forward", "s": "back", "a": "step left", "d": "step right"}
-
-WORLD_BINDINGS = (
-    *(_key(letter, letter.upper(), _USUAL.get(letter, "")) for letter in "wasdbcefghijklmnopqrtuvxyz"),
-    *(_key(digit, digit) for digit in "0123456789"),
-    _key("up", "UP", "forward"), _key("down", "DOWN", "back"),
-    _key("left", "LEFT", "left"), _key("right", "RIGHT", "right"),
-    _key("space", "SPACE", "jump"), _key("tab", "TAB"), _key("enter", "RETURN"),
-    Binding("shift", (pygame.KSCAN_LSHIFT, pygame.KSCAN_RSHIFT), "Shift", ""),
-    Binding("ctrl", (pygame.KSCAN_LCTRL, pygame.KSCAN_RCTRL), "Ctrl", ""),
-    Binding("alt", (pygame.KSCAN_LALT, pygame.KSCAN_RALT), "Alt", ""),
-    Binding("mouse_left", (("button", 1),), "Left click", "fire"),
-    Binding("mouse_middle", (("button", 2),), "Middle click", ""),
-    Binding("mouse_right", (("button", 3),), "Right click", ""),
-)
-
-COMMANDS = (
-    Binding("escape", (pygame.KSCAN_ESCAPE,), "Esc", "free the mouse; quit"),
-    Binding("pause", (pygame.KSCAN_P,), "P", "pause"),
-    Binding("single_step", (pygame.KSCAN_PERIOD,), ".", "one frame, then pause"),
-    Binding("reset", (pygame.KSCAN_R,), "R", "start again"),
-    Binding("next_scene", (pygame.KSCAN_TAB,), "Tab", "next scene"),
-    Binding("rewind", (pygame.KSCAN_BACKSPACE,), "Backspace", "hold: go back in time"),
-    Binding("quick_save", (pygame.KSCAN_F5,), "F5", "save this place"),
-    Binding("quick_load", (pygame.KSCAN_F8,), "F8", "back to that place"),
-    Binding("help", (pygame.KSCAN_F1,), "F1", "this help"),
-    Binding("prompt", (pygame.KSCAN_F2,), "F2", "change the text"),
-    Binding("hud", (pygame.KSCAN_F3,), "F3", "frame rate and delays"),
-    Binding("record", (pygame.KSCAN_F9,), "F9", "record a clip"),
-    Binding("scaling", (pygame.KSCAN_F10,), "F10", "smooth or whole scaling"),
-    Binding("fullscreen", (pygame.KSCAN_F11,), "F11", "fullscreen"),
-    Binding("slower_mouse", (pygame.KSCAN_MINUS, pygame.KSCAN_KP_MINUS), "-", "slower mouse"),
-    Binding("faster_mouse", (pygame.KSCAN_EQUALS, pygame.KSCAN_KP_PLUS), "+", "faster mouse"),
-)
-
-BINDINGS = WORLD_BINDINGS + COMMANDS
-
-_WORLD_KEY = {code: binding.name for binding in WORLD_BINDINGS for code in binding.inputs}
-_COMMAND = {code: binding.name for binding in COMMANDS for code in binding.inputs}
-
-
-def command_of(event, space=None):
-    """The client command an event asks for, or None; a key the world itself uses is the world's."""
-    if event.type != pygame.KEYDOWN or (space and _WORLD_KEY.get(event.scancode) in space.keys):
-        return None
-    return _COMMAND.get(event.scancode)
-
-
-def label_of(binding, labels):
-    """What the key of a binding prints; labels are those unlike the US layout: {scancode: label}."""
-    return labels.get(binding.inputs[0], binding.label)
-
-
-def commands_in(space, *, reads_text=False):
-    """{name: Binding} of the commands whose key the world does not use; F2 only where it reads a text."""
-    taken = {code for code, name in _WORLD_KEY.items() if name in space.keys}
-    return {binding.name: binding for binding in COMMANDS
-            if not taken & set(binding.inputs) and (reads_text or binding.name != "prompt")}
-
-
-def help_rows(space, labels, *, reads_text=False):
-    """(world rows, client rows): lists of (label, what it does) of the bindings that work in a world."""
-    world = [(label_of(binding, labels), binding.says or "a key of this world") for binding in WORLD_BINDINGS
-             if binding.name in space.keys]
-    if space.look_axes:
-        world.append(("Mouse", "turn" if space.look_axes == 1 else "look around"))
-    return world, [(label_of(binding, labels), binding.says)
-                   for binding in commands_in(space, reads_text=reads_text).values()]
+MAX_TURN_SECONDS = 0.25  # that a key or a stick turns in one frame, however long that took
+PRESSED_AT, RELEASED_AT = 0.4, 0.3  # strengths at which a stick becomes a key, and stops being one
+_TURNS = {"look_left": (-1.0, 0.0), "look_right": (1.0, 0.0), "look_up": (0.0, -1.0), "look_down": (0.0, 1.0)}
 
 
 class KeyboardMouse:
-    """The player's input for one world: `feed` takes pygame's events, `poll` gives the next Action.
+    """The player's input for one world, gamepads too: `feed` takes pygame's events, `poll` gives the Action.
 
     Keys are known by their scancode, so a change of the layout while one is down changes nothing. A name with
-    several keys, such as "shift", is down as long as one of them is.
+    several inputs, such as "shift", is down as long as one of them is.
 
     space              ActionSpace of the world; None while it opens, when keys are only remembered as down
+    bindings           worldplay.client.bindings.Bindings
     degrees_per_count  how far one count of the mouse turns; may be changed while playing
+    turn_speed         degrees a second of a key that turns, and of a stick at its edge
+    is_inverted        whether pushing up looks down
+    toggled            names of keys that stay down until they are pressed again
+    pads               worldplay.client.gamepad.Gamepads
     input_time         after `poll`: when the oldest input that is new in its Action was fed, seconds; or None
     """
 
-    def __init__(self, space, degrees_per_count):
+    def __init__(self, space, degrees_per_count, *, bindings=None, clock=time.perf_counter):
         self.space, self.degrees_per_count = space, degrees_per_count
-        self.input_time = None
+        self.bindings, self.pads = bindings or Bindings(), gamepad.Gamepads()
+        self.turn_speed, self.is_inverted, self.toggled = 120.0, False, frozenset()
+        self.input_time, self._clock = None, clock
         self.release_all()
 
+    def take(self, settings):
+        """Use what the player has chosen, a worldplay.client.settings.Settings."""
+        self.degrees_per_count, self.turn_speed = settings.degrees_per_count, settings.turn_speed
+        self.is_inverted, self.toggled = settings.is_inverted, frozenset(settings.toggled)
+        self.pads.dead_zone = settings.dead_zone
+
     def feed(self, event, now=None):
-        """Take one event, read off the queue at `now` (time.perf_counter() seconds)."""
-        now = time.perf_counter() if now is None else now
-        if event.type in (pygame.KEYDOWN, pygame.KEYUP):
-            self._press(event.scancode, event.type == pygame.KEYDOWN, now)
-        elif event.type in (pygame.MOUSEBUTTONDOWN, pygame.MOUSEBUTTONUP):
-            self._press(("button", event.button), event.type == pygame.MOUSEBUTTONDOWN, now)
-        elif event.type == pygame.MOUSEMOTION:
+        """Take one event, read off the queue at `now` (time.perf_counter() seconds); returns the inputs that
+        went down by it.
+        """
+        now = self._clock() if now is None else now
+        before = set(self._held)
+        if event.type == pygame.MOUSEMOTION:
             self._motion += event.rel
             self._mark(now)
+        elif event.type in gamepad.EVENTS:
+            for code, strength in self.pads.feed(event):
+                self._press(code, strength, now)
+        else:
+            code, strength = inputs.pressed(event)
+            if code is not None:
+                self._press(code, strength, now)
+        return list(self._held - before)
 
-    def poll(self):
-        """The Action of the next frame: keys held or tapped since the last poll, motion summed."""
-        look = self._turn(self._motion * self.degrees_per_count)
-        keys = frozenset(_WORLD_KEY[code] for code in self._held | self._tapped)
-        action = self.space.fit(Action(keys, tuple(look)))
-        self._motion, self._tapped = np.zeros(2), set()
+    def poll(self, now=None):
+        """The Action of the next frame: keys held or tapped since the last poll, motion and turns summed."""
+        self._turn_until(self._clock() if now is None else now)
+        degrees = self._motion * self.degrees_per_count + self._turned
+        look = self._limit(degrees * (1.0, -1.0 if self.is_inverted else 1.0))
+        names = self.bindings.played(self.space)
+        down = self._held | self._tapped
+        keys = ({names.get(code) for code in down} - self.toggled) | self._latched
+        action = self.space.fit(Action(frozenset(keys), tuple(look)))
+        self._motion, self._turned, self._tapped = np.zeros(2), np.zeros(2), set()
         self.input_time, self._oldest = self._oldest, None
         return action
 
     def release_all(self):
         """Every key is up, and neither tap nor motion is left over."""
-        self._held = set()  # of the inputs of WORLD_BINDINGS
+        self._held, self._strengths = set(), {}  # inputs that are down; {input: 0 to 1} of those that turn
         self.forget()
 
     def forget(self):
-        """Drop taps and motion that no poll took; keys that are down stay down."""
+        """Drop taps and motion that no poll took, and let go of toggled keys; keys held down stay down."""
+        self._latched = set()  # names of toggled keys that are down
         self._tapped, self._motion, self._carry, self._oldest = set(), np.zeros(2), np.zeros(2), None
+        self._turned, self._since = np.zeros(2), None
 
-    def _press(self, code, is_down, now):
-        if code not in _WORLD_KEY:
-            return
-        if is_down:
+    def _press(self, code, strength, now):
+        """An input has a new strength: 0 or 1 of a key, anything between of a stick."""
+        self._turn_until(now)
+        self._strengths[code] = strength
+        if not strength:
+            del self._strengths[code]
+        was_down = code in self._held
+        is_down = strength >= (RELEASED_AT if was_down else PRESSED_AT)
+        if is_down and not was_down:
             self._held.add(code)
             self._tapped.add(code)
-        else:
+        elif not is_down:
             self._held.discard(code)
-        if self.space and _WORLD_KEY[code] in self.space.keys:
+        name = self.space and self.bindings.played(self.space).get(code)
+        if name in self.toggled and is_down and not was_down:
+            self._latched ^= {name}
+        if name and (name in _TURNS or is_down != was_down):
             self._mark(now)
 
     def _mark(self, now):
         self._oldest = now if self._oldest is None else self._oldest
 
-    def _turn(self, degrees):
+    def _turn_until(self, now):
+        """Add up the turn by what has been held since the last time."""
+        if self.space and self.space.look_axes and self._strengths:
+            names = self.bindings.played(self.space)
+            rates = [np.multiply(_TURNS[names[code]], strength) for code, strength in self._strengths.items()
+                     if names.get(code) in _TURNS]
+            if rates and self._since is not None:
+                seconds = min(max(now - self._since, 0.0), MAX_TURN_SECONDS)
+                self._turned += np.clip(sum(rates), -1.0, 1.0) * self.turn_speed * seconds
+        self._since = now
+
+    def _limit(self, degrees):
         """Degrees [2] of this frame; what exceeds the limit is carried on, see CARRIED_FRAMES."""
         limit = self.space.look_limit
         carry = np.where(degrees * self._carry < 0, 0.0, self._carry)

@@ -149,6 +149,21 @@ class Loop:
         if reason := self._lateness.step(work, self._pace.period, self.world.info):
             self._screen.notify(reason)
 
+    def _reopen(self, opening):
+        """Close the world, whatever state it is in, and open another one in its place."""
+        self._frames.clear()
+        self._recording.interrupt()
+        self._travel.close_world()
+        self.world, self._is_idle, self._has_ended = None, False, False
+        self._screen.close_world(opening.title)
+        old = self._worker
+        old.close(patience=0.0)
+
+        def open_world():
+            old.wait()  # there may be no room for both
+            return opening.open()
+        self._worker = worker.Worker(open_world, keep_up_to=KEEP_UP_TO)
+
     def _open(self, world):
         self.world = world
         self._screen.open(world)
@@ -208,7 +223,9 @@ class Loop:
     def _show_or_ask(self):
         """Do what is due now: show a frame, or give the idle worker its next request."""
         commands, now, show = self._commands, self._clock(), self._next_show()
-        if show is not None and now >= show:
+        if commands.opening and (self._is_idle or commands.mode is Mode.FAILED):
+            self._reopen(commands.take_opening())
+        elif show is not None and now >= show:
             self._show(self._frames.popleft())
         elif not self._is_idle:
             return

@@ -1,8 +1,12 @@
 """Recording during play: whatever goes wrong in it is said and ends the recording, never the session."""
 import logging
+from datetime import datetime
+from pathlib import Path
 
-from worldplay.client.recorder import Recorder, log_clip
+from worldplay.client.recorder import MIN_FRAMES, Recorder, log_clip
 from worldplay.data.clip import ClipWorld
+from worldplay.data.picture import origin_of, write_picture
+from worldplay.files import writable_folder
 
 log = logging.getLogger(__name__)
 
@@ -11,11 +15,12 @@ class Recording:
     """Guards the Recorder of a session; the loop reports to it what was played and shown.
 
     is_recording, seconds  as in Recorder, once the world is open
+    folder  where the next clip goes
     """
 
     def __init__(self, screen, folder, starts_at_once):
         """screen says what went wrong; clips go to `folder`, also without F9 if `starts_at_once`."""
-        self._screen, self._folder, self._starts_at_once = screen, folder, starts_at_once
+        self._screen, self.folder, self._starts_at_once = screen, folder, starts_at_once
         self._recorder = None
 
     @property
@@ -27,15 +32,16 @@ class Recording:
         return self._recorder.seconds
 
     def open(self, world):
-        """The world is open; nothing is recorded yet."""
-        self._recorder = Recorder(world)
+        """A world is open; nothing of it is recorded yet."""
+        finishing = self._recorder.hand_over() if self._recorder else []
+        self._recorder = Recorder(world, finishing)
 
     def branch(self, line, frame):
         """Another Line is played from its last frame on: the clip ends here, and the next one begins."""
         self._guard(self._recorder.branch, line, frame)
         if self._starts_at_once:
             self._starts_at_once = False
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
 
     def frame(self, frame, times):
         self._guard(self._recorder.frame, frame, times)
@@ -52,7 +58,27 @@ class Recording:
         elif isinstance(self._recorder.world, ClipWorld):
             self._screen.notify("This is a recording already; play its world to record")
         else:
-            self._guard(self._recorder.start_in, self._folder)
+            self._guard(self._recorder.start_in, self.folder)
+
+    def keep(self, line, moments):
+        """F12: the last Moments of a Line become a clip, whether or not one is being recorded."""
+        if isinstance(self._recorder.world, ClipWorld):
+            self._screen.notify("This is a recording already; trim it with `worldplay clip export`")
+        elif len(moments) < MIN_FRAMES:
+            self._screen.notify("Too short for a clip yet")
+        else:
+            self._guard(self._recorder.keep, line, moments, self._folder)
+
+    def photograph(self, line, moment):
+        """F4: the frame of a Moment becomes a picture that says where it comes from."""
+        stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{moment.number}"
+        path = Path(self._folder) / f"{line.header['world']}_{stamp}.png"
+        try:
+            writable_folder(self._folder, "pictures")
+            write_picture(path, moment.frame, origin_of(line.header, moment.number))
+            self._screen.notify(f"Saved {path}")
+        except OSError as error:
+            self._screen.notify(str(error))
 
     def report_finished(self):
         """Say of every clip that was finished since the last call where it lies, or why there is none."""

@@ -3,8 +3,8 @@ import logging
 import time
 
 from worldplay.client import entry, hud, menu
-from worldplay.client.devices import help_rows
 from worldplay.client.keyboard_layout import printed_labels
+from worldplay.client.pages import Choices
 from worldplay.client.view import Mode, View
 
 log = logging.getLogger(__name__)
@@ -13,23 +13,36 @@ log = logging.getLogger(__name__)
 class Screen(View):
     """Draws into the one window, as the player has chosen.
 
-    entry  the worldplay.client.entry.Entry being written, or None
+    entry    the worldplay.client.entry.Entry being written, or None
+    pages    the worldplay.client.pages.Page objects that are open in the menu, the last one on top
+    choices  worldplay.client.pages.Choices of the pause
     """
 
     def __init__(self, window, settings, timing, *, title, progress, log_hint, clock=time.perf_counter):
         """title, progress, log_hint: as desktop.SessionOptions says."""
         super().__init__(settings, timing, clock=clock)
-        self.window, self.entry = window, None
+        self.window, self.entry, self.pages, self.choices = window, None, [], Choices(())
         self._title, self._progress, self._log_hint = title, progress, log_hint
         self._shows_help = False
         self._key_labels = printed_labels()
 
     def open(self, world):
         super().open(world)
+        if missing := self.bindings.missing(world.action_space):
+            self.notify(f"No key is set for {', '.join(missing)} of this world: Esc, Controls")
         self.window.set_title(f"{world.name} - worldplay")
+
+    def close_world(self, title):
+        super().close_world(title)
+        self._title = title
 
     def capture_mouse(self, is_captured):
         self.window.capture_mouse(is_captured)
+
+    @property
+    def key_labels(self):
+        """{scancode: label} of the keys that print something else than on a US keyboard."""
+        return self._key_labels
 
     def read_keyboard_layout(self):
         """The keyboard has another layout: its keys are labelled anew."""
@@ -49,7 +62,7 @@ class Screen(View):
         self.is_dirty = False
         surface = self.window.surface
         if mode is Mode.FAILED:
-            menu.draw_failure(surface, self._failure_text(), self._log_hint)
+            menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
@@ -66,16 +79,22 @@ class Screen(View):
         self.window.flip()
 
     def _draw_menu(self, surface):
+        if self.pages:
+            self.pages[-1].draw(surface)
+            if self.notice:
+                hud.draw_notice(surface, self.notice, is_over_text=True)
+            return
         prompt = self.world.info.get("prompt")
         text = self._waited() or (prompt and f"Text: {entry.printable(prompt)}") or ""
-        menu.draw_pause(surface, *self._help_rows(), "" if self.notice else self._choices(), text)
+        chosen = "" if self.notice else self._chosen()
+        menu.draw_pause(surface, *self._help_rows(), chosen, text, self.choices)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
     def _draw_stopped(self, surface):
-        choices = self._choices_of(reset="starts again", next_scene="takes the next scene",
-                                   rewind="goes back", escape="quits")
-        menu.draw_stopped(surface, self._failure_text(), self._log_hint, choices)
+        says = self._choices_of(reset="starts again", next_scene="takes the next scene",
+                                rewind="goes back", escape="quits")
+        menu.draw_stopped(surface, self._failure_text(), self._log_hint, says, self.choices)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
@@ -84,7 +103,7 @@ class Screen(View):
         if shows_help:
             hud.draw_help(surface, *self._help_rows())
         elif self.settings.show_hud:
-            hud.draw_figures(surface, self._figures(), self.world.info.get("note", ""))
+            self._draw_figures(surface)
         lower = surface.get_height()
         if self.entry:
             lower = entry.draw_entry(surface, self.entry).top
@@ -98,10 +117,21 @@ class Screen(View):
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
 
-    def _help_rows(self):
-        return help_rows(self.world.action_space, self._key_labels, reads_text="prompt" in self.world.info)
+    def _draw_figures(self, surface):
+        parts, rows = self.settings.hud_parts, self._figures()
+        if parts == "rate":
+            rows = rows[:1]
+        lower = 0
+        if parts != "graph":
+            lower = hud.draw_figures(surface, rows, self.world.info.get("note", ""))
+        if "graph" in parts:
+            hud.draw_graph(surface, self.timing.recent_work(hud.BARS), 1 / self.world.fps, lower)
 
-    def _choices(self):
+    def _help_rows(self):
+        return self.bindings.help_rows(self.world.action_space, self._key_labels, is_pad=self.shows_pad,
+                                       reads_text="prompt" in self.world.info)
+
+    def _chosen(self):
         return (f"Mouse {self.settings.degrees_per_count:.3f} degrees per count     "
                 f"Scaling {'smooth' if self.window.scaling == 'smooth' else 'in whole steps'}")
 

@@ -21,7 +21,7 @@ def assets():
 
 def unit(surface):
     """Pixels of one line of running text on a surface of this size."""
-    return max(11, min(26, round(min(surface.get_height() / 40, surface.get_width() / 52))))
+    return max(11, min(44, round(min(surface.get_height() / 40, surface.get_width() / 52))))
 
 
 @cache

@@ -10,6 +10,7 @@ from worldplay.data.save_file import how_it_differs, read_save
 from worldplay.errors import WorldError
 
 KEEP_UP_TO = STATE_BYTES // 2  # bytes of one snapshot
+KEPT_AS_CLIP = 30.0  # seconds
 SPEED, SPEED_UP, TOP_SPEED = 1.5, 0.6, 6.0  # times that of play: at first, more each second, at most
 
 
@@ -35,6 +36,13 @@ class Travel:
     def open(self, world):
         """The world is open, and not yet begun."""
         self._world, self.history, self.saves = world, History(world), Saves(world.name)
+
+    def close_world(self):
+        """Another world opens: this one's places are left; what is being saved is finished first."""
+        if self.saves:
+            self.saves.wait()
+        self.history = self.saves = self._world = self._wish = self._asked = None
+        self.is_rewinding = False
 
     # What the player wants
 
@@ -92,6 +100,17 @@ class Travel:
             return False
         self._wish = saved, slot
         return True
+
+    def keep(self):
+        """The last KEPT_AS_CLIP seconds become a clip."""
+        moments = list(self.history.moments)
+        steps = round(KEPT_AS_CLIP * self._world.fps)
+        self._recording.keep(self.history.line, moments[-steps:])
+
+    def photograph(self):
+        """The frame that is shown becomes a picture."""
+        if self.history.moments:
+            self._recording.photograph(self.history.line, self.history.moments[-1])
 
     # What the loop does
 

@@ -3,7 +3,7 @@ import time
 from dataclasses import replace
 from enum import Enum, auto
 
-from worldplay.client.devices import commands_in, label_of
+from worldplay.client.bindings import Bindings
 from worldplay.client.figures import figures
 from worldplay.errors import WorldError
 
@@ -28,23 +28,25 @@ class View:
     """What is to be seen, set by loop and commands; `draw`, `capture_mouse` and `close` are the subclass's.
 
     settings   worldplay.client.settings.Settings with the player's choices as they were changed while playing
+    bindings   worldplay.client.bindings.Bindings of these settings, shared with the input device
     timing     worldplay.client.timing.Timing of the session
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
+    shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
     is_dirty   whether `refresh` has something to draw
     """
 
     def __init__(self, settings, timing, *, clock=time.perf_counter):
-        self.settings, self.timing = settings, timing
+        self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.failure = None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
         self._clock, self._began = clock, clock()
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
-        self._key_labels = {}
+        self._key_labels, self.shows_pad = {}, False
 
     # What the subclass does
 
@@ -65,6 +67,11 @@ class View:
     def open(self, world):
         """The world is open, and not yet begun."""
         self.world = world
+
+    def close_world(self, title):
+        """Another world, called `title`, opens in place of the one that was shown."""
+        self.world = self.frame = self.failure = self.rewound = self._waiting = None
+        self.number, self._began, self._figure_rows, self.is_dirty = 0, self._clock(), ([], 0.0), True
 
     @property
     def notice(self):
@@ -108,9 +115,9 @@ class View:
 
     def _choices_of(self, **says):
         """"P goes on, ...": what some commands do now, by their keys; those that work in this world."""
-        bindings = commands_in(self.world.action_space)
-        return ", ".join(f"{label_of(bindings[name], self._key_labels)} {text}" for name, text in says.items()
-                         if name in bindings)
+        labels = {name: self.bindings.label_of(name, self._key_labels, self.world.action_space,
+                                               is_pad=self.shows_pad) for name in says}
+        return ", ".join(f"{labels[name]} {text}" for name, text in says.items() if labels[name])
 
     def _waited(self):
         """What the model is being waited for and how long; "" when it is not, or only for a moment."""

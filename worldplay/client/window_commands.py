@@ -2,30 +2,40 @@
 import pygame
 
 from worldplay.client.commands import Commands
-from worldplay.client.devices import command_of
+from worldplay.client.controls_page import ControlsPage
+from worldplay.client.inputs import is_pad, pressed
+from worldplay.client.pages import NAVIGATION, Choices
 from worldplay.client.prompt_line import PromptLine
+from worldplay.client.settings_page import SettingsPage
 from worldplay.client.view import Mode
+
+MENUS = (Mode.MENU, Mode.STOPPED, Mode.FAILED)  # which offer choices, and pages
 
 
 class WindowCommands(Commands):
     """Handles every event of the window."""
 
-    def __init__(self, window, device, screen, recording, request):
+    def __init__(self, window, device, screen, recording, request, reopening=None):
         super().__init__(device, screen, recording, request, PromptLine(window, screen))
         self._window = window
+        self._reopening = reopening  # worldplay.client.settings_page.Reopening, or None
         self._mode_before_line = None  # the Mode in which F2 was pressed
-        self._rewind_key = None  # scancode of the key that is held to go back
+        self._rewind_key = None  # the input that is held to go back
         self._closing_key = None  # scancode of the key that closed the line, until its release: it may repeat
 
     def stop(self, mode):
         super().stop(mode)
+        self._screen.pages.clear()
+        self._screen.choices = Choices(self._remedies(mode))
         self.prompting.close()
 
     def handle(self, event, now):
         """Dispatch one pygame event: window and focus, text entry, the window's commands allowed in this
         mode; all else goes to the input device. now: time.perf_counter() seconds.
         """
-        command = command_of(event, self._world and self._world.action_space)
+        if event.type in (pygame.KEYDOWN, pygame.MOUSEMOTION, pygame.CONTROLLERBUTTONDOWN):
+            self._name_inputs_of(event.type == pygame.CONTROLLERBUTTONDOWN)
+        command = self._screen.bindings.command_of(event, self._world and self._world.action_space)
         if event.type in (pygame.KEYDOWN, pygame.KEYUP) and event.scancode == self._closing_key:
             self._closing_key = event.scancode if event.type == pygame.KEYDOWN else None
         elif event.type == pygame.QUIT:
@@ -42,15 +52,103 @@ class WindowCommands(Commands):
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
-        elif self.mode is Mode.REWINDING and event.type == pygame.KEYUP and (
-                event.scancode == self._rewind_key):
+        elif self.mode is Mode.REWINDING and pressed(event) == (self._rewind_key, 0.0):
             self.end_rewind()
+        elif self.mode in MENUS and self._browse(event, now):
+            self._screen.is_dirty = True
         elif command and self.obey(command):
-            self._rewind_key = event.scancode if command == "rewind" else self._rewind_key
-        elif event.type == pygame.MOUSEBUTTONDOWN and self.mode is Mode.MENU:
-            self.resume()
+            self._rewind_key = pressed(event)[0] if command == "rewind" else self._rewind_key
         else:
-            self._device.feed(event, now)
+            self._feed(event, now)
+
+    def _feed(self, event, now):
+        """Give an event to the input device, and carry out commands on the sticks and triggers it moved."""
+        for code in self._device.feed(event, now):
+            self._name_inputs_of(is_pad(code))
+            if event.type == pygame.CONTROLLERAXISMOTION:
+                command = self._screen.bindings.commands(self._world and self._world.action_space).get(code)
+                if command:
+                    self.obey(command)
+
+    def _name_inputs_of(self, pad):
+        """The player holds a gamepad, or has gone back to the keyboard."""
+        if pad != self._screen.shows_pad:
+            self._screen.shows_pad, self._screen.is_dirty = pad, True
+
+    # The menu
+
+    def open_menu(self):
+        super().open_menu()
+        self._screen.choices = Choices(("Go on", "Settings", "Controls", "Quit"))
+
+    def _remedies(self, mode):
+        """What is offered once the world has stopped or could not be opened; what was recorded is saved."""
+        words = ["Start again"] if mode is Mode.STOPPED else []
+        if self._reopening:
+            now, info = self._reopening.chosen(), self._world.info if self._world else {}
+            words += ["Open again"] if mode is Mode.FAILED else []
+            words += ["Fewer steps"] if (info.get("steps") or now["steps"] or 1) > 1 else []
+            words += ["Processor"] if info.get("device", now["device"]) != "cpu" else []
+        return (*words, "Quit")
+
+    def _browse(self, event, now):
+        """An event while the menu is open; returns whether it was meant for it."""
+        pages, choices = self._screen.pages, self._screen.choices
+        if event.type == pygame.MOUSEMOTION:
+            (pages[-1].hover if pages else choices.hit)(event.pos)
+        elif event.type == pygame.MOUSEWHEEL:
+            pages and pages[-1].scroll(event.y)
+        elif pages:
+            page = pages[-1]
+            for code in self._device.feed(event, now):
+                page.press(code)
+            if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+                page.click(event.pos)
+            if page.is_over and page in pages:
+                pages.remove(page)
+        elif event.type == pygame.MOUSEBUTTONDOWN:
+            self._take(choices.hit(event.pos) or ("Go on" if self.mode is Mode.MENU else None))
+        else:
+            return self._choose(event, now)
+        return True
+
+    def _choose(self, event, now):
+        """An event while the pause and no page is open; returns whether it chose something."""
+        is_way = event.type == pygame.KEYDOWN and NAVIGATION.get(event.scancode) in ("left", "right", "enter")
+        if not is_way and event.type not in (pygame.CONTROLLERAXISMOTION, pygame.CONTROLLERBUTTONDOWN):
+            return False
+        ways = [NAVIGATION.get(code) for code in self._device.feed(event, now)]
+        for way in ways:
+            match way:
+                case "left" | "right":
+                    self._screen.choices.move(-1 if way == "left" else 1)
+                case "enter":
+                    self._take(self._screen.choices.chosen)
+                case "back" if self.mode is Mode.MENU:  # of a gamepad: its way back into the world
+                    self.resume()
+        return bool(ways) and all(ways)
+
+    def _take(self, choice):
+        """One of the pause's choices was taken."""
+        match choice:
+            case "Go on":
+                self.resume()
+            case "Controls":
+                self._screen.pages.append(ControlsPage(self._screen, self._device,
+                                                       lambda: self._screen.key_labels))
+            case "Settings":
+                self._screen.pages.append(SettingsPage(self._screen, self, self._recording, self._reopening))
+            case "Start again":
+                self.on_reset()
+            case "Open again":
+                self.reopen(self._reopening.opening())
+            case "Fewer steps":
+                steps = (self._world.info["steps"] if self._world else self._reopening.chosen()["steps"]) // 2
+                self.reopen(self._reopening.opening(steps=steps))
+            case "Processor":
+                self.reopen(self._reopening.opening(device="cpu"))
+            case "Quit":
+                self.is_over = True
 
     def _write(self, event, now):
         """Handle an event while text is entered: only releases reach the input device."""
@@ -66,6 +164,14 @@ class WindowCommands(Commands):
             mode = Mode.PLAYING if goes_on else self._mode_before_line
             self.open_menu() if mode is Mode.MENU else self.resume()
             self.mode = mode
+
+    def take_opening(self):
+        self._screen.pages.clear()
+        return super().take_opening()
+
+    def resume(self):
+        self._screen.pages.clear()
+        super().resume()
 
     def on_escape(self):
         if self.mode is Mode.REWINDING:

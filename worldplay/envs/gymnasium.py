@@ -6,6 +6,8 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
+import worldplay
+from worldplay.envs import open_env
 from worldplay.envs.gym_actions import gym_actions
 from worldplay.errors import WorldError
 
@@ -203,3 +205,17 @@ class WorldEnv(gymnasium.Env):
 
     def close(self):
         self._world.close()
+
+
+def real_env(name, render_mode="rgb_array"):
+    """The WorldEnv of a real game, a name in ENVS; entry point of worldplay/DoomMaze-v0 and the like."""
+    return WorldEnv(open_env(name))
+
+
+def dream_env(world=None, render_mode="rgb_array", **options):
+    """The WorldEnv of a learned world; entry point of worldplay/Dream-v0.
+
+    world    name or folder; None is the default world
+    options  as worldplay.load_world takes them: device, steps, seed, prompt
+    """
+    return WorldEnv(worldplay.load_world(world, **options))

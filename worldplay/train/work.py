@@ -1,4 +1,4 @@
-"""What one step of a stage costs in arithmetic and memory, counted on networks without values."""
+"""Floating-point operations and memory of a training step, counted on the meta device."""
 import copy
 import weakref
 from collections import Counter
@@ -18,12 +18,12 @@ from worldplay.train.stages.draws import PlacedDraws
 
 @dataclass(frozen=True, kw_only=True)
 class StepMemory:
-    """Bytes of one forward and backward pass, weights and their gradients' total left out.
+    """Bytes of one forward and backward pass, without the weights and their accumulated gradients.
 
-    kept             tensors that the graph keeps for its backward pass
-    peak             most of all tensors alive at one moment
-    kept_recomputed  what is kept when every block keeps its inputs alone, and one block computed again
-    peak_recomputed  most alive then
+    kept             activations that autograd saves for the backward pass
+    peak             largest sum of all tensors alive at one moment
+    kept_recomputed  as kept, with activation checkpointing: the inputs of every block, and all of one block
+    peak_recomputed  as peak, with activation checkpointing
     """
     kept: int
     peak: int
@@ -32,10 +32,9 @@ class StepMemory:
 
 
 def on_meta(stage, dtype=None):
-    """The same stage on networks without values; dtype: of the weights, None keeps theirs.
+    """A copy of the stage whose networks are on the meta device; dtype: of their weights, None keeps it.
 
-    Its blocks keep their activations: what computing them again adds is counted from one pass, not by running
-    it.
+    Activation checkpointing is off in the copy: what it adds is derived from a single pass.
     """
     twin = copy.copy(stage)
     twin.models = {role: _without_values(model, dtype) for role, model in stage.models.items()}
@@ -45,11 +44,11 @@ def on_meta(stage, dtype=None):
 
 
 def step_flops(stage, role, batch, draws):
-    """(operations of loss and backward, those among them of the blocks' forward passes that have a gradient).
+    """(FLOPs of loss and backward pass, FLOPs of the forward passes of blocks that record a graph).
 
     stage  from `on_meta`; batch: tensors, of which only shapes and dtypes are used
-    A multiplication and an addition count two; of attention only what is seen counts. The second number is
-    what activation checkpointing adds.
+    A multiply-add counts two; masked-out attention counts nothing. The second number is what activation
+    checkpointing adds, because it runs these forward passes again.
     """
     for model in _transformers(stage):
         model.causal_attention = "chunks"
@@ -57,9 +56,12 @@ def step_flops(stage, role, batch, draws):
 
 
 def over_shared_draws(run, num_samples):
-    """[run(draws), ...] over what a whole batch draws at once, such as an exit step; the mean of many steps.
+    """[run(draws), ...], whose mean is that of many steps with random numbers shared by the whole batch.
 
-    run  takes Draws without values, the same shapes as real ones
+    Such a number, for example a DMD exit step, decides how much work a step does: `run` is called with it at
+    a few places of its range, and once where the step draws none.
+
+    run  function of a PlacedDraws
     """
     def at(part):
         draws = PlacedDraws(part, range(num_samples))
@@ -68,17 +70,17 @@ def over_shared_draws(run, num_samples):
     if not shared:
         return [first]
     last, _ = at(0.9)
-    # a share of the steps does other work; which share, more draws say
+    # a coin toss such as own_steps decides: more places estimate how often it is won
     if "uniform" in shared and first != last:
         return [first, *(at(part)[0] for part in (0.3, 0.5, 0.7)), last]
-    return [first, last]  # work grows evenly with an exit step: their mean is that of first and last
+    return [first, last]  # work is linear in an exit step: the mean over all is that of first and last
 
 
 def _by_depth(count, stage, depths):
-    """The numbers count(stage) of a stage whose networks have equally many blocks, all alike.
+    """count(stage), a tuple of numbers, extrapolated from networks cut to depths[0] and depths[1] blocks.
 
-    depths  two numbers of blocks to count with: every block beyond adds what the last one added. A stage with
-            no more blocks, or networks that differ, is counted as it is.
+    All blocks of a network are alike. A stage with no more blocks than depths[1], or with networks of
+    different depths, is counted as it is.
     """
     found = {len(model.blocks) for model in stage.models.values() if hasattr(model, "blocks")}
     if len(found) != 1 or max(found) <= max(depths):
@@ -93,7 +95,7 @@ def _transformers(stage):
 
 
 def _shallow(stage, num_layers):
-    """The same stage on the first blocks of its networks."""
+    """A copy of the stage whose networks have only their first num_layers blocks."""
     twin = copy.copy(stage)
     twin.models = {role: copy.copy(model) for role, model in stage.models.items()}
     for model in twin.models.values():
@@ -129,7 +131,7 @@ def _pass(stage, role, batch, draws):
 
 
 def _without_values(model, dtype):
-    """A copy of a network on the meta device; its weights are never copied."""
+    """A copy of a network on the meta device, made without copying weight values."""
     memo = {}
     for p in model.parameters():
         memo[id(p)] = torch.nn.Parameter(torch.empty_like(p, device=META, dtype=dtype), p.requires_grad)
@@ -140,7 +142,7 @@ def _without_values(model, dtype):
 
 @contextmanager
 def _gradients_dropped(stage):
-    """Inside, a weight's gradient goes as soon as it is complete, as when processes share it out."""
+    """Context manager: a weight's gradient is freed once accumulated, as FSDP frees it after reduction."""
     def drop(p):
         p.grad = None
     hooks = [p.register_post_accumulate_grad_hook(drop) for model in stage.models.values()
@@ -152,7 +154,7 @@ def _gradients_dropped(stage):
 
 @contextmanager
 def _around_blocks(stage, enter, leave):
-    """Inside, enter(block, args) and leave(block, args, out) go around every block whose graph is kept."""
+    """Context manager: calls enter(block, args) and leave(block, args, out) around blocks under autograd."""
     def only_with_graph(hook):
         return lambda *args: hook(*args) if torch.is_grad_enabled() else None
     blocks = [block for model in stage.models.values() for block in getattr(model, "blocks", ())]
@@ -225,14 +227,14 @@ def _like(shape):
 
 
 class _Memory(AllocatedMemory):
-    """Also follows what autograd keeps for the backward pass, in all and of one block; without weights."""
+    """Also follows the tensors that autograd saves, in total and for each block; weights are not counted."""
 
     def __init__(self, stage):
         weights = [x for model in stage.models.values() for x in (*model.parameters(), *model.buffers())]
         super().__init__(weights[0].device, uncounted=weights)
-        self.references = Counter()  # how often autograd keeps each storage
+        self.references = Counter()  # how often autograd has saved each storage
         self.kept = self.most_kept = self.most_outside = 0
-        self.inner, self.blocks = {}, []  # storage -> number of the block that alone keeps it; their bytes
+        self.inner, self.blocks = {}, []  # storage -> the block that alone saved it; bytes of each block
         self.inputs, self.largest_block, self.most_recomputed = None, 0, 0
         self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept.tensor)
 
@@ -255,7 +257,7 @@ class _Memory(AllocatedMemory):
         self.inputs = None
 
     def add(self, x):
-        """As AllocatedMemory.add; also the most that is alive when blocks are computed again."""
+        """As AllocatedMemory.add; also updates most_recomputed, the peak with activation checkpointing."""
         is_new = super().add(x)
         if is_new:
             self.most_recomputed = max(self.most_recomputed, self.alive - sum(self._absent()))
@@ -267,7 +269,7 @@ class _Memory(AllocatedMemory):
         super().released(key)
 
     def _absent(self):
-        """Bytes of the blocks that are not there when blocks are computed again: not in their backward."""
+        """Bytes of each block that checkpointing would not hold now: all blocks but the one in backward."""
         if torch._C._current_graph_task_id() == -1:
             return self.blocks
         while self.blocks and not self.blocks[-1]:
@@ -300,13 +302,13 @@ class _Memory(AllocatedMemory):
             self.kept -= self.sizes[key]
 
     def _keep_outside(self, key):
-        """Stop counting this storage among those of a block that recomputation frees."""
+        """Count this storage no more as inner to a block: checkpointing would not free it."""
         if key in self.inner:
             self.blocks[self.inner.pop(key)] -= self.sizes[key]
 
 
 class _Kept:
-    """A tensor that autograd keeps; calls `release` when autograd lets go of it."""
+    """A tensor saved by autograd; `release` is called when autograd drops it."""
 
     def __init__(self, tensor, release=None):
         self.tensor = tensor
