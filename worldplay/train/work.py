@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from worldplay.engine.cost import FusedAttention, flop_counter
@@ -104,17 +105,16 @@ def _shallow(stage, num_layers):
 
 def _flops(stage, role, batch, draws):
     forward = []
-    with flop_counter() as counter, _around_blocks(
-            stage, lambda *_: forward.append(-counter.get_total_flops()),
-            lambda *_: forward.append(counter.get_total_flops())):
+    with Counted() as counter, _around_blocks(stage, lambda *_: forward.append(-counter.flops),
+                                              lambda *_: forward.append(counter.flops)):
         _pass(stage, role, batch, draws)
-    return counter.get_total_flops(), sum(forward)
+    return counter.flops, sum(forward)
 
 
 def step_memory(stage, role, batch, draws):
     """StepMemory; arguments as for `step_flops`."""
     def count(part):
-        with _Memory(part) as memory, _around_blocks(part, memory.enter_block, memory.leave_block):
+        with Counted(), _Memory(part) as memory, _around_blocks(part, memory.enter_block, memory.leave_block):
             _pass(part, role, batch, draws)
         outside = memory.most_outside + memory.largest_block
         return memory.most_kept, memory.most_alive, outside, memory.most_recomputed
@@ -163,6 +163,67 @@ def _around_blocks(stage, enter, leave):
     yield
     for hook in hooks:
         hook.remove()
+
+
+class Counted(TorchDispatchMode):
+    """Inside, counts operations; one without values that was run before is not run again.
+
+    PyTorch works out the shape of a result in Python, which takes 0.2 ms an operation, and a network repeats
+    a few hundred operations for every block, frame and sampling step. So the first of a kind is run. Views,
+    and what writes into its inputs, always are.
+
+    flops  multiplications and additions so far, as `flop_counter` counts them
+    """
+    _known = {}  # operation and its arguments -> shapes of the result, flops; they follow from these alone
+    _always_run = set()
+    _formulas = flop_counter().flop_registry
+
+    def __init__(self):
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in self._always_run:
+            return function(*args, **kwargs)
+        key = (function, _described(args), _described(tuple(kwargs.items())) if kwargs else ())
+        if key not in self._known:
+            out = function(*args, **kwargs)
+            shapes, formula = _fresh_shapes(out, (args, kwargs)), self._formulas.get(function._overloadpacket)
+            flops = formula(*args, **kwargs, out_val=out) if formula else 0
+            self.flops += flops
+            if shapes:
+                self._known[key] = shapes, flops
+            elif not formula:
+                self._always_run.add(function)
+            return out
+        shapes, flops = self._known[key]
+        self.flops += flops
+        return _like(shapes) if isinstance(shapes[0], torch.Size) else tuple(map(_like, shapes))
+
+
+def _described(x):
+    """What the shape of a result depends on of an argument."""
+    if isinstance(x, torch.Tensor):
+        return x.shape, x.stride(), x.dtype, x.device
+    return tuple(map(_described, x)) if isinstance(x, (tuple, list)) else (type(x), x)
+
+
+def _fresh_shapes(out, inputs):
+    """Size, stride and number type of a result on the meta device, or of each of several; () of a result that
+    is something else or shares its storage with an input."""
+    if isinstance(out, (tuple, list)) and all(isinstance(x, torch.Tensor) for x in out):
+        shapes = tuple(_fresh_shapes(x, inputs) for x in out)
+        return shapes if all(shapes) else ()
+    if not isinstance(out, torch.Tensor) or out.device != META:
+        return ()
+    storages = {x.untyped_storage()._cdata for x in tree_leaves(inputs) if isinstance(x, torch.Tensor)}
+    return () if out.untyped_storage()._cdata in storages else (out.size(), out.stride(), out.dtype)
+
+
+def _like(shape):
+    size, stride, dtype = shape
+    return torch.empty_strided(size, stride, dtype=dtype, device=META)
 
 
 class _Memory(AllocatedMemory):
