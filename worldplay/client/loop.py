@@ -295,6 +295,7 @@ class Loop:
                              ready=ready.at, flipped=flipped)
         self._travel.history.show(ready.frame, times)
         self._recording.frame(ready.frame, times)
+        self._screen.saw()
 
     def _close(self):
         """The view goes first; then, whatever became of it, clips are finished and the world is closed."""
