@@ -198,3 +198,40 @@ def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):
     session.run()
     settings = session.loop.settings
     assert settings.scaling == "whole" and settings.show_hud and settings.hud_parts == "figures and graph"
+
+
+def test_a_minimised_window_pauses_the_world_and_looks_at_its_events_seldom():
+    world = FakeWorld(fps=50.0)
+    seen = []
+    session = Session(world, [
+        (3, pygame.event.Event(pygame.WINDOWMINIMIZED)),
+        (lambda: session.mode is Mode.MENU and session.loop._is_idle,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,), (0.5,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,),
+        (0.0, pygame.event.Event(pygame.WINDOWRESTORED), FOCUS_GAINED, click()),
+        (lambda: len(world.actions) > seen[1][0] + 3, QUIT)])
+    session.run()
+    assert seen[1][0] - seen[0][0] <= 1, "the world stands"
+    assert seen[1][1] - seen[0][1] <= 14, "0.5 s at 0.05 s a look, in place of 250 looks"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (40, 30), (7680, 4320)])
+def test_every_screen_is_drawn_at_every_size(size, monkeypatch):
+    session = Session(FakeWorld(prompt="a hall"), [])
+    screen, surface = session.loop._screen, pygame.Surface(size)
+    monkeypatch.setattr(type(screen.window), "surface", property(lambda window: surface))
+    monkeypatch.setattr(screen.window, "flip", lambda: None)
+    screen.draw(Mode.LOADING)
+    for part in (screen, session.loop._commands):
+        part.open(FakeWorld(prompt="a hall"))
+    screen.frame, screen.failure = np.zeros((96, 128, 3), np.uint8), MemoryError("no room " * 20)
+    screen.choose(show_hud=True, hud_parts="figures and graph")
+    session.loop.timing.worked(0.2, is_late=True)
+    session.loop._commands.open_menu()
+    for mode in Mode:
+        if mode is not Mode.REWINDING:
+            screen.notify("a line")
+            screen.draw(mode)
+    screen.on_help()
+    screen.draw(Mode.PLAYING)
+    session.window.close()

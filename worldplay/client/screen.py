@@ -10,6 +10,9 @@ from worldplay.client.view import Mode, View
 log = logging.getLogger(__name__)
 
 
+LEAST = (160, 120)  # pixels in which something can be written; tiling desktops make windows smaller
+
+
 class Screen(View):
     """Draws into the one window, as the player has chosen.
 
@@ -61,7 +64,9 @@ class Screen(View):
         """Draw everything and flip."""
         self.is_dirty = False
         surface = self.window.surface
-        if self.pages:
+        if surface.get_width() < LEAST[0] or surface.get_height() < LEAST[1]:
+            self._draw_picture(surface)
+        elif self.pages:
             self._draw_page(surface)
         elif mode is Mode.FAILED:
             menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
@@ -80,12 +85,16 @@ class Screen(View):
                 hud.draw_recording(surface, self.recording.seconds)
         self.window.flip()
 
-    def _draw_page(self, surface):
-        """The page on top, over the picture if there is one."""
+    def _draw_picture(self, surface):
+        """The newest frame alone, or the night while there is none."""
         if self.frame is None:
             surface.fill(theme.NIGHT)
         else:
             self.window.draw(self.frame)
+
+    def _draw_page(self, surface):
+        """The page on top, over the picture."""
+        self._draw_picture(surface)
         self.pages[-1].draw(surface)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)

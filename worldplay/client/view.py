@@ -36,6 +36,7 @@ class View:
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
+    is_hidden  whether nobody can see it: the window is minimised
     is_dirty   whether `refresh` has something to draw
     """
 
@@ -46,7 +47,7 @@ class View:
         self._clock, self._began = clock, clock()
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
-        self._key_labels, self.shows_pad = {}, False
+        self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
 
     # What the subclass does
 
@@ -108,7 +109,7 @@ class View:
             self._next_draw, self.is_dirty = now + period, True
         if self.notice and now >= self._notice[1]:
             self._notice, self.is_dirty = ("", 0.0), True
-        if self.is_dirty:
+        if self.is_dirty and not self.is_hidden:
             self.draw(mode)
 
     # For the subclass

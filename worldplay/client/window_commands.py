@@ -47,12 +47,17 @@ class WindowCommands(Commands):
             self._window.resized((event.x, event.y))
             self._screen.is_dirty = True
         elif event.type == pygame.WINDOWEXPOSED:
-            self._screen.is_dirty = True
+            self._screen.is_hidden, self._screen.is_dirty = False, True
         elif event.type == pygame.KEYMAPCHANGED:
             self._screen.read_keyboard_layout()
         elif event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
             self._closing_key = None
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
+        elif event.type in (pygame.WINDOWMINIMIZED, pygame.WINDOWHIDDEN):
+            self._screen.is_hidden = True
+            self.change_focus(True)
+        elif event.type in (pygame.WINDOWRESTORED, pygame.WINDOWSHOWN, pygame.WINDOWMAXIMIZED):
+            self._screen.is_hidden, self._screen.is_dirty = False, True
         elif event.type == pygame.DROPFILE:
             self._begin_from(event.file)
         elif self.mode is Mode.WRITING:
