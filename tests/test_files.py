@@ -6,12 +6,23 @@ import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from worldplay.errors import WorldError
-from worldplay.files import lock, missing_space, read_json, replacing, visible, writable_folder, write_json
+from worldplay.files import (
+    lock,
+    missing_space,
+    read_json,
+    replacing,
+    visible,
+    writable_folder,
+    write_json,
+    write_picture,
+)
 
 
 def test_a_file_is_replaced_when_its_block_has_ended(tmp_path):
@@ -134,3 +145,12 @@ def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path):
         assert lock(first) and not lock(second)
         first.close()
         assert lock(second)
+
+
+def test_a_picture_is_written_whole_and_read_back(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    for _ in range(2):
+        write_picture(tmp_path / "a.png", picture)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.format == "PNG" and np.array_equal(np.asarray(file), picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

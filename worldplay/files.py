@@ -40,6 +40,14 @@ def replacing(path):
         raise
 
 
+def write_picture(path, picture):
+    """Write uint8 [H W 3] as a PNG file, as `replacing` does."""
+    import imageio.v3  # here, because it takes 0.2 s and play writes none
+
+    with replacing(path) as temporary:
+        imageio.v3.imwrite(temporary, picture, extension=".png")
+
+
 def write_text(path, text):
     """Replace the file `path` by this text, in UTF-8."""
     with replacing(path) as temporary:

@@ -12,6 +12,10 @@ from worldplay.action import Action
 from worldplay.client.bindings import Bindings
 from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
+from worldplay.client.settings_page import Reopening
+from worldplay.client.worker import Opening, Reset
+from worldplay.data.clip import read_clip
+from worldplay.errors import WorldError
 
 ENTER, DOWN, RIGHT, ESC = map(key, (pygame.K_RETURN, pygame.K_DOWN, pygame.K_RIGHT, pygame.K_ESCAPE))
 FOCUS_GAINED = pygame.event.Event(pygame.WINDOWFOCUSGAINED)
@@ -29,7 +33,8 @@ def typed(*events):
 def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
     world = FakeWorld(fps=50.0)
     session = Session(world, [
-        (3, ESC), *typed(RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(key(pygame.K_t)), *typed(ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER),
+        *typed(key(pygame.K_t), ESC),
         (0.0, click()), (0.0, click(False)), (2, key(pygame.K_t)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)])
     session.run()
@@ -39,7 +44,7 @@ def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
 
 def test_esc_leaves_a_key_as_it_was_and_goes_back_page_by_page():
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
         (lambda: len(session.loop._screen.pages) == 1,), *typed(ESC),
         (lambda: not session.loop._screen.pages and session.mode is Mode.MENU,), *typed(ESC)])
     session.run()
@@ -109,7 +114,8 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
     session = Session(FakeWorld(prompt="a hall"), [], settings=Settings(record_folder=str(tmp_path)))
     commands, screen = session.loop._commands, session.loop._screen
     device, world = commands._device, FakeWorld(prompt="a hall")
-    monkeypatch.setattr(commands._recording, "toggle", lambda: None)
+    for name in ("on_record", "on_keep", "on_picture"):  # no files
+        monkeypatch.setattr(commands, name, lambda: None)
     screen.read_keyboard_layout = lambda: None  # asks the system for a thousand keys
     for part in (screen, commands):
         part.open(world)
@@ -132,4 +138,100 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
     device.poll(1e6)
     assert device.poll(1e6 + 1) == Action() and len(screen.pages) <= 3
     Settings(**{**vars(screen.settings)})
+    session.window.close()
+
+
+class Worlds:
+    """A Reopening of fake worlds, one after another; it remembers what was asked for."""
+
+    def __init__(self, *worlds):
+        self._worlds, self.asked = list(worlds), []
+        self.reopening = Reopening(
+            opening=self._opening, chosen=lambda: {"steps": None, "device": "auto", "path": "auto"},
+            choices={"steps": (None, 1, 2), "device": ("auto", "cpu"), "path": ("auto", "eager")})
+
+    def _opening(self, **changes):
+        self.asked.append(changes)
+        return Opening(open=lambda: self._worlds.pop(0), title="another", start=Reset("two"))
+
+
+def test_other_sampling_steps_open_the_world_again_in_the_same_window_and_finish_the_clip(tmp_path):
+    first, second = FakeWorld(fps=50.0), FakeWorld(fps=50.0)
+    worlds = Worlds(second)
+    session = Session(first, [
+        (5, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
+        (lambda: session.loop.world is second and session.mode is Mode.PLAYING,), (3, key(pygame.K_w)),
+        (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)],
+        record_in=tmp_path, reopening=worlds.reopening)
+    session.run()
+    assert worlds.asked == [{"steps": 1}] and Mode.LOADING in session.modes[session.modes.index(Mode.MENU):]
+    assert first.calls[-1][0] == "close" and [what for what, *_ in first.calls].count("close") == 1
+    assert ("reset", "two") in [call[:2] for call in second.calls]
+    [video] = tmp_path.glob("*.mp4")
+    assert read_clip(video).num_frames >= 5
+
+
+def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
+    """A step out of memory, then a world that cannot be opened, then one that can."""
+    broken = FakeWorld(fps=50.0, fail_at=6, error=MemoryError("no room"))
+    worlds = Worlds(broken, FakeWorld(fps=50.0))
+    session = Session(broken, [
+        (lambda: session.mode is Mode.STOPPED and session.loop._screen.choices.words == (
+            "Start again", "Fewer steps", "Worlds", "Quit"),), *typed(RIGHT, ENTER),
+        (lambda: session.mode is Mode.PLAYING and len(broken.actions) > 8, QUIT)],
+        record_in=tmp_path, reopening=worlds.reopening)
+    session.run()
+    assert worlds.asked == [{"steps": 1}] and len(list(tmp_path.glob("*.mp4"))) == 1
+
+    def fail():
+        raise WorldError("device", "there is no such device; take the processor")
+    again = Session(fail, [
+        (lambda: again.mode is Mode.FAILED, ENTER, up_of(ENTER)),
+        (lambda: again.mode is Mode.PLAYING, QUIT)], reopening=Worlds(FakeWorld()).reopening)
+    again.run()
+
+
+def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):
+    session = Session(FakeWorld(fps=50.0), [
+        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
+        *typed(DOWN, RIGHT), (0.1, QUIT)])
+    session.run()
+    settings = session.loop.settings
+    assert settings.scaling == "whole" and settings.show_hud and settings.hud_parts == "figures and graph"
+
+
+def test_a_minimised_window_pauses_the_world_and_looks_at_its_events_seldom():
+    world = FakeWorld(fps=50.0)
+    seen = []
+    session = Session(world, [
+        (3, pygame.event.Event(pygame.WINDOWMINIMIZED)),
+        (lambda: session.mode is Mode.MENU and session.loop._is_idle,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,), (0.5,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,),
+        (0.0, pygame.event.Event(pygame.WINDOWRESTORED), FOCUS_GAINED, click()),
+        (lambda: len(world.actions) > seen[1][0] + 3, QUIT)])
+    session.run()
+    assert seen[1][0] - seen[0][0] <= 1, "the world stands"
+    assert seen[1][1] - seen[0][1] <= 14, "0.5 s at 0.05 s a look, in place of 250 looks"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (40, 30), (7680, 4320)])
+def test_every_screen_is_drawn_at_every_size(size, monkeypatch):
+    session = Session(FakeWorld(prompt="a hall"), [])
+    screen, surface = session.loop._screen, pygame.Surface(size)
+    monkeypatch.setattr(type(screen.window), "surface", property(lambda window: surface))
+    monkeypatch.setattr(screen.window, "flip", lambda: None)
+    screen.draw(Mode.LOADING)
+    for part in (screen, session.loop._commands):
+        part.open(FakeWorld(prompt="a hall"))
+    screen.frame, screen.failure = np.zeros((96, 128, 3), np.uint8), MemoryError("no room " * 20)
+    screen.choose(show_hud=True, hud_parts="figures and graph")
+    session.loop.timing.worked(0.2, is_late=True)
+    session.loop._commands.open_menu()
+    for mode in Mode:
+        if mode is not Mode.REWINDING:
+            screen.notify("a line")
+            screen.draw(mode)
+    screen.on_help()
+    screen.draw(Mode.PLAYING)
     session.window.close()

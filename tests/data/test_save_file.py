@@ -36,7 +36,7 @@ def test_a_place_comes_back_as_it_was_written(tmp_path, has_start):
     write_save(tmp_path / "a.save", saved)
     again = read_save(tmp_path / "a.save")
     assert list(Line.of_save(again).actions) == list(line.actions)
-    assert Line.of_save(again).header == line.header and Line.of_save(again).threads == line.threads
+    assert Line.of_save(again).header == line.header and Line.of_save(again).changes == line.changes
     assert again.state["0"].tolist() == list(range(6)) and again.fields["state"] == saved.fields["state"]
     assert (again.start is None) == (start is None) and (start is None or (again.start == start).all())
     fields, frame = read_picture(tmp_path / "a.save")

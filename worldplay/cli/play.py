@@ -3,12 +3,13 @@ import ctypes
 import gc
 import importlib.util
 import logging
+import math
 import os
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -17,7 +18,7 @@ from worldplay.action import ANY_SPACE, parse_script
 from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
-from worldplay.client.worker import Reset
+from worldplay.client.worker import Opening, Reset
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered
 from worldplay.files import writable_folder, write_json
@@ -50,6 +51,9 @@ class PlayConfig:
     path: PassPath = "auto"
     """How the model's passes run: eager, compiled (play waits until the code is there), or auto: in a window
     compiled code takes over while you play, or from the first frame on where it is kept on disk."""
+    target_fps: Annotated[float | None, tyro.conf.arg(metavar="FPS")] = None
+    """In a window: frames a second to keep by fewer sampling steps, then a shorter window, where a machine is
+    too slow; none is the world's own rate, 0 never lowers them."""
     record: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder to record a clip into, from the first frame on."""
     fullscreen: bool = False
@@ -81,25 +85,28 @@ class PlayConfig:
 
     def check(self):
         """Raise ValueError naming a flag that is missing or would have no effect."""
+        if self.target_fps is not None and not 0 <= self.target_fps < math.inf:
+            raise ValueError(f"--target-fps {self.target_fps:g}: expected a rate, or 0 to keep the quality")
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
             defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
-                        "record": None}
-            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+                        "target-fps": None, "record": None}
+            idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto"}
-            idle = [flag for flag, default in defaults.items() if getattr(self, flag) != default]
+            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto",
+                        "target-fps": None}
+            idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
             if self.seed < 0:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
-            idle = [flag for flag in ("record", "fullscreen", "stats") if getattr(self, flag)]
+            idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None})
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
             if idle:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
@@ -110,6 +117,11 @@ class PlayConfig:
             idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
             if idle:
                 raise ValueError(f"--{idle[0]} has an effect only with --headless")
+
+    def _given(self, defaults):
+        """Names of the flags among {flag: default} that were given another value."""
+        return [flag for flag, default in defaults.items()
+                if getattr(self, flag.replace("-", "_")) != default]
 
 
 def main(argv=None, *, open_world=None, prog="play.py"):
@@ -125,7 +137,7 @@ def main(argv=None, *, open_world=None, prog="play.py"):
         return 0
     lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
     open_world = open_world or partial(load, on_progress=lines.append)
-    return run_command("play", lambda: _play(config, lambda: open_world(config), lambda: lines[-1]))
+    return run_command("play", lambda: _play(config, open_world, lambda: lines[-1]))
 
 
 def load(config, on_progress=lambda line: None):
@@ -159,6 +171,8 @@ def load(config, on_progress=lambda line: None):
                            prompt=config.prompt)
         if not config.headless:  # a script gives the same frames however busy the machine is
             world.threads.adapt()
+            if config.target_fps != 0:
+                world.quality.govern(config.target_fps or world.fps)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
@@ -203,7 +217,7 @@ def _load_torch_unlocked():
 def _play(config, open_world, progress):
     config.check()
     if config.headless:
-        play_script(config, open_world)
+        play_script(config, lambda: open_world(config))
     else:
         _play_window(config, open_world, progress)
 
@@ -221,9 +235,10 @@ def _play_window(config, open_world, progress):
     log_recovered(record_in or settings.clip_folder)
     window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     log_file = current_log()
-    loop = Loop(open_world, window_front(window, settings, SessionOptions(
-        title=config.world or "the world", progress=progress, start=Reset(config.scene, config.image),
-        record_in=record_in, log_hint=f"Details are in {log_file}" if log_file else "")))
+    reopening, first = _reopening(config, open_world)
+    loop = Loop(first.open, window_front(window, settings, SessionOptions(
+        title=first.title, progress=progress, start=first.start, record_in=record_in, reopening=reopening,
+        log_hint=f"Details are in {log_file}" if log_file else "")))
     try:
         with at_end_signal(loop.leave):
             loop.run()
@@ -232,6 +247,23 @@ def _play_window(config, open_world, progress):
             save_settings(loop.settings)
         if config.stats:
             write_json(config.stats, {**facts(loop.world), **loop.timing.to_json()})
+
+
+def _reopening(config, open_world):
+    """(the window's Reopening, the Opening of the world that a PlayConfig names)."""
+    from worldplay.client.settings_page import Reopening
+    now = [config]
+
+    def opening(**changes):
+        chosen = now[0] = replace(now[0], **changes)
+        return Opening(open=lambda: open_world(chosen), title=chosen.world or "the world",
+                       start=Reset(chosen.scene, chosen.image))
+    names = ("steps", "device", "path")
+    hints = get_type_hints(PlayConfig)
+    choices = {"steps": (None, 1, 2, 4), "device": get_args(hints["device"]), "path": get_args(hints["path"])}
+    reopening = Reopening(opening=opening, choices=choices,
+                          chosen=lambda: {name: getattr(now[0], name) for name in names})
+    return reopening, opening()
 
 
 def _check_file(path):

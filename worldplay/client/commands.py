@@ -17,6 +17,7 @@ class Commands:
     is_over     whether the player leaves
     request     the Reset that began what is played
     reset       a Reset to hand to the world as soon as it is idle, or None
+    opening     a worker.Opening to open in place of the world as soon as it is idle, or None
     wants_step  whether one frame is to be made and shown although play is paused
     prompting   worldplay.client.prompting.Prompting
     travel      worldplay.client.travel.Travel: rewinding, saving, loading
@@ -25,7 +26,7 @@ class Commands:
     def __init__(self, device, screen, recording, request, prompting):
         self.mode, self.is_over = Mode.LOADING, False
         self.request, self.reset, self.wants_step = request, None, False
-        self.prompting = prompting
+        self.prompting, self.opening = prompting, None
         self._device, self._screen, self._recording = device, screen, recording
         self.travel = Travel(screen, recording)
         self._world, self._mode_before = None, Mode.PLAYING  # before it went back
@@ -38,6 +39,25 @@ class Commands:
         self._world = world
         self.travel.open(world)
         self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
+
+    def reopen(self, opening):
+        """Open another world, or this one otherwise, in the same window; opening: a worker.Opening."""
+        self.opening = opening
+
+    def begin_at(self, request):
+        """Begin where a Reset says, and play."""
+        self.reset = request
+        if self.mode is Mode.MENU:
+            self.resume()
+
+    def take_opening(self):
+        """The Opening to carry out now: nothing is played until its world is there."""
+        opening, self.opening = self.opening, None
+        self.mode, self.request, self.reset, self.wants_step = Mode.LOADING, opening.start, None, False
+        self._world = self._device.space = None
+        self._device.forget()
+        self._screen.capture_mouse(False)
+        return opening
 
     def begin(self):
         """The first frame after opening, an error or an end is there: play, or wait for the player."""

@@ -10,6 +10,7 @@ from worldplay.client.devices import KeyboardMouse
 from worldplay.client.loop import Front
 from worldplay.client.recording import Recording
 from worldplay.client.screen import Screen
+from worldplay.client.settings_page import Reopening
 from worldplay.client.timing import Timing
 from worldplay.client.window_commands import WindowCommands
 from worldplay.client.worker import Reset
@@ -22,12 +23,14 @@ class SessionOptions:
     start      where the world begins
     record_in  folder to record into from the first frame on; None waits for F9
     log_hint   shown under a failure: where its details are
+    reopening  worldplay.client.settings_page.Reopening; None where no other world can be opened
     """
     title: str
     progress: Callable[[], str] = lambda: ""
     start: Reset = field(default_factory=Reset)
     record_in: Path | None = None
     log_hint: str = ""
+    reopening: Reopening | None = None
 
 
 def window_front(window, settings, options, *, events=pygame.event.get, clock=time.perf_counter):
@@ -39,5 +42,5 @@ def window_front(window, settings, options, *, events=pygame.event.get, clock=ti
     device = KeyboardMouse(None, settings.degrees_per_count, bindings=screen.bindings)
     device.take(settings)
     device.pads.start()
-    commands = WindowCommands(window, device, screen, recording, options.start)
+    commands = WindowCommands(window, device, screen, recording, options.start, options.reopening)
     return Front(view=screen, device=device, recording=recording, commands=commands, events=events)

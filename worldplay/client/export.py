@@ -7,6 +7,7 @@ import pygame
 from PIL import Image
 
 from worldplay.client import theme
+from worldplay.client.line import CHANGES
 from worldplay.data.clip import read_clip
 from worldplay.data.clip_writer import ClipWriter
 from worldplay.data.video import open_video
@@ -62,7 +63,7 @@ def trim_clip(clip, out, begin, end):
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
     own = ("recorded", "actions", "prompts", "frames")
     header = {name: value for name, value in sidecar.items() if name not in own}
-    for name in ("paths", "threads"):
+    for name in CHANGES.values():
         header[name] = [change for change in getattr(clip, name).items() if change[0] <= first]
     writer = ClipWriter(out.with_suffix(""), header, actions=known, first=sidecar["recorded"][0] + begin,
                         prompts={step: text for step, text in prompts.items() if step <= first})

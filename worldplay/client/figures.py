@@ -13,7 +13,7 @@ def figures(timing, info, frame_number, now):
         return f"{summary['p50']:.1f} / {summary['p95']:.1f} ms" if summary else "-"
     return [("frame rate", f"{timing.fps(now):.1f} fps"), ("a frame, p50 / p95", pair(timing.work)),
             ("key to screen, p50 / p95", pair(timing.key_flip)),
-            ("sampling steps", str(info.get("steps", "-"))),
+            ("sampling steps", _of(info.get("steps", "-"), info.get("max_steps"))), *_window(info),
             ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"),
             ("path", info.get("path", "-")),
             *_threads(info), ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
@@ -22,4 +22,15 @@ def figures(timing, info, frame_number, now):
 def _threads(info):
     """The row of torch's threads; fewer than there could be while other programs use the cores."""
     number, most = info.get("threads"), info.get("max_threads")
-    return [] if number is None else [("threads", f"{number} of {most}" if number < most else str(number))]
+    return [] if number is None else [("threads", _of(number, most))]
+
+
+def _window(info):
+    """The row of frames that one is made from."""
+    number = info.get("window")
+    return [] if number is None else [("window", f"{_of(number, info.get('max_window'))} frames")]
+
+
+def _of(number, most):
+    """A number, with the one that it was lowered from."""
+    return str(number) if most in (None, number) else f"{number} of {most}"

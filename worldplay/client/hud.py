@@ -3,9 +3,14 @@ import pygame
 
 from worldplay.client import theme
 
+BARS = 90  # frames in the graph: 5 s at 17.5 frames per second
+
 
 def draw_figures(surface, rows, note=""):
-    """The F3 panel, in the upper left corner; a note stands below it, so that the panel stays as it is."""
+    """The F3 panel, in the upper left corner; a note stands below it, so that the panel stays as it is.
+
+    Returns its lower edge.
+    """
     size = theme.unit(surface)
     pad, line = size, round(1.55 * size)
     labels = max(theme.width(label, "text", size) for label, _ in rows)
@@ -17,11 +22,34 @@ def draw_figures(surface, rows, note=""):
         theme.write(surface, label, (box.left + round(1.3 * pad), y), size_px=size, color=theme.MUTED)
         theme.write(surface, value, (box.right - round(1.3 * pad), y), size_px=size, face="bold",
                     anchor="topright")
+    lower = box.bottom
     if note:
         width = theme.width(note, "text", size) + round(2.6 * pad)
         below = pygame.Rect(pad, box.bottom + size // 2, width, round(2.2 * size))
         theme.panel(surface, below)
         theme.write(surface, note, below.center, size_px=size, color=theme.ACCENT, anchor="center")
+        lower = below.bottom
+    return lower
+
+
+def draw_graph(surface, work, period, upper):
+    """The time of each of the latest frames as a bar, below `upper`; the line is the time there is for one.
+
+    work  seconds of up to BARS frames;  period  seconds that a frame lasts
+    """
+    size = theme.unit(surface)
+    step = max(1, size // 6)
+    box = pygame.Rect(size, upper + size // 2 if upper else size, BARS * step + 2 * size, 7 * size)
+    theme.panel(surface, box)
+    floor, height = box.bottom - size // 2, 4 * size
+    theme.write(surface, f"time of a frame; line: {1000 * period:.0f} ms", color=theme.MUTED,
+                position=(box.left + size, box.top + size // 3), size_px=round(0.85 * size))
+    for i, seconds in enumerate(work):
+        length = max(1, round(min(seconds / period, 2.0) * height / 2))
+        bar = pygame.Rect(box.left + size + i * step, floor - length, max(1, step - step // 3), length)
+        pygame.draw.rect(surface, theme.ALERT if seconds > period else theme.INK, bar)
+    pygame.draw.line(surface, theme.ACCENT, (box.left + size, floor - height // 2),
+                     (box.right - size, floor - height // 2))
 
 
 def draw_help(surface, world_rows, client_rows):

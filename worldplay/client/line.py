@@ -12,14 +12,22 @@ from worldplay.data.clip import pack_frames
 from worldplay.data.clip_writer import describe
 from worldplay.data.save_file import Save
 
+# what may change from step to step of a world -> the list of its changes in a sidecar and in a saved place
+CHANGES = {"path": "paths", "threads": "threads", "steps": "steps", "window": "windows"}
+
 
 @dataclass(frozen=True)
 class PastStep:
-    """A step to be made again: its action, the text given right before it or None, and how it ran."""
+    """A step to be made again: its action, the text given right before it or None, and how it ran.
+
+    sampling  its sampling steps
+    """
     action: Action
     prompt: str | None
     path: str | None
     threads: int | None
+    sampling: int | None
+    window: int | None
 
 
 class Line:
@@ -30,7 +38,7 @@ class Line:
     start     uint8 [n H W 3], the frames that it began from; None: a scene
     actions   ActionLog; [0] is null, [i] is the i-th step's
     prompts   {step: text given right before it}
-    paths     {step: how passes ran from it on}; threads: {step: torch's threads from it on}
+    changes   name of CHANGES -> {step: value from it on}
     ahead     the actions of a `rollout`, which the world knew from its start on
     number    frames shown since the start; 0 is the last frame of the context shown at the start
     step      of the frame shown last
@@ -50,7 +58,7 @@ class Line:
         self.header["is_rollout"] = ahead is not None
         self.ahead = tuple(ahead or ())
         self.actions, self.prompts, self.number, self.step = ActionLog([Action()]), {}, 0, 0
-        self.paths, self.threads = ({0: world.info.get(name)} for name in ("path", "threads"))
+        self.changes = {name: {0: world.info.get(name)} for name in CHANGES}
 
     def act(self, action):
         """An action was handed to the world; the frames that follow are its."""
@@ -63,8 +71,8 @@ class Line:
     def show(self, times):
         """The player saw a frame of the last step; `times` as in ClipWriter.add."""
         self.number, self.step = self.number + 1, len(self.actions) - 1
-        for changes, value in ((self.paths, times.get("path")), (self.threads, times.get("threads"))):
-            if value and value != list(changes.values())[-1]:
+        for name, changes in self.changes.items():
+            if (value := times.get(name)) and value != list(changes.values())[-1]:
                 changes[self.step] = value
 
     def cut(self, step, number):
@@ -72,37 +80,35 @@ class Line:
         other = object.__new__(Line)
         other.__dict__ |= self.__dict__
         other.actions, other.number, other.step = ActionLog(self.actions[:step + 1]), number, step
-        for name in ("prompts", "paths", "threads"):
-            setattr(other, name, {at: value for at, value in getattr(self, name).items() if at <= step})
+        other.prompts = _until(step, self.prompts)
+        other.changes = {name: _until(step, changes) for name, changes in self.changes.items()}
         return other
 
     def steps(self, after=0):
         """PastSteps after the step `after`, to the end."""
-        found, paths, threads = [], _in_force(self.paths), _in_force(self.threads)
-        for step in range(after + 1, len(self.actions)):
-            found.append(PastStep(self.actions[step], self.prompts.get(step), paths(step), threads(step)))
-        return found
+        how = [_in_force(self.changes[name]) for name in ("path", "threads", "steps", "window")]
+        return [PastStep(self.actions[step], self.prompts.get(step), *(each(step) for each in how))
+                for step in range(after + 1, len(self.actions))]
 
     def as_clip(self, step):
         """(header, actions, prompts) for the ClipWriter of a clip that begins with a frame of a step."""
-        changes = {name: [(at, value) for at, value in getattr(self, name).items() if at <= step]
-                   for name in ("paths", "threads")}
-        prompts = {at: text for at, text in self.prompts.items() if at <= step}
-        return self.header | changes, chain(islice(self.actions, step + 1), self.ahead[step:]), prompts
+        changes = {CHANGES[name]: [*_until(step, each).items()] for name, each in self.changes.items()}
+        actions = chain(islice(self.actions, step + 1), self.ahead[step:])
+        return self.header | changes, actions, _until(step, self.prompts)
 
     @classmethod
     def of_clip(cls, clip, index):
         """The Line of a worldplay.data.clip.Clip up to the last frame of its video's frame `index`'s step."""
         line, sidecar = object.__new__(cls), clip.sidecar
         step = sidecar["frames"][index]["step"]
-        own = ("recorded", "actions", "prompts", "paths", "threads", "frames", "branch_of")
+        own = ("recorded", "actions", "prompts", "frames", "branch_of", *CHANGES.values())
         line.header = {name: value for name, value in sidecar.items() if name not in own}
         line.start, line.ahead = clip.start, ()
         line.request = Reset(sidecar["scene"], frames=line.start, seed=sidecar["seed"])
         line.actions, line.step = ActionLog(clip.actions[:step + 1]), step
         line.number = sidecar["recorded"][0] + index
-        for name in ("prompts", "paths", "threads"):
-            setattr(line, name, {at: value for at, value in getattr(clip, name).items() if at <= step})
+        line.prompts = _until(step, clip.prompts)
+        line.changes = {name: _until(step, getattr(clip, listed)) for name, listed in CHANGES.items()}
         return line
 
     # As a saved place
@@ -113,22 +119,31 @@ class Line:
         fields = {name: value for name, value in self.header.items() if name != "start"}
         fields |= {"title": title, "saved": datetime.now(UTC).isoformat(timespec="seconds"),
                    "number": self.number, "state": state and state[0],
-                   **{name: list(getattr(self, name).items()) for name in ("prompts", "paths", "threads")}}
+                   "prompts": [*self.prompts.items()],
+                   **{CHANGES[name]: [*each.items()] for name, each in self.changes.items()}}
         return Save(fields, np.array(frame), keys, look, self.start, state[1] if state else {})
 
     @classmethod
     def of_save(cls, saved):
         """The Line that ends at a saved place."""
         line, fields = object.__new__(cls), saved.fields
-        own = ("title", "saved", "number", "state", "prompts", "paths", "threads")
+        own = ("title", "saved", "number", "state", "prompts", *CHANGES.values())
         line.start, line.header = saved.start, {name: fields[name] for name in fields.keys() - {*own}}
         line.header["start"] = None if saved.start is None else pack_frames(saved.start)
         line.request = Reset(fields["scene"], frames=saved.start, seed=fields["seed"])
         line.actions, line.ahead = ActionLog.of_arrays(saved.keys, saved.look), ()
         line.number, line.step = fields["number"], len(line.actions) - 1
-        for name in ("prompts", "paths", "threads"):
-            setattr(line, name, {int(step): value for step, value in fields[name]})
+        line.prompts = _by_step(fields["prompts"])
+        line.changes = {name: _by_step(fields[listed]) for name, listed in CHANGES.items()}
         return line
+
+
+def _until(step, changes):
+    return {at: value for at, value in changes.items() if at <= step}
+
+
+def _by_step(listed):
+    return {int(step): value for step, value in listed}
 
 
 def _in_force(changes):

@@ -21,6 +21,7 @@ from worldplay.client.view import HUD_EVERY, Mode, View
 log = logging.getLogger(__name__)
 
 EVENT_PERIOD = 0.002  # the event queue is read at least this often, seconds
+HIDDEN_PERIOD = 0.05  # and this often while nobody can see the window: the processor rests
 UNANSWERED_AFTER = 3.0  # seconds without an answer of the model that are worth saying
 
 
@@ -100,11 +101,15 @@ class Loop:
     def _take_reply(self):
         """Wait for the worker's next reply, but not past the time at which something else is due."""
         now, until = self._clock(), self._next_show()
+        is_resting = self._screen.is_hidden and self._is_idle
+        if is_resting:
+            self.timing.rest()
+        period = HIDDEN_PERIOD if is_resting else EVENT_PERIOD
         if until is None:
             is_waiting_for_step = self._is_idle and self._commands.mode is Mode.PLAYING
-            until = self._pace.due if is_waiting_for_step else now + EVENT_PERIOD
+            until = self._pace.due if is_waiting_for_step else now + period
         try:
-            reply = self._worker.replies.get(timeout=min(max(until - now, 0.0), EVENT_PERIOD))
+            reply = self._worker.replies.get(timeout=min(max(until - now, 0.0), period))
         except queue.Empty:
             return
         match reply:
@@ -148,6 +153,21 @@ class Loop:
         self.timing.worked(work, is_late=work > self._pace.period, threads=self.world.info.get("threads"))
         if reason := self._lateness.step(work, self._pace.period, self.world.info):
             self._screen.notify(reason)
+
+    def _reopen(self, opening):
+        """Close the world, whatever state it is in, and open another one in its place."""
+        self._frames.clear()
+        self._recording.interrupt()
+        self._travel.close_world()
+        self.world, self._is_idle, self._has_ended = None, False, False
+        self._screen.close_world(opening.title)
+        old = self._worker
+        old.close(patience=0.0)
+
+        def open_world():
+            old.wait()  # there may be no room for both
+            return opening.open()
+        self._worker = worker.Worker(open_world, keep_up_to=KEEP_UP_TO)
 
     def _open(self, world):
         self.world = world
@@ -208,7 +228,9 @@ class Loop:
     def _show_or_ask(self):
         """Do what is due now: show a frame, or give the idle worker its next request."""
         commands, now, show = self._commands, self._clock(), self._next_show()
-        if show is not None and now >= show:
+        if commands.opening and (self._is_idle or commands.mode is Mode.FAILED):
+            self._reopen(commands.take_opening())
+        elif show is not None and now >= show:
             self._show(self._frames.popleft())
         elif not self._is_idle:
             return
@@ -273,6 +295,7 @@ class Loop:
                              ready=ready.at, flipped=flipped)
         self._travel.history.show(ready.frame, times)
         self._recording.frame(ready.frame, times)
+        self._screen.saw()
 
     def _close(self):
         """The view goes first; then, whatever became of it, clips are finished and the world is closed."""

@@ -43,19 +43,19 @@ def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
                 anchor="midbottom")
 
 
-def draw_failure(surface, message, log_hint):
+def draw_failure(surface, message, log_hint, choices):
     """A world that cannot be opened or go on: what, where and the remedy, in full."""
     surface.fill(theme.NIGHT)
-    _write_failure(surface, "That did not work", message, log_hint, "Esc closes the window")
+    _write_failure(surface, "That did not work", message, log_hint, "Esc closes the window", choices)
 
 
-def draw_stopped(surface, message, log_hint, choices):
+def draw_stopped(surface, message, log_hint, says, choices):
     """Over the darkened picture: a step that failed, and what can be done."""
     theme.veil(surface, 215)
-    _write_failure(surface, "The world has stopped", message, log_hint, choices)
+    _write_failure(surface, "The world has stopped", message, log_hint, says, choices)
 
 
-def _write_failure(surface, title, message, log_hint, choices):
+def _write_failure(surface, title, message, log_hint, says, choices):
     """The title, the message over as many rows as it needs, where its details are, and what can be done."""
     size, middle = theme.unit(surface), surface.get_rect().center
     text = theme.picture(message, size_px=round(1.1 * size), wrap_px=surface.get_width() - 8 * size)
@@ -63,5 +63,6 @@ def _write_failure(surface, title, message, log_hint, choices):
     for line, y, how in (
             (title, rect.top - round(2.6 * size), {"size_px": round(2.4 * size), "face": "light"}),
             (log_hint, rect.bottom + 2 * size, {"size_px": size, "color": theme.MUTED}),
-            (choices, rect.bottom + 4 * size, {"size_px": size, "color": theme.ACCENT})):
+            (says, rect.bottom + round(3.8 * size), {"size_px": size, "color": theme.ACCENT})):
         theme.write(surface, line, (middle[0], y), anchor="center", **how)
+    choices.draw(surface, (middle[0], min(rect.bottom + 7 * size, surface.get_height() - 2 * size)))

@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from glob import escape
 
+from worldplay.client.line import CHANGES
 from worldplay.data.clip_writer import ClipWriter
 from worldplay.files import writable_folder
 
@@ -16,8 +17,7 @@ MIN_FRAMES = 3  # of a clip in the folder of clips
 def frame_record(world, began, *, polled, ready, input=None, flipped=None):
     """What the sidecar says of one frame: its times in milliseconds since `began`, and how it was made."""
     times = {"input_ms": input, "polled_ms": polled, "ready_ms": ready, "flipped_ms": flipped}
-    return {"steps": world.info.get("steps"), "path": world.info.get("path"),
-            "threads": world.info.get("threads"),
+    return {**{name: world.info.get(name) for name in CHANGES},
             **{name: None if at is None else round(1000 * (at - began), 3) for name, at in times.items()}}
 
 
@@ -29,9 +29,10 @@ class Recorder:
     to then stays in the clip, and the sidecar of the next one says of which clip it is a branch.
     """
 
-    def __init__(self, world):
+    def __init__(self, world, finishing=()):
+        """finishing: writers that another Recorder handed over."""
         self.world = world
-        self._writer, self._finishing, self._folder = None, [], None
+        self._writer, self._finishing, self._folder = None, list(finishing), None
         self._line, self._shown = None, None  # (frame, its times)
         self._goes_on = False  # the clip was interrupted: the next line begins another one
 
@@ -125,6 +126,12 @@ class Recorder:
         done = [writer for writer in self._finishing if not writer.is_busy]
         self._finishing = [writer for writer in self._finishing if writer.is_busy]
         return [writer for writer in done if writer.is_kept or writer.error]
+
+    def hand_over(self):
+        """End the clip; returns the writers that are still at work, for the next world's Recorder."""
+        self.stop()
+        self._goes_on, finishing, self._finishing = False, self._finishing, []
+        return finishing
 
     def close(self):
         """End the clip and wait until everything is on the disk; returns the writers that finished."""

@@ -15,7 +15,7 @@ class Recording:
     """Guards the Recorder of a session; the loop reports to it what was played and shown.
 
     is_recording, seconds  as in Recorder, once the world is open
-    folder                 where its clips go
+    folder  where the next clip goes
     """
 
     def __init__(self, screen, folder, starts_at_once):
@@ -32,8 +32,9 @@ class Recording:
         return self._recorder.seconds
 
     def open(self, world):
-        """The world is open; nothing is recorded yet."""
-        self._recorder = Recorder(world)
+        """A world is open; nothing of it is recorded yet."""
+        finishing = self._recorder.hand_over() if self._recorder else []
+        self._recorder = Recorder(world, finishing)
 
     def branch(self, line, frame):
         """Another Line is played from its last frame on: the clip ends here, and the next one begins."""

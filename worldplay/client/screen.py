@@ -2,12 +2,15 @@
 import logging
 import time
 
-from worldplay.client import entry, hud, menu
+from worldplay.client import entry, hud, menu, theme
 from worldplay.client.keyboard_layout import printed_labels
 from worldplay.client.pages import Choices
 from worldplay.client.view import LOADING_FPS, Mode, View
 
 log = logging.getLogger(__name__)
+
+
+LEAST = (160, 120)  # pixels in which something can be written; tiling desktops make windows smaller
 
 
 class Screen(View):
@@ -31,6 +34,10 @@ class Screen(View):
         if missing := self.bindings.missing(world.action_space):
             self.notify(f"No key is set for {', '.join(missing)} of this world: Esc, Controls")
         self.window.set_title(f"{world.name} - worldplay")
+
+    def close_world(self, title):
+        super().close_world(title)
+        self._title = title
 
     def capture_mouse(self, is_captured):
         self.window.capture_mouse(is_captured)
@@ -57,8 +64,12 @@ class Screen(View):
         """Draw everything and flip."""
         self.is_dirty = False
         surface = self.window.surface
-        if mode is Mode.FAILED:
-            menu.draw_failure(surface, self._failure_text(), self._log_hint)
+        if surface.get_width() < LEAST[0] or surface.get_height() < LEAST[1]:
+            self._draw_picture(surface)
+        elif self.pages:
+            self._draw_page(surface)
+        elif mode is Mode.FAILED:
+            menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
@@ -74,12 +85,21 @@ class Screen(View):
                 hud.draw_recording(surface, self.recording.seconds)
         self.window.flip()
 
+    def _draw_picture(self, surface):
+        """The newest frame alone, or the night while there is none."""
+        if self.frame is None:
+            surface.fill(theme.NIGHT)
+        else:
+            self.window.draw(self.frame)
+
+    def _draw_page(self, surface):
+        """The page on top, over the picture."""
+        self._draw_picture(surface)
+        self.pages[-1].draw(surface)
+        if self.notice:
+            hud.draw_notice(surface, self.notice, is_over_text=True)
+
     def _draw_menu(self, surface):
-        if self.pages:
-            self.pages[-1].draw(surface)
-            if self.notice:
-                hud.draw_notice(surface, self.notice, is_over_text=True)
-            return
         prompt = self.world.info.get("prompt")
         text = self._waited() or (prompt and f"Text: {entry.printable(prompt)}") or ""
         chosen = "" if self.notice else self._chosen()
@@ -88,9 +108,9 @@ class Screen(View):
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
     def _draw_stopped(self, surface):
-        choices = self._choices_of(reset="starts again", next_scene="takes the next scene",
-                                   rewind="goes back", escape="quits")
-        menu.draw_stopped(surface, self._failure_text(), self._log_hint, choices)
+        says = self._choices_of(reset="starts again", next_scene="takes the next scene",
+                                rewind="goes back", escape="quits")
+        menu.draw_stopped(surface, self._failure_text(), self._log_hint, says, self.choices)
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
@@ -99,7 +119,7 @@ class Screen(View):
         if shows_help:
             hud.draw_help(surface, *self._help_rows())
         elif self.settings.show_hud:
-            hud.draw_figures(surface, self._figures(), self.world.info.get("note", ""))
+            self._draw_figures(surface)
         lower = surface.get_height()
         if self.entry:
             lower = entry.draw_entry(surface, self.entry).top
@@ -112,6 +132,16 @@ class Screen(View):
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
+
+    def _draw_figures(self, surface):
+        parts, rows = self.settings.hud_parts, self._figures()
+        if parts == "rate":
+            rows = rows[:1]
+        lower = 0
+        if parts != "graph":
+            lower = hud.draw_figures(surface, rows, self.world.info.get("note", ""))
+        if "graph" in parts:
+            hud.draw_graph(surface, self.timing.recent_work(hud.BARS), 1 / self.world.fps, lower)
 
     def _help_rows(self):
         return self.bindings.help_rows(self.world.action_space, self._key_labels, is_pad=self.shows_pad,

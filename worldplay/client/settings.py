@@ -15,12 +15,15 @@ from worldplay.files import write_json
 log = logging.getLogger(__name__)
 
 SCALINGS = ("smooth", "whole")
+HUD_PARTS = ("figures", "figures and graph", "graph", "rate")  # what F3 shows
 MAX_LENGTH = 16_384  # of a window in pixels, which SDL and graphics drivers can make
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """degrees_per_count  how far one count of the mouse turns
+    """What the client remembers between two starts.
+
+    degrees_per_count  degrees of turn for one count of the mouse
     turn_speed         degrees a second of a key that turns, and of a stick at its edge
     is_inverted        whether pushing up looks down
     dead_zone          share of a stick's way that does nothing, 0 to 0.5
@@ -29,6 +32,7 @@ class Settings:
     scaling            "smooth", or "whole": every pixel of the world becomes a square of whole screen pixels
     window_size        (width, height) of the window in pixels, when not fullscreen
     show_hud           whether the figures (F3) are shown
+    hud_parts          one of HUD_PARTS
     record_folder      where F9 writes clips
     """
     degrees_per_count: float = 0.12
@@ -40,6 +44,7 @@ class Settings:
     scaling: str = "smooth"
     window_size: tuple[int, int] = (960, 720)
     show_hud: bool = False
+    hud_parts: str = HUD_PARTS[0]
     record_folder: str = field(default_factory=lambda: str(platformdirs.user_videos_path() / "worldplay"))
 
     def __post_init__(self):
@@ -62,6 +67,8 @@ class Settings:
             raise ValueError(f"scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}")
         if len(self.window_size) != 2 or not all(100 <= length <= MAX_LENGTH for length in self.window_size):
             raise ValueError(f"window_size {self.window_size}: expected two lengths of 100 to {MAX_LENGTH}")
+        if self.hud_parts not in HUD_PARTS:
+            raise ValueError(f"hud_parts {self.hud_parts!r:.40}: expected one of {', '.join(HUD_PARTS)}")
         for name in ("show_hud", "is_inverted"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected true or false")

@@ -1,5 +1,6 @@
 """What the clock says of the frames shown: rates and percentiles for the HUD, --stats and --json."""
 from collections import Counter, deque
+from itertools import islice
 
 import numpy as np
 
@@ -39,6 +40,10 @@ class Timing:
             self.longest_gap = max(self.longest_gap, now - self._served)
         self._served = now
 
+    def rest(self):
+        """Nobody waits: the time until the queue is read again is no gap."""
+        self._served = None
+
     def worked(self, seconds, *, is_late, threads=None):
         """A step is over; it took so long for each of its frames, with so many of torch's threads."""
         if threads is not None:
@@ -52,6 +57,10 @@ class Timing:
         self._flips.append(now)
         if input_time is not None:
             self.key_flip.append(now - input_time)
+
+    def recent_work(self, num):
+        """Seconds of the latest `num` frames at most, the oldest first."""
+        return list(islice(reversed(self.work), num))[::-1]
 
     def fps(self, now, over=2.0):
         """Frames shown per second during the last `over` seconds."""

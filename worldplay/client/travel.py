@@ -38,6 +38,13 @@ class Travel:
         """The world is open, and not yet begun."""
         self._world, self.history, self.saves = world, History(world), Saves(world.name)
 
+    def close_world(self):
+        """Another world opens: this one's places are left; what is being saved is finished first."""
+        if self.saves:
+            self.saves.wait()
+        self.history = self.saves = self._world = self._wish = self._asked = None
+        self.is_rewinding = False
+
     # What the player wants
 
     def rewind(self):

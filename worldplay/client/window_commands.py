@@ -8,16 +8,22 @@ from worldplay.client.inputs import is_pad, pressed
 from worldplay.client.pages import NAVIGATION, Choices
 from worldplay.client.places_page import PlacesPage
 from worldplay.client.prompt_line import PromptLine
+from worldplay.client.settings_page import SettingsPage
 from worldplay.client.view import Mode
+from worldplay.client.worlds_page import StartPage, WorldsPage
+from worldplay.data.clip import ClipWorld
+from worldplay.errors import WorldError
+
+MENUS = (Mode.MENU, Mode.STOPPED, Mode.FAILED)  # which offer choices, and pages
 
 
 class WindowCommands(Commands):
     """Handles every event of the window."""
 
-    def __init__(self, window, device, screen, recording, request):
+    def __init__(self, window, device, screen, recording, request, reopening=None):
         super().__init__(device, screen, recording, request, PromptLine(window, screen))
         self._window = window
-        screen.choices = Choices(("Go on", "Places", "Clips", "Controls", "Quit"))
+        self._reopening = reopening  # worldplay.client.settings_page.Reopening, or None
         self._mode_before_line = None  # the Mode in which F2 was pressed
         self._rewind_key = None  # the input that is held to go back
         self._closing_key = None  # scancode of the key that closed the line, until its release: it may repeat
@@ -25,6 +31,7 @@ class WindowCommands(Commands):
     def stop(self, mode):
         super().stop(mode)
         self._screen.pages.clear()
+        self._screen.choices = Choices(self._remedies(mode))
         self.prompting.close()
 
     def handle(self, event, now):
@@ -42,17 +49,24 @@ class WindowCommands(Commands):
             self._window.resized((event.x, event.y))
             self._screen.is_dirty = True
         elif event.type == pygame.WINDOWEXPOSED:
-            self._screen.is_dirty = True
+            self._screen.is_hidden, self._screen.is_dirty = False, True
         elif event.type == pygame.KEYMAPCHANGED:
             self._screen.read_keyboard_layout()
         elif event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
             self._closing_key = None
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
+        elif event.type in (pygame.WINDOWMINIMIZED, pygame.WINDOWHIDDEN):
+            self._screen.is_hidden = True
+            self.change_focus(True)
+        elif event.type in (pygame.WINDOWRESTORED, pygame.WINDOWSHOWN, pygame.WINDOWMAXIMIZED):
+            self._screen.is_hidden, self._screen.is_dirty = False, True
+        elif event.type == pygame.DROPFILE:
+            self._begin_from(event.file)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
         elif self.mode is Mode.REWINDING and pressed(event) == (self._rewind_key, 0.0):
             self.end_rewind()
-        elif self.mode is Mode.MENU and self._browse(event, now):
+        elif self.mode in MENUS and self._browse(event, now):
             self._screen.is_dirty = True
         elif command and self.obey(command):
             self._rewind_key = pressed(event)[0] if command == "rewind" else self._rewind_key
@@ -75,6 +89,21 @@ class WindowCommands(Commands):
 
     # The menu
 
+    def open_menu(self):
+        super().open_menu()
+        self._screen.choices = Choices(("Go on", "Places", "Clips", "Worlds", "Settings", "Controls", "Quit"))
+
+    def _remedies(self, mode):
+        """What is offered once the world has stopped or could not be opened; what was recorded is saved."""
+        words = ["Start again"] if mode is Mode.STOPPED else []
+        if self._reopening:
+            now, info = self._reopening.chosen(), self._world.info if self._world else {}
+            words += ["Open again"] if mode is Mode.FAILED else []
+            words += ["Fewer steps"] if (info.get("steps") or now["steps"] or 1) > 1 else []
+            words += ["Processor"] if info.get("device", now["device"]) != "cpu" else []
+            words += ["Worlds"]
+        return (*words, "Quit")
+
     def _browse(self, event, now):
         """An event while the menu is open; returns whether it was meant for it."""
         pages, choices = self._screen.pages, self._screen.choices
@@ -93,7 +122,7 @@ class WindowCommands(Commands):
             if page.is_over and page in pages:
                 pages.remove(page)
         elif event.type == pygame.MOUSEBUTTONDOWN:
-            self._take(choices.hit(event.pos) or "Go on")
+            self._take(choices.hit(event.pos) or ("Go on" if self.mode is Mode.MENU else None))
         else:
             return self._choose(event, now)
         return True
@@ -110,7 +139,7 @@ class WindowCommands(Commands):
                     self._screen.choices.move(-1 if way == "left" else 1)
                 case "enter":
                     self._take(self._screen.choices.chosen)
-                case "back":  # of a gamepad: its way out of the menu is back into the world
+                case "back" if self.mode is Mode.MENU:  # of a gamepad: its way back into the world
                     self.resume()
         return bool(ways) and all(ways)
 
@@ -126,6 +155,19 @@ class WindowCommands(Commands):
             case "Controls":
                 self._screen.pages.append(ControlsPage(self._screen, self._device,
                                                        lambda: self._screen.key_labels))
+            case "Worlds":
+                self._screen.pages.append(WorldsPage(self._screen, self, self._reopening, self._ask_file))
+            case "Settings":
+                self._screen.pages.append(SettingsPage(self._screen, self, self._recording, self._reopening))
+            case "Start again":
+                self.on_reset()
+            case "Open again":
+                self.reopen(self._reopening.opening())
+            case "Fewer steps":
+                steps = (self._world.info["steps"] if self._world else self._reopening.chosen()["steps"]) // 2
+                self.reopen(self._reopening.opening(steps=steps))
+            case "Processor":
+                self.reopen(self._reopening.opening(device="cpu"))
             case "Quit":
                 self.is_over = True
 
@@ -143,6 +185,34 @@ class WindowCommands(Commands):
             mode = Mode.PLAYING if goes_on else self._mode_before_line
             self.open_menu() if mode is Mode.MENU else self.resume()
             self.mode = mode
+
+    def take_opening(self):
+        self._screen.pages.clear()
+        return super().take_opening()
+
+    def begin_at(self, request):
+        self._screen.pages.clear()
+        super().begin_at(request)
+
+    def _begin_from(self, path):
+        """A picture or a clip of the player's own: the page on which it is begun from."""
+        if self._world is None or self.mode not in (Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.STOPPED):
+            return
+        if self.mode in (Mode.PLAYING, Mode.PAUSED):
+            self.open_menu()
+        try:
+            if isinstance(self._world, ClipWorld):
+                raise WorldError("bad_scene", "This is a recording; open a world to begin from a picture")
+            self._screen.pages.append(StartPage(self._screen, self, path))
+        except WorldError as error:
+            self._screen.notify(str(error))
+
+    def _ask_file(self):
+        path = self._window.clipboard().strip().removeprefix("file://")
+        if path:
+            self._begin_from(path)
+        else:
+            self._screen.notify("Drop a file on the window, or copy its path first")
 
     def resume(self):
         self._screen.pages.clear()

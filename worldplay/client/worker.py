@@ -5,6 +5,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,19 @@ from worldplay.world import World
 from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A world to be opened in place of the one that is played.
+
+    open   function -> World, called on the worker's thread
+    title  what the loading screen says is being opened
+    start  the Reset to begin with
+    """
+    open: Callable[[], World]
+    title: str
+    start: "Reset"
 
 
 @dataclass(frozen=True)
@@ -163,12 +177,12 @@ def go_back(world, request):
         if request.prompt is not None and request.prompt != world.info.get("prompt"):
             world.set_prompt(request.prompt)
         begin(world, request.request)
-    run_as = getattr(world, "run_as", lambda path=None, threads=None: None)
+    run_as = getattr(world, "run_as", lambda *how: None)
     try:
         for step in request.steps:
             if step.prompt is not None:
                 world.set_prompt(step.prompt)
-            run_as(step.path, step.threads)
+            run_as(step.path, step.threads, step.sampling, step.window)
             deque(world.step(step.action), maxlen=0)
     finally:
         run_as()
@@ -192,6 +206,10 @@ class Worker:
     def ask(self, request):
         """Hand over a Reset, GoBack, Prompt, Pack or Step; the one before must have been answered in full."""
         self._requests.put_nowait(request)
+
+    def wait(self):
+        """Wait until the world is closed, after `close`."""
+        self._thread.join()
 
     def close(self, patience):
         """Let the world close, and wait for it at most `patience` seconds."""

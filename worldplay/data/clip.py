@@ -61,8 +61,18 @@ class Clip:
 
     @property
     def threads(self):
-        """{step: number}: torch's threads from that step on; empty where the sidecar does not say."""
+        """{step: number of torch threads from that step on}; empty for a sidecar without this record."""
         return self._changes("threads", "threads", int)
+
+    @property
+    def steps(self):
+        """{step: number}: sampling steps from that step on; empty where the sidecar does not say."""
+        return self._changes("steps", "steps", int)
+
+    @property
+    def windows(self):
+        """{step: number}: window from that step on; empty where the sidecar does not say."""
+        return self._changes("windows", "window", int)
 
     def _changes(self, listed, name, kind):
         """{step: value} of a fact where it changed.
@@ -152,13 +162,15 @@ def _check_sidecar(sidecar):
     for name in ("action_space", "start", "env", "world", "world_hash", "seed", "scene", "info"):
         if name not in sidecar:
             raise KeyError(name)
-    dict(sidecar["info"]), clip.action_space, clip.paths, clip.threads  # each reads its part to the end
+    dict(sidecar["info"]), clip.action_space, clip.paths  # each reads its part to the end
     if not isinstance(sidecar["info"].get("prompt", ""), str):
         raise ValueError(f"info: prompt {sidecar['info']['prompt']!r:.40} is no text")
     if clip.latents_per_action < 1:
         raise ValueError("info: frames_per_chunk must be above 0")
     if not all(0 < number <= MAX_THREADS for number in clip.threads.values()):
         raise ValueError(f"threads must be from 1 to {MAX_THREADS}")
+    if not set(clip.steps.values()) <= {1, 2, 4} or min(clip.windows.values(), default=1) < 1:
+        raise ValueError("its sampling steps must be 1, 2 or 4, and its windows above 0")
     height, width = sidecar["frame_size"]
     if not (min(height, width, sidecar["fps"]) > 0 and math.isfinite(sidecar["fps"])):
         raise ValueError("frame_size and fps must be above 0")
@@ -186,8 +198,9 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without how the frames were made: a clip of this playback cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "max_threads", "note", "prompt",
-                                     "seed", "steps", "threads", "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "max_steps", "max_threads",
+                                     "max_window", "note", "prompt", "seed", "steps", "threads", "window",
+                                     "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 

@@ -19,8 +19,9 @@ class Save:
     """What a file holds.
 
     fields  header of a clip (worldplay.data.clip_writer.describe, "start" left out), "title", "saved" (UTC),
-            `number` of the frame shown, `prompts`, `paths` and `threads` as in a clip's sidecar, and "state":
-            fields that the world's `pack` gave, None of a world that is taken back by its actions
+            `number` of the frame shown, `prompts`, `paths`, `threads`, `steps` and `windows` as in a clip's
+            sidecar, and "state": fields that the world's `pack` gave, None of a world that is taken back by
+            its actions
     frame   uint8 [H W 3], what was seen; keys uint64 [n] and look float64 [n 2], as in an ActionLog
     start   uint8 [n H W 3], the frames the branch began from; None: it began from a scene
     state   {name: array} of the world's `pack`
@@ -130,14 +131,15 @@ class _opened:
 def _check(saved):
     fields = saved.fields
     for name in ("world", "world_hash", "env", "info", "scene", "seed", "number", "prompts", "paths",
-                 "threads", "frame_size", "state", "title", "saved"):
+                 "threads", "steps", "windows", "frame_size", "state", "title", "saved"):
         fields[name]
     height, width = fields["frame_size"]
     if saved.frame.dtype != np.uint8 or saved.frame.shape != (height, width, 3):
         raise ValueError(f"its picture is {saved.frame.dtype} {saved.frame.shape}")
     if saved.keys.dtype != np.uint64 or saved.look.shape != (len(saved.keys), 2) or not len(saved.keys):
         raise ValueError("its actions are no actions")
-    dict(fields["info"]), dict(fields["prompts"]), dict(fields["paths"]), dict(fields["threads"])
+    for name in ("info", "prompts", "paths", "threads", "steps", "windows"):
+        dict(fields[name])
 
 
 def _damaged(path, error):

@@ -1,5 +1,6 @@
 """A World made of transformer, codec, KV cache and sampler: it generates a frame or more for every action."""
 import logging
+import time
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from worldplay.engine.code_choice import code_of, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.engine.measure import follow, reconstruct
 from worldplay.engine.networks import new_cache
+from worldplay.engine.quality import PlayQuality
 from worldplay.engine.sampler import ChunkSampler
 from worldplay.engine.start import TEXT, checked_frames, scene_of, start_names, whole_chunks
 from worldplay.engine.state import PlayState, pack_state, unpack_state
@@ -56,6 +58,7 @@ class DreamWorld:
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.threads = Threads(device, self.info)
+        self.quality = PlayQuality(config, self.sampler, self.info)
         self._code, self._takes_over, self._chosen = None, False, "eager"
         self._is_made_again = False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
@@ -217,7 +220,7 @@ class DreamWorld:
             Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and
             play goes on.
         """
-        self._code = code_of(self.config, self.dtype, self.device)
+        self._code = code_of(self.config, self.dtype, self.device, self.transformer)
         self._takes_over = not wait
         if wait:
             self._code.wait()
@@ -236,11 +239,13 @@ class DreamWorld:
         self._use(path)
         self._chosen, self._takes_over = path, False
 
-    def run_as(self, path=None, threads=None):
-        """From the next step on run passes by this path, where it can, and with so many of torch's threads,
-        as steps ran that are made again; None: as the world itself chooses.
+    def run_as(self, path=None, threads=None, steps=None, window=None):
+        """From the next step on run passes by this path, where it can, with so many of torch's threads and
+        sampling steps and from this window, as steps ran that are made again; None: as the world itself
+        chooses.
         """
         self.threads.fix(threads)
+        self.quality.fix(steps=steps, window=window)
         self._is_made_again = path is not None
         wanted = self._chosen if path is None else path
         if wanted != self.info["path"] and wanted in ("eager", self._chosen):
@@ -291,17 +296,24 @@ class DreamWorld:
             raise WorldError("unfinished_step", "the previous step's iterator was not run to its end")
         if not state.has_begun:
             raise WorldError("ended", "reset the world before the first step")
+        begun, shown = time.perf_counter(), 0.0
         self._take_over()
+        self.quality.update(state)
         chunk, controls = self._prepare([[action] for action in actions])
         state.is_mid_step, text = True, state.text
         sigmas = self.sampler.first_sigmas if state.frame == state.first_generated else self.sampler.sigmas
         latents = self.sampler.sample(state.cache, chunk, seed=state.seed, text=text, sigmas=sigmas)
         for latent in latents[0]:
-            yield self._decode(latent)
+            frames = self._decode(latent)
+            left = time.perf_counter()
+            yield frames
+            shown += time.perf_counter() - left
             if self.state is not state:
                 return
         self._commit(latents, chunk, controls, text)
         state.is_mid_step = False
+        num_frames = self.config.frames_per_chunk * self.codec.frames_per_latent
+        self.quality.worked((time.perf_counter() - begun - shown) / num_frames)
 
     def _commit_start(self, frames, actions):
         """Write frames uint8 [n H W 3] of whole chunks to the cache; actions: a list for each of their

@@ -19,7 +19,12 @@ class ChunkSampler:
         steps.
         """
         self.config, self.transformer, self.device, self.dtype = config, transformer, device, dtype
-        self.sigmas, self.first_sigmas = warped_sigmas(steps), warped_sigmas(max(steps, config.first_steps))
+        self.set_steps(steps)
+
+    def set_steps(self, steps):
+        """Sample the chunks to come in so many steps."""
+        self.sigmas = warped_sigmas(steps)
+        self.first_sigmas = warped_sigmas(max(steps, self.config.first_steps))
 
     def prepare(self, cache, frame, conditions, *, batch=1):
         """The Chunk (worldplay.models.transformer) at `frame` of a cache; conditions: arguments of
@@ -49,8 +54,9 @@ class ChunkSampler:
         self.transformer.commit(latents.to(self.dtype), sigma, cache, chunk, text)
 
     def noise(self, seed, frame, step):
-        """[1 t c h w] float32 for the chunk at `frame`; that of each frame does not depend on the chunk's
-        size.
+        """Gaussian noise float32 [1 t c h w] of a sampling step for the chunk that begins at `frame`.
+
+        A frame gets the same noise whatever the size of its chunk.
         """
         shape = (1, 1, *self.config.latent_shape)
         noise = torch.cat([frame_noise(seed, frame + i, step,

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from worldplay.cores import allowed_cores
 from worldplay.envs import ENVS, open_env
 from worldplay.envs.collect import collect_rollouts
+from worldplay.files import write_picture
 from worldplay.log import leave, run_command
 
 ALIKE = 24.0  # dB PSNR, from which two pictures count as alike
@@ -143,7 +144,7 @@ def measure(env, *, num_frames, player, out=None):
         pictures = {"views": grid(frames[::max(1, len(frames) // 24)][:24], 6),
                     "worst": grid(frames[worst], 2), "map": visited(floor, all_poses)}
         for name, picture in pictures.items():
-            Image.fromarray(picture).save(out / f"{env}-{name}.png", optimize=True)
+            write_picture(out / f"{env}-{name}.png", np.asarray(picture))
     return made
 
 

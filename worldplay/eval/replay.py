@@ -149,16 +149,20 @@ def _warn_of_codec(clip, world):
 
 def _path_follower(clip, world, paths):
     """A function of a step that lets the world run its passes as the clip's did from that step on, where it
-    can; also with as many threads, because sums that are split otherwise may round otherwise.
+    can; also with as many sampling steps, from the same window, and with as many threads, because sums that
+    are split otherwise may round otherwise.
 
     paths  gets, by step, how they run
     """
     # compiled code is in use, if it is to be had
     possible, played, threads = {world.info["path"], "eager"}, clip.paths, clip.threads
+    steps, windows = clip.steps, clip.windows
 
     def follow(step):
         if step in threads:
             world.threads.fix(threads[step])
+        if step in steps or step in windows:
+            world.quality.fix(steps=steps.get(step), window=windows.get(step))
         path = played.get(step)
         if path in possible and path != world.info["path"]:
             world.take_path(path)
@@ -187,7 +191,8 @@ def _write(clip, world, target, overwrite):
     frames = replayed(clip, world, paths)
     first_frame, first = next(frames), sidecar["frames"][0]["step"]
     header = {name: value for name, value in sidecar.items() if name not in ("recorded", "actions", "frames")}
-    header["threads"] = list(clip.threads.items())
+    for listed in ("threads", "steps", "windows"):
+        header[listed] = [change for change in getattr(clip, listed).items() if change[0] <= first]
     header["paths"] = list(paths.items())  # of the steps so far
     actions, prompts = clip.actions, clip.prompts
     known = actions if sidecar.get("is_rollout") else actions[:first + 1]
@@ -196,8 +201,9 @@ def _write(clip, world, target, overwrite):
     try:
         for frame, record in zip(chain([first_frame], frames), sidecar["frames"], strict=True):
             step = record["step"]
-            writer.add(frame, step, actions[step], {"steps": record.get("steps"), "path": world.info["path"]},
-                       prompts.get(step))
+            made = {name: record.get(name) for name in ("steps", "window", "threads")}
+            made["path"] = world.info["path"]
+            writer.add(frame, step, actions[step], made, prompts.get(step))
     finally:
         writer.finish()
         writer.wait()

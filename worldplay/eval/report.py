@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from PIL import Image
-
 import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
@@ -18,7 +16,7 @@ from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, 
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
-from worldplay.files import replacing, writable_folder, write_text
+from worldplay.files import writable_folder, write_picture, write_text
 from worldplay.log import track
 from worldplay.worlds.config import VideoWorldConfig
 
@@ -211,8 +209,7 @@ def _check_fits(world, source, is_own):
 
 
 def _write_pictures(material, out):
-    with replacing(out / "contact_sheet.png") as temporary:
-        Image.fromarray(pictures.free_play_sheet(material)).save(temporary, format="png")
+    write_picture(out / "contact_sheet.png", pictures.free_play_sheet(material))
     if importlib.util.find_spec("av") is None:
         log.warning("side_by_side.mp4 is left out: PyAV is not installed (pip install av)")
         return

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from worldplay.files import replacing
+from worldplay.files import write_picture
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ class Metrics:
         """sheet uint8 [H W 3] -> RUN/sheets/STAGE_STEP.png"""
         path = self.folder / "sheets" / f"{stage}_{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            Image.fromarray(sheet).save(temporary, format="png")
+        write_picture(path, sheet)
         if self.board:
             self.board.add_image(f"{stage}/sheet", sheet, step, dataformats="HWC")
         return path

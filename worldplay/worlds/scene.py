@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
 from worldplay.errors import RESTORE, WorldError
-from worldplay.files import replacing, visible
+from worldplay.files import replacing, visible, write_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,6 @@ class Scene:
 
 def save_scene(folder, scene, action_space):
     """Write folder/NAME.safetensors and folder/NAME.png (the last frame)."""
-    from PIL import Image
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"frames": np.ascontiguousarray(scene.frames),
@@ -44,8 +43,7 @@ def save_scene(folder, scene, action_space):
     header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
     with replacing(folder / f"{scene.name}.safetensors") as temporary:
         save_file(tensors, temporary, metadata=header)
-    with replacing(folder / f"{scene.name}.png") as temporary:
-        Image.fromarray(scene.frames[-1]).save(temporary, format="png")
+    write_picture(folder / f"{scene.name}.png", scene.frames[-1])
 
 
 def export_scenes(cache, folder, env, num=6, num_frames=4):

@@ -61,9 +61,10 @@ class KVCache:
                              f"{self.first_frame + self.num_frames}")
 
     def positions(self, rotary, cameras, branches):
-        """ChunkPositions of the next chunk, for a transformer with a camera.
+        """ChunkPositions of the next chunk and its past, for a transformer with a camera branch.
 
-        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch out; branches: Branches
+        rotary [b t p 1 d/2 2]: RoPE of the chunk. cameras: its Cameras; None skips the camera branch.
+        branches: the functions of both branches (prope.Branches)
 
             Raises ValueError where some frames have cameras and others have none.
         """
@@ -131,6 +132,29 @@ class KVCache:
         """
         return self._slots, self._own_slot(self.num_frames) * self.tokens_per_frame
 
+    def resized(self, window):
+        """A cache of another window that holds the latest frames of this one, as many as there is room for.
+
+        Their past before those is forgotten: a larger window fills up again from there.
+
+            Raises ValueError with sink frames or cameras, and for a window without room for a past.
+        """
+        chunk, tokens = self.rule.frames_per_chunk, self.tokens_per_frame
+        if self.rule.sink or self._positions is not None:
+            raise ValueError("a cache with sink frames or cameras keeps its window")
+        other = copy.copy(self)
+        other.rule = FrameRule(frames_per_chunk=chunk, window=window)
+        *shape, _, d = self._slots.shape
+        other._slots = self._slots.new_zeros(*shape, window * tokens, d)
+        held = self._frames(self.num_frames)
+        kept = sorted(held)[-(window - chunk):]
+        for slot, frame in enumerate(kept):
+            self._frame(other._slots, slot).copy_(self._frame(self._slots, held.index(frame)))
+        other.num_frames = len(kept)
+        if self.first_frame is not None:
+            other.first_frame = self.first_frame + self.num_frames - len(kept)
+        return other
+
     def clone(self):
         """An independent copy."""
         other = copy.copy(self)
@@ -147,15 +171,17 @@ class KVCache:
         """All that the next chunks depend on: tensors, numbers and dicts of them; `filled` takes it back."""
         held = self._slots[:, :, :, :, :self._own_slot(self.num_frames) * self.tokens_per_frame]
         return {"slots": held, "sink_keys": self._sink_keys, "first_frame": self.first_frame,
-                "num_frames": self.num_frames,
+                "num_frames": self.num_frames, "window": self.rule.window,
                 "positions": None if self._positions is None else self._positions.contents()}
 
     def filled(self, contents):
-        """A cache of this one's sizes, number type and device that holds `contents` of another.
+        """A cache of this one's sizes, number type and device, but of the other's window, that holds
+        `contents` of another.
 
             Raises ValueError where they are of other sizes.
         """
-        other, held = self.clone(), contents["slots"]
+        window, held = contents["window"], contents["slots"]
+        other = self.clone() if window == self.rule.window else self.resized(window)
         other.first_frame, other.num_frames = contents["first_frame"], contents["num_frames"]
         target = other._slots[:, :, :, :, :other._own_slot(other.num_frames) * self.tokens_per_frame]
         sinks = [None if keys is None else keys.shape for keys in (other._sink_keys, contents["sink_keys"])]
