@@ -123,7 +123,8 @@ def test_mistakes_are_one_line_that_names_the_log(tmp_path, monkeypatch, capsys,
 
 
 @pytest.mark.parametrize("typed, understood", [
-    (["--serve"], ["--serve", "127.0.0.1:8765"]), (["--serve", "doom"], ["--serve", "127.0.0.1:8765", "doom"]),
+    (["--serve"], ["--serve", "127.0.0.1:8765"]),
+    (["--serve", "doom"], ["--serve", "127.0.0.1:8765", "doom"]),
     (["doom", "--serve", "--seed", "3"], ["doom", "--serve", "127.0.0.1:8765", "--seed", "3"]),
     (["--serve", "0.0.0.0:80", "doom"],) * 2, (["--serve", "0"],) * 2, (["doom"],) * 2])
 def test_an_address_may_be_left_out(typed, understood):
