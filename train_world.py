@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,11 +15,12 @@ from worldplay import cores
 cores.prepare()
 
 from worldplay import runtime
-from worldplay.cli.process import run_process
+from worldplay.cli.process import at_end_signal, run_process
 from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
+from worldplay.train.deadline import Deadline
 from worldplay.train.finetune import Tuning, tuned_recipe
 from worldplay.train.optim import OptimConfig
 from worldplay.train.processes import Processes
@@ -192,6 +193,8 @@ class Options:
     """Steps of every stage, instead of a budget; wan-frame and wan-chunk have numbers of their own."""
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
+    path: Literal["auto", "eager"] = "auto"
+    """How blocks run: compiled where a compiler is found, which takes minutes the first time, or eager."""
     init_from: str | None = None
     """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none
     is begun; of a published world its one network, for whatever begins from it."""
@@ -224,7 +227,7 @@ def check_flags(options):
                 if f.name in names and getattr(options, f.name) != f.default]
     if options.dry_run:
         useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device",
-                         "init_from", "seed"))
+                         "init_from", "path", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
         if isinstance(options.recipe, Tuning):
@@ -275,7 +278,8 @@ def train(options):
     if options.steps is not None and options.steps < 1:
         raise ValueError(f"--steps {options.steps}: expected at least 1")
     budget = seconds(options.budget, "--budget") if options.budget else None
-    stop_at = started + seconds(options.stop_after, "--stop-after") if options.stop_after else math.inf
+    deadline = Deadline(started + seconds(options.stop_after, "--stop-after") if options.stop_after else
+                        math.inf)
     recipe, reading = options.recipe, {name: getattr(options, name) for name in ("camera", "actions", "fit")}
     if isinstance(recipe, Tuning):
         recipe = tuned_recipe(recipe, options.init_from, options.data, **reading)
@@ -291,18 +295,25 @@ def train(options):
     log.info("%s (%s), compute in %s (%s)%s", device, device_reason, str(dtype).removeprefix("torch."),
              dtype_reason, f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
-    given = {"processes": processes, "dtype": dtype, "stop_at": stop_at, "seed": options.seed,
-             "data": options.data, "reading": reading}
+    given = {"processes": processes, "dtype": dtype, "deadline": deadline, "seed": options.seed,
+             "data": options.data, "reading": reading, "path": options.path}
     if is_ablation:
         job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
     else:
         job = Chain(recipe, folder, budget=budget, init_from=options.init_from, **given)
         made, then = "config.json", f"play it: python play.py {folder}"
-    done = job.run()
+    unfinished = "stopped with work left in {}, the same command goes on"
+    try:
+        with at_end_signal(deadline.interrupt, interrupt=True):
+            done = job.run()
+    except KeyboardInterrupt:
+        log.info(unfinished.format(job.where))
+        raise
     processes.close()
-    unfinished = f"stopped with work left in {job.where}, the same command goes on"
-    log.info("%s%s", "finished" if done else unfinished,
+    log.info("%s%s", "finished" if done else unfinished.format(job.where),
              f"; {then}" if (folder / made).exists() else "")
+    if deadline.is_interrupted and not done:
+        raise KeyboardInterrupt
 
 
 def main(args=None):

@@ -70,7 +70,7 @@ def test_viewmats_are_the_inverse_in_float32():
     (Action({"l"}, (3, 0)), True), (Action({"w", "s", "j"}), True), (Action(), False),
     (Action({"w", "s"}), False),
     (Action({"w", "d"}), False), (Action({"w", "l"}), False), (Action(look=(3, 3)), False),
-    (Action(look=(1, 0)), False), (Action({"u"}), False), (Action({"down"}), False)], ids=str)
+    (Action(look=(1, 0)), False), (Action({"u"}), False), (Action({"down"}), False)])
 def test_what_the_training_data_knows(action, expected):
     assert is_trained(action) == expected
 

@@ -67,17 +67,19 @@ ARGUMENTS = {"play.py": ["--headless", "--script", "w*1", "--out", "OUT/x.mp4"],
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("given, seen", [(None, "1"), ("5", "5")])
+@pytest.mark.parametrize("given, seen", [(None, f"1 {cores.SPIN_ROUNDS}"), ("5", "5 5")])
 def test_openmp_is_set_up_before_torch_is_imported(entry, given, seen, tmp_path):
     """A stand-in for torch that says what it finds at its import; the process may use one of two cores."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text(
-        "import os; print('threads', os.environ.get('OMP_NUM_THREADS'), flush=True); os._exit(0)")
+        "import os; print('threads', os.environ.get('OMP_NUM_THREADS'), os.environ.get('GOMP_SPINCOUNT'), "
+        "flush=True); os._exit(0)")
     arguments = [word.replace("OUT", str(tmp_path)) for word in ARGUMENTS.get(entry, [])]
     program = f"""
 import os, runpy, sys
-os.environ.pop('OMP_NUM_THREADS', None); os.environ.pop('MKL_NUM_THREADS', None)
-os.environ.update({({'OMP_NUM_THREADS': given} if given else {})!r})
+for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'):
+    os.environ.pop(name, None)
+os.environ.update({({'OMP_NUM_THREADS': given, 'GOMP_SPINCOUNT': given} if given else {})!r})
 sys.argv = [{entry!r}, *{arguments!r}]
 from worldplay import cores
 assert 'torch' not in sys.modules
@@ -103,12 +105,19 @@ def test_nothing_is_set_without_a_limit_or_after_torch(monkeypatch):
     monkeypatch.setattr(cores, "_affinity", lambda: {0, 1})
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr(cores, "allowed_cores", lambda: 2)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     cores.prepare()
     assert "OMP_NUM_THREADS" not in os.environ, "OpenMP counts the cores itself"
+    assert os.environ["GOMP_SPINCOUNT"] == "7", "what is set stays"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    with monkeypatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+        cores.prepare()
+        assert "GOMP_SPINCOUNT" not in os.environ, "it would undo the user's policy"
     monkeypatch.setattr(cores, "allowed_cores", lambda: 1)
     monkeypatch.setitem(sys.modules, "torch", None)
     cores.prepare()
-    assert "OMP_NUM_THREADS" not in os.environ, "it would be too late, and mislead programs begun from here"
+    assert not {"OMP_NUM_THREADS", "GOMP_SPINCOUNT"} & os.environ.keys(), "it would be too late"
 
 
 # While others use the cores

@@ -3,39 +3,58 @@ import json
 import os
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import train_world
+from worldplay import runtime
 from worldplay.action import Action
 from worldplay.engine.loading import load_world
 from worldplay.eval.drift import drift_score
+from worldplay.models.block import Block
 from worldplay.train.stage_table import STAGES
 
 ROOT = Path(train_world.__file__).parent
 
 
-def command(*args, processes=1, is_compiled=False):
-    """Run train_world.py; compilation takes a minute a stage, so that one test tries it for all."""
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run train_world.py in this process, without compilation: (exit status, what it said)."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "this is a test"))
+
+    def run(*args):
+        try:
+            status = train_world.main(list(map(str, args)))
+        except SystemExit as left:
+            status = left.code
+        return status, "".join(capsys.readouterr())
+    return run
+
+
+def process(*args, processes=1, **environment):
+    """Run train_world.py as a person does, on several processes by torchrun."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     launcher = torchrun if processes > 1 else []
     return subprocess.run([sys.executable, *launcher, ROOT / "train_world.py", *map(str, args)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=600,
-                          env=os.environ | ({} if is_compiled else {"TORCHDYNAMO_DISABLE": "1"}))
+                          capture_output=True, text=True, timeout=600, env=os.environ | environment)
 
 
-def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
+def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path, command, monkeypatch):
+    """The blocks of every stage are captured for compilation; the code made of it is tried below, on one."""
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (True, "captured"))
+    monkeypatch.setattr(runtime, "keep_compiled_code", lambda folder: None)
+    monkeypatch.setattr(Block, "compile", partialmethod(Block.compile, backend="eager"))
     out = tmp_path / "run"
     flags = ("tiny-maze", "--out", out, "--steps", "2", "--bidirectional-loop.share", "0.1",
              "--dmd-loop.share", "0.1", "--transformer.num-layers", "1")
-    stopped = command(*flags, "--stop-after", "1s")
-    assert stopped.returncode == 0, stopped.stderr
-    assert "stopped with work left in codec" in stopped.stderr
-    finished = command(*flags, is_compiled=True)
-    assert finished.returncode == 0, finished.stderr
-    assert f"finished; play it: python play.py {out}" in finished.stderr
+    status, said = command(*flags, "--stop-after", "1s")
+    assert status == 0 and "stopped with work left in codec" in said, said
+    status, said = command(*flags)
+    assert status == 0 and f"finished; play it: python play.py {out}" in said, said
     world = load_world(out, device="cpu")
     frames = world.reset()
     step, = world.step(Action({"w"}, (3, 0)))
@@ -46,28 +65,39 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path):
     assert stages == set(STAGES) - {"causal_ode"}
     assert len(list((out / "sheets").glob("*.png"))) >= 4
 
-    other = command(*flags[:-1], "2")
-    assert other.returncode == 2 and "was started with transformer" in other.stderr.splitlines()[-1]
+    status, said = command(*flags[:-1], "2")
+    assert status == 2 and "was started with transformer" in said.splitlines()[-1]
 
 
-def test_a_run_on_a_budget_begins_its_first_stage(tmp_path):
-    stopped = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "1s",
-                      is_compiled=True)
-    assert stopped.returncode == 0, stopped.stderr
-    assert "stopped with work left in codec" in stopped.stderr
+def test_compiled_blocks_train(tmp_path):
+    out = tmp_path / "run"
+    done = process("tiny-maze", "--out", out, "--steps", "2", "--transformer.num-layers", "1",
+                   "--causal-cd-loop.share", "0", "--decoder-loop.share", "0", "--context-walk", "0",
+                   XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert "teacher_forcing: compiling its blocks" in done.stderr
+    assert f"finished; play it: python play.py {out}" in done.stderr
 
 
-@pytest.mark.parametrize("teacher, processes", [("causal", 2), ("bidirectional", 1)])
-def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, processes):
+def test_a_run_on_a_budget_begins_its_first_stage(tmp_path, command):
+    status, said = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "1s")
+    assert status == 0 and "stopped with work left in codec" in said, said
+
+
+@pytest.mark.parametrize("teacher", ["causal", "bidirectional"])
+def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, command):
     out = tmp_path / "run"
     flags = ("tiny-maze", "--out", out, "--steps", "1", "--transformer.num-layers", "1",
              "--causal-ode-loop.share", "0.1",
              "--causal-cd-loop.share", "0", "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0",
-             "--num-trajectories", "20", "--causal-ode.num-timesteps", "4", "--causal-ode.teacher", teacher,
-             "--context-walk", "100")
-    finished = command(*flags, processes=processes)
-    assert finished.returncode == 0, finished.stderr
-    assert "trajectories of 20 windows" in finished.stderr
+             "--num-frames", "800", "--rollout-frames", "40", "--num-trajectories", "20",
+             "--causal-ode.num-timesteps", "4", "--causal-ode.teacher", teacher, "--context-walk", "0")
+    if teacher == "causal":  # one of the two on two processes
+        done = process(*flags, processes=2, TORCHDYNAMO_DISABLE="1", OMP_NUM_THREADS="1")
+        status, said = done.returncode, done.stderr
+    else:
+        status, said = command(*flags)
+    assert status == 0 and "trajectories of 20 windows" in said, said
     parts = sorted((out / "trajectories").glob("*/*.npy"))
     assert [path.relative_to(out / "trajectories").as_posix() for path in parts] == [
         "held_out/00000.npy", "train/00000.npy", "train/00001.npy"]
@@ -86,18 +116,15 @@ def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, 
     (("--steps", "1", "--length", "9"), "--length 9"),
     (("--steps", "1", "--dmd.num-real", "20"), "--dmd.num-real 20"),
 ])
-def test_wrong_usage_is_one_line_and_status_2(tmp_path, flags, words, monkeypatch):
-    if "cuda" in flags and __import__("torch").cuda.is_available():
-        pytest.skip("this machine has a CUDA device")
-    result = command("tiny-maze", "--out", tmp_path / "run", *flags)
-    assert result.returncode == 2
-    last = result.stderr.strip().splitlines()[-1]
-    assert words in last and "Traceback" not in result.stderr
+def test_wrong_usage_is_one_line_and_status_2(tmp_path, flags, words, command, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, said = command("tiny-maze", "--out", tmp_path / "run", *flags)
+    assert status == 2 and words in said.strip().splitlines()[-1] and "Traceback" not in said
 
 
-def test_an_unknown_flag_is_an_error_with_a_suggestion():
-    result = command("tiny-maze", "--budgett", "3h")
-    assert result.returncode == 2 and "--budget" in result.stderr + result.stdout
+def test_an_unknown_flag_is_an_error_with_a_suggestion(command):
+    status, said = command("tiny-maze", "--budgett", "3h")
+    assert status == 2 and "--budget" in said
 
 
 @pytest.mark.parametrize("text, expected", [("90s", 90), ("25m", 1500), ("1h30m", 5400), ("0.5h", 1800)])

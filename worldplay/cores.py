@@ -11,6 +11,10 @@ import psutil
 THREADS_ARE_GIVEN = bool({"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys())
 
 LOOK_EVERY = 0.5   # seconds over which the use of the cores is averaged
+# Rounds for which a thread that is done waits awake for the others before it sleeps (OpenMP of GNU, whose own
+# number is 300,000). Long waits take the cores from other programs and from the thread that is waited for;
+# measured in docs/results/2026-11-26-busy-machine.md.
+SPIN_ROUNDS = 10_000
 QUIET_FOR = 3.0    # seconds that a core has to be free before another thread is begun
 BUSY = 0.5         # of a core used by others: one thread less
 FREE = 0.3         # of a core used by others at most: it counts as free; showing the window uses some
@@ -25,14 +29,19 @@ def allowed_cores(root=Path("/")):
 
 
 def prepare():
-    """Call before torch is imported: OpenMP begins no more threads than a control group grants cores' time.
+    """Call before torch is imported: how many threads OpenMP begins, and how long they wait for each other.
 
-    Alone it counts visible cores. Threads beyond the limit use it up by waiting for each other, and then all
-    of them are stopped. Variables that are set already stay, and nothing is changed once torch is there.
+    Alone it counts visible cores. Threads beyond what a control group grants use it up by waiting for each
+    other, and then all of them are stopped. Variables that are set already stay, and nothing is changed once
+    torch is there.
     """
+    if "torch" in sys.modules:
+        return
     cores = allowed_cores()
-    if "torch" not in sys.modules and not THREADS_ARE_GIVEN and cores < len(_affinity()):
+    if not THREADS_ARE_GIVEN and cores < len(_affinity()):
         os.environ["OMP_NUM_THREADS"] = str(cores)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_ROUNDS))
 
 
 def _affinity():

@@ -14,7 +14,7 @@ def remedy(path, otherwise=RESTORE):
 
 
 def fetch_command(name):
-    """What loads a world or a part (worldplay.worlds.catalog), as typed."""
+    """The shell command that downloads a world or a part of that name in worldplay.worlds.catalog."""
     return f"python -m worldplay fetch {name}"
 
 

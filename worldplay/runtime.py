@@ -167,7 +167,10 @@ def work_ms(device, work):
 
 @contextmanager
 def measured(device, into, name):
-    """Context manager that appends the milliseconds of its block, device included, to the list into[name]."""
+    """Context manager: appends the wall time of its block in milliseconds to the list into[name].
+
+    It waits for work queued on the device before and after the block.
+    """
     synchronize(device)
     start = time.perf_counter()
     yield

@@ -15,8 +15,11 @@ from worldplay.errors import WorldError
 from worldplay.hub import download
 from worldplay.worlds import catalog, zoo
 
-HERE = SimpleNamespace(device=torch.device("cpu"),  # what load_world is taken to open
-                       threads=SimpleNamespace(adapt=lambda: None))
+HERE = SimpleNamespace(device=torch.device("cpu"), fps=16.0,  # what load_world is taken to open
+                       config=SimpleNamespace(transformer=SimpleNamespace(
+                           text_dim=4096, patch_size=(1, 2, 2))),
+                       threads=SimpleNamespace(adapt=lambda: None),
+                       quality=SimpleNamespace(govern=lambda target_fps: None))
 
 
 def test_play_fetches_a_published_world_on_first_use_and_says_how_far_it_is(hub, cache, monkeypatch):

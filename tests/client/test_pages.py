@@ -33,7 +33,8 @@ def typed(*events):
 def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
     world = FakeWorld(fps=50.0)
     session = Session(world, [
-        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(key(pygame.K_t), ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER),
+        *typed(key(pygame.K_t), ESC),
         (0.0, click()), (0.0, click(False)), (2, key(pygame.K_t)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)])
     session.run()
@@ -43,7 +44,7 @@ def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
 
 def test_esc_leaves_a_key_as_it_was_and_goes_back_page_by_page():
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
+        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
         (lambda: len(session.loop._screen.pages) == 1,), *typed(ESC),
         (lambda: not session.loop._screen.pages and session.mode is Mode.MENU,), *typed(ESC)])
     session.run()
@@ -158,7 +159,7 @@ def test_other_sampling_steps_open_the_world_again_in_the_same_window_and_finish
     first, second = FakeWorld(fps=50.0), FakeWorld(fps=50.0)
     worlds = Worlds(second)
     session = Session(first, [
-        (5, ESC), *typed(RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
+        (5, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
         (lambda: session.loop.world is second and session.mode is Mode.PLAYING,), (3, key(pygame.K_w)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)],
         record_in=tmp_path, reopening=worlds.reopening)
@@ -176,7 +177,7 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
     worlds = Worlds(broken, FakeWorld(fps=50.0))
     session = Session(broken, [
         (lambda: session.mode is Mode.STOPPED and session.loop._screen.choices.words == (
-            "Start again", "Fewer steps", "Quit"),), *typed(RIGHT, ENTER),
+            "Start again", "Fewer steps", "Worlds", "Quit"),), *typed(RIGHT, ENTER),
         (lambda: session.mode is Mode.PLAYING and len(broken.actions) > 8, QUIT)],
         record_in=tmp_path, reopening=worlds.reopening)
     session.run()
@@ -192,8 +193,45 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
 
 def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
+        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
         *typed(DOWN, RIGHT), (0.1, QUIT)])
     session.run()
     settings = session.loop.settings
     assert settings.scaling == "whole" and settings.show_hud and settings.hud_parts == "figures and graph"
+
+
+def test_a_minimised_window_pauses_the_world_and_looks_at_its_events_seldom():
+    world = FakeWorld(fps=50.0)
+    seen = []
+    session = Session(world, [
+        (3, pygame.event.Event(pygame.WINDOWMINIMIZED)),
+        (lambda: session.mode is Mode.MENU and session.loop._is_idle,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,), (0.5,),
+        (lambda: seen.append((len(world.actions), len(session.served))) is None,),
+        (0.0, pygame.event.Event(pygame.WINDOWRESTORED), FOCUS_GAINED, click()),
+        (lambda: len(world.actions) > seen[1][0] + 3, QUIT)])
+    session.run()
+    assert seen[1][0] - seen[0][0] <= 1, "the world stands"
+    assert seen[1][1] - seen[0][1] <= 14, "0.5 s at 0.05 s a look, in place of 250 looks"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (300, 2), (40, 30), (7680, 4320)])
+def test_every_screen_is_drawn_at_every_size(size, monkeypatch):
+    session = Session(FakeWorld(prompt="a hall"), [])
+    screen, surface = session.loop._screen, pygame.Surface(size)
+    monkeypatch.setattr(type(screen.window), "surface", property(lambda window: surface))
+    monkeypatch.setattr(screen.window, "flip", lambda: None)
+    screen.draw(Mode.LOADING)
+    for part in (screen, session.loop._commands):
+        part.open(FakeWorld(prompt="a hall"))
+    screen.frame, screen.failure = np.zeros((96, 128, 3), np.uint8), MemoryError("no room " * 20)
+    screen.choose(show_hud=True, hud_parts="figures and graph")
+    session.loop.timing.worked(0.2, is_late=True)
+    session.loop._commands.open_menu()
+    for mode in Mode:
+        if mode is not Mode.REWINDING:
+            screen.notify("a line")
+            screen.draw(mode)
+    screen.on_help()
+    screen.draw(Mode.PLAYING)
+    session.window.close()

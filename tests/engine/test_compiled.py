@@ -14,7 +14,7 @@ import torch
 
 import worldplay
 from tests.engine.test_dream import CONFIG, WALK, context, float32_world, walk
-from tests.engine.toy_code import begun, made, nothing_made, passes  # noqa: F401  (fixtures too)
+from tests.engine.toy_code import begun, code_on_disk, empty_code_cache, passes  # noqa: F401  (fixtures too)
 from tests.models import test_transformer_camera
 from tests.models.passes import commit, denoise
 from worldplay import runtime
@@ -46,7 +46,7 @@ def counted(world, monkeypatch):
     return calls
 
 
-def test_frames_are_those_of_the_written_passes(made, monkeypatch):
+def test_frames_are_those_of_the_written_passes(code_on_disk, monkeypatch):
     world = begun(float32_world())
     expected = walk(world)
     world.compile(wait=True)
@@ -60,7 +60,7 @@ def test_frames_are_those_of_the_written_passes(made, monkeypatch):
     assert np.array_equal(walk(begun(world)), expected)
 
 
-def test_products_inside_code_are_seen_where_passes_are_measured(made):
+def test_products_inside_code_are_seen_where_passes_are_measured(code_on_disk):
     """Otherwise a bench would count them among the rest."""
     world = begun(float32_world())
     with flop_counter() as written:
@@ -74,7 +74,7 @@ def test_products_inside_code_are_seen_where_passes_are_measured(made):
     assert sum(ms for name, ms in times.items() if part_of(name) == "linear") > 0
 
 
-def test_a_batch_runs_as_written(made):
+def test_a_batch_runs_as_written(code_on_disk):
     world = begun(float32_world())
     frames = np.stack([context()[0]] * 2)
     actions = np.zeros((2, 3, 3), np.float32)
@@ -92,7 +92,7 @@ def test_every_part_with_text_and_camera_gives_what_it_was_made_of(name, tmp_pat
     compiled._compile_part(shape, name, parts[name], tmp_path / name)
 
 
-def test_code_that_is_off_is_not_kept(nothing_made, monkeypatch):
+def test_code_that_is_off_is_not_kept(empty_code_cache, monkeypatch):
     monkeypatch.setattr(compiled, "_TOLERANCE", {"float32": -1.0})
     with pytest.raises(ArithmeticError, match="compiled qkv is off by"):
         compile_code(passes())
@@ -107,7 +107,7 @@ def test_a_camera_and_a_text_have_their_parts():
     assert passes(replace(WIDE, text_dim=None, has_camera=False)).parts().keys() == {"qkv", "feed_forward"}
 
 
-def test_installed_parts_play_a_text_and_a_camera(made, monkeypatch):
+def test_installed_parts_play_a_text_and_a_camera(code_on_disk, monkeypatch):
     """The code is replaced by a stand-in that runs each part as written, on what it is given."""
     torch.manual_seed(0)
     model = fuse_for_inference(test_transformer_camera.filled(WIDE).requires_grad_(False))
@@ -172,7 +172,7 @@ def failing(monkeypatch):
 
 
 @pytest.mark.parametrize("hinder", [without_compiler, without_room, failing])
-def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypatch, caplog):
+def test_without_it_play_goes_on_and_says_so_once(hinder, empty_code_cache, monkeypatch, caplog):
     expected = walk(begun(float32_world()))
     says, world = hinder(monkeypatch), float32_world()
     with pytest.raises(WorldError, match=f"there is no compiled code here .{re.escape(says)}.; --path eager"):
@@ -185,7 +185,7 @@ def test_without_it_play_goes_on_and_says_so_once(hinder, nothing_made, monkeypa
             for record in caplog.records] == [1] and world.info["path"] == "eager"
 
 
-def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
+def test_damaged_code_is_named(code_on_disk, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = passes().folder()
     folder.mkdir(parents=True)
@@ -201,7 +201,7 @@ def test_damaged_code_is_named(made, tmp_path, monkeypatch, caplog):
     assert len(caplog.records) == 1 and world.info["path"] == "eager"
 
 
-def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(made, monkeypatch):
+def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(code_on_disk, monkeypatch):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     codes = [CompiledCode(passes()) for _ in range(6)]
     for code in codes:
@@ -209,7 +209,7 @@ def test_two_at_once_load_what_each_is_for_and_leave_the_environment_alone(made,
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ and gc.isenabled()
 
 
-def test_who_collects_no_garbage_is_left_at_that(made):
+def test_who_collects_no_garbage_is_left_at_that(code_on_disk):
     gc.disable()
     try:
         CompiledCode(passes()).wait()
@@ -218,7 +218,7 @@ def test_who_collects_no_garbage_is_left_at_that(made):
         gc.enable()
 
 
-def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_from(nothing_made):
+def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_from(empty_code_cache):
     code = CompiledCode(passes())
     while not (passes().folder() / "files").exists():
         time.sleep(0.05)
@@ -227,7 +227,8 @@ def test_a_process_that_is_ended_leaves_nothing_but_what_the_next_one_goes_on_fr
     assert not passes().is_cached() and not code.is_ready()
 
 
-def test_the_other_process_takes_this_package_wherever_play_was_started(nothing_made, tmp_path, monkeypatch):
+def test_the_other_process_takes_this_package_wherever_play_was_started(
+        empty_code_cache, tmp_path, monkeypatch):
     (tmp_path / "worldplay").mkdir()
     (tmp_path / "worldplay/__init__.py").write_text("")
     monkeypatch.chdir(tmp_path)
@@ -239,7 +240,7 @@ def test_the_other_process_takes_this_package_wherever_play_was_started(nothing_
     assert code.problem == worldplay.__file__
 
 
-def test_what_hinders_is_said_and_no_code_is_taken_for_ready(made, monkeypatch):
+def test_what_hinders_is_said_and_no_code_is_taken_for_ready(code_on_disk, monkeypatch):
     def refuse(error):
         def fail(*_):
             raise error
@@ -263,7 +264,7 @@ def test_a_cache_folder_with_a_blank_is_said(tmp_path, monkeypatch):
         compile_code(passes())
 
 
-def test_a_closed_world_compiles_no_more(nothing_made, monkeypatch):
+def test_a_closed_world_compiles_no_more(empty_code_cache, monkeypatch):
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda args, **options: popen(
         [sys.executable, "-c", "import time; time.sleep(60)"], **options))

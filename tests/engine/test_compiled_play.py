@@ -7,7 +7,7 @@ import torch
 
 from tests.client.tape import Tape
 from tests.engine.test_dream import WALK, float32_world, folder, walk  # noqa: F401  (folder: a fixture)
-from tests.engine.toy_code import begun, made  # noqa: F401  (made: a fixture)
+from tests.engine.toy_code import begun, code_on_disk  # noqa: F401  (code_on_disk: a fixture)
 from worldplay import runtime
 from worldplay.cli.play import main as play
 from worldplay.client.recorder import frame_record
@@ -32,7 +32,7 @@ def late(monkeypatch, chunks):
     monkeypatch.setattr(CompiledCode, "is_ready", ready)
 
 
-def test_no_chunk_is_made_by_the_one_path_and_committed_by_the_other(made, monkeypatch):
+def test_no_chunk_is_made_by_the_one_path_and_committed_by_the_other(code_on_disk, monkeypatch):
     world = begun(float32_world())
     expected = walk(world)
     steps = begun(world).step(WALK[0])
@@ -50,7 +50,7 @@ def test_no_chunk_is_made_by_the_one_path_and_committed_by_the_other(made, monke
     assert world.info["path"] == "compiled"
 
 
-def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkeypatch):
+def test_play_begins_at_once_and_code_takes_over_between_two_chunks(code_on_disk, monkeypatch):
     late(monkeypatch, 5)
     eager = walk(begun(float32_world()))
     world, frames, paths = float32_world(), [], []
@@ -68,7 +68,8 @@ def test_play_begins_at_once_and_code_takes_over_between_two_chunks(made, monkey
 
 @pytest.mark.parametrize("begin", [2, 7])  # before the code takes over, and long after
 # noqa: F811
-def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, folder, tmp_path, monkeypatch):
+def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(
+        begin, code_on_disk, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     late(monkeypatch, 4)
     world, request = load_world(folder, device="cpu"), Reset("a-first")
@@ -95,7 +96,7 @@ def test_a_clip_knows_the_path_of_every_step_and_replays_by_it(begin, made, fold
 
 
 # noqa: F811
-def test_a_clip_replays_eager_where_there_is_no_compiler(made, folder, tmp_path, monkeypatch, caplog):
+def test_a_clip_replays_eager_where_there_is_no_compiler(code_on_disk, folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(runtime, "pick_dtype", lambda device: (torch.float32, "test"))
     out = tmp_path / "clip.mp4"
     assert play([str(folder), "--headless", "--script", "w*4", "--out", str(out), "--path", "compiled",

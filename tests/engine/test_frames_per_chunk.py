@@ -1,10 +1,6 @@
 """Chunk-wise worlds: several frames made together, by the number that makes frame-wise ones with 1."""
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,9 @@ import torch
 import train_world
 from tests.engine.test_dream import CONFIG, SPACE, WALK, context, networks
 from tests.train.stages.test_stages import MODEL, call_of, data, decode, spread
+from worldplay import runtime
 from worldplay.action import Action
+from worldplay.cli import play
 from worldplay.diffusion import (
     add_noise,
     euler_step,
@@ -35,7 +33,6 @@ from worldplay.world import check_world
 
 CHUNK = 2
 CONTEXT = ContextConfig(window=4, frames_per_chunk=CHUNK, own_steps=0.5)
-ROOT = Path(train_world.__file__).parent
 
 
 def chunk_world(**fields):
@@ -287,26 +284,25 @@ def test_recomputed_chunks_are_the_rollout_and_no_later_chunk_reaches_an_earlier
     assert reach.tolist() == [False] * 2 + [True] * 4 + [False] * 2  # two layers look two windows back
 
 
-def command(script, *args):
-    # without compilation, which takes a minute a stage and is tried in test_train_world.py
-    return subprocess.run([sys.executable, ROOT / script, *map(str, args)], cwd=ROOT, capture_output=True,
-                          env=os.environ | {"TORCHDYNAMO_DISABLE": "1"}, text=True, timeout=600)
+@pytest.fixture
+def uncompiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "this is a test"))
 
 
-def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
+def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path, uncompiled, capsys):
     out = tmp_path / "run"
-    trained = command("train_world.py", "tiny-maze", "--out", out, "--steps", "1", "--dmd-loop.share", "0.1",
-                      "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk",
-                      "100",
-                      "--context.frames-per-chunk", "4", "--dmd.num-real", "4", "--transformer.num-layers",
-                      "1")
-    assert trained.returncode == 0, trained.stderr
+    assert train_world.main([
+        "tiny-maze", "--out", str(out), "--steps", "1", "--dmd-loop.share", "0.1",
+        "--bidirectional-loop.share", "0.1", "--decoder-loop.share", "0", "--context-walk", "0",
+        "--num-frames", "800", "--rollout-frames", "40", "--context.frames-per-chunk", "4",
+        "--dmd.num-real", "4", "--transformer.num-layers", "1"]) == 0
     assert json.loads((out / "config.json").read_text())["frames_per_chunk"] == 4
-    played = command("play.py", out, "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu",
-                     "--json",
-                     "--out", tmp_path / "clip.mp4")
-    assert played.returncode == 0, played.stderr
-    assert json.loads(played.stdout)["frames"] == 5  # a script says what leads to every latent
+    capsys.readouterr()
+    assert play.main([str(out), "--headless", "--script", "w*2, w+look(4,0)*3", "--device", "cpu", "--json",
+                      "--out", str(tmp_path / "clip.mp4")]) == 0
+    # a script says what leads to every latent
+    assert json.loads(capsys.readouterr().out)["frames"] == 5
 
 
 @pytest.mark.parametrize("flags, words", [
@@ -315,7 +311,7 @@ def test_the_chain_makes_a_chunk_wise_world_that_plays(tmp_path):
      "--dmd.num-real 1: expected whole chunks"),
     (("--context.window", "3"), "window 3 has no room"),
 ])
-def test_numbers_that_are_no_whole_chunks_are_refused_in_one_line(tmp_path, flags, words):
-    result = command("train_world.py", "tiny-maze", "--out", tmp_path / "run", "--steps", "1",
-                     "--context.frames-per-chunk", "4", *flags)
-    assert result.returncode == 2 and words in result.stderr.strip().splitlines()[-1]
+def test_numbers_that_are_no_whole_chunks_are_refused_in_one_line(tmp_path, flags, words, uncompiled, capsys):
+    assert train_world.main(["tiny-maze", "--out", str(tmp_path / "run"), "--steps", "1",
+                             "--context.frames-per-chunk", "4", *flags]) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]

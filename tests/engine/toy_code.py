@@ -15,7 +15,7 @@ def passes(config=CONFIG.transformer, **others):
 
 
 @pytest.fixture
-def made(code_cache, monkeypatch):
+def code_on_disk(code_cache, monkeypatch):
     """The code of the toy world is there, and nothing is compiled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(code_cache))
     monkeypatch.setattr(code_choice, "is_native", lambda *_: False)
@@ -24,7 +24,7 @@ def made(code_cache, monkeypatch):
 
 
 @pytest.fixture
-def nothing_made(tmp_path, monkeypatch):
+def empty_code_cache(tmp_path, monkeypatch):
     """A user's cache folder without any."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(code_choice, "is_native", lambda *_: False)

@@ -5,22 +5,23 @@ import pytest
 from tests.eval.turning import TurningWorld, material, smeared, texture
 from worldplay.action import ActionSpace
 from worldplay.eval import drift
+from worldplay.eval.statistics import compare, statistics
 
 
 def test_drift_of_the_real_frames_themselves_is_none():
-    stats = [drift.statistics(texture(seed)) for seed in range(5)]
-    assert drift.compare(stats, stats) == {"sharpness_ratio": 1, "brightness_ratio": 1,
+    stats = [statistics(texture(seed)) for seed in range(5)]
+    assert compare(stats, stats) == {"sharpness_ratio": 1, "brightness_ratio": 1,
                                            "histogram_distance": 0}
 
 
 def test_drift_sees_blur_darkness_and_other_colours():
     frame = texture(3)
-    real = [drift.statistics(frame)]
-    assert drift.compare([drift.statistics(smeared(frame, 4))], real)["sharpness_ratio"] < 0.8
-    dark = drift.compare([drift.statistics(frame // 2)], real)
+    real = [statistics(frame)]
+    assert compare([statistics(smeared(frame, 4))], real)["sharpness_ratio"] < 0.8
+    dark = compare([statistics(frame // 2)], real)
     assert dark["brightness_ratio"] == pytest.approx(0.5, abs=0.01) and dark["histogram_distance"] > 0.3
-    black, white = (drift.statistics(frame // 32 + level) for level in (0, 248))
-    assert drift.compare([black], [white])["histogram_distance"] == pytest.approx(1)
+    black, white = (statistics(frame // 32 + level) for level in (0, 248))
+    assert compare([black], [white])["histogram_distance"] == pytest.approx(1)
 
 
 def test_a_melting_world_drifts_and_a_true_one_does_not(streams):

@@ -1,20 +1,17 @@
 """The ablation of initialisations: known intervals and verdicts, counted costs, the report, and a toy run."""
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import train_world
 from tests.engine.test_dream import CONFIG
+from worldplay import runtime
 from worldplay.experiments.ablation import INITS, STEPS, cells, stage_flops
 from worldplay.experiments.ablation_report import Comparison, compare_worlds, judge, write_report
 from worldplay.experiments.paired import FIGURES, interval
 
-ROOT = Path(train_world.__file__).parent
 NUM_STREAMS = 12
 
 
@@ -106,7 +103,8 @@ def test_the_report_holds_every_world(tmp_path):
 def test_counted_costs_grow_with_what_is_counted():
     recipe = train_world.ablation_init()
     config = replace(CONFIG, window=8)
-    recipe = replace(recipe, columns_per_degree=0.1)
+    recipe = replace(recipe, columns_per_degree=0.1,
+                     causal_ode=replace(recipe.causal_ode, num_timesteps=8))
 
     def cost(stage, **fields):
         return stage_flops(replace(recipe, **fields), stage, config, num_steps=2)
@@ -119,22 +117,28 @@ def test_counted_costs_grow_with_what_is_counted():
     assert 1.3 < cd / ode < 2.3
 
 
-@pytest.mark.slow
-def test_a_toy_run_goes_on_where_it_stopped_and_writes_its_report(tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, ROOT / "train_world.py", "ablation-init", "--out", out, "--steps", "1",
-               "--num-frames", "1600",
-               "--rollout-frames", "80", "--transformer.num-layers", "1", "--transformer.dim", "32",
-               "--transformer.num-heads", "2", "--num-trajectories", "4", "--causal-ode.num-timesteps", "4",
-               "--num-streams", "3", "--num-targets", "8", "--horizon", "16"]
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the recipe in this process, without compilation: (exit status, what it said)."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "this is a test"))
 
-    def run(*more):
-        return subprocess.run(list(map(str, [*command, *more])), cwd=ROOT, capture_output=True, text=True,
-                              timeout=1800)
-    stopped = run("--stop-after", "1s")
-    assert stopped.returncode == 0 and "stopped with work left in part 1 of" in stopped.stderr, stopped.stderr
-    finished = run()
-    assert finished.returncode == 0, finished.stderr
+    def run(*args):
+        status = train_world.main(["ablation-init", "--out", str(tmp_path / "run"), *args])
+        return status, capsys.readouterr().err
+    return run
+
+
+def test_a_toy_run_goes_on_where_it_stopped_and_writes_its_report(tmp_path, command):
+    out = tmp_path / "run"
+    flags = ("--steps", "1", "--num-frames", "800", "--rollout-frames", "40",
+             "--transformer.num-layers", "1", "--transformer.dim", "32",
+             "--transformer.num-heads", "2", "--num-trajectories", "4", "--causal-ode.num-timesteps", "4",
+             "--num-streams", "3", "--num-targets", "8", "--horizon", "16")
+    status, said = command(*flags, "--stop-after", "1s")
+    assert status == 0 and "stopped with work left in part 1 of" in said, said
+    status, said = command(*flags)
+    assert status == 0, said
     numbers = json.loads((out / "results.json").read_text())
     assert len(numbers["worlds"]) == 13 and numbers["costs"]["causal-cd"]["bytes"] == 0
     assert numbers["costs"]["causal-ode"]["bytes"] > 0 and (out / "figure.png").exists()
@@ -142,10 +146,7 @@ def test_a_toy_run_goes_on_where_it_stopped_and_writes_its_report(tmp_path):
     assert not (out / "causal-cd" / "teacher_forcing").exists()
 
 
-def test_what_has_no_effect_is_refused(tmp_path):
+def test_what_has_no_effect_is_refused(command):
     for flags in (("--budget", "1h"), ("--init-from", "doom-maze")):
-        result = subprocess.run([sys.executable, ROOT / "train_world.py", "ablation-init", "--out", tmp_path,
-                                 *flags],
-                                cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert result.returncode == 2
-        assert "leave out --budget and --init-from" in result.stderr.splitlines()[-1]
+        status, said = command(*flags)
+        assert status == 2 and "leave out --budget and --init-from" in said.splitlines()[-1]

@@ -322,7 +322,6 @@ def test_a_conversion_takes_a_constant_of_memory(tmp_path):
     assert peak - before < 160 * 2**20, f"{(peak - before) >> 20} MiB for a file of {written >> 20} MiB"
 
 
-@pytest.mark.slow
 @pytest.mark.full_size
 @pytest.mark.parametrize("name", ["wan-action"])
 def test_a_whole_published_world_is_converted_within_the_bound(name, tmp_path):

@@ -98,7 +98,6 @@ def serve_world(folder):
     return hub, [str(codec.stat().st_size), digest, repr(list(FRAME_SIZE))]
 
 
-@pytest.mark.slow
 @pytest.mark.full_size
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_a_published_world_from_fetch_to_play(folder):

@@ -22,6 +22,7 @@ from worldplay.models.lora import ACTION_PATH, LowRank, add_adapters, merged_wei
 from worldplay.models.transformer import Transformer
 from worldplay.train import trainer
 from worldplay.train.chain import Chain
+from worldplay.train.deadline import Deadline
 from worldplay.train.finetune import Tuning, log_match, match_actions, tuned_recipe
 from worldplay.train.metrics import Metrics
 from worldplay.train.optim import OptimConfig, build_optimizers
@@ -256,14 +257,14 @@ def tune(folder, world, clips, monkeypatch, num_ticks=float("inf"), **tuning):
     recipe = recipe.with_loops(steps=2)
     recipe.check(goes_on=True)
     return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32,
-                 stop_at=num_ticks, data=clips, init_from=world).run()
+                 deadline=Deadline(num_ticks), data=clips, init_from=world).run()
 
 
 @pytest.mark.parametrize("rank", [None, 3])
 def test_a_tuned_world_plays_and_a_run_in_pieces_equals_one(rank, world, clips, tmp_path, monkeypatch):
     assert tune(tmp_path / "whole", world, clips, monkeypatch, lora_rank=rank)
     calls = 1
-    while not tune(tmp_path / "cut", world, clips, monkeypatch, num_ticks=3, lora_rank=rank):
+    while not tune(tmp_path / "cut", world, clips, monkeypatch, num_ticks=1, lora_rank=rank):
         calls += 1
     assert calls > 3
     for name in ("model", "teacher", "codec"):

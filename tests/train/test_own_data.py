@@ -1,5 +1,7 @@
 """Training from nothing on your own data: a world without look or game, and what is refused beforehand."""
+import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -17,6 +19,7 @@ from worldplay.train.chain import Chain
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.processes import Processes
 from worldplay.train.stages.codec import CodecStageConfig
+from worldplay.train.trainer import Trainer
 
 KEYS = ActionSpace(("w", "space"), look_axes=0)
 
@@ -110,3 +113,32 @@ def test_what_is_no_record_of_a_run_is_refused_in_one_line(tmp_path):
         (tmp_path / "run" / "run.json").write_text(text)
         with pytest.raises(WorldError, match="run.json is n"):
             begin(tmp_path / "run", clips)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_the_same_command_goes_on(name, tmp_path, monkeypatch, capsys):
+    """In a stage after the step that is going on; while something else is made, at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored
+    monkeypatch.setitem(train_world.RECIPES, "own-data", recipe)
+    clips = make_clips(tmp_path / "clips", length=22, space=KEYS)
+    command = ["own-data", "--data", str(clips), "--out", str(tmp_path / "run"), "--steps", "2",
+               "--device", "cpu"]
+    step, seen = Trainer.train_step, []
+
+    def train_step(self):
+        logs = step(self)
+        seen.append((self.stage.name, self.step))
+        if len(seen) == 1:
+            os.kill(os.getpid(), getattr(signal, name))
+        return logs
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    assert train_world.main(command) == 1 and seen == [("codec", 1)]
+    said = capsys.readouterr().err
+    assert "stopped with work left in codec, 50 % of it done, the same command goes on" in said
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "as before"
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageLatents, "windows", lambda *_: os.kill(os.getpid(), getattr(signal, name)))
+        assert train_world.main(command) == 1
+    assert "the same command goes on" in capsys.readouterr().err
+    assert train_world.main(command) == 0
+    assert [step for stage, step in seen if stage == "codec"] == [1, 2], "no step is made twice"

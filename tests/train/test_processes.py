@@ -1,6 +1,7 @@
 """Two processes train as one does, over torchrun and gloo: equal losses, also after a kill, on any number."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,10 +40,13 @@ class WithText(WithTrajectories):
         return super().batch(draws, held_out) | {"text": draws.normal("text", 3, TEXT["text_dim"])}
 
 
-def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muon_lr=None, **loop):
+class Cut(Exception):
+    """Ends a run in this process as a kill ends one: without a last save."""
+
+
+def work(processes, folder, stage_name, dtype="float32", kill_at=None, break_at=None, muon_lr=None, **loop):
     """Train a stage of tests/train/stages/test_stages.py; the first process writes the loss of every step and
     the weights at the end."""
-    processes = Processes(torch.device("cpu"))
     stage, folder = (STAGES | {"dmd_of_text": dmd_of_text})[stage_name](0), Path(folder)
     data = WithText() if stage_name == "dmd_of_text" else WithTrajectories()
     loop = {"batch": 4, "steps": STEPS, "optim": OptimConfig(lr=1e-3, muon_lr=muon_lr, decay=0)} | loop
@@ -52,11 +56,15 @@ def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muo
             loss, logs = plain_loss(role, batch, draws, call)
             return (loss * float("nan") if draws.step == break_at and processes.rank == 1 else loss), logs
         stage.loss = loss
+    folder.mkdir(exist_ok=True)
     trainer = Trainer(stage, data, LoopConfig(**loop), folder, None, processes, getattr(torch, dtype))
     try:
         while trainer.progress < 1:
-            if trainer.step == kill_at and processes.rank == processes.size - 1:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if trainer.step == kill_at:
+                if processes.size == 1:
+                    raise Cut
+                if processes.rank == processes.size - 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
             logs = trainer.train_step()
             if processes.is_first:
                 with open(folder / "losses.jsonl", "a", encoding="utf-8") as file:
@@ -65,69 +73,101 @@ def worker(folder, stage_name, dtype="float32", kill_at=None, break_at=None, muo
                 trainer.save()
     except NotFinite as error:
         (folder / f"error-{processes.rank}").write_text(str(error))
-        raise
+        return
     weights = full_state(stage.models[stage.result])
     if processes.is_first:
         save_weights(folder / "weights.safetensors", weights)
-    processes.close()
 
 
-def launch(folder, size, stage, status=0, **options):
-    """Run `worker` on `size` processes; {step: logs} and the weights of a run that came to its end."""
-    folder.mkdir(exist_ok=True)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
-    command = launcher if size > 1 else []
+def on_two(runs, status=0):
+    """`work` on two processes of torchrun: {folder: arguments}, one after another."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # this checkout
-    done = subprocess.run([sys.executable, *command, __file__, json.dumps([str(folder), stage, options])],
+    runs = [[str(folder), *arguments] for folder, arguments in runs.items()]
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                           "2", __file__, json.dumps(runs)],
                           text=True, capture_output=True, env=env, timeout=1200)
     assert (done.returncode == 0) == (status == 0), done.stderr
+
+
+def on_one(folder, stage, **options):
+    """`work` in this process: {step: logs} and the weights."""
+    work(Processes(torch.device("cpu")), folder, stage, **options)
+    return result(folder)
+
+
+def result(folder):
+    """{step: logs} of a run and its weights."""
     lines = [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
-    weights = load_weights(folder / "weights.safetensors") if status == 0 else None
-    return {line["step"]: line for line in lines}, weights
+    return {line["step"]: line for line in lines}, load_weights(folder / "weights.safetensors")
+
+
+KILLED = {"muon_lr": 0.01}
+CASES = {  # name: stage and options of a run that comes to its end
+    **{stage: (stage, {}) for stage in ("teacher_forcing", "causal_cd", "dmd", "dmd_of_text")},
+    "bfloat16": ("teacher_forcing", {"dtype": "bfloat16", "steps": 3}),
+    "accumulated": ("teacher_forcing", {"batch": 8, "steps": 3, "micro_batch": 1,
+                                        "checkpoint_activations": True}),
+    "broken": ("teacher_forcing", {"break_at": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Folder of the runs on two processes: CASES; runs killed on two ("as many", and "fewer", which has not
+    gone on) and on one ("more"), gone on on two."""
+    folder = tmp_path_factory.mktemp("two")
+    on_two({folder / "fewer": ("dmd", KILLED | {"kill_at": 4})}, status=1)
+    shutil.copytree(folder / "fewer", folder / "as many")
+    with pytest.raises(Cut):
+        on_one(folder / "more", "dmd", kill_at=4, **KILLED)
+    on_two({folder / name: case for name, case in CASES.items()}
+           | {folder / name: ("dmd", KILLED) for name in ("as many", "more")})
+    return folder
 
 
 def assert_equal(one, two, tolerance=1e-6):
-    for (logs, weights), (others, other_weights) in [(one, two)]:
-        assert logs.keys() == others.keys()
-        for step in logs:
-            assert others[step] == pytest.approx(logs[step], rel=10 * tolerance, abs=tolerance), step
-        for name, x in weights.items():
-            torch.testing.assert_close(other_weights[name], x, atol=tolerance, rtol=10 * tolerance)
+    (logs, weights), (other_logs, other_weights) = one, two
+    assert logs.keys() == other_logs.keys()
+    for step in logs:
+        assert other_logs[step] == pytest.approx(logs[step], rel=10 * tolerance, abs=tolerance), step
+    for name, x in weights.items():
+        torch.testing.assert_close(other_weights[name], x, atol=tolerance, rtol=10 * tolerance)
 
 
 @pytest.mark.parametrize("stage", ["teacher_forcing", "causal_cd", "dmd", "dmd_of_text"])
-def test_two_processes_equal_one(tmp_path, stage):
-    assert_equal(launch(tmp_path / "one", 1, stage), launch(tmp_path / "two", 2, stage))
+def test_two_processes_equal_one(tmp_path, two, stage):
+    assert_equal(on_one(tmp_path, stage), result(two / stage))
 
 
-def test_accumulated_and_recomputed_equals_at_once(tmp_path):
-    options = {"batch": 8, "steps": 3}
-    at_once = launch(tmp_path / "one", 1, "teacher_forcing", **options)
-    spread = launch(tmp_path / "two", 2, "teacher_forcing", micro_batch=1, checkpoint_activations=True,
-                    **options)
-    assert_equal(at_once, spread)
+def test_accumulated_and_recomputed_equals_at_once(tmp_path, two):
+    assert_equal(on_one(tmp_path, "teacher_forcing", batch=8, steps=3), result(two / "accumulated"))
 
 
-def test_a_killed_run_goes_on_to_the_same_losses_on_another_number_of_processes(tmp_path):
-    whole = launch(tmp_path / "whole", 1, "dmd", muon_lr=0.01)
-    for name, sizes in (("fewer", (2, 1)), ("as many", (2, 2)), ("more", (1, 2))):
-        launch(tmp_path / name, sizes[0], "dmd", status=1, kill_at=4, muon_lr=0.01)
-        # Muon rounds to bfloat16, whole matrices at once: two sums in another order differ in its third digit
-        assert_equal(whole, launch(tmp_path / name, sizes[1], "dmd", muon_lr=0.01), tolerance=2e-3)
+@pytest.mark.parametrize("name", ["fewer", "as many", "more"])
+def test_a_killed_run_goes_on_to_the_same_losses_on_another_number_of_processes(tmp_path, two, name):
+    assert not (two / "fewer" / "weights.safetensors").exists()
+    whole = on_one(tmp_path / "whole", "dmd", **KILLED)
+    if name == "fewer":
+        shutil.copytree(two / name, tmp_path / name)
+        gone_on = on_one(tmp_path / name, "dmd", **KILLED)
+    else:
+        gone_on = result(two / name)
+    # Muon rounds to bfloat16, whole matrices at once: two sums in another order differ in its third digit
+    assert_equal(whole, gone_on, tolerance=2e-3)
 
 
-def test_a_loss_that_is_not_finite_names_the_rank(tmp_path):
-    launch(tmp_path, 2, "teacher_forcing", status=1, break_at=2)
+def test_a_loss_that_is_not_finite_names_the_rank(two):
     for rank in (0, 1):
-        assert "student at step 2, on rank 1; last good state" in (tmp_path / f"error-{rank}").read_text()
+        words = (two / "broken" / f"error-{rank}").read_text()
+        assert "student at step 2, on rank 1; last good state" in words
+    assert not (two / "broken" / "weights.safetensors").exists()
 
 
-def test_bfloat16_keeps_float32_weights(tmp_path):
+def test_bfloat16_keeps_float32_weights(tmp_path, two):
     """Rounded the same way in one process and in two, though not to the same bits."""
-    one, two = (launch(tmp_path / str(size), size, "teacher_forcing", dtype="bfloat16", steps=3)
-                for size in (1, 2))
-    assert all(x.dtype == torch.float32 for x in two[1].values())
-    assert_equal(one, two, tolerance=2e-3)
+    both = result(two / "bfloat16")
+    assert all(x.dtype == torch.float32 for x in both[1].values())
+    assert_equal(on_one(tmp_path, "teacher_forcing", dtype="bfloat16", steps=3), both, tolerance=2e-3)
 
 
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
@@ -138,6 +178,8 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
 
 
 if __name__ == "__main__":
-    folder, stage, options = json.loads(sys.argv[1])
-    worker(folder, stage, **options)
+    processes = Processes(torch.device("cpu"))
+    for folder, stage, options in json.loads(sys.argv[1]):
+        work(processes, folder, stage, **options)
+    processes.close()
     leave(0)

@@ -87,7 +87,7 @@ def test_a_run_in_pieces_equals_one_and_encodes_nothing_twice(tmp_path, monkeypa
     for calls in itertools.count(1):
         for module in (trainer, train_windows):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=itertools.count().__next__))
-        if run(tmp_path / "cut", world, data, stop_at=2).run():
+        if run(tmp_path / "cut", world, data, stop_at=1).run():
             break
     assert calls > 3 and len(encoded) == 12
     for name in ("model", "teacher"):

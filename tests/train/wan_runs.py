@@ -27,6 +27,7 @@ from worldplay.files import write_json
 from worldplay.hub.convert import convert_transformer
 from worldplay.models.codecs.wan_vae import WanVAE, WanVAEConfig
 from worldplay.train.chain import Chain
+from worldplay.train.deadline import Deadline
 from worldplay.train.processes import Processes
 from worldplay.worlds import catalog
 from worldplay.worlds.config import VideoWorldConfig
@@ -144,4 +145,4 @@ def run(folder, world, data, stop_at=float("inf"), recipe=None):
     recipe = recipe or small(train_world.wan_frame())
     recipe.check(goes_on=True)
     return Chain(recipe, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32,
-                 stop_at=stop_at, data=data, init_from=world)
+                 deadline=Deadline(stop_at), data=data, init_from=world)

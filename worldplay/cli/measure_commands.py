@@ -85,6 +85,10 @@ class Bench:
     """Also every frame twice, as written and by compiled code: times, ratio, distance to real frames."""
     loaded: bool = False
     """Also beside as many busy loops as cores: what is left of the rate while other programs run."""
+    gpu_check: bool = False
+    """Instead: all there is to know of a new GPU in nine minutes, tests, ceilings and worlds, into --out."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """With --gpu-check: folder of gpu-check.json and gpu-check.md, written after every part."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
     """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -97,6 +101,8 @@ class Bench:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
+        if self.gpu_check or self.out:
+            return self._check_gpu()
         if not self.random:
             find_world(self.world)
         from worldplay.engine.code_choice import is_chosen
@@ -143,3 +149,19 @@ class Bench:
         if self.ceilings:
             figures |= latency.ceilings(world.device, world.dtype)
         return report(figures, self.json)
+
+    def _check_gpu(self):
+        if not (self.gpu_check and self.out):
+            raise ValueError("--gpu-check and --out DIR go together")
+        given = [name for name in ("world", "random", "ceilings", "compare", "loaded", "frames", "steps")
+                 if getattr(self, name)] + ["path"] * (self.path != "auto")
+        if given:
+            raise ValueError(f"--gpu-check says itself what is measured: leave out {given[0]}")
+        from worldplay.eval.gpu_check import run_gpu_check
+        report = run_gpu_check(self.out, device=self.device)
+        if self.json:
+            return report
+        for part in report["parts"]:
+            print(f"{part['name']}: {part['state']}")
+        print(f"{self.out / 'gpu-check.md'}, {report['seconds']:.0f} s")
+        return None

@@ -39,16 +39,19 @@ def run_process(main):
 
 
 @contextmanager
-def at_end_signal(act):
+def at_end_signal(act, *, interrupt=False):
     """Inside, the signals that end a process call act() once instead: SIGTERM, SIGHUP of a closing terminal.
+
+    interrupt  whether SIGINT of Ctrl-C does too
 
     A signal that is ignored, as after nohup, stays so. On the main thread only.
     """
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    before = {number: signal.getsignal(number) for number in [signal.SIGINT] * interrupt + numbers}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def set_all(handler):
-        for number in numbers:
+        for number in before:
             signal.signal(number, handler)
 
     def handle(number, frame):
@@ -58,7 +61,8 @@ def at_end_signal(act):
     try:
         yield
     finally:
-        set_all(signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open_streams():

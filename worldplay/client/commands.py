@@ -44,6 +44,12 @@ class Commands:
         """Open another world, or this one otherwise, in the same window; opening: a worker.Opening."""
         self.opening = opening
 
+    def begin_at(self, request):
+        """Begin where a Reset says, and play."""
+        self.reset = request
+        if self.mode is Mode.MENU:
+            self.resume()
+
     def take_opening(self):
         """The Opening to carry out now: nothing is played until its world is there."""
         opening, self.opening = self.opening, None

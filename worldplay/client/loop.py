@@ -21,6 +21,7 @@ from worldplay.client.view import HUD_EVERY, Mode, View
 log = logging.getLogger(__name__)
 
 EVENT_PERIOD = 0.002  # the event queue is read at least this often, seconds
+HIDDEN_PERIOD = 0.05  # and this often while nobody can see the window: the processor rests
 UNANSWERED_AFTER = 3.0  # seconds without an answer of the model that are worth saying
 
 
@@ -100,11 +101,15 @@ class Loop:
     def _take_reply(self):
         """Wait for the worker's next reply, but not past the time at which something else is due."""
         now, until = self._clock(), self._next_show()
+        is_resting = self._screen.is_hidden and self._is_idle
+        if is_resting:
+            self.timing.rest()
+        period = HIDDEN_PERIOD if is_resting else EVENT_PERIOD
         if until is None:
             is_waiting_for_step = self._is_idle and self._commands.mode is Mode.PLAYING
-            until = self._pace.due if is_waiting_for_step else now + EVENT_PERIOD
+            until = self._pace.due if is_waiting_for_step else now + period
         try:
-            reply = self._worker.replies.get(timeout=min(max(until - now, 0.0), EVENT_PERIOD))
+            reply = self._worker.replies.get(timeout=min(max(until - now, 0.0), period))
         except queue.Empty:
             return
         match reply:
@@ -290,6 +295,7 @@ class Loop:
                              ready=ready.at, flipped=flipped)
         self._travel.history.show(ready.frame, times)
         self._recording.frame(ready.frame, times)
+        self._screen.saw()
 
     def _close(self):
         """The view goes first; then, whatever became of it, clips are finished and the world is closed."""

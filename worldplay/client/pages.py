@@ -1,10 +1,13 @@
 """Screens of rows over the darkened picture: a stack of pages, by keyboard, mouse and gamepad alike."""
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import pygame
 
 from worldplay.client import theme
+from worldplay.client.entry import rows_of
 from worldplay.client.inputs import keys, pad
 
 NAVIGATION = {
@@ -23,6 +26,7 @@ class Row:
     value      what it is set to;  says  explains it while it is chosen;  is_alert  whether something is amiss
     enter()    it was taken;  change(step)  one further, or back with -1
     restore()  as it was at first;  clear()  leave nothing
+    picture    of the row: path of a picture file, or uint8 [H W 3];  details  lines below it
     """
     label: str
     value: str = ""
@@ -32,6 +36,8 @@ class Row:
     change: Callable | None = None
     restore: Callable | None = None
     clear: Callable | None = None
+    picture: object = None
+    details: tuple[str, ...] = ()
 
     @property
     def is_heading(self):
@@ -41,10 +47,11 @@ class Row:
 class Page:
     """A title, rows that `make_rows` gives anew after every change, and the row that is chosen.
 
-    title    over the rows
+    title    over the rows;  has_pictures  whether the chosen row's picture and details stand beside them
     is_over  whether the page is to be taken off the stack
     """
     title = ""
+    has_pictures = False
 
     def __init__(self):
         self.is_over, self._at, self._first, self._places = False, 0, 0, {}
@@ -101,8 +108,12 @@ class Page:
         size, rows = theme.unit(surface), self.make_rows()
         if rows[min(self._at, len(rows) - 1)].is_heading:
             self._go(rows, 1)
-        box = pygame.Rect(0, 0, min(surface.get_width() - 2 * size, 46 * size), surface.get_height())
-        box.centerx = surface.get_width() // 2
+        widest = (70 if self.has_pictures else 46) * size
+        room = pygame.Rect(0, 0, min(surface.get_width() - 2 * size, widest), surface.get_height())
+        room.centerx = surface.get_width() // 2
+        box = room.copy()
+        if self.has_pictures:
+            box.width = round(0.56 * room.width)
         theme.write(surface, self.title, (box.left + size, round(1.2 * size)), size_px=round(2.2 * size),
                     face="light")
         top, line = round(5.0 * size), round(1.9 * size)
@@ -118,7 +129,10 @@ class Page:
                 self._places[i] = rect
             self._draw_row(surface, rows[i], rect, is_chosen=i == self._at)
         self._draw_bar(surface, box, top, num, line, len(rows))
-        self._draw_foot(surface, rows[self._at], box)
+        if self.has_pictures:
+            beside = pygame.Rect(box.right + size, top, room.right - box.right - size, lower - top)
+            self._draw_beside(surface, rows[self._at], beside)
+        self._draw_foot(surface, rows[self._at], room)
 
     def hint(self):
         """The last line: what the keys do here."""
@@ -159,6 +173,21 @@ class Page:
                                 max(8, length * num // count))
             pygame.draw.rect(surface, theme.MUTED, thumb, border_radius=2)
 
+    def _draw_beside(self, surface, row, box):
+        """The picture of the chosen row, as large as it fits, and its details."""
+        size = theme.unit(surface)
+        lines = [line for text in row.details for line in _wrapped(text, size, box.width)]
+        room = box.height - round(1.5 * size) * len(lines) - size
+        lower = box.top
+        if row.picture is not None and room > 2 * size:
+            picture = _loaded(row.picture)
+            ratio = min(box.width / picture.get_width(), room / picture.get_height())
+            scaled = pygame.transform.smoothscale(picture, (max(1, round(picture.get_width() * ratio)),
+                                                            max(1, round(picture.get_height() * ratio))))
+            lower = surface.blit(scaled, scaled.get_rect(midtop=(box.centerx, box.top))).bottom + size
+        for i, line in enumerate(lines):
+            theme.write(surface, line, (box.left, lower + round(1.5 * size) * i), size_px=size)
+
     def _draw_foot(self, surface, row, box):
         size, height = theme.unit(surface), surface.get_height()
         says = theme.shorten(row.says, "text", size, box.width - 2 * size)
@@ -166,6 +195,30 @@ class Page:
         hint = theme.shorten(self.hint(), "text", size, box.width - 2 * size)
         theme.write(surface, hint, (box.centerx, height - round(1.8 * size)), size_px=size, color=theme.MUTED,
                     anchor="midtop")
+
+
+@lru_cache(maxsize=64)
+def _opened(path):
+    try:
+        return pygame.image.load(path)
+    except (pygame.error, OSError):
+        return pygame.Surface((4, 3))  # black: the file is damaged or gone
+
+
+def _loaded(picture):
+    """A pygame Surface, 24 bits, of a path or of uint8 [H W 3]."""
+    if isinstance(picture, np.ndarray):
+        return pygame.image.frombuffer(picture, picture.shape[1::-1], "RGB")
+    surface = pygame.Surface(_opened(picture).get_size(), depth=24)
+    surface.blit(_opened(picture), (0, 0))
+    return surface
+
+
+def _wrapped(text, size_px, width_px):
+    """The text as rows that fit a width."""
+    font = theme.font_for(text, "text", size_px)
+    rows = rows_of(text, lambda part: font.size(part)[0], max(1, width_px))
+    return [text[start:stop] for start, stop in rows]
 
 
 class Choices:

@@ -2,12 +2,15 @@
 import logging
 import time
 
-from worldplay.client import entry, hud, menu
+from worldplay.client import entry, hud, menu, theme
 from worldplay.client.keyboard_layout import printed_labels
 from worldplay.client.pages import Choices
 from worldplay.client.view import Mode, View
 
 log = logging.getLogger(__name__)
+
+
+LEAST = (160, 120)  # pixels in which something can be written; tiling desktops make windows smaller
 
 
 class Screen(View):
@@ -61,7 +64,11 @@ class Screen(View):
         """Draw everything and flip."""
         self.is_dirty = False
         surface = self.window.surface
-        if mode is Mode.FAILED:
+        if surface.get_width() < LEAST[0] or surface.get_height() < LEAST[1]:
+            self._draw_picture(surface)
+        elif self.pages:
+            self._draw_page(surface)
+        elif mode is Mode.FAILED:
             menu.draw_failure(surface, self._failure_text(), self._log_hint, self.choices)
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
@@ -78,12 +85,21 @@ class Screen(View):
                 hud.draw_recording(surface, self.recording.seconds)
         self.window.flip()
 
+    def _draw_picture(self, surface):
+        """The newest frame alone, or the night while there is none."""
+        if self.frame is None:
+            surface.fill(theme.NIGHT)
+        else:
+            self.window.draw(self.frame)
+
+    def _draw_page(self, surface):
+        """The page on top, over the picture."""
+        self._draw_picture(surface)
+        self.pages[-1].draw(surface)
+        if self.notice:
+            hud.draw_notice(surface, self.notice, is_over_text=True)
+
     def _draw_menu(self, surface):
-        if self.pages:
-            self.pages[-1].draw(surface)
-            if self.notice:
-                hud.draw_notice(surface, self.notice, is_over_text=True)
-            return
         prompt = self.world.info.get("prompt")
         text = self._waited() or (prompt and f"Text: {entry.printable(prompt)}") or ""
         chosen = "" if self.notice else self._chosen()

@@ -21,7 +21,9 @@ MAX_LENGTH = 16_384  # of a window in pixels, which SDL and graphics drivers can
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """degrees_per_count  how far one count of the mouse turns
+    """What the client remembers between two starts.
+
+    degrees_per_count  degrees of turn for one count of the mouse
     turn_speed         degrees a second of a key that turns, and of a stick at its edge
     is_inverted        whether pushing up looks down
     dead_zone          share of a stick's way that does nothing, 0 to 0.5

@@ -40,6 +40,10 @@ class Timing:
             self.longest_gap = max(self.longest_gap, now - self._served)
         self._served = now
 
+    def rest(self):
+        """Nobody waits: the time until the queue is read again is no gap."""
+        self._served = None
+
     def worked(self, seconds, *, is_late, threads=None):
         """A step is over; it took so long for each of its frames, with so many of torch's threads."""
         if threads is not None:

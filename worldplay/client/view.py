@@ -4,6 +4,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from worldplay.client.bindings import Bindings
+from worldplay.client.drift import Drift, scenes_of
 from worldplay.client.figures import figures
 from worldplay.errors import WorldError
 
@@ -36,6 +37,7 @@ class View:
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
+    is_hidden  whether nobody can see it: the window is minimised
     is_dirty   whether `refresh` has something to draw
     """
 
@@ -43,10 +45,10 @@ class View:
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.failure = None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
-        self._clock, self._began = clock, clock()
+        self._clock, self._began, self._drift = clock, clock(), Drift([])
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
-        self._key_labels, self.shows_pad = {}, False
+        self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
 
     # What the subclass does
 
@@ -66,7 +68,13 @@ class View:
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self.world = world
+        self.world, self._drift = world, Drift(scenes_of(world))
+
+    def saw(self):
+        """The newest frame is on the screen: where it has left the look of its world, that is said."""
+        if self._drift.see(self.frame, self.number):
+            back = self._choices_of(rewind="goes back to a good moment", reset="starts again")
+            self.notify(f"The picture has left the look of its world: {back}")
 
     def close_world(self, title):
         """Another world, called `title`, opens in place of the one that was shown."""
@@ -112,7 +120,7 @@ class View:
             self._next_draw, self.is_dirty = now + period, True
         if self.notice and now >= self._notice[1]:
             self._notice, self.is_dirty = ("", 0.0), True
-        if self.is_dirty:
+        if self.is_dirty and not self.is_hidden:
             self.draw(mode)
 
     # For the subclass
@@ -136,7 +144,7 @@ class View:
         rows, until = self._figure_rows
         now = self._clock()
         if not rows or now >= until:
-            rows = figures(self.timing, self.world.info, self.number, now)
+            rows = figures(self.timing, self.world.info, self.number, now) + self._drift.row
             self._figure_rows = rows, now + HUD_EVERY
         return rows
 

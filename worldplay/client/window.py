@@ -16,7 +16,7 @@ class NoDisplay(OSError):
 
 
 class Window:
-    """Owns the one window; everything is drawn to `surface` and shown by `flip`."""
+    """The client's only window: draw to the pygame Surface `surface`, then show it with `flip`."""
 
     def __init__(self, size, *, fullscreen=False, scaling="smooth"):
         """size     (width, height) in pixels when not fullscreen, less where the desktop is smaller

@@ -8,6 +8,9 @@ from worldplay.client.pages import NAVIGATION, Choices
 from worldplay.client.prompt_line import PromptLine
 from worldplay.client.settings_page import SettingsPage
 from worldplay.client.view import Mode
+from worldplay.client.worlds_page import StartPage, WorldsPage
+from worldplay.data.clip import ClipWorld
+from worldplay.errors import WorldError
 
 MENUS = (Mode.MENU, Mode.STOPPED, Mode.FAILED)  # which offer choices, and pages
 
@@ -44,12 +47,19 @@ class WindowCommands(Commands):
             self._window.resized((event.x, event.y))
             self._screen.is_dirty = True
         elif event.type == pygame.WINDOWEXPOSED:
-            self._screen.is_dirty = True
+            self._screen.is_hidden, self._screen.is_dirty = False, True
         elif event.type == pygame.KEYMAPCHANGED:
             self._screen.read_keyboard_layout()
         elif event.type in (pygame.WINDOWFOCUSLOST, pygame.WINDOWFOCUSGAINED):
             self._closing_key = None
             self.change_focus(event.type == pygame.WINDOWFOCUSLOST)
+        elif event.type in (pygame.WINDOWMINIMIZED, pygame.WINDOWHIDDEN):
+            self._screen.is_hidden = True
+            self.change_focus(True)
+        elif event.type in (pygame.WINDOWRESTORED, pygame.WINDOWSHOWN, pygame.WINDOWMAXIMIZED):
+            self._screen.is_hidden, self._screen.is_dirty = False, True
+        elif event.type == pygame.DROPFILE:
+            self._begin_from(event.file)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
         elif self.mode is Mode.REWINDING and pressed(event) == (self._rewind_key, 0.0):
@@ -79,7 +89,7 @@ class WindowCommands(Commands):
 
     def open_menu(self):
         super().open_menu()
-        self._screen.choices = Choices(("Go on", "Settings", "Controls", "Quit"))
+        self._screen.choices = Choices(("Go on", "Worlds", "Settings", "Controls", "Quit"))
 
     def _remedies(self, mode):
         """What is offered once the world has stopped or could not be opened; what was recorded is saved."""
@@ -89,6 +99,7 @@ class WindowCommands(Commands):
             words += ["Open again"] if mode is Mode.FAILED else []
             words += ["Fewer steps"] if (info.get("steps") or now["steps"] or 1) > 1 else []
             words += ["Processor"] if info.get("device", now["device"]) != "cpu" else []
+            words += ["Worlds"]
         return (*words, "Quit")
 
     def _browse(self, event, now):
@@ -136,6 +147,8 @@ class WindowCommands(Commands):
             case "Controls":
                 self._screen.pages.append(ControlsPage(self._screen, self._device,
                                                        lambda: self._screen.key_labels))
+            case "Worlds":
+                self._screen.pages.append(WorldsPage(self._screen, self, self._reopening, self._ask_file))
             case "Settings":
                 self._screen.pages.append(SettingsPage(self._screen, self, self._recording, self._reopening))
             case "Start again":
@@ -168,6 +181,30 @@ class WindowCommands(Commands):
     def take_opening(self):
         self._screen.pages.clear()
         return super().take_opening()
+
+    def begin_at(self, request):
+        self._screen.pages.clear()
+        super().begin_at(request)
+
+    def _begin_from(self, path):
+        """A picture or a clip of the player's own: the page on which it is begun from."""
+        if self._world is None or self.mode not in (Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.STOPPED):
+            return
+        if self.mode in (Mode.PLAYING, Mode.PAUSED):
+            self.open_menu()
+        try:
+            if isinstance(self._world, ClipWorld):
+                raise WorldError("bad_scene", "This is a recording; open a world to begin from a picture")
+            self._screen.pages.append(StartPage(self._screen, self, path))
+        except WorldError as error:
+            self._screen.notify(str(error))
+
+    def _ask_file(self):
+        path = self._window.clipboard().strip().removeprefix("file://")
+        if path:
+            self._begin_from(path)
+        else:
+            self._screen.notify("Drop a file on the window, or copy its path first")
 
     def resume(self):
         self._screen.pages.clear()

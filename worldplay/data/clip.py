@@ -61,7 +61,7 @@ class Clip:
 
     @property
     def threads(self):
-        """{step: number}: torch's threads from that step on; empty where the sidecar does not say."""
+        """{step: number of torch threads from that step on}; empty for a sidecar without this record."""
         return self._changes("threads", "threads", int)
 
     @property

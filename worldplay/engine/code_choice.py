@@ -5,11 +5,14 @@ from worldplay.engine.native import code as native
 from worldplay.engine.native.passes import fits
 
 
-def code_of(config, dtype, device):
-    """The Code for the world of a WorldConfig, its weights in dtype; it is made or loaded from now on."""
+def code_of(config, dtype, device, transformer=None):
+    """The Code for the world of a WorldConfig, its weights in dtype; it is made or loaded from now on.
+
+    transformer  that it will be installed in, fused for inference; None: it is made only
+    """
     dtype = str(dtype).removeprefix("torch.")
     if is_native(config, device):
-        return native.NativeCode(dtype)
+        return native.NativeCode(dtype, transformer)
     sizes = config.transformer
     return CompiledCode(Passes(
         config=sizes, num_frames=config.frames_per_chunk, window=config.window,

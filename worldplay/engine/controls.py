@@ -55,7 +55,10 @@ class ActionControls:
 
 
 class CameraControls:
-    """Keys and mouse move a camera; the state is its CameraRig. One world at a time."""
+    """Controls of a world that is conditioned on camera poses: keys and mouse move a CameraRig, the state.
+
+    A batch holds one world.
+    """
 
     def __init__(self, space, intrinsics, device):
         self.space, self.intrinsics, self.device = space, intrinsics, device

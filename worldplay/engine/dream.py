@@ -220,7 +220,7 @@ class DreamWorld:
             Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and
             play goes on.
         """
-        self._code = code_of(self.config, self.dtype, self.device)
+        self._code = code_of(self.config, self.dtype, self.device, self.transformer)
         self._takes_over = not wait
         if wait:
             self._code.wait()

@@ -48,8 +48,9 @@ def follow(world, frames, actions, others=(), *, start, is_free=False):
 
 @torch.inference_mode()
 def reconstruct(world, frames):
-    """frames uint8 [b H W 3] encoded and decoded by the image codec of a DreamWorld: the ceiling of every
-    prediction.
+    """Frames uint8 [b H W 3] after encoding and decoding by the image codec of a DreamWorld, same shape.
+
+    No prediction in its latents can be more faithful: this is the upper bound of every fidelity figure.
     """
     latents = world.codec.encode_uint8(torch.from_numpy(np.ascontiguousarray(frames)).to(world.device))
     return world.codec.decode_uint8(latents).cpu().numpy()

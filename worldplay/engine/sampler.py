@@ -54,8 +54,9 @@ class ChunkSampler:
         self.transformer.commit(latents.to(self.dtype), sigma, cache, chunk, text)
 
     def noise(self, seed, frame, step):
-        """[1 t c h w] float32 for the chunk at `frame`; that of each frame does not depend on the chunk's
-        size.
+        """Gaussian noise float32 [1 t c h w] of a sampling step for the chunk that begins at `frame`.
+
+        A frame gets the same noise whatever the size of its chunk.
         """
         shape = (1, 1, *self.config.latent_shape)
         noise = torch.cat([frame_noise(seed, frame + i, step,

@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout
-from worldplay.eval.detail import luma
+from worldplay.eval.statistics import luma
 from worldplay.eval.streams import encode_for, stack
 
 MOVE_KEYS = ("w", "s", "a", "d")

@@ -12,16 +12,14 @@ _LARGEST_SHIFT = 24  # pixels
 
 
 def shift(before, after):
-    """How far the picture moved to the right between two frames: the shift at which they match best, all
-    colours.
+    """Pixels by which the picture moved to the right between two frames, by matching over all colours.
 
     before, after  uint8 [n H W 3]
     Returns        int64 [n], pixels
 
-    It looks at the upper part as one (a twelfth to seven twelfths of the height): far things, the sky and the
-    horizon follow a turn, the floor near the feet follows every step. Walls repeat themselves; the whole of
-    them and the sky does not, so that this measure finds more of the real game's turns than one by blocks of
-    columns.
+    One shift is found for the whole band from a twelfth to seven twelfths of the height. Distant things, sky
+    and horizon there move with a turn, while the floor below also moves with every step. Matching the band as
+    a whole finds more of the real game's turns than matching blocks of columns, because wall textures repeat.
     """
     height, width = before.shape[1:3]
     rows = slice(height // 12, height * 7 // 12)

@@ -5,14 +5,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from worldplay.eval.statistics import luma
+
 SCALES = (1, 2, 4, 8)  # pixels of the finest detail of each band
 EVERY = 4  # frames of free play from one that is looked at to the next
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
-def luma(frames):
-    """uint8 [... 3] RGB -> float32 [...], levels 0 to 255 (ITU-R BT.601)."""
-    return np.asarray(frames, np.float32) @ np.array(_LUMA, np.float32)
 
 
 def bands(frames):

@@ -3,35 +3,11 @@ import math
 
 import numpy as np
 
-from worldplay.eval.detail import luma
+from worldplay.eval.statistics import compare, statistics
 from worldplay.eval.streams import encode_for
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
-_BINS = 32
 _TAIL = 0.25  # a figure at frame N is the mean over the last quarter of the way there
-
-
-def statistics(frame):
-    """float64 [2 + 3 bins] of one frame, uint8 [H W 3].
-
-    The mean step of the luma between neighbouring pixels (levels), its mean (levels), and the share of pixels
-    in each of 32 bins of each colour.
-    """
-    grey = luma(frame)
-    sharpness = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()
-    bins = np.asarray(frame).reshape(-1, 3) // (256 // _BINS) + np.arange(3) * _BINS
-    histogram = np.bincount(bins.ravel(), minlength=3 * _BINS) / len(bins)
-    return np.concatenate([[sharpness, grey.mean()], histogram])
-
-
-def compare(stats, real):
-    """{sharpness_ratio, brightness_ratio, histogram_distance} of the means of two sets of `statistics` rows.
-
-    The distance is the share of pixels (0 to 1) that would have to change bins, mean over the three colours.
-    """
-    stats, real = np.mean(stats, axis=0), np.mean(real, axis=0)
-    return {"sharpness_ratio": float(stats[0] / real[0]), "brightness_ratio": float(stats[1] / real[1]),
-            "histogram_distance": float(np.abs(stats[2:] - real[2:]).sum() / 6)}
 
 
 def drift_score(figures):

@@ -59,7 +59,7 @@ class Game:
                                 for seed in self.seeds(num)]), context)
 
     def seeds(self, num):
-        """The first `num` held-out seeds of this source."""
+        """The first `num` seeds that no training data was collected from, after the `skip` left out."""
         return held_out_seeds(num, self._skip)
 
     def play(self, scripts):

@@ -1,6 +1,5 @@
 """Which initialisation a few-step student needs: the same DMD after each, measured against the real game."""
 import logging
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from worldplay.files import read_json, replacing
 from worldplay.log import track
 from worldplay.models.transformer import Transformer
 from worldplay.train.chain import Chain
+from worldplay.train.deadline import Deadline
 from worldplay.train.recipe import ImageRecipe
 from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.draws import Draws
@@ -77,7 +77,7 @@ class Ablation:
     OUT/RESULTS.md ...  the table, its numbers as JSON and its picture
     """
 
-    def __init__(self, recipe, folder, *, processes, stop_at=math.inf, seed=0, **options):
+    def __init__(self, recipe, folder, *, processes, deadline=None, seed=0, **options):
         """options: of Chain.
 
             Raises ValueError for several processes: its networks are too small to be spread.
@@ -85,9 +85,10 @@ class Ablation:
         if processes.size > 1:
             raise ValueError(f"{recipe.name} runs in one process, not in {processes.size}: start it without "
                              "torchrun")
-        self.recipe, self.folder, self.stop_at, self.seed = recipe, Path(folder), stop_at, seed
+        self.recipe, self.folder, self.seed = recipe, Path(folder), seed
+        self.deadline = deadline or Deadline()
         self.processes, self.device = processes, processes.device
-        self.options = {"processes": processes, "stop_at": stop_at, "seed": seed, **options}
+        self.options = {"processes": processes, "deadline": self.deadline, "seed": seed, **options}
         self.source, self.streams, self.where = None, None, ""
         for init, steps in cells():
             recipe.variant(init, steps)  # refuses now what would end a part hours later
@@ -98,7 +99,7 @@ class Ablation:
         parts += [(part, *cell) for cell in cells() for part in (self._train, self._measure)]
         for number, (part, init, steps) in enumerate(parts, 1):
             self.where = f"part {number} of {len(parts)}: {init}" + (f", {steps} steps" if steps else "")
-            if time.monotonic() > self.stop_at or not part(init, steps):
+            if self.deadline.passed(time.monotonic()) or not part(init, steps):
                 return False
         write_report(self.folder, self._collect_figures(), self._costs(), self._latencies(), self._scale())
         return True

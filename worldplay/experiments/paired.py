@@ -5,8 +5,9 @@ from typing import Callable
 import numpy as np
 
 from worldplay.eval.control import follows_turn, turn_commands
-from worldplay.eval.drift import compare, drift_score, statistics
+from worldplay.eval.drift import drift_score
 from worldplay.eval.fidelity import psnr, score_targets
+from worldplay.eval.statistics import compare, statistics
 
 RESAMPLES = 1_000
 _FREE = 16  # frames of free play that free_psnr looks at
@@ -40,10 +41,10 @@ def measure(material, player, every):
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a world.
+    """A figure by which worlds are compared.
 
-    title      with its unit
-    value      function of (what `measure` gave, int array of streams) -> float
+    title      its name with the unit
+    value      function (result of `measure`, int array of the streams to include) -> float
     direction  1 where more is better, -1 where less is, 0 where it has no better and worse
     margin     the largest difference that does not matter to a player, in the figure's unit
     """

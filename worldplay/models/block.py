@@ -150,7 +150,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Tokens [b t p e] to the values of their patches, channel fastest."""
+    """Output layer: tokens [b t p e] to patch values [b t p n], channels last within a patch."""
 
     def __init__(self, config):
         super().__init__()

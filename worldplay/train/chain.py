@@ -1,6 +1,5 @@
 """From gameplay to a checkpoint folder: the stages of a recipe in a row, in one time budget, resumable."""
 import logging
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.context_sigma import choose_context_sigma
+from worldplay.train.deadline import Deadline
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
@@ -51,20 +51,21 @@ class Chain:
     where     what is going on, for a run that stops with work left
     """
 
-    def __init__(self, recipe, folder, *, processes, dtype, budget=None, stop_at=math.inf, data=None,
-                 reading=None, init_from=None, seed=0, shared=None):
+    def __init__(self, recipe, folder, *, processes, dtype, budget=None, deadline=None, data=None,
+                 reading=None, init_from=None, seed=0, shared=None, path="auto"):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
-        budget: seconds of the whole job, None when every loop has its steps; stop_at: time.monotonic() of
-        this call's end. data: a LeRobot folder to train on instead of collecting; reading: options of
+        budget: seconds of the whole job, None when every loop has its steps; deadline: the Deadline
+        of this call. data: a LeRobot folder to train on instead of collecting; reading: options of
         LeRobotFolder.open, which run.json keeps. init_from: name or folder of a world to go on
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
-        it, for several runs; whoever needs it first makes it there.
+        it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
+        is possible, "eager" does not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
-        self.budget, self.stop_at = budget, stop_at
+        self.budget, self.deadline = budget, deadline or Deadline()
         self.data_from, self.reading, self.seed = data, reading or {}, seed
         self.init_from = init_from and zoo.find(init_from)
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
@@ -73,7 +74,9 @@ class Chain:
         self.latents = kind(recipe, self.init_from, self.device)
         self._check_data()
         self.compiled, reason = runtime.pick_compile(self.device)
-        if self.latents.no_compile():
+        if path == "eager":
+            self.compiled, reason = False, "--path eager"
+        elif self.latents.no_compile():
             self.compiled, reason = False, self.latents.no_compile()
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,8 +94,8 @@ class Chain:
             if not self.run_stages():
                 return False
             if self.latents.context_walk and "context_sigma_scores" not in self.log:
-                if self.processes.agree(time.monotonic() > self.stop_at):
-                    self.where = "the choice of the context sigma"
+                self.where = "the choice of the context sigma"
+                if self.processes.agree(self.deadline.passed(time.monotonic())):
                     return False
                 self.log.timed("choose context sigma", self._choose_context_sigma)
             log.info("held-out losses are in %s, pictures beside it", self.folder / "metrics.jsonl")
@@ -196,6 +199,9 @@ class Chain:
     def _run_stage(self, name):
         """Whether the stage is done; its result is among the networks from its start on."""
         entry, loop = STAGES[name], self.recipe.loop(name)
+        if self.processes.agree(self.deadline.is_interrupted):
+            self.where = f"{name}, which has not begun"
+            return False
         data = self._data(entry.data)
         if data is None:
             return False
@@ -213,7 +219,7 @@ class Chain:
             self._check_nothing_follows(name)
         self._set_seconds(trainer)
         if trainer.progress < 1:
-            trainer.run(self.stop_at)
+            trainer.run(self.deadline)
             self.where = f"{name}, {100 * trainer.progress:.0f} % of it done"
         if trainer.progress < 1:
             return False
@@ -249,8 +255,11 @@ class Chain:
         has_blocks = any(isinstance(model, Transformer) for model in stage.models.values())
         if self.compiled and has_blocks and trainer.progress < 1:
             log.info("%s: compiling its blocks, which takes minutes the first time; the code is kept for "
-                     "later runs", stage.name)
+                     "later runs. The same command with --path eager goes on without, at a slower step",
+                     stage.name)
+            started = time.monotonic()
             self.log.timed("compile", trainer.warm_up)
+            log.info("%s: compiled in %.0f s", stage.name, time.monotonic() - started)
         share()
 
     def _prepare(self, stage, loop):

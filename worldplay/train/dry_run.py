@@ -59,7 +59,8 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
     micro = loop.micro_batch or loop.batch // gpus
     stage, batch = _stage(recipe, name), _batch(recipe, name, micro)
     turns = Counter(stage.turn(step) for step in range(TURNS))
-    costs = {role: _role_cost(stage, recipe.loop(name).checkpoint_activations, role, batch, dtype, attention)
+    twin = on_meta(stage, dtype)
+    costs = {role: _role_cost(twin, recipe.loop(name).checkpoint_activations, role, batch, attention)
              for role in turns}
     parameters = {role: sum(p.numel() for p in model.parameters()) for role, model in stage.models.items()}
     activations, workspace = max((memory for _, memory in costs.values()), key=sum)
@@ -76,9 +77,9 @@ def _stage_estimate(recipe, name, gpus, dtype, attention):
         * sum(turns[role] * flops for role, (flops, _) in costs.items()) / TURNS)
 
 
-def _role_cost(stage, is_recomputed, role, batch, dtype, attention):
+def _role_cost(stage, is_recomputed, role, batch, attention):
     """(operations of one pass, (bytes of activations, bytes of workspace)) when it is this role's turn."""
-    stage, micro = on_meta(stage, dtype), len(next(iter(batch.values())))
+    micro = len(next(iter(batch.values())))
     counted = over_shared_draws(lambda draws: step_flops(stage, role, batch, draws), micro)
     for model in stage.models.values():
         if isinstance(model, Transformer):

@@ -27,7 +27,7 @@ class Progress:
         self._restart(time.monotonic())
 
     def add(self, logs):
-        """Count a step that the trainer has just made."""
+        """Add the step that the trainer has just finished to the averages; logs: its {name: float}."""
         for name, x in logs.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + x, count + 1)

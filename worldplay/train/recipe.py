@@ -1,4 +1,4 @@
-"""A recipe: every number of a named run, checked before it begins; two kinds, by the codec of its latents."""
+"""A recipe: all hyperparameters of a named run, checked before it starts; one class per kind of codec."""
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,26 +19,24 @@ _LEFT_OUT = LoopConfig(batch=4)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What both kinds of recipe have: how large the network is, what the stages do, how a time budget is
-    divided.
-    """
+    """Hyperparameters of both kinds of recipe: network size, stages, each stage's part of the time budget."""
     name: str
-    """Name of the world it makes."""
+    """Name of the world that is trained."""
     length: int = 20
-    """Frames of a training sequence; at least 2 windows, so that rolled state is met; of published latents
-    one."""
+    """Latents of a training sequence: with an image codec at least two attention windows, so that training
+    meets frames whose window has left the first ones behind; with a video codec at least one."""
     context: ContextConfig = ContextConfig()
     context_sigma: float = 0.1
-    """Noise level of play's own frames; a recipe with an image codec has walks of context_walk frames choose
-    it."""
+    """Noise level at which generated frames enter the KV cache in play. With an image codec it is chosen at
+    the end of the run: the level whose rollouts of context_walk frames drift least."""
     student_steps: Literal[1, 2, 4] = 2
-    """Sampling steps of the world's frames."""
+    """Sampling steps of a frame or chunk in the trained world."""
     lora_rank: int | None = None
-    """With --init-from: rank of adapters on attention, beside which only the action path learns; none trains
-    all."""
+    """With --init-from: rank of LoRA adapters on attention, beside which only the action layers are trained;
+    None trains all weights."""
     num_trajectories: int = 512
-    """Windows of which causal_ode stores the teacher's trajectories; a sixteenth of them more for
-    validation."""
+    """Training sequences for which causal_ode stores the teacher's sampling trajectories; a sixteenth as many
+    are stored for validation."""
     transformer: TransformerConfig
     bidirectional: BidirectionalConfig = BidirectionalConfig()
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
@@ -53,9 +51,7 @@ class Recipe:
 
     @property
     def stages(self):
-        """Names of the stages that this kind of recipe has, in the order of STAGES, those left out
-        included.
-        """
+        """Names of this kind of recipe's stages in the order of STAGES, including those with share 0."""
         return [name for name in STAGES if hasattr(self, f"{name}_loop")]
 
     def loop(self, stage):
@@ -63,28 +59,26 @@ class Recipe:
         return getattr(self, f"{stage}_loop")
 
     def with_loops(self, **changes):
-        """The same recipe with these fields of LoopConfig in the loops of all stages."""
+        """A copy of the recipe with these fields of LoopConfig changed in every stage."""
         return replace(self, **{f"{name}_loop": replace(self.loop(name), **changes) for name in self.stages})
 
     @property
     def lacks_bidirectional(self):
-        """Name of the last stage that needs a bidirectional network which no stage trains; None if all have
-        theirs.
-        """
+        """Name of the last stage that needs a bidirectional network while no stage trains one, or None."""
         needing = [name for name in self.stages
                    if self.loop(name).share and "bidirectional" in STAGES[name].needs(self)]
         return needing[-1] if needing and not self.bidirectional_loop.share else None
 
     @property
     def begins_student(self):
-        """Whether a stage makes a student out of another network."""
+        """Whether a stage creates the student from another network instead of training it further."""
         return any("student" in STAGES[name].makes and "student" not in STAGES[name].needs(self)
                    for name in self.stages if self.loop(name).share)
 
     def check(self, goes_on=False):
-        """Raise ValueError, naming the flag, for numbers that would end the run hours later.
+        """Raise ValueError, naming the flag, for values with which the run would fail only hours later.
 
-        goes_on: from a world, whose codec and networks take the place of stages.
+        goes_on: whether it starts from a world, whose codec and networks replace those of left-out stages.
         """
         refuse(not goes_on and not self.teacher_forcing_loop.share,
                "--teacher-forcing-loop.share 0: stage teacher_forcing cannot be left out")
@@ -114,38 +108,38 @@ class Recipe:
                f"expected whole chunks of {chunk} frames (--context.frames-per-chunk)")
         refuse(not self.least_real <= dmd.num_real < self.length, f"--dmd.num-real {dmd.num_real}: expected "
                f"{self.least_real} to {self.length - 1}, the frames of a sequence less one")
-        made = self.length - dmd.num_real
-        refuse(dmd.num_trained is not None and not 1 <= dmd.num_trained <= made,
-               f"--dmd.num-trained {dmd.num_trained}: expected 1 to {made}, the frames that are made; "
+        generated = self.length - dmd.num_real
+        refuse(dmd.num_trained is not None and not 1 <= dmd.num_trained <= generated,
+               f"--dmd.num-trained {dmd.num_trained}: expected 1 to {generated}, the generated frames; "
                "leave it out to train all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecipe(Recipe):
-    """A world with an image codec of its own, one latent a frame, whose frames follow keys and look.
+    """A world with an image codec of its own, one latent a frame, controlled by keys and look.
 
-    least_real  real frames at least that a rollout of stage dmd starts from
+    least_real  the fewest real frames that a student's rollout in stage dmd may start from
     """
     env: str
-    """The real environment: a name in worldplay.envs.ENVS, or what --data was recorded in; empty takes what
-    --data says."""
+    """Environment to collect from, a name in worldplay.envs.ENVS, or the one --data was recorded in; empty
+    takes the name that --data gives."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
     player: Literal["explorer", "stroller"] = "explorer"
-    """Who plays them, a name in worldplay.envs.players.PLAYERS."""
+    """Scripted player that plays them, a name in worldplay.envs.players.PLAYERS."""
     rollout_frames: int = 256
-    """Frames of one episode of it; every twentieth episode is held out."""
+    """Frames of a collected episode; every twentieth episode is held out for validation."""
     columns_per_degree: float = 0.0
-    """Token columns by which the picture moves per degree of yaw; 0 leaves the camera out."""
+    """Columns of tokens by which a turn of one degree shifts the image; 0 trains without a camera."""
     context_walk: int = 300
-    """Frames of the walks that choose context_sigma: 100, 300, 1000, 3000 or 10000; 0 keeps context_sigma."""
+    """Frames of the rollouts that choose context_sigma: 100, 300, 1000, 3000 or 10000; 0 keeps its value."""
     codec: CodecStageConfig = CodecStageConfig()
     codec_loop: LoopConfig = _LEFT_OUT
     decoder_loop: LoopConfig = _LEFT_OUT
     least_real = 1
 
     def network(self, action_space):
-        """TransformerConfig between the recipe's codec and the actions of `action_space`."""
+        """TransformerConfig with the codec's latent channels and the action channels of `action_space`."""
         channels = self.codec.model.channels
         return replace(self.transformer, in_channels=channels, out_channels=channels,
                        action_channels=action_space.num_channels)
@@ -167,19 +161,19 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecipe(Recipe):
-    """A world of the Wan latents, four frames each, whose frames follow a text and perhaps a camera.
+    """A world of Wan latents, four frames each, conditioned on a text and, in some networks, a camera.
 
-    It goes on from a published world, whose codec it shares. least_real: as in ImageRecipe; 0, a text alone,
-    is how such worlds are played.
+    It is a published world trained further, whose video codec it uses. least_real: as in ImageRecipe; 0,
+    because such worlds are also played from a text alone.
     """
     latents: tuple[int, int, int]
     """(channels, rows, columns) of a latent."""
     text: str = ""
-    """What all clips show; without it the tasks of the data set's episodes."""
+    """Prompt of all clips; empty takes the task text of each episode of the data set."""
     least_real = 0
 
     def network(self, action_space):
-        """The recipe's TransformerConfig, which takes no actions as vectors."""
+        """The recipe's TransformerConfig: such a network takes actions as camera poses alone."""
         return self.transformer
 
     def check(self, goes_on=False):
@@ -194,13 +188,13 @@ class VideoRecipe(Recipe):
 
 
 def refuse(is_wrong, message):
-    """Raise ValueError with this message where something is wrong."""
+    """Raise ValueError(message) if is_wrong."""
     if is_wrong:
         raise ValueError(message)
 
 
 def numbers(fields, name=""):
-    """Yield (NAME or PART.NAME, value) of every number of a recipe as JSON holds it: dicts in dicts."""
+    """Yield (dotted name, value) of every field of a recipe that run.json holds as nested dicts."""
     for key, value in fields.items():
         if isinstance(value, dict):
             yield from numbers(value, f"{name}{key}.")

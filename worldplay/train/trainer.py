@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from worldplay.errors import WorldError
+from worldplay.train.deadline import Deadline
 from worldplay.train.optim import OptimConfig, build_optimizers, step_size_scale
 from worldplay.train.processes import Applied
 from worldplay.train.progress import Progress
@@ -149,18 +150,23 @@ class Trainer:
                                              (self.spent, self.config.seconds)) if end]
         return min(1.0, max(ends, default=0.0))
 
-    def run(self, stop_at=math.inf):
-        """Train until the stage is done (True) or time.monotonic() passes stop_at (False), then save."""
+    def run(self, deadline=None):
+        """Train until the stage is done (True) or a Deadline passes (False), then save."""
         assert self.config.steps or self.config.seconds, "a stage needs an end: steps or seconds"
+        deadline = deadline or Deadline()
+        with deadline.awaited():
+            return self._run(deadline)
 
+    def _run(self, deadline):
         def clock():
-            return self.processes.agree(time.monotonic())
-        started = last_save = last_sheet = now = clock()
-        stop_at = started + self.processes.agree(stop_at - time.monotonic())
+            now = time.monotonic()
+            return self.processes.agree((now, deadline.passed(now)))
+        started, is_over = clock()
+        last_save = last_sheet = started
         spent_before = self.spent
-        while self.progress < 1 and now < stop_at:
+        while self.progress < 1 and not is_over:
             logs = self.train_step()
-            now = clock()
+            now, is_over = clock()
             self.spent = spent_before + now - started
             self.status.add(logs)
             if self.processes.is_first and self.status.due(now):
@@ -171,7 +177,7 @@ class Trainer:
             if now - last_save > self.config.save_every or self._plan():
                 self.save()
                 last_save = now
-        self.spent = spent_before + clock() - started
+        self.spent = spent_before + clock()[0] - started
         self.validate()
         self.save()
         return self.progress >= 1

@@ -34,7 +34,7 @@ def trajectory_windows(windows, weights, run):
             given = {key: x.to(run.device) for key, x in windows.at(rows).items()}
             noise = Draws(run.seed, TRAJECTORIES, samples).normal("trajectory", *given["latents"].shape[1:])
             return make_trajectories(recipe, network, given, noise.to(run.device)).half().cpu().numpy()
-        if not write_missing(store, make, run.processes, run.stop_at, f"trajectories, {name}"):
+        if not write_missing(store, make, run.processes, run.deadline, f"trajectories, {name}"):
             return None
     log.info("trajectories of %d windows: %.1f MiB", len(stores[False].starts),
              sum(store.num_bytes for store in stores.values()) / 2**20)

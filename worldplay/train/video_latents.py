@@ -120,7 +120,7 @@ class VideoLatents:
         processes.wait()
         store = self._store(place("latents"), np.concatenate(list(starts.values())), processes)
         is_missing = processes.agree(bool(store.missing()))
-        if is_missing and not self._encode(store, cache, cut, processes, run.stop_at):
+        if is_missing and not self._encode(store, cache, cut, processes, run.deadline):
             return None
         return VideoWindows(store, starts, cache, cut, texts, self._text(cache), self._intrinsics())
 
@@ -133,7 +133,7 @@ class VideoLatents:
         processes.wait()
         return WindowStore(folder, rows, batch=1, made_by=made_by)
 
-    def _encode(self, store, cache, cut, processes, stop_at):
+    def _encode(self, store, cache, cut, processes, deadline):
         """Whether all latents are there; each window is encoded as a video of its own, as published."""
         vae = self.parts.vae(torch.float32)
 
@@ -142,7 +142,7 @@ class VideoLatents:
                                for row in cut.rows(starts[0])])
             with torch.inference_mode():
                 return vae.encode(to_float(torch.from_numpy(frames).to(self.device))[None]).cpu().numpy()
-        is_done = write_missing(store, make, processes, stop_at, "encode")
+        is_done = write_missing(store, make, processes, deadline, "encode")
         vae.to("cpu")
         runtime.release_memory(self.device)
         return is_done

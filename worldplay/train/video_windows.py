@@ -1,4 +1,4 @@
-"""Windows of latents of a video codec, with the text and the camera that their frames had."""
+"""Training windows of video-codec latents with their prompts and camera poses."""
 import hashlib
 
 import numpy as np
@@ -14,44 +14,42 @@ PER_LATENT = VideoCodec.frames_per_latent
 
 
 class Cut:
-    """Which rows of a frame cache are the frames of a window, at the world's rate: whole frames, the nearest
-    ones.
+    """Resamples recordings to the world's frame rate: which frame-cache rows make up a window of latents.
 
-    ratio  frames of the cache for one of the world, at least 1
+    num_frames  frames of a window, num_rows: cache rows from its first to its last frame
     """
 
     def __init__(self, ratio, length):
-        """length: latents of a window."""
+        """ratio: frame rate of the cache over that of the world, at least 1. length: latents of a window."""
         self.ratio = ratio
         self.num_frames = 1 + PER_LATENT * (length - 1)
         self.num_rows = int(self.rows(0)[-1]) + 1
 
     def rows(self, start):
-        """int [n]: the rows of the window that begins at row `start`."""
+        """int [num_frames]: rows of the window that begins at row `start`, nearest in time."""
         return start + np.floor(np.arange(self.num_frames) * self.ratio + 0.5).astype(np.int64)
 
     def starts(self, episodes):
-        """int [w]: windows one after another, as many as fit into episodes int [e 3] of start, length,
-        seed.
+        """int [w]: first rows of as many windows as fit into the episodes without overlap.
+
+        episodes: int [e 3], of each its first row, number of rows and seed
         """
         return np.array([row for start, size, _ in episodes
                          for row in range(start, start + size - self.num_rows + 1, self.num_rows)], np.int64)
 
     def between(self, start):
-        """[t-1] slices of rows: those that led from each latent of a window to the next one."""
+        """t - 1 slices of rows: the actions in each lead from one latent of a window to the next."""
         ends = self.rows(start)[::PER_LATENT] + 1
         return [slice(*pair) for pair in zip(ends, ends[1:])]
 
 
 class VideoWindows:
-    """Windows of latents with what is seen in words and, where there is a camera, where it is at every
-    latent.
-    """
+    """Random batches of windows: latents, encoded prompts and, where the world has a camera, its poses."""
 
     def __init__(self, store, starts, cache, cut, texts, text, intrinsics):
-        """store: WindowStore of float16 [t c h w]; starts: {is held out: first rows of windows}; cache: the
-        FrameCache those rows are of; cut: the Cut that windows are made by; texts: TextRows; text: function
-        (row) -> text of what is seen there; intrinsics: (fx, fy), None without a camera.
+        """store: WindowStore of latents float16 [t c h w]. starts: {whether held out: first rows of windows}.
+        cache: FrameCache of these rows; cut: Cut. texts: TextRows; text: function from a row to its prompt.
+        intrinsics: focal lengths (fx, fy) in units of the frame's size; None without a camera.
         """
         self.store, self.starts, self.cache, self.cut = store, starts, cache, cut
         self.texts, self.text, self.intrinsics = texts, text, intrinsics
@@ -63,7 +61,7 @@ class VideoWindows:
         return self.at(starts[draws.integers("window", len(starts)).numpy()])
 
     def at(self, starts):
-        """The windows whose first frames are the rows `starts`."""
+        """The batch of the windows that begin at the rows `starts`: a dict as for Stage.loss."""
         stored = self.store.read([self.number[int(row)] for row in starts])
         latents = torch.from_numpy(stored.astype(np.float32))
         batch = {"latents": latents, "text": torch.stack([self.texts.read(self.text(row)) for row in starts])}
@@ -76,11 +74,10 @@ class VideoWindows:
 
 
 def latent_viewmats(cache, cut, start):
-    """float32 [t 4 4], world to camera, of the window that begins at row `start`: its first latent is the
-    anchor.
+    """World-to-camera matrices float32 [t 4 4] of the latents of the window that begins at row `start`.
 
-    Every later one is where the actions of its frames lead (worldplay.camera.trajectory), those of left-out
-    frames included.
+    The first one is the identity. Each later pose follows from the actions since then, those of frames that
+    resampling skips included (worldplay.camera.trajectory).
     """
     steps = [[cache.action_space.decode(vector) for vector in cache.actions[rows]]
              for rows in cut.between(start)]
@@ -88,23 +85,21 @@ def latent_viewmats(cache, cut, start):
 
 
 class TextRows:
-    """Rows of the texts that clips show and of the one that guidance is away from, a file each in a
-    folder.
-    """
+    """Encoded prompts of the clips and the negative prompt, one file each in a folder."""
 
     def __init__(self, folder, texts, sizes):
-        """texts: what clips show; sizes: TransformerConfig, for which rows are padded."""
+        """texts: the prompts of the clips; sizes: TransformerConfig with text_len and text_dim."""
         self.folder, self.texts, self.sizes = folder, [catalog.NEGATIVE_PROMPT, *texts], sizes
 
     def make(self, parts):
-        """Encode what is missing, by the text encoder of `parts`."""
+        """Encode the prompts that have no file yet with the text encoder of `parts`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [text for text in self.texts if not self._path(text).exists()]
         for rows, text in zip(parts.all_text_rows(missing) if missing else (), missing):
             prompts.save_prompt_file(self._path(text), rows, text)
 
     def read(self, text):
-        """bfloat16 [text_len text_dim] of a text, padded with zeros."""
+        """Token embeddings bfloat16 [text_len text_dim] of a prompt, padded with zeros."""
         rows = prompts.load_prompt_file(self._path(text), text_dim=self.sizes.text_dim,
                                         text_len=self.sizes.text_len)
         return F.pad(rows, (0, 0, 0, self.sizes.text_len - len(rows)))

@@ -67,8 +67,8 @@ class TrajectoryWindows:
         return self.windows.at(store.starts[picks]) | {"trajectories": torch.from_numpy(store.read(picks))}
 
 
-def write_missing(store, make, processes, stop_at, what):
-    """Make what a WindowStore misses until time.monotonic() is stop_at; returns whether all is there.
+def write_missing(store, make, processes, deadline, what):
+    """Make what a WindowStore misses until a Deadline passes; returns whether all is there.
 
     Each process makes its part.
 
@@ -79,7 +79,7 @@ def write_missing(store, make, processes, stop_at, what):
     processes.wait()  # until everybody has seen what is missing
     for number, starts in track(missing[processes.rank::processes.size], desc=what, unit="batch",
                                 **({} if processes.is_first else {"disable": True})):
-        if time.monotonic() > stop_at:
+        if deadline.passed(time.monotonic()):
             break
         store.write(number, make(number, starts))
     processes.wait()

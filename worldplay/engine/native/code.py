@@ -21,18 +21,16 @@ class NativeCode(Code):
     """Native code for worlds on a processor that `worldplay.engine.native.passes.fits`."""
     module, kind, loads_at_once = __name__, "native", True
 
-    def __init__(self, dtype):
-        """dtype: of the weights, "bfloat16" or "float32"."""
-        self._source, self._library, self._passes = Library(dtype), None, None
+    def __init__(self, dtype, transformer=None):
+        """dtype: of the weights, "bfloat16" or "float32".
+
+        transformer  that it will be installed in, fused for inference; None: it is made and loaded only
+        """
+        self._source, self._transformer, self._passes = Library(dtype), transformer, None
         super().__init__()
 
     def install(self, transformer):
-        """Replace `denoise` and `commit` of a transformer that is fused for inference, until `uninstall`.
-
-        Always of the same one: its weights are packed the first time.
-        """
-        if self._passes is None:  # packing the weights takes several frames' time
-            self._passes = NativePasses(self._library, transformer)
+        """Replace `denoise` and `commit` of the transformer, until `uninstall`."""
         transformer.denoise, transformer.commit = self._passes.denoise, self._passes.commit
 
     def folder(self):
@@ -48,12 +46,14 @@ class NativeCode(Code):
         return self._source.is_cached()
 
     def load(self):
-        """Load the library; OSError, which names its folder, where that fails."""
+        """Load the library and pack the weights for it; OSError, which names its folder, where that fails."""
         try:
-            self._library = self._source.load()
+            library = self._source.load()
         except OSError as error:
             raise OSError(f"{self._source.folder()} cannot be loaded ({first_line(error)}), delete that "
                           "folder") from error
+        if self._transformer is not None:  # packing its weights takes a frame's time: not in play's thread
+            self._passes = NativePasses(library, self._transformer)
 
     def room(self):
         """"": it takes no memory to speak of."""

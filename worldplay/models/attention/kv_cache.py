@@ -61,9 +61,10 @@ class KVCache:
                              f"{self.first_frame + self.num_frames}")
 
     def positions(self, rotary, cameras, branches):
-        """ChunkPositions of the next chunk, for a transformer with a camera.
+        """ChunkPositions of the next chunk and its past, for a transformer with a camera branch.
 
-        rotary [b t p 1 d/2 2]; cameras: Cameras, or None, which leaves their branch out; branches: Branches
+        rotary [b t p 1 d/2 2]: RoPE of the chunk. cameras: its Cameras; None skips the camera branch.
+        branches: the functions of both branches (prope.Branches)
 
             Raises ValueError where some frames have cameras and others have none.
         """

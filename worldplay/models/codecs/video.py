@@ -88,9 +88,12 @@ class VideoCodec(nn.Module, ABC):
 
 
 class Memory:
-    """The state of a codec during one call: layers read their part and write the next in the order they run.
+    """Cached inputs of causal layers during one call of a codec.
 
-    state   of the previous call; None at the beginning of a video
+    Each layer calls `recall` for the tensor it kept in the previous call and `keep` for the next call; layers
+    are told apart by the order in which they run, the same in every call.
+
+    state   tuple of tensors, `state()` of the previous call; None at the beginning of a video
     """
 
     def __init__(self, state):

@@ -1,12 +1,10 @@
 """Stage `bidirectional`: diffusion on sequences whose frames all see each other, the score of stage `dmd`."""
-import copy
 from dataclasses import dataclass
 
 import torch
 
 from worldplay.diffusion import add_noise, shift_sigma, x0_from_velocity
-from worldplay.models.transformer import Transformer
-from worldplay.train.optim import early_decay, move_average
+from worldplay.train.stages.averaged import AveragedStudent, new_transformer
 from worldplay.train.stages.context import first_two, sheet_of, whole_sequence
 from worldplay.train.stages.losses import flow_matching_loss
 
@@ -20,24 +18,16 @@ class BidirectionalConfig:
     """Decay of the averaged weights."""
 
 
-class BidirectionalStage:
-    """Trains `student` with one noise level for all frames of a sequence; `ema`, its average, is the
-    result.
-    """
-    name, trained, result = "bidirectional", {"student": 1.0}, "ema"
+class BidirectionalStage(AveragedStudent):
+    """Flow matching with one noise level for all frames of a sequence, each of which attends to all."""
+    name = "bidirectional"
 
     def __init__(self, config, model, decode, init=None):
         """model: TransformerConfig. init: state dict to start from, of another stage's network.
         decode: latents [n c h w] -> frames uint8 [n H W 3], for the sheet.
         """
         self.config, self.decode = config, decode
-        student = Transformer(model)
-        if init is not None:
-            student.load_state_dict(init)
-        self.models = {"student": student, "ema": copy.deepcopy(student).requires_grad_(False)}
-
-    def turn(self, step):
-        return "student"
+        super().__init__(new_transformer(model, init))
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
@@ -47,9 +37,6 @@ class BidirectionalStage:
         velocity = whole_sequence(call, role, add_noise(latents, noise, sigma), sigma, batch, known,
                                   is_causal=False)
         return flow_matching_loss(velocity, latents, noise), {}
-
-    def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call, num=8, level=0.75):
         """Real frames above what the average makes in one step of them at sigma `level`, two sequences."""

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from worldplay.diffusion import add_noise, euler_step, shifted_sigmas, x0_from_velocity
-from worldplay.models.transformer import Transformer
 from worldplay.train.optim import move_average
+from worldplay.train.stages.averaged import AveragedStudent, new_transformer
 from worldplay.train.stages.context import Context, prediction_sheet
 from worldplay.train.stages.losses import squared_errors
 
@@ -39,23 +39,18 @@ class CausalCDConfig:
     """Decay of the averaged student, which gives the target and ships."""
 
 
-class CausalCDStage:
+class CausalCDStage(AveragedStudent):
     """Trains `student` against `ema`, its running average, along the trajectories of the frozen `teacher`."""
-    name, trained, result = "causal_cd", {"student": 1.0}, "ema"
+    name = "causal_cd"
 
     def __init__(self, config, model, context, teacher, decode):
         """teacher: state dict of the AR teacher, which student and average start from; others as in
         teacher_forcing.
         """
         self.config, self.context, self.decode = config, context, decode
-        network = Transformer(model)
-        network.load_state_dict(teacher)
-        self.models = {"student": network, "ema": copy.deepcopy(network).requires_grad_(False),
-                       "teacher": copy.deepcopy(network).requires_grad_(False)}
+        super().__init__(new_transformer(model, teacher))
+        self.models["teacher"] = copy.deepcopy(self.models["ema"])
         self.sigmas = torch.cat([shifted_sigmas(config.num_timesteps), torch.zeros(1)])
-
-    def turn(self, step):
-        return "student"
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]

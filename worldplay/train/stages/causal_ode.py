@@ -1,5 +1,4 @@
 """Stage `causal_ode`: a few-step student that regresses to the ends of a teacher's stored trajectories."""
-import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -9,6 +8,7 @@ import torch
 from worldplay.diffusion import euler_walk, shifted_sigmas, warped_sigmas, x0_from_velocity
 from worldplay.models.transformer import Transformer
 from worldplay.train.optim import move_average
+from worldplay.train.stages.averaged import AveragedStudent, new_transformer
 from worldplay.train.stages.context import Context, chunk_conditions, guided, prediction_sheet, whole_sequence
 from worldplay.train.stages.losses import squared_errors
 
@@ -136,19 +136,14 @@ class CausalODEConfig:
         return "teacher" if self.teacher == "causal" else "bidirectional"
 
 
-class CausalODEStage:
+class CausalODEStage(AveragedStudent):
     """Trains `student` on batches that hold `trajectories` [b t 5 c h w]; `ema` is its running average."""
-    name, trained, result = "causal_ode", {"student": 1.0}, "ema"
+    name = "causal_ode"
 
     def __init__(self, config, model, context, init, decode):
         """init: state dict of the teacher that made the trajectories; others as in teacher_forcing."""
         self.config, self.context, self.decode = config, context, decode
-        network = Transformer(model)
-        network.load_state_dict(init)
-        self.models = {"student": network, "ema": copy.deepcopy(network).requires_grad_(False)}
-
-    def turn(self, step):
-        return "student"
+        super().__init__(new_transformer(model, init))
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]

@@ -9,6 +9,7 @@ from worldplay.models.codecs.image import ImageCodec, to_float, to_uint8
 from worldplay.models.configs import CodecConfig
 from worldplay.train.metrics import contact_sheet
 from worldplay.train.optim import early_decay, move_average
+from worldplay.train.stages.averaged import AveragedStudent
 
 
 def reconstruction_loss(decoded, frames):
@@ -48,17 +49,13 @@ class CodecStageConfig:
     """Weight of grain_loss in stage decoder."""
 
 
-class CodecStage:
-    """Trains `student`; `ema`, its running average, is what the next stages use."""
-    name, trained, result = "codec", {"student": 1.0}, "ema"
+class CodecStage(AveragedStudent):
+    """Trains the whole autoencoder; the next stages use the average of its weights."""
+    name = "codec"
 
     def __init__(self, config):
         self.config = config
-        student = ImageCodec(config.model).to(memory_format=torch.channels_last)
-        self.models = {"student": student, "ema": copy.deepcopy(student).requires_grad_(False)}
-
-    def turn(self, step):
-        return "student"
+        super().__init__(ImageCodec(config.model).to(memory_format=torch.channels_last))
 
     def loss(self, role, batch, draws, call):
         frames = to_float(batch["frames"])
@@ -69,25 +66,19 @@ class CodecStage:
         psnr = -10 * (decoded - frames).square().mean().div(4).log10()
         return reconstruction_loss(decoded, frames), {"psnr_db": psnr}
 
-    def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
-
     def sheet(self, batch, draws, call):
         return reconstruction_sheet(call, "ema", batch["frames"][:8])
 
 
-class DecoderStage:
+class DecoderStage(AveragedStudent):
     """Trains the decoder of a finished codec further, now with grain_loss; its latents stay the same."""
-    name, trained, result = "decoder", {"student": 1.0}, "ema"
+    name = "decoder"
 
     def __init__(self, config, codec):
         self.config = config
         student = copy.deepcopy(codec).requires_grad_(False)
         student.decoder.requires_grad_(True)
-        self.models = {"student": student, "ema": copy.deepcopy(codec).requires_grad_(False)}
-
-    def turn(self, step):
-        return "student"
+        super().__init__(student)
 
     def loss(self, role, batch, draws, call):
         frames = to_float(batch["frames"])

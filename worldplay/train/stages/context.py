@@ -1,4 +1,4 @@
-"""What a network is conditioned on when it predicts frames of a sequence: past, actions, camera and text."""
+"""Conditions of a causal network in training: clean or corrupted past frames, actions, camera and text."""
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,23 +14,25 @@ from worldplay.train.stages.losses import guide
 
 @dataclass(frozen=True, kw_only=True)
 class ContextConfig:
-    """Context augmentation: the past in play is the network's own output, so training corrupts the past."""
+    """Context augmentation: in play past frames are the network's own output, so training corrupts them."""
     window: int = 8
-    """Frames attended to: sink + past + those being made; as in play."""
+    """Frames that attention spans, as in play: sink, past, and the chunk being generated."""
     sink: int = 0
-    """First frames of a sequence that stay in view, counted in the window."""
+    """First frames of a sequence that are always attended to; they count in the window."""
     frames_per_chunk: int = 1
-    """Frames made together, in one go of the sampler; 1 is frame-wise, more is chunk-wise."""
+    """Frames denoised together; 1 is frame-wise, more is chunk-wise."""
     sink_position: str = "before_window"
-    """Where their keys are once the window rolls: before_window moves them along, absolute leaves them."""
+    """RoPE positions of the sink once the window rolls: before_window moves them with it, absolute keeps the
+    frames' own."""
     max_sigma: float = 0.5
-    """Each context frame is noised with its own sigma in [0, max_sigma], which its time embedding says."""
+    """Each context frame gets noise at its own sigma in [0, max_sigma], which its time embedding encodes."""
     own_frames: float = 0.5
-    """Share of context frames that are the network's own one-step predictions, in own_steps of the steps."""
+    """Probability that a context frame is replaced by the network's own one-step prediction, in the training
+    steps that own_steps selects."""
     own_steps: float = 0.4
-    """Share of the training steps with own frames; each costs another forward pass."""
+    """Fraction of training steps that do so; each costs another forward pass."""
     null_actions: float = 0.05
-    """Share of frames whose action is hidden; the first of a sequence always is."""
+    """Probability that a frame's action is masked; that of the first frame of a sequence always is."""
 
     @property
     def rule(self):
@@ -39,15 +41,15 @@ class ContextConfig:
                          sink_position=self.sink_position)
 
     def chunks(self, num_frames):
-        """The slices that num_frames frames are made in, one after another."""
+        """Slices of num_frames frames, one for each chunk in order."""
         return [slice(i, i + self.frames_per_chunk) for i in range(0, num_frames, self.frames_per_chunk)]
 
     def per_chunk(self, draw, num_frames):
-        """[b t] of draw(number of chunks), which gives [b chunks]: one draw for all frames of a chunk."""
+        """Random values [b t] that are equal within a chunk; draw(n) gives [b n] for n chunks."""
         return draw(num_frames // self.frames_per_chunk).repeat_interleave(self.frames_per_chunk, dim=1)
 
     def new_cache(self, network, latents):
-        """An empty KVCache for a Transformer in its compute dtype and a batch like latents [b t c h w]."""
+        """An empty KVCache in a Transformer's compute dtype, for latents of the shape [b t c h w] given."""
         return KVCache(network.config, batch=len(latents), num_frames=self.window, sink=self.sink,
                        frames_per_chunk=self.frames_per_chunk, sink_position=self.sink_position,
                        dtype=network.dtype, device=latents.device,
@@ -55,7 +57,12 @@ class ContextConfig:
 
 
 class Context:
-    """The clean half of a batch and everything that conditions on it; the same for every causal stage."""
+    """The clean half of a [clean ; noisy] batch, with actions, camera and text; shared by all causal stages.
+
+    clean, clean_sigma   [b t c h w] and [b t]: past frames as the network sees them, and their noise levels
+    conditions           keyword arguments of Transformer.forward
+    unconditional        the same for the unconditional branch of classifier-free guidance
+    """
 
     def __init__(self, config, batch, draws):
         latents = batch["latents"]
@@ -74,19 +81,17 @@ class Context:
         self.keep()
 
     def keep(self):
-        """Leave the past as it is, real and without noise."""
+        """Condition on real frames without noise."""
         self.clean, self.clean_sigma = self.latents, torch.zeros_like(self.sigma)
         return self
 
     def add_noise(self):
-        """Noise the real past."""
+        """Condition on real frames with noise at `sigma`."""
         self.clean, self.clean_sigma = add_noise(self.latents, self.noise, self.sigma), self.sigma
         return self
 
     def augment(self, call, role, draws):
-        """Context augmentation: noise the past, part of which network `role` predicts itself, in one step
-        from noise.
-        """
+        """Condition on noised frames, some of them one-step predictions of network `role` from pure noise."""
         self.add_noise()
         if draws.shared_uniform("own step") < self.config.own_steps:
             with torch.no_grad():
@@ -98,8 +103,10 @@ class Context:
         return self
 
     def predict(self, call, role, noisy, sigma, guidance=1.0):
-        """Velocity [b t c h w] of network `role` at sigma [b t] given this context; guidance as for
-        `guided`.
+        """Velocity [b t c h w] that network `role` predicts for noisy frames at sigma [b t] in this context.
+
+        call      runs a function on the network of a role, as Stage.loss is given it
+        guidance  as for `guided`
         """
         def velocity(conditions):
             return call(role, Transformer.forward, noisy, sigma, clean=self.clean,
@@ -108,13 +115,13 @@ class Context:
 
 
 def context_sigma(config, draws, num_frames):
-    """Noise levels [b t] of the past, each frame its own, low ones more often."""
+    """Noise levels [b t] of context frames: max_sigma times the square of a uniform number for each frame."""
     return config.max_sigma * draws.uniform("context sigma", num_frames).square()
 
 
 def _without_condition(batch, known):
-    """(batch, known) of the unconditional branch of guidance: `null_text` where there is one, no actions
-    otherwise.
+    """(batch, mask of known actions) of the unconditional branch of guidance: the negative prompt where the
+    batch has one (`null_text`), otherwise all actions masked.
     """
     if "null_text" in batch:
         return {**batch, "text": batch["null_text"]}, known
@@ -122,8 +129,9 @@ def _without_condition(batch, known):
 
 
 def guided(velocity, conditions, unconditional, guidance):
-    """Classifier-free guidance over two calls of `velocity`, as `guide`; a guidance of 1 is none, and one
-    call.
+    """Classifier-free guidance: velocity(conditions) and velocity(unconditional), combined by `guide`.
+
+    With guidance 1 only velocity(conditions) is computed.
     """
     if guidance == 1:
         return velocity(conditions)
@@ -131,18 +139,18 @@ def guided(velocity, conditions, unconditional, guidance):
 
 
 def chunk_conditions(batch, chunk):
-    """Conditions of Transformer.denoise for the slice `chunk` of a batch that begins with frame 0."""
+    """Action and camera arguments of Transformer.prepare for the frames `chunk`, a slice, of a batch."""
     part = {name: batch[name][:, chunk] for name in ("actions", "columns", "viewmats", "focal")
             if name in batch}
     return frame_conditions(part, frame=chunk.start)
 
 
 def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **options):
-    """Velocity [b t c h w] of network `role` for a sequence without a clean half.
+    """Velocity [b t c h w] that network `role` predicts for noisy frames x without a clean half.
 
     sigma     [b t]
-    known     bool [b], False for sequences whose actions are hidden; None: none is. That before the first
-              frame always is
+    known     bool [b], False for sequences whose actions are all masked; None: True for all. The action
+              before the first frame is masked in any case
     guidance  as for `guided`
     options   of Transformer.forward; is_causal=False lets every frame see every other
     """
@@ -158,9 +166,7 @@ def whole_sequence(call, role, x, sigma, batch, known=None, guidance=1.0, **opti
 
 
 def prediction_sheet(call, role, config, batch, draws, decode, num=8):
-    """Real frames above the one-step predictions of a network from real context, two sequences; uint8 [H W
-    3].
-    """
+    """Contact sheet uint8 [H W 3] of two sequences: real frames above one-step predictions from real past."""
     part, draws = first_two(batch, draws)
     context = Context(config, part, draws)
     noise = draws.normal("noise", *part["latents"].shape[1:]).to(part["latents"].device)
@@ -171,10 +177,10 @@ def prediction_sheet(call, role, config, batch, draws, decode, num=8):
 
 
 def first_two(batch, draws):
-    """The first two samples of a batch, and their draws."""
+    """The first two samples of a batch, and the Draws of their random numbers."""
     return {name: x[:2] for name, x in batch.items()}, type(draws)(draws.seed, draws.step, draws.indices[:2])
 
 
 def sheet_of(real, made, decode):
-    """Real latents [b t c h w] above made ones, each sequence in turn, as a picture uint8 [H W 3]."""
+    """Contact sheet uint8 [H W 3]: of each sequence real latents [b t c h w] above generated ones."""
     return contact_sheet([decode(frames).cpu() for pair in zip(real, made) for frames in pair])

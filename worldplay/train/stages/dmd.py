@@ -1,4 +1,4 @@
-"""Stage `dmd`: distribution matching distillation on what the student itself plays from a real start."""
+"""Stage `dmd`: distribution matching distillation on the student's own rollouts from real frames."""
 import copy
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -19,9 +19,9 @@ from worldplay.train.stages.losses import flow_matching_loss, last_frames, maske
 
 
 def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
-    """Direction in which the student's frames x leave the real distribution, [b t c h w] each.
+    """Gradient of KL(student || real) with respect to the student's frames x, [b t c h w] each.
 
-    fake_x0, real_x0  clean estimates of the noised x by critic and teacher
+    fake_x0, real_x0  clean estimates from noised x, by the critic and by the teacher
     normaliser        mean distance of x from real_x0 over each "sample", over the whole "batch", or "none"
     Returns           [b t c h w]
 
@@ -38,17 +38,18 @@ def kl_gradient(x, fake_x0, real_x0, normaliser="sample"):
 
 
 def generator_loss(x, gradient, mask=None):
-    """A loss whose gradient for x is `gradient`, over the number of elements that count
-    (`squared_errors`).
+    """A loss whose gradient for x is `gradient` divided by the number of elements in the mean.
+
+    mask  as for `squared_errors`
     """
     return 0.5 * squared_errors(x, (x - gradient).detach(), mask=mask).mean()
 
 
 def exit_steps(draws, num_chunks, num_steps, first_steps, is_shared=True):
-    """int list [num_chunks]: the sampling step of each chunk whose estimate is kept and carries the gradient.
+    """int list [num_chunks]: the sampling step at which each chunk stops; its x0 estimate is the frame.
 
-    One draw for all samples, so that every process does the same work; is_shared: one draw for all chunks
-    too, but for the first, which has its own number of steps.
+    Drawn once for the whole batch, so that every process does the same work. is_shared: also once for all
+    chunks but the first, whose number of steps, first_steps, may differ.
     """
     first = draws.shared_integer("first exit", first_steps)
     if is_shared:
@@ -58,12 +59,12 @@ def exit_steps(draws, num_chunks, num_steps, first_steps, is_shared=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What a student played, and the exit step of every frame, so that it can be made again with a gradient.
+    """A student's rollout, with the inputs needed to recompute it with gradients.
 
-    frames            [b t c h w] float32: real frames, then made ones
-    noisy, sigma      [b t c h w] and [b t]: what the student saw of each frame at its exit step, and its
-                      noise level; of real frames themselves and 0
-    past, past_sigma  the same of each frame as it was written to the cache
+    frames            [b t c h w] float32: real frames, then generated ones
+    noisy, sigma      [b t c h w] and [b t]: input of the network for each frame at its exit step, and its
+                      noise level; for real frames the frame itself and 0
+    past, past_sigma  the same for the pass that wrote each frame to the KV cache
     """
     frames: torch.Tensor
     noisy: torch.Tensor
@@ -76,16 +77,16 @@ class Rollout:
 @torch.compiler.set_stance("force_eager")  # compiled blocks would be compiled anew for every layer of a cache
 def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, num_real=1, is_exit_shared=True,
                  sigma=None):
-    """The student's own play after `num_real` real frames, as the engine plays, but for the step it stops at.
+    """Roll the student out after `num_real` real frames as the engine does, each chunk up to its exit step.
 
     student      Transformer in its compute dtype
-    batch        latents [b t c h w], of which the first num_real frames are taken; actions [b t a], columns
+    batch        latents [b t c h w], of which the first num_real frames are used; actions [b t a], columns
                  [b t]; text [b l text_dim] for a transformer with text
-    context      ContextConfig: window, sink and chunk, in which num_real has to be whole
-    num_steps    sampling steps of a chunk; first_steps: of the first one made
+    context      ContextConfig: window, sink and frames of a chunk, a divisor of num_real
+    num_steps    sampling steps of a chunk; first_steps: of the first generated one
     is_exit_shared  see `exit_steps`
     sigma        [b t] noise levels at which the frames are written to the cache, None: 0
-    Returns      a Rollout, numbers without a graph
+    Returns      a Rollout without autograd history
 
     Source: Self Forcing (arXiv:2506.08009).
     """
@@ -94,8 +95,8 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
     cache = context.new_cache(student, latents)
     sigma = torch.zeros(latents.shape[:2], device=latents.device) if sigma is None else sigma
     noise_of_past = draws.normal("context noise", *latents.shape[1:]).to(latents.device)
-    made = context.chunks(t)[num_real // context.frames_per_chunk:]
-    exits = exit_steps(draws, len(made), num_steps, first_steps, is_exit_shared)
+    generated = context.chunks(t)[num_real // context.frames_per_chunk:]
+    exits = exit_steps(draws, len(generated), num_steps, first_steps, is_exit_shared)
     text = student.encode_text(batch["text"]) if "text" in batch else None
     frames, past, noisy, levels = [], [], latents.float().clone(), torch.zeros_like(sigma)
     for chunk in context.chunks(t):
@@ -105,7 +106,7 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
             frames.append(latents[:, chunk])
         else:
             steps = first_steps if chunk.start == num_real else num_steps
-            sigmas = warped_sigmas(steps)[:exits[made.index(chunk)] + 1]
+            sigmas = warped_sigmas(steps)[:exits[generated.index(chunk)] + 1]
 
             def velocity(x, level):
                 noisy[:, chunk], levels[:, chunk] = x, level
@@ -122,14 +123,15 @@ def self_rollout(student, batch, draws, context, *, num_steps, first_steps=4, nu
 
 
 def recompute(student, rollout, batch, context, *, num_trained=None, trains_past=False):
-    """Recompute a rollout with gradients: its frames [b t c h w], all exit steps in one pass.
+    """Recompute a rollout with gradients: frames [b t c h w], the exit steps of all chunks in one pass.
 
-    num_trained  last frames whose exit step carries a gradient, None: all that were made; earlier steps never
-                 do
-    trains_past  whether it also reaches, through what later frames look at, the passes that wrote the past
+    num_trained  gradients flow through the exit steps of so many last frames, None: of all generated ones;
+                 never through earlier sampling steps
+    trains_past  whether they also flow through attention into the passes that wrote past frames to the cache
 
-    One teacher-forced pass over what was played gives what the cache gave, up to the order of sums, and its
-    blocks can be computed again on the way back; passes over the cache could not, because it has moved on.
+    One teacher-forced pass over the rollout gives the same numbers as the KV cache did, up to the order of
+    sums, and allows activation checkpointing. Passes over the cache do not: by the backward pass its contents
+    have been overwritten.
 
     Source: the two passes of Self Gradient Forcing (arXiv:2607.20368). The published trainer of Self Forcing
     means to cut the past from the graph and does not.
@@ -145,36 +147,38 @@ def recompute(student, rollout, batch, context, *, num_trained=None, trains_past
 
 @dataclass(frozen=True, kw_only=True)
 class DMDConfig:
-    """Hyperparameters of stage dmd: rollout of the student, critic, guidance."""
+    """Hyperparameters of stage dmd: student rollout, critic, guidance."""
     first_steps: int = 4
-    """Sampling steps of the first frame made."""
+    """Sampling steps of the first generated frame or chunk."""
     num_real: int = 1
-    """Real frames that a rollout starts from; whole chunks. 0, a text alone: for published worlds, which
-    start so."""
+    """Real frames that a rollout starts from, whole chunks; 0 starts from a text alone, as published worlds
+    can."""
     num_trained: int | None = None
-    """Last frames of it that carry a gradient; None is all."""
+    """Last frames of a rollout that get a gradient; None is all generated ones."""
     trains_past: bool = False
-    """Whether later frames also train what earlier ones write to the cache (Self Gradient Forcing)."""
+    """Whether gradients also flow from later frames into the cache entries of earlier ones (Self Gradient
+    Forcing)."""
     is_exit_shared: bool = True
-    """One exit step for all frames but the first made, or all chunks but the first."""
+    """Whether all chunks of a rollout but the first stop at the same sampling step."""
     guidance: float = 1.0
-    """Of the teacher, on the text where there is one and on actions otherwise; 1 is none, and costs one pass
-    less."""
+    """Classifier-free guidance scale of the teacher, on the text where there is one, else on actions; 1 is
+    none and saves a forward pass."""
     normaliser: Literal["sample", "batch", "none"] = "sample"
-    """What the difference of the scores is divided by: its distance to the teacher's estimate, averaged."""
+    """Over what the mean distance to the teacher's estimate is taken that divides the gradient; see
+    `kl_gradient`."""
     critic_turns: int = 5
-    """Updates of the critic for each one of the student."""
+    """Critic updates per student update."""
     critic_lr: float = 0.2
     """The critic's step size, as a share of the student's."""
     sigma_range: tuple[float, float] = (0.02, 0.98)
-    """Noise levels at which student and teacher are compared."""
+    """Range of the noise levels at which critic and teacher are compared."""
     ema: float = 0.99
-    """Decay of the averaged student, which ships."""
+    """Decay of the running average of the student, which is the result."""
 
 
 class DMDStage:
-    """Trains `student` by the difference of two scores: of the frozen `teacher`, and of the `critic` that
-    follows it.
+    """Trains `student` by the score difference of the frozen `teacher` and the `critic`, which is trained on
+    the student's rollouts.
     """
     name, result = "dmd", "ema"
 
@@ -208,17 +212,17 @@ class DMDStage:
             velocity = self._score(call, "teacher", noisy, sigma, batch, self.config.guidance)
             real = x0_from_velocity(noisy, velocity, sigma)
             gradient = kl_gradient(x, fake, real, self.config.normaliser)
-        is_made = last_frames(latents.shape[1], latents.shape[1] - self.config.num_real).to(latents.device)
-        is_made = is_made.expand(latents.shape[:2])
-        return generator_loss(x, gradient, is_made), {
-            "data_error": squared_errors(x.detach(), latents, mask=is_made).mean()}
+        t = latents.shape[1]
+        is_generated = last_frames(t, t - self.config.num_real).to(latents.device).expand(latents.shape[:2])
+        return generator_loss(x, gradient, is_generated), {
+            "data_error": squared_errors(x.detach(), latents, mask=is_generated).mean()}
 
     def after_step(self, step):
         if self.turn(step) == "student":
             move_average(self.models["ema"], self.models["student"], self.config.ema)
 
     def sheet(self, batch, draws, call, num=8):
-        """Real frames of two sequences above what the average plays from their start, by their actions."""
+        """Contact sheet of two sequences: real frames above rollouts of the average by the same actions."""
         part, draws = first_two(batch, draws)
         made = self._rollout(call, "ema", part, draws).frames
         return sheet_of(part["latents"][:, :num], made[:, :num], self.decode)

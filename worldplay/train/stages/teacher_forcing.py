@@ -1,11 +1,9 @@
 """Stage `teacher_forcing`: autoregressive diffusion on [clean ; noisy] sequences, the chain's AR teacher."""
-import copy
 from dataclasses import dataclass
 from functools import partial
 
 from worldplay.diffusion import add_noise, shift_sigma
-from worldplay.models.transformer import Transformer
-from worldplay.train.optim import early_decay, move_average
+from worldplay.train.stages.averaged import AveragedStudent, new_transformer
 from worldplay.train.stages.context import Context, prediction_sheet
 from worldplay.train.stages.losses import flow_matching_loss
 
@@ -17,22 +15,16 @@ class TeacherForcingConfig:
     """Decay of the averaged weights."""
 
 
-class TeacherForcingStage:
-    """Trains `student`; `ema`, its running average, is the AR teacher."""
-    name, trained, result = "teacher_forcing", {"student": 1.0}, "ema"
+class TeacherForcingStage(AveragedStudent):
+    """Flow matching of every frame given the clean frames before it; the average is the AR teacher."""
+    name = "teacher_forcing"
 
     def __init__(self, config, model, context, decode, init=None):
         """model: TransformerConfig. context: ContextConfig. init: state dict to start from.
         decode: latents [n c h w] -> frames uint8 [n H W 3], for the sheet.
         """
         self.config, self.context, self.decode = config, context, decode
-        student = Transformer(model)
-        if init is not None:
-            student.load_state_dict(init)
-        self.models = {"student": student, "ema": copy.deepcopy(student).requires_grad_(False)}
-
-    def turn(self, step):
-        return "student"
+        super().__init__(new_transformer(model, init))
 
     def loss(self, role, batch, draws, call):
         latents = batch["latents"]
@@ -42,9 +34,6 @@ class TeacherForcingStage:
         noise = draws.normal("noise", *latents.shape[1:]).to(latents.device)
         velocity = context.predict(call, role, add_noise(latents, noise, sigma), sigma)
         return flow_matching_loss(velocity, latents, noise), {}
-
-    def after_step(self, step):
-        move_average(self.models["ema"], self.models["student"], early_decay(self.config.ema, step))
 
     def sheet(self, batch, draws, call):
         return prediction_sheet(call, "ema", self.context, batch, draws, self.decode)

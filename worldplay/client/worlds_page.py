@@ -1,0 +1,161 @@
+"""The worlds that are here or can be fetched, with what they need, and the scenes of the one that is open."""
+import importlib.util
+import re
+from pathlib import Path
+
+import psutil
+
+from worldplay.client.pages import Page, Row
+from worldplay.client.worker import Reset
+from worldplay.errors import WorldError
+from worldplay.files import missing_space
+from worldplay.worlds import catalog, zoo
+
+GIB = 2 ** 30
+_TEXT_PACKAGES = ("transformers", "tokenizers", "ftfy")  # the extra `wan`
+
+
+class WorldsPage(Page):
+    """Choosing a world or a scene keeps the window."""
+    title = "Worlds"
+    has_pictures = True
+
+    def __init__(self, screen, commands, reopening, ask_file):
+        """ask_file() takes a picture or a clip of the player's own."""
+        super().__init__()
+        self._screen, self._commands, self._reopening = screen, commands, reopening
+        self._ask_file, self._asked = ask_file, None  # the world whose fetching is to be confirmed
+        self._cards, self._published = (zoo.cards(), zoo.published()) if reopening else ([], [])
+
+    def make_rows(self):
+        here = [self._installed(card) for card in self._cards if card.is_playable]
+        others = [self._fetchable(world) for world in self._published if world["few_steps"]]
+        return [*self._scenes(),
+                Row(label="Your own picture or clip", value="drop it here", enter=self._ask_file,
+                    says="Drop a file on the window; Enter takes the path that is in the clipboard"),
+                *([Row(label="Worlds on this machine"), *here] if here else []),
+                *([Row(label="Worlds to be fetched"), *others] if others else [])]
+
+    def _scenes(self):
+        world = self._screen.world
+        if world is None:
+            return []
+        folder = next((card.folder / "scenes" for card in self._cards if card.name == world.name), None)
+        rows = [Row(label=f"Scenes of {world.name}")]
+        for scene in world.scenes:
+            picture = folder and folder / f"{scene}.png"
+            rows.append(Row(label=scene, picture=picture if picture and picture.is_file() else None,
+                            says="Enter begins here",
+                            enter=lambda scene=scene: self._commands.begin_at(Reset(scene))))
+        return rows
+
+    def _installed(self, card):
+        pictures = sorted((card.folder / "scenes").glob("*.png"))
+        height, width = card.frame_size
+        keys = " ".join(card.action_space.keys) or "no keys"
+        return Row(label=card.name, value="opens by itself" if card.is_default else "",
+                   picture=pictures[0] if pictures else None, says="Enter opens it in this window",
+                   details=(f"{width} x {height}, {card.fps:g} frames a second",
+                            f"{card.size_mib:.0f} MiB on disk", f"keys: {keys}",
+                            f"licence: {licence_of(card)}"),
+                   enter=lambda: self._open(card.name))
+
+    def _fetchable(self, world):
+        facts = catalog.WORLDS[world["name"]]
+        lacking, wanted = needs(facts, world["load_mib"])
+        is_asked = self._asked == world["name"]
+        size = f"{world['load_mib'] / 1024:.1f} GiB" if world["load_mib"] else "to fetch"
+        value = "Enter again fetches" if is_asked else size
+        return Row(label=world["name"], value=value, is_alert=bool(lacking),
+                   says="; ".join(lacking) or "Enter twice fetches it and opens it",
+                   details=(world["summary"], *wanted, f"licence: {facts.licence}"),
+                   enter=lambda: self._fetch(world["name"], lacking, is_asked))
+
+    def _fetch(self, name, lacking, is_asked):
+        if lacking:
+            self._screen.notify(f"{name} does not fit this machine: {'; '.join(lacking)}")
+        elif is_asked:
+            self._open(name)
+        else:
+            self._asked = name
+
+    def _open(self, name):
+        self._commands.reopen(self._reopening.opening(
+            world=name, real=False, scene=None, image=None, prompt=None, steps=None))
+
+
+def licence_of(card):
+    """What the card in a world's folder says of its licence, in short."""
+    try:
+        text = (Path(card.folder) / "card.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    row = re.search(r"^\| licence \| (.*?)\s*\|$", text, re.MULTILINE)
+    known = catalog.WORLDS.get(card.name)
+    return row[1] if row else known.licence if known else "its card does not say"
+
+
+def needs(world, load_mib):
+    """([what this machine lacks for a published world], [what it needs and what is here]), as short lines."""
+    lacking, wanted = [], []
+    num_bytes = 2 * (world.num_params + sum(catalog.PARTS[name].num_params or 0 for name in world.parts))
+    memory = psutil.virtual_memory().total
+    wanted.append(f"memory: {num_bytes / GIB:.0f} GiB (here {memory / GIB:.0f}), and a GPU to be quick")
+    if memory < num_bytes:
+        lacking.append(f"{num_bytes / GIB:.0f} GiB of memory are needed, {memory / GIB:.0f} are here")
+    folder = next(place for place in (zoo.user_cache(), *zoo.user_cache().parents) if place.exists())
+    # what is converted lies there twice for a moment; where its server has to be asked, at least the weights
+    load = max(2 * 2 ** 20 * (load_mib or 0), num_bytes)
+    short = missing_space(folder, load)
+    wanted.append(f"disk: at least {load / GIB:.0f} GiB{', which is not free' if short else ''}")
+    lacking += [f"{short / GIB:.0f} GiB of disk are lacking"] if short else []
+    missing = [name for name in _TEXT_PACKAGES if importlib.util.find_spec(name) is None]
+    wanted.append(f"packages: {'pip install .[wan]' if missing else 'all here'}")
+    lacking += [f"pip install .[wan] is needed ({missing[0]} is missing)"] if missing else []
+    return lacking, wanted
+
+
+class StartPage(Page):
+    """A picture, or a frame of a clip, to begin from: shown as the world will see it."""
+    title = "Begin from here"
+    has_pictures = True
+
+    def __init__(self, screen, commands, path):
+        """Raises WorldError where the file can be neither read as a picture nor as a video."""
+        super().__init__()
+        self._screen, self._commands, self._path = screen, commands, Path(path)
+        self._stills, self._at_second = stills_of(self._path, screen.world.frame_size), 0.0
+        self._still = self._stills.at(0.0)
+
+    def make_rows(self):
+        clip = []
+        if self._stills.seconds:
+            clip = [self._row(label="Frame", value=f"{self._at_second:.2f} of {self._stills.seconds:.2f} s",
+                              change=lambda step: self._seek(step * self._stills.period)),
+                    self._row(label="Second", value=f"{self._at_second:.0f}", change=self._seek)]
+        return [*clip, self._row(label="Begin here", value=self._path.name, enter=self._begin,
+                                 says="The world goes on from this one picture")]
+
+    def _row(self, **fields):
+        height, width = self._screen.world.frame_size
+        return Row(picture=self._still, details=(f"As the world sees it: the middle, {width} x {height}",),
+                   **fields)
+
+    def _seek(self, seconds):
+        wanted = min(max(self._at_second + seconds, 0.0), self._stills.seconds)
+        self._at_second, self._still = wanted, self._stills.at(wanted)
+
+    def _begin(self):
+        try:
+            self._commands.begin_at(Reset(image=self._stills.file(self._still)))
+        except OSError as error:
+            self._screen.notify(f"The picture cannot be kept: {error}")
+
+
+def stills_of(path, frame_size):
+    """worldplay.data.stills.Stills of a file; WorldError where it is neither a picture nor a video."""
+    from worldplay.data.stills import Stills
+    try:
+        return Stills(path, frame_size, zoo.user_cache() / "starts")
+    except (OSError, ValueError) as error:
+        raise WorldError("bad_scene", f"{path} cannot be begun from: {error}") from None

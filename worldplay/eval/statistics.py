@@ -1,0 +1,33 @@
+"""Sharpness, brightness and colours of frames, and how far they are from real ones; without torch."""
+import numpy as np
+
+_BINS = 32
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def luma(frames):
+    """uint8 [... 3] RGB -> float32 [...], levels 0 to 255 (ITU-R BT.601)."""
+    return np.asarray(frames, np.float32) @ np.array(_LUMA, np.float32)
+
+
+def statistics(frame):
+    """float64 [2 + 3 bins] of one frame, uint8 [H W 3].
+
+    The mean step of the luma between neighbouring pixels (levels), its mean (levels), and the share of pixels
+    in each of 32 bins of each colour.
+    """
+    grey = luma(frame)
+    sharpness = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()
+    bins = np.asarray(frame).reshape(-1, 3) // (256 // _BINS) + np.arange(3) * _BINS
+    histogram = np.bincount(bins.ravel(), minlength=3 * _BINS) / len(bins)
+    return np.concatenate([[sharpness, grey.mean()], histogram])
+
+
+def compare(stats, real):
+    """{sharpness_ratio, brightness_ratio, histogram_distance} of the means of two sets of `statistics` rows.
+
+    The distance is the share of pixels (0 to 1) that would have to change bins, mean over the three colours.
+    """
+    stats, real = np.mean(stats, axis=0), np.mean(real, axis=0)
+    return {"sharpness_ratio": float(stats[0] / real[0]), "brightness_ratio": float(stats[1] / real[1]),
+            "histogram_distance": float(np.abs(stats[2:] - real[2:]).sum() / 6)}
