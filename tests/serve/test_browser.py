@@ -147,7 +147,9 @@ def test_a_browser_plays_records_and_downloads(play, browser, tmp_path):
     files = [tmp_path / "downloads" / name, (tmp_path / "downloads" / name).with_suffix(".json")]
     wait(lambda: all(file.is_file() and file.stat().st_size for file in files), "the downloads")
     keys = [action.keys for action in read_clip(files[0]).actions]
-    assert {"w"} in keys and {"a"} in keys and sum("d" in down for down in keys) == 1
+    played = [sorted(down) for down in keys if down]
+    assert any("d" in down for down in played), played  # how many frames of it: test_front.py
+    assert {"w", "a", "s"} <= {key for down in played for key in down}, played
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
     process.send_signal(signal.SIGINT)
