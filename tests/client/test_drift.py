@@ -28,3 +28,10 @@ def test_a_world_without_scenes_on_disk_is_not_measured():
     assert scenes_of(FakeWorld()) == []
     drift = Drift([])
     assert not any(drift.see(frames(0)[0], number) for number in range(500)) and drift.row == []
+
+
+def test_the_scenes_of_a_world_are_its_real_frames():
+    world = FakeWorld()
+    world.name, world.info["world_hash"] = "doom-maze", "f00d"
+    real = scenes_of(world)
+    assert len(real) == 6 and all(frame.shape == (120, 160, 3) and frame.dtype == np.uint8 for frame in real)
