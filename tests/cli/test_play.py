@@ -11,7 +11,7 @@ from tests import ROOT
 from tests.client.fake_worlds import FakeWorld, keys_shown
 from worldplay import __version__
 from worldplay.action import Action, parse_script
-from worldplay.cli.play import __dict__, main
+from worldplay.cli.play import __dict__, _with_address, main
 from worldplay.data.clip import read_clip
 
 SCRIPT = "w*12, d+look(4,0)*8, idle*5"
@@ -87,6 +87,9 @@ def test_a_picture_is_a_start(tmp_path):
     (["--headless", "--script", "w*3", "--out", "there.mp4"], 1, "or --overwrite to replace the clip"),
     (["--headless", "--script", "w*3", "--out", "half.mp4"], 1, "half.json is there already"),
     (["--headless", "--script", "w*3", "--out", "clip.mkv"], 2, "--out clip.mkv: expected a name that ends"),
+    (["--serve", "here:http"], 2, "--serve 'here:http': expected HOST:PORT"),
+    (["--serve", "--fullscreen"], 2, "--fullscreen has no effect with --serve"),
+    (["--serve", "--headless", "--script", "w*3", "--out", "clip.mp4"], 2, "--serve needs a window"),
     (["--overwrite"], 2, "--overwrite has an effect only with --headless"),
     (["--script", "w*3"], 2, "--script has an effect only with --headless"),
     (["--json"], 2, "--json has an effect only with --headless"),
@@ -117,6 +120,15 @@ def test_mistakes_are_one_line_that_names_the_log(tmp_path, monkeypatch, capsys,
     assert said.out == "" and says in said.err and said.err.count("\n") == 1
     log = tmp_path / "state" / "worldplay" / "play.log"
     assert str(log) in said.err and "Traceback" in log.read_text() and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("typed, understood", [
+    (["--serve"], ["--serve", "127.0.0.1:8765"]),
+    (["--serve", "doom"], ["--serve", "127.0.0.1:8765", "doom"]),
+    (["doom", "--serve", "--seed", "3"], ["doom", "--serve", "127.0.0.1:8765", "--seed", "3"]),
+    (["--serve", "0.0.0.0:80", "doom"],) * 2, (["--serve", "0"],) * 2, (["doom"],) * 2])
+def test_an_address_may_be_left_out(typed, understood):
+    assert _with_address(typed) == understood
 
 
 @pytest.mark.parametrize("script", ["", "w*0", "zz*3", "w3", "w*9999999", "look(1,2*3"])

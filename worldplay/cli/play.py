@@ -5,7 +5,10 @@ import importlib.util
 import logging
 import math
 import os
+import re
+import sys
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +26,7 @@ from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered
 from worldplay.files import writable_folder, write_json
 from worldplay.log import current_log, run_command
+from worldplay.serve.address import DEFAULT, parse_address
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.scene import image_scene
 
@@ -60,6 +64,9 @@ class PlayConfig:
     """Begin in fullscreen (F11)."""
     stats: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """JSON file for the delays of this session, in milliseconds, written at its end."""
+    serve: Annotated[str | None, tyro.conf.arg(metavar="[HOST:PORT]")] = None
+    """Play in a browser, here or on another machine: prints the address to open (docs/play.md). None but this
+    machine reaches it unless HOST says so."""
     headless: bool = False
     """Play --script into --out as fast as it goes, without a display."""
     script: Annotated[str | None, tyro.conf.arg(metavar="SCRIPT")] = None
@@ -106,7 +113,8 @@ class PlayConfig:
             if self.seed < 0:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
-            idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None})
+            idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None,
+                                "serve": None})
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
             if idle:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
@@ -114,6 +122,10 @@ class PlayConfig:
                 raise ValueError(f"--headless needs --{missing[0]}")
             parse_script(self.script, ANY_SPACE)  # what no world understands is said before one is opened
         else:
+            if self.serve:
+                parse_address(self.serve)
+                if self.fullscreen:
+                    raise ValueError("--fullscreen has no effect with --serve: the page has a button for it")
             idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
             if idle:
                 raise ValueError(f"--{idle[0]} has an effect only with --headless")
@@ -131,6 +143,7 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     open_world  function of a PlayConfig that returns the World, in place of `load`
     """
     cores.prepare()
+    argv = _with_address(sys.argv[1:] if argv is None else argv)
     config = tyro.cli(PlayConfig, prog=prog, args=argv, config=(tyro.conf.FlagCreatePairsOff,))
     if config.version:
         print(f"worldplay {__version__}")
@@ -138,6 +151,17 @@ def main(argv=None, *, open_world=None, prog="play.py"):
     lines = deque([""], maxlen=1)  # the last progress line of opening; one thread writes it, another reads
     open_world = open_world or partial(load, on_progress=lines.append)
     return run_command("play", lambda: _play(config, open_world, lambda: lines[-1]))
+
+
+def _with_address(argv):
+    """The arguments with an address behind every --serve that has none: the word after it may be WORLD."""
+    filled = []
+    for i, word in enumerate(argv):
+        filled.append(word)
+        if word == "--serve" and not re.fullmatch(r"\d+|[^\\/]*:[^\\/]*",
+                                                  argv[i + 1] if i + 1 < len(argv) else ""):
+            filled.append(DEFAULT)
+    return filled
 
 
 def load(config, on_progress=lambda line: None):
@@ -219,34 +243,55 @@ def _play(config, open_world, progress):
     if config.headless:
         play_script(config, lambda: open_world(config))
     else:
-        _play_window(config, open_world, progress)
+        _play_live(config, open_world, progress)
 
 
-def _play_window(config, open_world, progress):
+def _play_live(config, open_world, progress):
+    """In a window here, or on a page of a browser."""
     # Here, because machines without a display need no pygame for --headless.
-    from worldplay.client.desktop import SessionOptions, window_front
+    from worldplay.client.desktop import SessionOptions
     from worldplay.client.loop import Loop
     from worldplay.client.settings import load_settings, save_settings
-    from worldplay.client.window import Window
     settings = load_settings()
     record_in = config.record and writable_folder(config.record.expanduser(), "clips")
     if config.stats:
         _check_file(config.stats)
     log_recovered(record_in or settings.clip_folder)
-    window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
     log_file = current_log()
     reopening, first = _reopening(config, open_world)
-    loop = Loop(first.open, window_front(window, settings, SessionOptions(
+    options = SessionOptions(
         title=first.title, progress=progress, start=first.start, record_in=record_in, reopening=reopening,
-        log_hint=f"Details are in {log_file}" if log_file else "")))
-    try:
-        with at_end_signal(loop.leave):
-            loop.run()
-    finally:
-        if loop.settings != settings:
-            save_settings(loop.settings)
-        if config.stats:
-            write_json(config.stats, {**facts(loop.world), **loop.timing.to_json()})
+        log_hint=f"Details are in {log_file}" if log_file else "")
+    with (_page if config.serve else _window)(config, settings, options) as (front, more_stats):
+        loop = Loop(first.open, front)
+        try:
+            with at_end_signal(loop.leave):
+                loop.run()
+        finally:
+            if loop.settings != settings:
+                save_settings(loop.settings)
+            if config.stats:
+                write_json(config.stats, {**facts(loop.world), **loop.timing.to_json(), **more_stats()})
+
+
+@contextmanager
+def _window(config, settings, options):
+    """(the loop's Front, function -> further figures for --stats) of a window."""
+    from worldplay.client.desktop import window_front
+    from worldplay.client.window import Window
+    window = Window(settings.window_size, fullscreen=config.fullscreen, scaling=settings.scaling)
+    yield window_front(window, settings, options), dict
+
+
+@contextmanager
+def _page(config, settings, options):
+    """The same of a page that is served; Ctrl-C is how it ends."""
+    from worldplay.serve.session import served
+    with served(config.serve, settings, options) as (front, exchange):
+        try:
+            yield front, exchange.to_json
+        except KeyboardInterrupt:
+            log.info("the session is over")
 
 
 def _reopening(config, open_world):

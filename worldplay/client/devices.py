@@ -52,15 +52,14 @@ class KeyboardMouse:
         now = self._clock() if now is None else now
         before = set(self._held)
         if event.type == pygame.MOUSEMOTION:
-            self._motion += event.rel
-            self._mark(now)
+            self.move(event.rel, now)
         elif event.type in gamepad.EVENTS:
             for code, strength in self.pads.feed(event):
-                self._press(code, strength, now)
+                self.press(code, strength, now)
         else:
             code, strength = inputs.pressed(event)
             if code is not None:
-                self._press(code, strength, now)
+                self.press(code, strength, now)
         return list(self._held - before)
 
     def poll(self, now=None):
@@ -87,8 +86,15 @@ class KeyboardMouse:
         self._tapped, self._motion, self._carry, self._oldest = set(), np.zeros(2), np.zeros(2), None
         self._turned, self._since = np.zeros(2), None
 
-    def _press(self, code, strength, now):
-        """An input has a new strength: 0 or 1 of a key, anything between of a stick."""
+    def move(self, counts, now):
+        """The mouse moved so many counts: (to the right, down)."""
+        self._motion += counts
+        self._mark(now)
+
+    def press(self, code, strength, now):
+        """An input has a new strength: 0 or 1 of a key, anything between of a stick; returns whether it went
+        down by it.
+        """
         self._turn_until(now)
         self._strengths[code] = strength
         if not strength:
@@ -105,6 +111,7 @@ class KeyboardMouse:
             self._latched ^= {name}
         if name and (name in _TURNS or is_down != was_down):
             self._mark(now)
+        return is_down and not was_down
 
     def _mark(self, now):
         self._oldest = now if self._oldest is None else self._oldest

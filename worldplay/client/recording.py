@@ -85,7 +85,10 @@ class Recording:
         if not self._recorder:
             return
         for writer in self._guard(self._recorder.finished) or ():
-            self._screen.notify(str(writer.error) if writer.error else f"Saved {writer.path}.mp4")
+            if writer.error:
+                self._screen.notify(str(writer.error))
+            else:
+                self._screen.saved(writer.path)
             log_clip(writer)
 
     def close(self):

@@ -91,6 +91,10 @@ class View:
         seconds = max(NOTICE_SECONDS, len(text) / READING_SPEED)
         self._notice, self.is_dirty = (text, self._clock() + seconds), True
 
+    def saved(self, path):
+        """A clip is whole, as PATH.mp4."""
+        self.notify(f"Saved {path}.mp4")
+
     def notify_ended(self, message):
         """Say that a recording or an episode is over, and which key resets it."""
         self.notify(f"{message} ({self._choices_of(reset='resets')})")
