@@ -46,8 +46,24 @@ def test_a_mapping_is_drawn_from_the_space_and_fits_it(space, text):
     for keys in (set(), *({key} for key in actions.action_space.keys), set(actions.action_space.keys)):
         made = actions(Action(frozenset(keys)))
         assert made.shape == space.shape and made.dtype == space.dtype
-        if len(keys) < 2:
-            assert space.contains(made)
+        assert space.contains(made)
+
+
+def test_numbers_of_a_component_are_not_added():
+    actions = gym_actions(spaces.MultiDiscrete([5, 2]))
+    assert actions(Action({"1", "2"})).tolist() == [2, 0]
+
+
+def test_a_key_takes_the_place_of_what_idle_gives():
+    actions = gym_actions(spaces.Box(-1, 1, (1,)), "idle=0:-1, w=0:1, s=0:-0.5")
+    assert [actions(Action(frozenset(keys))).tolist() for keys in ("", "w", "ws")] == [[-1], [1], [0.5]]
+
+
+@pytest.mark.parametrize("limit", [0.7, 0.12345678])
+def test_limits_that_six_digits_round_up_are_taken(limit):
+    space = spaces.Box(-limit, limit, (1,))
+    actions = gym_actions(space)
+    assert all(space.contains(actions(Action(frozenset(keys)))) for keys in ("", "a", "d"))
 
 
 def test_look_turns_a_component_by_degrees():

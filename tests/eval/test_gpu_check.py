@@ -1,6 +1,7 @@
 """The check of a new GPU: parts apart from each other, bounded in time, on a page whatever fails."""
 import json
 
+import psutil
 import pytest
 
 from tests.cli.test_commands import run
@@ -32,6 +33,16 @@ def test_a_part_that_fails_hangs_or_dies_leaves_the_others(tmp_path):
     assert json.loads((tmp_path / "gpu-check.json").read_text(encoding="utf-8")) == report
     written = (tmp_path / "gpu-check.md").read_text(encoding="utf-8")
     assert written == page(report) and "| fps | 61.25 |" in written and "## hangs: out of time" in written
+
+
+def test_a_child_that_ends_before_it_is_stopped_breaks_nothing(tmp_path, monkeypatch):
+    class Ended:
+        def kill(self):
+            raise psutil.NoSuchProcess(0)
+    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: [Ended()])
+    hangs = code("hangs", "while True: pass", seconds=0.2)
+    report = run_gpu_check(tmp_path, device="cpu", parts=lambda device: [hangs])
+    assert [part["state"] for part in report["parts"]] == ["out of time"]
 
 
 def test_what_time_does_not_reach_is_said(tmp_path):

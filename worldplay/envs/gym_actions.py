@@ -10,6 +10,7 @@ from worldplay.action import KEYS, ActionSpace
 LOOK = ("look_yaw", "look_pitch")
 IDLE = "idle"
 _LOOK_LIMIT = 12.0  # degrees a frame, as in the project's own environments
+_ROUNDING = 1e-5  # of a limit: by so much its six digits in a mapping may be beyond it
 # names of numbered actions, as MiniGrid's `actions` and the Atari games' `get_action_meanings` say them
 _NAMED = {"noop": IDLE, "left": "a", "right": "d", "up": "w", "forward": "w", "down": "s", "backward": "s",
           "fire": "space", "pickup": "e", "pick_up": "e", "drop": "q", "toggle": "space", "done": "enter",
@@ -81,12 +82,15 @@ class GymActions:
         held = [entry for entry in self._entries if entry.look is None and entry.keys <= action.keys]
         if self._size is None:
             return int(max(held, key=lambda entry: len(entry.keys)).value)
-        vector = np.zeros(self._size)
+        vector, pressed = np.zeros(self._size), set()
         for entry in sorted(held, key=lambda entry: len(entry.keys)):
-            if entry.keys and vector[entry.part] not in (0, entry.value):
-                vector[entry.part] += entry.value  # two keys of an axis hold each other
+            # two keys of an axis hold each other; of numbers, which are no amounts, the later one counts
+            holds = isinstance(self._space, spaces.Box) and entry.part in pressed
+            if holds and vector[entry.part] not in (0, entry.value):
+                vector[entry.part] += entry.value
             else:
                 vector[entry.part] = entry.value
+            pressed |= {entry.part} if entry.keys else set()
         for entry in self._entries:
             if entry.look is not None:
                 vector[entry.part] += action.look[entry.look] * entry.value
@@ -106,7 +110,8 @@ class GymActions:
             raise ValueError(f"{entry}: an action has components 0 to {self._size - 1} here: KEY=COMPONENT:"
                              "VALUE or look_yaw=COMPONENT*VALUE_OF_A_DEGREE")
         low, high = _range(self._space, entry.part)
-        if entry.look is None and not low <= entry.value <= high:
+        spare = _ROUNDING * max(abs(low), abs(high))  # an action is clipped to the limits anyway
+        if entry.look is None and not low - spare <= entry.value <= high + spare:
             raise ValueError(f"{entry}: component {entry.part} goes from {low:g} to {high:g}")
 
 

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,8 @@ def _run(part, seconds):
         state = "done" if process.returncode == 0 else "failed"
     except subprocess.TimeoutExpired:
         for one in (*psutil.Process(process.pid).children(recursive=True), process):  # compilers too
-            one.kill()
+            with suppress(psutil.NoSuchProcess):  # it may have ended meanwhile
+                one.kill()
         printed, errors = process.communicate()
         state = "out of time"
     result = {"seconds": time.monotonic() - started, "state": state}
