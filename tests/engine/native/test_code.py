@@ -17,8 +17,12 @@ from worldplay.engine.dream import DreamWorld
 from worldplay.engine.native import code as native_code
 from worldplay.engine.native.code import NativeCode, check
 from worldplay.engine.native.library import Library
+from worldplay.engine.native.passes import NativePasses
 from worldplay.errors import WorldError
 from worldplay.eval.latency import timed
+from worldplay.models.attention.kv_cache import KVCache
+from worldplay.models.configs import TransformerConfig
+from worldplay.models.transformer import Transformer, fuse_for_inference
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not runtime.cpp_compiler(), reason="no C++ compiler is here")
@@ -75,6 +79,24 @@ def test_a_snapshot_brings_the_past_back(kept):
     walk(begun(world), WALK[5:])
     world.restore(state)
     assert np.array_equal(walk(world), expected)
+
+
+def test_what_a_broken_frame_leaves_does_not_come_back(kept):
+    config = TransformerConfig(dim=32, ffn_dim=32, num_heads=2, num_layers=1, in_channels=4, out_channels=4,
+                               patch_size=(1, 3, 2))
+    transformer = fuse_for_inference(Transformer(config).eval().requires_grad_(False))
+    passes, x = NativePasses(Library("float32").load(), transformer), torch.randn(1, 1, 4, 9, 10)
+
+    def play(latents):
+        cache = KVCache(config, batch=1, num_frames=3, tokens_per_frame=15)  # 15: no whole vector
+        for frame, latent in enumerate(latents):
+            chunk = transformer.prepare(cache, latent.shape, frame=frame)
+            velocity = passes.denoise(latent, 0.7, cache, chunk)
+            passes.commit(latent, 0.1, cache, chunk)
+        return velocity
+    with torch.inference_mode():
+        assert not torch.isfinite(play([x * torch.nan] * 3)).any()
+        assert torch.isfinite(play([x])).all()
 
 
 def test_a_batch_runs_as_written(kept):

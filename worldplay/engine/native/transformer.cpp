@@ -274,5 +274,9 @@ extern "C" void transformer_past(const Pass *p) {
                     for (int g = 0; g < std::min(G, end - pair); ++g)
                         values[(size_t(pair / G) * d + i) * G + g] = v[size_t(pair + g) * d + i];
         }
+        // behind the last key weights are tiny, not 0: what a broken frame left there would come back
+        const int keys_now = p->past + p->frames * p->tokens;
+        for (int at = keys_now; at < (keys_now + LANES - 1) / LANES * LANES; ++at)
+            for (int i = 0; i < d; ++i) values[(size_t(at / G) * d + i) * G + at % G] = 0;
     }
 }
