@@ -55,14 +55,12 @@ def test_a_tap_between_two_frames_counts_in_the_next_one():
     assert [bool(action.keys) for action in world.actions].count(True) == 1
 
 
-def test_a_late_frame_is_not_made_up():
+def test_a_late_frame_adds_no_step_for_the_time_lost():
     world = FakeWorld(fps=20.0, delay=lambda n: 0.4 if n == 4 else 0.0)
     session = Session(world, [(10, QUIT)]).run()
     shown = np.array([at for _, at in session.window.seen])
-    latencies = shown[1:5] - steps_of(world)[:4]
-    assert latencies[3] > 0.4 and session.loop.timing.num_late >= 1
-    assert shown[5] - shown[4] > 0.035 - np.median(latencies), "the frame after the late one is not hurried"
-    assert len(world.actions) <= 12, "and no step is added for the time lost"
+    assert shown[4] - steps_of(world)[3] > 0.4 and session.loop.timing.num_late >= 1
+    assert len(world.actions) <= 12
 
 
 def test_the_frames_of_one_latent_are_spread_over_world_time():

@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_one_line_and_status_2(recipe, base, data, more, wo
     out = ["--init-from", world, "--data", clips(tmp_path / "clips", **data), "--out", tmp_path / "run"]
     assert train_world.main([*args, *map(str, out)]) in (1, 2)
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert words in last and len(last) < 400
+    assert words in last and len(last.replace(str(tmp_path), "")) < 400
     assert not (tmp_path / "run").exists(), "before anything is written"
 
 

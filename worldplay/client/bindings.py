@@ -58,6 +58,8 @@ COMMANDS = (
     Binding("rewind", (*keys("BACKSPACE"), pad("leftshoulder")), "hold: go back in time"),
     Binding("quick_save", keys("F5"), "save this place"),
     Binding("quick_load", keys("F8"), "back to that place"),
+    Binding("places", keys("F6"), "saved places"),
+    Binding("clips", keys("F7"), "clips"),
     Binding("help", keys("F1"), "this help"),
     Binding("prompt", keys("F2"), "change the text"),
     Binding("hud", keys("F3"), "frame rate and delays"),

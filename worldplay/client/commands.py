@@ -146,7 +146,7 @@ class Commands:
 
     def on_next_scene(self):
         scenes, request = self._world.scenes, self.reset or self.request
-        here = -1 if request.image else scenes.index(request.scene or scenes[0])
+        here = -1 if request.image or request.frames is not None else scenes.index(request.scene or scenes[0])
         self.reset = Reset(scenes[(here + 1) % len(scenes)])
         self._screen.notify(f"Scene {self.reset.scene}")
 
@@ -177,6 +177,16 @@ class Commands:
         """Go to a saved place, one of worldplay.client.saves.SLOTS, and play on."""
         if self.travel.load(slot) and self.mode is not Mode.STOPPED:
             self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
+
+    def go_on_from(self, clip, index, frame):
+        """Play on from a frame of a clip of this world."""
+        if self.travel.go_on_from(clip, index, frame):
+            self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
+
+    def begin_from(self, frame):
+        """Begin from a picture, uint8 [H W 3]."""
+        self.reset = Reset(frames=frame[None])
+        self.resume()
 
     def on_record(self):
         self._recording.toggle()

@@ -120,8 +120,8 @@ def rows_of(text, width_of, width_px):
         start = stop
 
 
-def draw_entry(surface, entry):
-    """The open line at the lower edge, over as many rows as it needs; returns its Rect."""
+def draw_entry(surface, entry, title="What the world shows"):
+    """The open line at the lower edge under its title, over as many rows as it needs; returns its Rect."""
     size = theme.unit(surface)
     pad, line, font = round(1.3 * size), round(1.6 * size), theme.font_for(entry.text, "text", size)
     box = pygame.Rect(size, 0, surface.get_width() - 2 * size, 0)
@@ -132,7 +132,7 @@ def draw_entry(surface, entry):
     box.bottom = surface.get_height() - size
     theme.panel(surface, box, (*theme.NIGHT, 228))
     left, top = box.left + pad, box.top + round(0.8 * size)
-    theme.write(surface, "What the world shows", (left, top), size_px=size, color=theme.ACCENT, face="bold")
+    theme.write(surface, title, (left, top), size_px=size, color=theme.ACCENT, face="bold")
     hint = (f"{MAX_CHARACTERS} characters, no more" if entry.is_full
             else "Enter takes it, Esc leaves it as it was")
     theme.write(surface, hint, (box.right - pad, top), size_px=size, color=theme.MUTED, anchor="topright")

@@ -1,12 +1,15 @@
 """A clip as a file to share: GIF, WebP or MP4, enlarged in whole steps, at the times at which it was seen."""
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import pygame
 from PIL import Image
 
 from worldplay.client import theme
+from worldplay.client.line import CHANGES
 from worldplay.data.clip import read_clip
+from worldplay.data.clip_writer import ClipWriter
 from worldplay.data.video import open_video
 from worldplay.files import replacing
 
@@ -48,6 +51,31 @@ def export_clip(path, out, *, scale=None, keys=False, begin=0.0, end=None, overw
         (_write_video if out.suffix == ".mp4" else _write_animation)(temporary, pictures, times, out.suffix)
     return {"out": str(out), "frames": len(chosen), "seconds": round(times[-1], 3),
             "size": [scale * width, scale * height]}
+
+
+def trim_clip(clip, out, begin, end):
+    """Write frames [begin, end) of a Clip as a clip NAME.mp4 of its own, which replays like the whole one.
+
+        Raises OSError where it cannot be written, WorldError where the video is damaged.
+    """
+    sidecar, records, out = clip.sidecar, clip.sidecar["frames"], Path(out)
+    first, actions, prompts = records[begin]["step"], clip.actions, clip.prompts
+    known = actions if sidecar.get("is_rollout") else actions[:first + 1]
+    own = ("recorded", "actions", "prompts", "frames")
+    header = {name: value for name, value in sidecar.items() if name not in own}
+    for name in CHANGES.values():
+        header[name] = [change for change in getattr(clip, name).items() if change[0] <= first]
+    writer = ClipWriter(out.with_suffix(""), header, actions=known, first=sidecar["recorded"][0] + begin,
+                        prompts={step: text for step, text in prompts.items() if step <= first})
+    try:
+        for record, frame in islice(zip(records, clip.frames()), begin, end):
+            times = {name: value for name, value in record.items() if name != "step"}
+            writer.add(frame, record["step"], actions[record["step"]], times, prompts.get(record["step"]))
+    finally:
+        writer.finish()
+        writer.wait()
+    if writer.error:
+        raise writer.error
 
 
 def shown_at(clip):

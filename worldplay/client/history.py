@@ -120,6 +120,14 @@ class History:
         self._begin(Line.of_save(saved), saved.frame, state)
         return saved.frame
 
+    def to_line(self, line):
+        """The GoBack to the end of another Line of this world, made again from its start."""
+        return GoBack(line.request, _text(line), line.steps())
+
+    def came(self, line, frame, state):
+        """The world is at the end of another Line, of which `frame` is the last one."""
+        self._begin(line, frame, state)
+
     def _begin(self, line, frame, state):
         self.line = line
         self.moments, self._states = deque([Moment(frame, line.number, line.step, {})]), deque()

@@ -96,6 +96,21 @@ class Line:
         actions = chain(islice(self.actions, step + 1), self.ahead[step:])
         return self.header | changes, actions, _until(step, self.prompts)
 
+    @classmethod
+    def of_clip(cls, clip, index):
+        """The Line of a worldplay.data.clip.Clip up to the last frame of its video's frame `index`'s step."""
+        line, sidecar = object.__new__(cls), clip.sidecar
+        step = sidecar["frames"][index]["step"]
+        own = ("recorded", "actions", "prompts", "frames", "branch_of", *CHANGES.values())
+        line.header = {name: value for name, value in sidecar.items() if name not in own}
+        line.start, line.ahead = clip.start, ()
+        line.request = Reset(sidecar["scene"], frames=line.start, seed=sidecar["seed"])
+        line.actions, line.step = ActionLog(clip.actions[:step + 1]), step
+        line.number = sidecar["recorded"][0] + index
+        line.prompts = _until(step, clip.prompts)
+        line.changes = {name: _until(step, getattr(clip, listed)) for name, listed in CHANGES.items()}
+        return line
+
     # As a saved place
 
     def to_save(self, frame, title, state):

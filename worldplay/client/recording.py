@@ -67,14 +67,14 @@ class Recording:
         elif len(moments) < MIN_FRAMES:
             self._screen.notify("Too short for a clip yet")
         else:
-            self._guard(self._recorder.keep, line, moments, self._folder)
+            self._guard(self._recorder.keep, line, moments, self.folder)
 
     def photograph(self, line, moment):
         """F4: the frame of a Moment becomes a picture that says where it comes from."""
         stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{moment.number}"
-        path = Path(self._folder) / f"{line.header['world']}_{stamp}.png"
+        path = Path(self.folder) / f"{line.header['world']}_{stamp}.png"
         try:
-            writable_folder(self._folder, "pictures")
+            writable_folder(self.folder, "pictures")
             write_picture(path, moment.frame, origin_of(line.header, moment.number))
             self._screen.notify(f"Saved {path}")
         except OSError as error:

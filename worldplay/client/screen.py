@@ -5,7 +5,7 @@ import time
 from worldplay.client import entry, hud, menu, theme
 from worldplay.client.keyboard_layout import printed_labels
 from worldplay.client.pages import Choices
-from worldplay.client.view import Mode, View
+from worldplay.client.view import LOADING_FPS, Mode, View
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,11 @@ class Screen(View):
     def _chosen(self):
         return (f"Mouse {self.settings.degrees_per_count:.3f} degrees per count     "
                 f"Scaling {'smooth' if self.window.scaling == 'smooth' else 'in whole steps'}")
+
+    def refresh(self, mode):
+        if self.pages and getattr(self.pages[-1], "is_moving", False) and self._clock() >= self._next_draw:
+            self._next_draw, self.is_dirty = self._clock() + 1 / LOADING_FPS, True
+        super().refresh(mode)
 
     # Commands of the player
 

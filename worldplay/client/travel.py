@@ -4,6 +4,7 @@ from datetime import datetime
 
 from worldplay.client import worker
 from worldplay.client.history import STATE_BYTES, History
+from worldplay.client.line import Line
 from worldplay.client.saves import QUICK, Saves
 from worldplay.data.clip import ClipWorld
 from worldplay.data.save_file import how_it_differs, read_save
@@ -101,6 +102,16 @@ class Travel:
         self._wish = saved, slot
         return True
 
+    def go_on_from(self, clip, index, frame):
+        """Play on from a frame of a worldplay.data.clip.Clip; returns whether that is begun, else says so."""
+        theirs, ours = clip.sidecar["world_hash"], self._world.info.get("world_hash")
+        if theirs != ours or isinstance(self._world, ClipWorld) or clip.sidecar.get("is_rollout"):
+            self._view.notify(f"{clip.path.name} was not played in this world as it is now; B begins from "
+                              "its picture")
+            return False
+        self._wish = Line.of_clip(clip, index), frame
+        return True
+
     def keep(self):
         """The last KEPT_AS_CLIP seconds become a clip."""
         moments = list(self.history.moments)
@@ -120,6 +131,8 @@ class Travel:
         match self._asked:
             case (str(), _):
                 return worker.Pack()
+            case (Line() as line, _):
+                return self.history.to_line(line)
             case (saved, slot):
                 return self.history.to_save(saved, self.saves.path(slot).name)
         return self.history.to(self._asked)
@@ -136,7 +149,9 @@ class Travel:
         if reply.problem:
             self._view.notify(reply.problem)
             return False
-        if isinstance(asked, tuple):
+        if isinstance(asked, tuple) and isinstance(asked[0], Line):
+            self.history.came(*asked, reply.state)
+        elif isinstance(asked, tuple):
             self.history.loaded(asked[0], reply.state)
             self._view.notify(how_it_differs(asked[0], self._world) or f"Loaded: {asked[0].fields['title']}")
         else:

@@ -1,10 +1,12 @@
 """What the player does at the window: pygame's events become commands, written text and input."""
 import pygame
 
+from worldplay.client.clips_page import ClipsPage
 from worldplay.client.commands import Commands
 from worldplay.client.controls_page import ControlsPage
 from worldplay.client.inputs import is_pad, pressed
 from worldplay.client.pages import NAVIGATION, Choices
+from worldplay.client.places_page import PlacesPage
 from worldplay.client.prompt_line import PromptLine
 from worldplay.client.settings_page import SettingsPage
 from worldplay.client.view import Mode
@@ -89,7 +91,7 @@ class WindowCommands(Commands):
 
     def open_menu(self):
         super().open_menu()
-        self._screen.choices = Choices(("Go on", "Worlds", "Settings", "Controls", "Quit"))
+        self._screen.choices = Choices(("Go on", "Places", "Clips", "Worlds", "Settings", "Controls", "Quit"))
 
     def _remedies(self, mode):
         """What is offered once the world has stopped or could not be opened; what was recorded is saved."""
@@ -109,6 +111,8 @@ class WindowCommands(Commands):
             (pages[-1].hover if pages else choices.hit)(event.pos)
         elif event.type == pygame.MOUSEWHEEL:
             pages and pages[-1].scroll(event.y)
+        elif pages and getattr(pages[-1], "entry", None):
+            pages[-1].feed(event)
         elif pages:
             page = pages[-1]
             for code in self._device.feed(event, now):
@@ -144,6 +148,10 @@ class WindowCommands(Commands):
         match choice:
             case "Go on":
                 self.resume()
+            case "Places":
+                self._screen.pages.append(PlacesPage(self._window, self, self._screen.notify))
+            case "Clips":
+                self._screen.pages.append(ClipsPage(self._window, self, self._screen))
             case "Controls":
                 self._screen.pages.append(ControlsPage(self._screen, self._device,
                                                        lambda: self._screen.key_labels))
@@ -217,6 +225,18 @@ class WindowCommands(Commands):
             self.open_menu()
         else:
             self.is_over = True
+
+    def on_places(self):
+        self._open_page("Places")
+
+    def on_clips(self):
+        self._open_page("Clips")
+
+    def _open_page(self, choice):
+        if self.mode in (Mode.PLAYING, Mode.PAUSED, Mode.MENU):
+            self.open_menu()
+            self._screen.pages.clear()
+            self._take(choice)
 
     def on_prompt(self):
         if "prompt" not in self._world.info:

@@ -73,6 +73,37 @@ class H264Writer:
             self._container.close()
 
 
+class FrameSeeker:
+    """Frames of a video of ours by their number; one after the other cost one decoding each."""
+
+    def __init__(self, path):
+        """Raises DamagedVideo or OSError where it cannot be read."""
+        try:
+            self._container = open_video(path)
+            self._stream = self._container.streams.video[0]
+        except DAMAGE as error:
+            raise DamagedVideo(getattr(error, "strerror", None) or type(error).__name__) from error
+        self._next, self._frames = None, iter(())
+
+    def frame(self, index):
+        """uint8 [H W 3]; DamagedVideo where it cannot be decoded."""
+        rate, base = self._stream.average_rate, self._stream.time_base
+        try:
+            if index != self._next:
+                self._container.seek(round(index / rate / base), stream=self._stream)
+                self._frames = self._container.decode(self._stream)
+            for frame in self._frames:
+                if round(frame.pts * base * rate) >= index:
+                    self._next = index + 1
+                    return frame.to_ndarray(format="rgb24")
+        except DAMAGE as error:
+            raise DamagedVideo(getattr(error, "strerror", None) or type(error).__name__) from error
+        raise DamagedVideo(f"it has no frame {index}")
+
+    def close(self):
+        self._container.close()
+
+
 def padded_size(frame_size):
     """(H, W) rounded up to even numbers, which halved colour needs."""
     return tuple(length + length % 2 for length in frame_size)
