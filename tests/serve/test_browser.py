@@ -139,6 +139,13 @@ def test_a_browser_plays_records_and_downloads(play, browser, tmp_path):
     ActionChains(browser).key_down("s").perform()
     wait(lambda: "ms" in hands.text("figures").split("shown here")[0], "a delay that was measured here")
     ActionChains(browser).key_up("s").perform()
+    stage = browser.find_element("id", "stage")
+    stage.click()
+    wait(lambda: browser.execute_script("return document.pointerLockElement !== null"), "the mouse's capture")
+    ActionChains(browser).move_to_element_with_offset(stage, 90, 0).perform()
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    wait(lambda: hands.is_paused() and not browser.execute_script("return document.pointerLockElement"),
+         "the mouse's release")
     hands.click("record")
     wait(lambda: not hands.text("recording") and hands.text("clips"), "the clip")
     name = browser.execute_script("return document.querySelector('#clips a').textContent")
@@ -146,8 +153,9 @@ def test_a_browser_plays_records_and_downloads(play, browser, tmp_path):
         link.click()
     files = [tmp_path / "downloads" / name, (tmp_path / "downloads" / name).with_suffix(".json")]
     wait(lambda: all(file.is_file() and file.stat().st_size for file in files), "the downloads")
-    keys = [action.keys for action in read_clip(files[0]).actions]
-    played = [sorted(down) for down in keys if down]
+    actions = read_clip(files[0]).actions
+    assert any(action.look[0] for action in actions), "the mouse turned"
+    played = [sorted(action.keys) for action in actions if action.keys]
     assert any("d" in down for down in played), played  # how many frames of it: test_front.py
     assert {"w", "a", "s"} <= {key for down in played for key in down}, played
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -265,7 +265,7 @@ def _play_live(config, open_world, progress):
     with (_page if config.serve else _window)(config, settings, options) as (front, more_stats):
         loop = Loop(first.open, front)
         try:
-            with at_end_signal(loop.leave):
+            with at_end_signal(loop.leave, interrupt=bool(config.serve)):  # which is how a served one ends
                 loop.run()
         finally:
             if loop.settings != settings:
@@ -285,13 +285,10 @@ def _window(config, settings, options):
 
 @contextmanager
 def _page(config, settings, options):
-    """The same of a page that is served; Ctrl-C is how it ends."""
+    """The same of a page that is served."""
     from worldplay.serve.session import served
     with served(config.serve, settings, options) as (front, exchange):
-        try:
-            yield front, exchange.to_json
-        except KeyboardInterrupt:
-            log.info("the session is over")
+        yield front, exchange.to_json
 
 
 def _reopening(config, open_world):

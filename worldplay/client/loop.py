@@ -53,7 +53,7 @@ class Loop:
 
     def __init__(self, open_world, front, *, clock=time.perf_counter):
         """open_world() -> World runs on the worker."""
-        self.timing, self.world = front.view.timing, None
+        self.timing, self.world, self._worker = front.view.timing, None, None
         self._open_world, self._clock = open_world, clock
         self._screen, self._recording, self._device = front.view, front.recording, front.device
         self._commands, self._events = front.commands, front.events
@@ -89,6 +89,8 @@ class Loop:
     def leave(self):
         """Let `run` return soon, as when the player closes the window; a signal handler may call it."""
         self._commands.is_over = True
+        if self._worker:  # a wait whose time runs out in a signal handler never ends by itself (CPython 3.11)
+            self._worker.replies.put(None)
 
     def _handle_events(self):
         now = self._clock()
@@ -113,6 +115,8 @@ class Loop:
         except queue.Empty:
             return
         match reply:
+            case None:
+                pass  # the player leaves
             case worker.FrameReady():
                 self._frames.append(reply)
             case worker.Opened():

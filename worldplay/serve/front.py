@@ -114,6 +114,7 @@ class PageView(View):
         world, space, bindings = self.world, self.world.action_space, self.bindings
         reads_text = "prompt" in world.info
         ours, theirs = bindings.help_rows(space, {}, reads_text=reads_text)
+        theirs = [(label, says.removesuffix("; quit")) for label, says in theirs]
         commands = {CODE_OF[code]: name for code, name in bindings.commands(space).items() if code in CODE_OF}
         return {"name": world.name, "size": list(world.frame_size), "fps": world.fps,
                 "scenes": list(world.scenes), "look_axes": space.look_axes, "reads_text": reads_text,

@@ -108,7 +108,7 @@ export class Input {
   }
 
   lock() {
-    if (this.on.takesMouse() && !this.isLocked && matchMedia("(pointer: fine)").matches) {
+    if (this.on.takesMouse() && !this.isLocked && !matchMedia("(pointer: coarse)").matches) {
       this.stage.requestPointerLock()?.catch?.(() => {});  // refused for a moment after Escape: the next click
     }
   }

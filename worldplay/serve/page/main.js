@@ -12,7 +12,7 @@ let seat = {is_player: false, is_free: false, watchers: 0}, trouble = "Connectin
 
 const picture = new Picture($("picture"), stage), figures = new Figures($("figures"));
 const link = new Link({message: take, picture: show, state: (what, reason) => {
-  trouble = {open: "", lost: "The link is lost; trying again",
+  trouble = {open: "", lost: "The link is lost; trying again. A server that was started anew has a new address.",
              over: `${reason}. Open the page anew, or start the server again and open its new address.`}[what];
   if (what !== "open") seat = {...seat, is_player: false};
   else if (document.hidden) link.send("away", {away: true});
