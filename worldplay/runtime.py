@@ -97,13 +97,28 @@ def instructions(device):
     return f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def extensions():
+    """The instruction set extensions of the processor, as Linux names them; "" elsewhere.
+
+    Its name alone does not tell: virtual machines hide some, and on ARM there may be no name.
+    """
+    return _cpuinfo("flags") or _cpuinfo("Features")
+
+
 def _processor():
+    if name := _cpuinfo("model name"):
+        return name
+    import platform
+    return platform.processor() or platform.machine()
+
+
+def _cpuinfo(field):
+    """What Linux says in a line of the first processor; "" without such a line."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as info:
-            return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
+            return next(line.split(":", 1)[1].strip() for line in info if line.startswith(field))
     except (OSError, StopIteration):
-        import platform
-        return platform.processor() or platform.machine()
+        return ""
 
 
 def synchronize(device):

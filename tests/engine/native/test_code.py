@@ -99,6 +99,12 @@ def test_what_a_broken_frame_leaves_does_not_come_back(kept):
         assert torch.isfinite(play([x])).all()
 
 
+def test_code_of_a_processor_with_other_instructions_is_not_taken(monkeypatch):
+    here = Library("float32").folder()
+    monkeypatch.setattr(runtime, "extensions", lambda: "fpu sse2")
+    assert Library("float32").folder() != here
+
+
 def test_a_batch_runs_as_written(kept):
     world = begun(float32_world())
     frames, actions = np.stack([context()[0]] * 2), np.zeros((2, 3, 3), np.float32)

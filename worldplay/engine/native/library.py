@@ -26,8 +26,8 @@ class Library:
 
     def folder(self):
         """Its folder in the user's cache, named by a hash of everything that the code depends on."""
-        facts = [self.dtype, _FLAGS, runtime.instructions(torch.device("cpu")), torch.__version__,
-                 [_source(name).read_text(encoding="utf-8") for name in _SOURCES]]
+        facts = [self.dtype, _FLAGS, runtime.instructions(torch.device("cpu")), runtime.extensions(),
+                 torch.__version__, [_source(name).read_text(encoding="utf-8") for name in _SOURCES]]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         return user_cache() / "compiled" / f"native-{name}"
 
