@@ -33,6 +33,7 @@ def served(where, settings, options):
         if where != DEFAULT:
             raise
         server.start(host, 0)
+        log.warning("port %d is taken: a tunnel has to lead to the one below", port)
     log.info("open this in a browser; the first page plays, further ones watch. Ctrl-C ends the session")
     print(server.address, flush=True)
     if said := warning(host, port):
