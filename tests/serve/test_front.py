@@ -130,3 +130,8 @@ def test_a_world_that_stops_says_why_and_starts_again():
     session = Session(FakeWorld(fail_at=3), (is_in("menu"), Joined()), (is_in("stopped"), Do("reset")), (4,))
     assert any("plug it in again" in state["failure"] for state in session.states)
     assert len(session.world.actions) > 3
+
+
+def test_what_only_a_window_has_is_said_at_the_page_and_play_goes_on():
+    session = Session(FakeWorld(), (is_in("menu"), Joined()), (2, key(1, "F6"), key(2, "F7")), (3,))
+    assert any("window only" in state["notice"] for state in session.states)

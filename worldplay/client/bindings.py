@@ -196,7 +196,8 @@ class Bindings:
             played = self._table(names)
             taken = set(played) if space else set()
             commands = self._table([binding.name for binding in COMMANDS])
-            commands = {code: name for code, name in commands.items() if code not in taken or name in FIXED}
+            commands = {code: name for code, name in commands.items() if code not in taken}
+            commands |= self._table(FIXED)
             self._resolved[space] = (played, commands)
         return self._resolved[space]
 

@@ -56,8 +56,11 @@ class ClipsPage(PicturesPage):
 
     def write(self, i, text):
         base = self._paths[i].with_suffix("")
-        new = base.with_name("".join("_" if c in '/\\:*?"<>|' else c for c in text)[:100])
+        name = "".join("_" if c in '/\\:*?"<>|' else c for c in text)[:100].strip(". ")
         try:
+            if not name:
+                raise OSError(f"{text:.40} is no name for a file; give another one")
+            new = base.with_name(name)
             if any(beside(new, suffix).exists() for suffix in (".mp4", ".json")):
                 raise FileExistsError(f"{new.name} is there already; give another name")
             os.rename(beside(base, ".json"), beside(new, ".json"))
@@ -133,6 +136,8 @@ class ClipPage(Page):
             begin, end = self._times[self._begin], self._times[self._end]
             self._make("", ".gif", lambda out: export_clip(self._clip.path, out, keys=True, begin=begin,
                                                            end=end))
+        elif code in (pygame.KSCAN_C, pygame.KSCAN_B) and not self._has_frame():
+            self._view.notify("This picture cannot be read; choose another one")
         elif code == pygame.KSCAN_C:
             self._commands.go_on_from(self._clip, self._at, self._frame)
         elif code == pygame.KSCAN_B:
@@ -191,8 +196,13 @@ class ClipPage(Page):
                 self._frame = self._seeker.frame(self._at)[:height, :width]
             except DamagedVideo as error:
                 self._view.notify(f"{self._clip.path.name} cannot be read here: {error}")
-                self.is_moving = False
+                self._frame, self.is_moving = None, False
             self._shown = self._at
+
+    def _has_frame(self):
+        """Whether the frame that is due now is there."""
+        self._advance()
+        return self._frame is not None
 
     def _make(self, ending, suffix, make):
         """Write a file beside the clip in the background, under a name that is free."""

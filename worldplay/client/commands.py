@@ -167,6 +167,12 @@ class Commands:
     def on_quick_load(self):
         self.load(QUICK)
 
+    def on_places(self):
+        self._screen.notify("Saved places are shown in a window only")
+
+    def on_clips(self):
+        self._screen.notify("Clips are shown in a window only")
+
     def on_keep(self):
         self.travel.keep()
 

@@ -32,9 +32,9 @@ class ControlsPage(Page):
             if had and had != name:
                 self._screen.notify(f"{inputs.label_of(code, self._labels())} was: {_says(had)}")
 
-    def click(self, position):
-        if self._asked is None:  # else the button is the new input
-            super().click(position)
+    @property
+    def takes_input(self):
+        return self._asked is not None
 
     def make_rows(self):
         settings, space = self._screen.settings, self._space

@@ -113,6 +113,10 @@ class KeyboardMouse:
             self._mark(now)
         return is_down and not was_down
 
+    def lets_go(self, event, code):
+        """Whether the motion of an axis lets go of an input; the event is to be fed as well."""
+        return any(changed == code and strength < RELEASED_AT for changed, strength in self.pads.feed(event))
+
     def _mark(self, now):
         self._oldest = now if self._oldest is None else self._oldest
 

@@ -86,6 +86,10 @@ class History:
             index -= 1
         return self.moments[index]
 
+    def end_of(self, moment):
+        """The last Moment of a Moment's step: a world stands between two steps only."""
+        return next((each for each in reversed(self.moments) if each.step == moment.step), moment)
+
     def to(self, moment):
         """The GoBack to a Moment; all frames of steps before it must have been shown."""
         line = self.line.cut(moment.step, moment.number)

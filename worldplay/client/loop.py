@@ -232,7 +232,8 @@ class Loop:
     def _show_or_ask(self):
         """Do what is due now: show a frame, or give the idle worker its next request."""
         commands, now, show = self._commands, self._clock(), self._next_show()
-        if commands.opening and (self._is_idle or commands.mode is Mode.FAILED):
+        is_saving = self._travel.is_saving  # before the world goes anywhere else
+        if commands.opening and not is_saving and (self._is_idle or commands.mode is Mode.FAILED):
             self._reopen(commands.take_opening())
         elif show is not None and now >= show:
             self._show(self._frames.popleft())
@@ -240,11 +241,12 @@ class Loop:
             return
         elif commands.prompting.pending is not None and commands.mode is not Mode.STOPPED:
             self._ask(worker.Prompt(commands.prompting.take_pending()))
-        elif commands.reset:
+        elif commands.reset and not is_saving:
             self._frames.clear()
             self._ask(commands.take_reset())
         elif self._travel.has_wish:  # whatever was pending is shown by now
-            self._travel.look() if self._travel.is_rewinding else self._ask(self._travel.take())
+            is_looking = self._travel.is_rewinding and not is_saving
+            self._travel.look() if is_looking else self._ask(self._travel.take())
         elif not self._frames:
             if commands.wants_step or (commands.mode is Mode.PLAYING and now >= self._pace.due):
                 self._begin_step()

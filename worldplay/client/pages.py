@@ -56,6 +56,11 @@ class Page:
     def __init__(self):
         self.is_over, self._at, self._first, self._places = False, 0, 0, {}
 
+    @property
+    def takes_input(self):
+        """Whether the next input of any kind is what the page waits for, and clicks nothing."""
+        return False
+
     def make_rows(self):
         """List of Row."""
         raise NotImplementedError

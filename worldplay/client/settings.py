@@ -72,7 +72,7 @@ class Settings:
         for name in ("show_hud", "is_inverted"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected true or false")
-        if not isinstance(self.record_folder, str) or not self.record_folder:
+        if not isinstance(self.record_folder, str) or not self.record_folder or "\0" in self.record_folder:
             raise ValueError(f"record_folder {self.record_folder!r}: expected a path")
         self.clip_folder  # raises where the home that it begins with is not known
 

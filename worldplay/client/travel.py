@@ -7,7 +7,7 @@ from worldplay.client.history import STATE_BYTES, History
 from worldplay.client.line import Line
 from worldplay.client.saves import QUICK, Saves
 from worldplay.data.clip import ClipWorld
-from worldplay.data.save_file import how_it_differs, read_save
+from worldplay.data.save_file import how_it_differs, is_of_world, read_save
 from worldplay.errors import WorldError
 
 KEEP_UP_TO = STATE_BYTES // 2  # bytes of one snapshot
@@ -27,12 +27,18 @@ class Travel:
     def __init__(self, view, recording, *, clock=time.perf_counter):
         self.history, self.saves, self.is_rewinding = None, None, False
         self._view, self._recording, self._clock = view, recording, clock
-        self._world, self._began, self._wish = None, None, None  # a Moment; (Save, slot); (slot, title)
+        self._world, self._began, self._wish = None, None, None  # a Moment; (Save, slot); (Line, frame)
+        self._place = None  # (slot, title) to be saved before anything else happens
         self._asked = None  # the wish that the world is at work on
 
     @property
     def has_wish(self):
-        return self.is_rewinding or self._wish is not None
+        return self.is_rewinding or self._wish is not None or self.is_saving
+
+    @property
+    def is_saving(self):
+        """Whether a place is to be saved before the world goes anywhere else."""
+        return self._place is not None
 
     def open(self, world):
         """The world is open, and not yet begun."""
@@ -42,7 +48,7 @@ class Travel:
         """Another world opens: this one's places are left; what is being saved is finished first."""
         if self.saves:
             self.saves.wait()
-        self.history = self.saves = self._world = self._wish = self._asked = None
+        self.history = self.saves = self._world = self._wish = self._asked = self._place = None
         self.is_rewinding = False
 
     # What the player wants
@@ -87,10 +93,13 @@ class Travel:
         if isinstance(self._world, ClipWorld):
             self._view.notify("This is a recording already; play its world to save a place in it")
         elif self.history.moments:
-            self._wish = slot, title or datetime.now().strftime("%d %b %Y, %H:%M")
+            self._place = slot, title or datetime.now().strftime("%d %b %Y, %H:%M")
 
     def load(self, slot=QUICK):
         """Go to a saved place; returns whether that is begun, else a notice says why not."""
+        if self.is_saving or self._asked:
+            self._view.notify("The world is still at work on the last place; try again")
+            return False
         self.saves.wait()
         try:
             saved = read_save(self.saves.path(slot))
@@ -104,8 +113,8 @@ class Travel:
 
     def go_on_from(self, clip, index, frame):
         """Play on from a frame of a worldplay.data.clip.Clip; returns whether that is begun, else says so."""
-        theirs, ours = clip.sidecar["world_hash"], self._world.info.get("world_hash")
-        if theirs != ours or isinstance(self._world, ClipWorld) or clip.sidecar.get("is_rollout"):
+        fits = is_of_world(clip.sidecar, self._world) and not isinstance(self._world, ClipWorld)
+        if not fits or clip.sidecar.get("is_rollout"):
             self._view.notify(f"{clip.path.name} was not played in this world as it is now; B begins from "
                               "its picture")
             return False
@@ -127,14 +136,16 @@ class Travel:
 
     def take(self):
         """The worldplay.client.worker request for what is wanted, once the world is idle and all is shown."""
+        if self.is_saving:
+            self._asked, self._place = self._place, None
+            return worker.Pack()
         self._asked, self._wish = self._wish, None
         match self._asked:
-            case (str(), _):
-                return worker.Pack()
             case (Line() as line, _):
                 return self.history.to_line(line)
             case (saved, slot):
                 return self.history.to_save(saved, self.saves.path(slot).name)
+        self._asked = self.history.end_of(self._asked)
         return self.history.to(self._asked)
 
     def packed(self, packed):
@@ -170,6 +181,7 @@ class Travel:
     def drop(self):
         """Something else happens to the world: what was wanted is wanted no more."""
         self.is_rewinding, self._asked, self._wish, self._view.rewound = False, None, None, None
+        self._place = None
 
     def report_finished(self):
         """Say of every place that was saved since the last call that it is, or why it is not."""

@@ -1,6 +1,7 @@
 """What the player does at the window: pygame's events become commands, written text and input."""
 import pygame
 
+from worldplay.client import gamepad
 from worldplay.client.clips_page import ClipsPage
 from worldplay.client.commands import Commands
 from worldplay.client.controls_page import ControlsPage
@@ -14,6 +15,8 @@ from worldplay.client.worlds_page import StartPage, WorldsPage
 from worldplay.data.clip import ClipWorld
 from worldplay.errors import WorldError
 
+# what is let go while text is written must not stay down; what goes down meanwhile is forgotten after it
+BESIDE_TEXT = (pygame.KEYUP, pygame.MOUSEBUTTONUP, *gamepad.EVENTS)
 MENUS = (Mode.MENU, Mode.STOPPED, Mode.FAILED)  # which offer choices, and pages
 
 
@@ -30,7 +33,7 @@ class WindowCommands(Commands):
 
     def stop(self, mode):
         super().stop(mode)
-        self._screen.pages.clear()
+        self._leave_pages()
         self._screen.choices = Choices(self._remedies(mode))
         self.prompting.close()
 
@@ -64,7 +67,8 @@ class WindowCommands(Commands):
             self._begin_from(event.file)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
-        elif self.mode is Mode.REWINDING and pressed(event) == (self._rewind_key, 0.0):
+        elif self.mode is Mode.REWINDING and self._lets_go(event):
+            self._device.feed(event, now)
             self.end_rewind()
         elif self.mode in MENUS and self._browse(event, now):
             self._screen.is_dirty = True
@@ -79,8 +83,17 @@ class WindowCommands(Commands):
             self._name_inputs_of(is_pad(code))
             if event.type == pygame.CONTROLLERAXISMOTION:
                 command = self._screen.bindings.commands(self._world and self._world.action_space).get(code)
-                if command:
-                    self.obey(command)
+                if command and self.obey(command) and command == "rewind":
+                    self._rewind_key = code
+
+    def _lets_go(self, event):
+        """Whether an event lets go of what is held to go back; a gamepad that is unplugged does."""
+        key = self._rewind_key
+        if is_pad(key) and event.type == pygame.CONTROLLERDEVICEREMOVED:
+            return True
+        if is_pad(key) and event.type == pygame.CONTROLLERAXISMOTION:
+            return self._device.lets_go(event, key)
+        return pressed(event) == (key, 0.0)
 
     def _name_inputs_of(self, pad):
         """The player holds a gamepad, or has gone back to the keyboard."""
@@ -88,6 +101,11 @@ class WindowCommands(Commands):
             self._screen.shows_pad, self._screen.is_dirty = pad, True
 
     # The menu
+
+    def _leave_pages(self):
+        if any(getattr(page, "entry", None) for page in self._screen.pages):
+            self._window.take_text(False)
+        self._screen.pages.clear()
 
     def open_menu(self):
         super().open_menu()
@@ -112,12 +130,15 @@ class WindowCommands(Commands):
         elif event.type == pygame.MOUSEWHEEL:
             pages and pages[-1].scroll(event.y)
         elif pages and getattr(pages[-1], "entry", None):
-            pages[-1].feed(event)
+            if event.type in BESIDE_TEXT:
+                self._device.feed(event, now)
+            else:
+                pages[-1].feed(event)
         elif pages:
-            page = pages[-1]
+            page, takes_input = pages[-1], pages[-1].takes_input
             for code in self._device.feed(event, now):
                 page.press(code)
-            if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+            if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1 and not takes_input:
                 page.click(event.pos)
             if page.is_over and page in pages:
                 pages.remove(page)
@@ -172,8 +193,8 @@ class WindowCommands(Commands):
                 self.is_over = True
 
     def _write(self, event, now):
-        """Handle an event while text is entered: only releases reach the input device."""
-        if event.type in (pygame.KEYUP, pygame.MOUSEBUTTONUP):
+        """Handle an event while text is entered: releases and gamepads reach the input device."""
+        if event.type in BESIDE_TEXT:
             self._device.feed(event, now)
             return
         end = self.prompting.feed(event)
@@ -187,11 +208,11 @@ class WindowCommands(Commands):
             self.mode = mode
 
     def take_opening(self):
-        self._screen.pages.clear()
+        self._leave_pages()
         return super().take_opening()
 
     def begin_at(self, request):
-        self._screen.pages.clear()
+        self._leave_pages()
         super().begin_at(request)
 
     def _begin_from(self, path):
@@ -215,7 +236,7 @@ class WindowCommands(Commands):
             self._screen.notify("Drop a file on the window, or copy its path first")
 
     def resume(self):
-        self._screen.pages.clear()
+        self._leave_pages()
         super().resume()
 
     def on_escape(self):
@@ -235,7 +256,7 @@ class WindowCommands(Commands):
     def _open_page(self, choice):
         if self.mode in (Mode.PLAYING, Mode.PAUSED, Mode.MENU):
             self.open_menu()
-            self._screen.pages.clear()
+            self._leave_pages()
             self._take(choice)
 
     def on_prompt(self):

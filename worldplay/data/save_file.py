@@ -65,7 +65,10 @@ def read_save(path):
         Raises WorldError("not_found" or "bad_save") for a file that is missing, damaged or too new.
     """
     with _opened(path) as (fields, file):
-        arrays = {name: file.get_tensor(name) for name in file.keys()}
+        try:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (SafetensorError, TypeError) as error:  # the latter: numbers that numpy does not know
+            raise _damaged(path, error) from None
     state = {name.removeprefix(_STATE): array for name, array in arrays.items() if name.startswith(_STATE)}
     try:
         saved = Save(fields, arrays["frame"], arrays["keys"], arrays["look"], arrays.get("start"), state)
@@ -79,16 +82,24 @@ def read_picture(path):
     """(fields, frame) of a saved place, without its state; raises as read_save."""
     with _opened(path) as (fields, file):
         try:
-            return fields, file.get_tensor("frame")
-        except SafetensorError as error:
+            frame = file.get_tensor("frame")
+            _check_place(fields, frame)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from None
+    return fields, frame
+
+
+def is_of_world(fields, world):
+    """Whether a header (worldplay.data.clip_writer.describe) is of an open world with its weights."""
+    theirs, ours = fields["world_hash"], world.info.get("world_hash")
+    return theirs == ours and (bool(theirs) or fields["env"] == world.info.get("env"))
 
 
 def check_world(saved, world, name):
     """Raise WorldError("bad_save") unless a Save, called `name`, is of this open world with its weights."""
-    theirs, ours = saved.fields["world_hash"], world.info.get("world_hash")
-    if theirs != ours or not theirs and saved.fields["env"] != world.info.get("env"):
-        theirs, ours = theirs or "the real game", ours or "the real game"
+    if not is_of_world(saved.fields, world):
+        theirs, ours = (each or "the real game"
+                        for each in (saved.fields["world_hash"], world.info.get("world_hash")))
         raise WorldError("bad_save", f"{name} was saved in {saved.fields['world']} ({theirs}), this is "
                          f"{world.name} ({ours}); open that world to go on from it")
 
@@ -128,18 +139,26 @@ class _opened:
         return self._file.__exit__(*error)
 
 
-def _check(saved):
-    fields = saved.fields
+def _check_place(fields, frame):
     for name in ("world", "world_hash", "env", "info", "scene", "seed", "number", "prompts", "paths",
                  "threads", "steps", "windows", "frame_size", "state", "title", "saved"):
         fields[name]
     height, width = fields["frame_size"]
-    if saved.frame.dtype != np.uint8 or saved.frame.shape != (height, width, 3):
-        raise ValueError(f"its picture is {saved.frame.dtype} {saved.frame.shape}")
-    if saved.keys.dtype != np.uint64 or saved.look.shape != (len(saved.keys), 2) or not len(saved.keys):
+    if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
+        raise ValueError(f"its picture is {frame.dtype} {frame.shape}")
+    for name, kind in (("number", int), ("title", str), ("saved", str), ("info", dict)):
+        if not isinstance(fields[name], kind):
+            raise ValueError(f"its {name} is {fields[name]!r:.40}")
+    for name in ("prompts", "paths", "threads", "steps", "windows"):
+        for step, _ in fields[name]:
+            int(step)
+
+
+def _check(saved):
+    _check_place(saved.fields, saved.frame)
+    if (saved.keys.dtype, saved.look.dtype) != (np.uint64, np.float64) or not len(saved.keys) \
+            or saved.look.shape != (len(saved.keys), 2):
         raise ValueError("its actions are no actions")
-    for name in ("info", "prompts", "paths", "threads", "steps", "windows"):
-        dict(fields[name])
 
 
 def _damaged(path, error):
