@@ -13,6 +13,7 @@ from worldplay.client.bindings import Bindings
 from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
 from worldplay.client.settings_page import Reopening
+from worldplay.client.window_commands import PAUSED
 from worldplay.client.worker import Opening, Reset
 from worldplay.data.clip import read_clip
 from worldplay.errors import WorldError
@@ -30,10 +31,15 @@ def typed(*events):
     return [(0.0, event, up_of(event)) for event in events]
 
 
+def opened(page):
+    """Entries of a script that choose a page of the menu, which is open."""
+    return typed(*[RIGHT] * PAUSED.index(page), ENTER)
+
+
 def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
     world = FakeWorld(fps=50.0)
     session = Session(world, [
-        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER),
+        (3, ESC), *opened("Controls"), *typed(*[DOWN] * 5, ENTER),
         *typed(key(pygame.K_t), ESC),
         (0.0, click()), (0.0, click(False)), (2, key(pygame.K_t)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)])
@@ -44,7 +50,7 @@ def test_a_key_is_changed_by_pressing_another_one_and_plays_at_once():
 
 def test_esc_leaves_a_key_as_it_was_and_goes_back_page_by_page():
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, RIGHT, RIGHT, ENTER), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
+        (3, ESC), *opened("Controls"), *typed(*[DOWN] * 5, ENTER), *typed(ESC),
         (lambda: len(session.loop._screen.pages) == 1,), *typed(ESC),
         (lambda: not session.loop._screen.pages and session.mode is Mode.MENU,), *typed(ESC)])
     session.run()
@@ -54,7 +60,7 @@ def test_esc_leaves_a_key_as_it_was_and_goes_back_page_by_page():
 def test_losing_the_focus_or_a_step_that_fails_leaves_no_page_behind():
     world = FakeWorld(fps=50.0, fail_at=8)
     session = Session(world, [
-        (3, ESC), *typed(RIGHT, ENTER), (0.0, FOCUS_LOST),
+        (3, ESC), *opened("Worlds"), (0.0, FOCUS_LOST),
         (0.1, FOCUS_GAINED, ESC, up_of(ESC)), (0.0, click()),
         (lambda: session.mode is Mode.STOPPED, key(pygame.K_r)),
         (lambda: session.mode is Mode.PLAYING, QUIT)])
@@ -159,7 +165,7 @@ def test_other_sampling_steps_open_the_world_again_in_the_same_window_and_finish
     first, second = FakeWorld(fps=50.0), FakeWorld(fps=50.0)
     worlds = Worlds(second)
     session = Session(first, [
-        (5, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
+        (5, ESC), *opened("Settings"), *typed(RIGHT), *typed(*[DOWN] * 3, ENTER),
         (lambda: session.loop.world is second and session.mode is Mode.PLAYING,), (3, key(pygame.K_w)),
         (lambda: keys_shown(session.frames[-1]) == {"w"}, QUIT)],
         record_in=tmp_path, reopening=worlds.reopening)
@@ -193,7 +199,7 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
 
 def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):
     session = Session(FakeWorld(fps=50.0), [
-        (3, ESC), *typed(RIGHT, RIGHT, ENTER), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
+        (3, ESC), *opened("Settings"), *typed(RIGHT), *typed(DOWN, RIGHT), *typed(DOWN, RIGHT),
         *typed(DOWN, RIGHT), (0.1, QUIT)])
     session.run()
     settings = session.loop.settings

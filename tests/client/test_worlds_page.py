@@ -8,7 +8,7 @@ import pytest
 from tests.client.fake_worlds import FakeWorld
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
-from tests.client.test_pages import DOWN, ENTER, ESC, RIGHT, Worlds, typed, up_of
+from tests.client.test_pages import DOWN, ENTER, ESC, Worlds, opened, typed, up_of
 from worldplay.client.screen import Mode
 from worldplay.client.worlds_page import WorldsPage, licence_of, needs
 from worldplay.data.stills import Stills
@@ -37,7 +37,7 @@ def test_another_world_opens_in_the_same_window():
     first, second = FakeWorld(fps=50.0), FakeWorld(fps=50.0)
     worlds = Worlds(second)
     session = Session(first, [
-        (3, ESC), *typed(RIGHT, ENTER), *typed(DOWN, DOWN, DOWN, ENTER),
+        (3, ESC), *opened("Worlds"), *typed(DOWN, DOWN, DOWN, ENTER),
         (lambda: session.loop.world is second and session.mode is Mode.PLAYING, QUIT)],
         reopening=worlds.reopening)
     session.run()
@@ -46,7 +46,7 @@ def test_another_world_opens_in_the_same_window():
 
 def test_a_scene_is_begun_from_the_page():
     world = FakeWorld(fps=50.0)
-    session = Session(world, [(3, ESC), *typed(RIGHT, ENTER), *typed(DOWN, ENTER),
+    session = Session(world, [(3, ESC), *opened("Worlds"), *typed(DOWN, ENTER),
                               (lambda: ("reset", "two") in [call[:2] for call in world.calls], QUIT)])
     session.run()
 

@@ -30,7 +30,8 @@ def test_every_message_is_understood(fields, message):
     '{"k": "ack", "picture": -1}', '{"k": "ack", "picture": true}', '{"k": "ack", "picture": 1, "more": 1}',
     '{"k": "move", "n": 1, "t": 1, "x": NaN, "y": 0}', '{"k": "move", "n": 1, "t": 1, "x": 1e300, "y": 0}',
     '{"k": "do", "what": "__init__"}', '{"k": "do", "what": ["reset"]}', '{"k": "text", "text": "a\\u0000b"}',
-    '{"k": "key", "n": 4294967296, "t": 1, "code": "KeyW", "down": true}', "[" * 100_000])
+    '{"k": "key", "n": 4294967296, "t": 1, "code": "KeyW", "down": true}', "[" * 100_000,
+    '{"k": "move", "n": 1, "t": 1, "x": 1' + 400 * "0" + ', "y": 0}'])
 def test_anything_else_is_refused_in_one_line(text):
     with pytest.raises(ValueError, match="^a message [^\n]*$"):
         parse(text)

@@ -18,6 +18,7 @@ from worldplay.errors import WorldError
 # what is let go while text is written must not stay down; what goes down meanwhile is forgotten after it
 BESIDE_TEXT = (pygame.KEYUP, pygame.MOUSEBUTTONUP, *gamepad.EVENTS)
 MENUS = (Mode.MENU, Mode.STOPPED, Mode.FAILED)  # which offer choices, and pages
+PAUSED = ("Go on", "Places", "Clips", "Worlds", "Settings", "Controls", "Quit")  # the choices of Mode.MENU
 
 
 class WindowCommands(Commands):
@@ -109,7 +110,7 @@ class WindowCommands(Commands):
 
     def open_menu(self):
         super().open_menu()
-        self._screen.choices = Choices(("Go on", "Places", "Clips", "Worlds", "Settings", "Controls", "Quit"))
+        self._screen.choices = Choices(PAUSED)
 
     def _remedies(self, mode):
         """What is offered once the world has stopped or could not be opened; what was recorded is saved."""

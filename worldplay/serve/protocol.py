@@ -162,7 +162,11 @@ def parse(text):
     if said.keys() != checks.keys():
         raise ValueError(f"a message {name!r} with other fields than {', '.join(checks) or 'none'}")
     for field, check in checks.items():
-        if not check(said[field]):
+        try:
+            fits = check(said[field])
+        except OverflowError:  # of a whole number beyond all floats
+            fits = False
+        if not fits:
             raise ValueError(f"a message {name!r} whose {field!r} cannot be")
     return kind(**said)
 
