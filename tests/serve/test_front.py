@@ -116,6 +116,12 @@ def test_a_text_reaches_the_world():
     assert session.world.info["prompt"] == "blue" and session.exchange.world["reads_text"]
 
 
+def test_a_text_of_a_page_names_no_file_of_the_machine():
+    session = Session(FakeWorld(prompt="red"), (is_in("menu"), Joined()), (2, Text("/etc/rows.SafeTensors")),
+                      (8,))
+    assert session.world.info["prompt"] == "red"
+
+
 def test_a_recording_can_be_downloaded_once_it_is_whole(tmp_path):
     session = Session(FakeWorld(), (is_in("menu"), Joined()), (5, key(1)), (5, Do("record")),
                       (lambda s: s.exchange.downloads,), record_in=tmp_path)

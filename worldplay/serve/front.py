@@ -199,6 +199,9 @@ class PageCommands(Commands):
         if self._world is None or "prompt" not in self._world.info:
             self._screen.notify("There is no text to change here")
             return
+        if text.lower().endswith(".safetensors"):  # which the world would read as a file of this machine
+            self._screen.notify("A page gives words; files of text rows are for --prompt")
+            return
         self.prompting.submit(text)
 
     def _take_input(self, message, at):

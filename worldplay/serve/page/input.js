@@ -3,6 +3,8 @@
 const PAD_BUTTONS = ["a", "b", "x", "y", "leftshoulder", "rightshoulder", "lefttrigger+", "righttrigger+", "back",
                      "start", "leftstick", "rightstick", "dpup", "dpdown", "dpleft", "dpright", "guide"];
 
+const AT_REST = {buttons: PAD_BUTTONS.map(() => ({value: 0})), axes: [0, 0, 0, 0]};
+
 export class Input {
   /* on: {isPlaying(), isPlayer(), takesMouse(), commands(), local(name), click()} */
   constructor(link, stage, on) {
@@ -121,7 +123,7 @@ export class Input {
 
   pollPads() {
     const pads = (navigator.getGamepads?.() ?? []).filter((pad) => pad?.connected && pad.mapping === "standard");
-    if (this.on.isPlayer() && !document.hidden) for (const pad of pads.slice(0, 1)) this.readPad(pad);
+    if (this.on.isPlayer() && !document.hidden) this.readPad(pads[0] ?? AT_REST);  // unplugged: all is let go
     requestAnimationFrame(() => this.pollPads());
   }
 
