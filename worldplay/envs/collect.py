@@ -174,8 +174,8 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     if workers < 1:
         raise ValueError(f"--workers {workers}: expected at least 1")
     _check_player(player, seed)
-    world = open_env(env)
     check_new(out)
+    world = open_env(env)
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()

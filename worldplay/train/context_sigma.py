@@ -37,4 +37,13 @@ def choose_context_sigma(world, data, *, num_frames, num_walks=3, candidates=CAN
         log.info("context sigma %.2f: drift %.3f after %d frames", sigma, scores[sigma], num_frames)
     world.config = config
     source.close()
-    return min(scores, key=scores.get), scores
+    return least_drift(scores, config.context_sigma), scores
+
+
+def least_drift(scores, default):
+    """The noise level with the least drift; of several that are equal as they are printed the nearest to
+    `default`.
+
+    A world that ignores its past drifts alike at every level, which is no reason to leave the recipe's.
+    """
+    return min(scores, key=lambda sigma: (round(scores[sigma], 3), abs(sigma - default)))
