@@ -103,6 +103,24 @@ def test_what_was_packed_of_another_world_changes_nothing(folder):  # noqa: F811
     assert player.world.state is before
 
 
+def test_a_start_that_is_made_again_runs_as_it_did():
+    """Another path, number of threads or of sampling steps would round, or sample, its first frames anew."""
+    class Recorded(FakeWorld):
+        def run_as(self, *how):
+            self.calls.append(("run_as", *how))
+    world = Recorded()
+    world.info |= {"path": "eager", "threads": 1, "steps": 2, "window": 8}
+    player = Player(world)
+    world.info |= {"path": "compiled", "threads": 2, "steps": 1, "window": 4}
+    player.play([Action()] * 3)
+    del world.calls[:]
+    go_back(world, player.history.to(player.history.moments[1]))
+    how = [call if call[0] == "run_as" else call[:1] for call in world.calls
+           if call[0] in ("run_as", "reset")]
+    assert how[:2] == [("run_as", "eager", 1, 2, 8), ("reset",)]
+    assert how[-1] == ("run_as",), "and then as the world itself chooses"
+
+
 def test_memory_is_bounded_and_reaches_back_30_seconds():
     world = FakeWorld(fps=17.5)
     player = Player(world)

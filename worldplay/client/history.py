@@ -95,7 +95,7 @@ class History:
         line = self.line.cut(moment.step, moment.number)
         state_step, state = next(((step, state) for step, state in reversed(self._states)
                                   if step <= moment.step), (0, None))
-        return GoBack(line.request, _text(line), line.steps(after=state_step), state)
+        return GoBack(line.request, _text(line), line.steps(after=state_step), line.begun_as, state)
 
     def returned(self, moment, state):
         """The world is at a Moment again: what came after it is of another line."""
@@ -117,7 +117,8 @@ class History:
         check_world(saved, self._world, name)
         line, state = Line.of_save(saved), saved.fields["state"]
         packed = None if state is None else (state, saved.state)
-        return GoBack(line.request, _text(line), line.steps() if packed is None else [], packed=packed)
+        return GoBack(line.request, _text(line), line.steps() if packed is None else [], line.begun_as,
+                      packed=packed)
 
     def loaded(self, saved, state):
         """The world is at a saved place; returns the frame that was seen there."""
@@ -126,7 +127,7 @@ class History:
 
     def to_line(self, line):
         """The GoBack to the end of another Line of this world, made again from its start."""
-        return GoBack(line.request, _text(line), line.steps())
+        return GoBack(line.request, _text(line), line.steps(), line.begun_as)
 
     def came(self, line, frame, state):
         """The world is at the end of another Line, of which `frame` is the last one."""

@@ -86,9 +86,14 @@ class Line:
 
     def steps(self, after=0):
         """PastSteps after the step `after`, to the end."""
-        how = [_in_force(self.changes[name]) for name in ("path", "threads", "steps", "window")]
+        how = [_in_force(self.changes[name]) for name in CHANGES]
         return [PastStep(self.actions[step], self.prompts.get(step), *(each(step) for each in how))
                 for step in range(after + 1, len(self.actions))]
+
+    @property
+    def begun_as(self):
+        """How the start ran: path, threads, sampling steps, window, each None where it is not known."""
+        return tuple(self.changes[name].get(0) for name in CHANGES)
 
     def as_clip(self, step):
         """(header, actions, prompts) for the ClipWriter of a clip that begins with a frame of a step."""

@@ -64,15 +64,17 @@ class Step:
 class GoBack:
     """Go on from another place: one of this world's past, or a saved one.
 
-    request  how its line began, which is done again where there is no state
-    prompt   the text of that start, None of a world that reads none
-    state    a snapshot on the way there; or
-    packed   (fields, arrays) of the world's `pack`
-    steps    worldplay.client.line.PastSteps from the start or the state to the place, made again unseen
+    request   how its line began, which is done again where there is no state
+    prompt    the text of that start, None of a world that reads none
+    state     a snapshot on the way there; or
+    packed    (fields, arrays) of the world's `pack`
+    steps     worldplay.client.line.PastSteps from the start or the state to the place, made again unseen
+    begun_as  how that start ran: path, threads, sampling steps, window, each None where it is not known
     """
     request: Reset
     prompt: str | None
     steps: list = field(repr=False)
+    begun_as: tuple = (None, None, None, None)
     state: object = None
     packed: tuple | None = field(default=None, repr=False)
 
@@ -171,14 +173,15 @@ def go_back(world, request):
         Raises WorldError("bad_save") before anything is changed where the world cannot take what was packed.
     """
     state = request.state if request.packed is None else world.unpack(*request.packed)
-    if state is not None:
-        world.restore(state)
-    else:
-        if request.prompt is not None and request.prompt != world.info.get("prompt"):
-            world.set_prompt(request.prompt)
-        begin(world, request.request)
     run_as = getattr(world, "run_as", lambda *how: None)
     try:
+        if state is not None:
+            world.restore(state)
+        else:
+            if request.prompt is not None and request.prompt != world.info.get("prompt"):
+                world.set_prompt(request.prompt)
+            run_as(*request.begun_as)  # its context is committed, or a first chunk sampled
+            begin(world, request.request)
         for step in request.steps:
             if step.prompt is not None:
                 world.set_prompt(step.prompt)
