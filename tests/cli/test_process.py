@@ -112,6 +112,26 @@ def test_a_signal_leaves_the_whole_clip_of_a_script(tmp_path, name, status):
     assert len(list(read_clip(tmp_path / "clip").frames())) >= 5 and not list(tmp_path.glob("*.part.*"))
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM"])
+def test_a_second_signal_breaks_off_nothing_that_is_finished_after_the_first(name):
+    program = f"""
+import os, signal, sys
+from worldplay.cli.process import at_end_signal, run_process
+def interrupt():
+    raise KeyboardInterrupt
+def main():
+    try:
+        with at_end_signal(interrupt):
+            os.kill(os.getpid(), signal.{name})
+    finally:
+        os.kill(os.getpid(), signal.{name})
+        print("finished")
+run_process(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (1, "finished\n"), done.stderr
+
+
 @pytest.mark.parametrize("name, status", [("SIGHUP", 0), ("SIGTERM", 0), ("SIGINT", 1)])
 def test_a_signal_leaves_the_whole_clip_and_the_figures_of_a_window(tmp_path, name, status):
     process = start(tmp_path, "--record", tmp_path / "clips", "--stats", tmp_path / "stats.json")

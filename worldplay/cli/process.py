@@ -10,6 +10,7 @@ from worldplay.log import leave
 
 # What writing raises once the reader of a pipe, or the terminal, has gone; EINVAL is Windows' word for it.
 _GONE = {errno.EPIPE, errno.EIO, errno.EINVAL} if os.name == "nt" else {errno.EPIPE, errno.EIO}
+_ends_with_command = False  # whether this process does nothing after the command that it runs
 
 
 def run_process(main):
@@ -18,6 +19,8 @@ def run_process(main):
     The work is done whether or not somebody reads what is printed: what goes to a stream that was closed
     before the start, or whose reader has gone, is dropped.
     """
+    global _ends_with_command
+    _ends_with_command = True
     _open_streams()
     if os.path.expanduser("~") == "~":  # else what belongs there would go into a folder named "~" here
         os.environ["HOME"] = os.devnull
@@ -44,7 +47,8 @@ def at_end_signal(act, *, interrupt=False):
 
     interrupt  whether SIGINT of Ctrl-C does too
 
-    A signal that is ignored, as after nohup, stays so. On the main thread only.
+    A signal that is ignored, as after nohup, stays so. Once one came, a process of `run_process` ignores them
+    to its end: a second one must not break off what it still finishes. On the main thread only.
     """
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in [signal.SIGINT] * interrupt + numbers}
@@ -62,7 +66,8 @@ def at_end_signal(act, *, interrupt=False):
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if not _ends_with_command or signal.getsignal(number) is handle:
+                signal.signal(number, handler)
 
 
 def _open_streams():
