@@ -125,7 +125,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def lock(file):
-        """Lock an open file for this process until it is closed; False where another process has it."""
+        """Lock an open file until it is closed, without waiting; False where it is locked, or cannot be."""
         try:
             file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
@@ -137,7 +137,7 @@ else:
     import fcntl
 
     def lock(file):
-        """Lock an open file for this process until it is closed; False where another process has it."""
+        """Lock an open file until it is closed, without waiting; False where it is locked, or cannot be."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -15,7 +15,7 @@ from tests.client.fake_worlds import SPACE, FakeWorld, keys_shown
 from tests.client.tape import Tape
 from worldplay.action import Action
 from worldplay.client.worker import Reset
-from worldplay.data.clip import MAX_START_BYTES, ClipWorld, read_clip
+from worldplay.data.clip import MAX_START_BYTES, Clip, ClipWorld, read_clip
 from worldplay.data.clip_recovery import check_target, target_of
 from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.data.video import open_video
@@ -315,3 +315,11 @@ def test_start_frames_unpack_to_no_more_than_they_say(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**24, f"{peak} bytes"
+
+
+@pytest.mark.parametrize("steps, ends", [
+    ([0, 1, 2, 3], [0, 1, 2, 3]), ([0, 1, 1, 1, 2, 2, 2], [0, 3, 3, 3, 6, 6, 6]),
+    ([0, 1, 1, 1, 2, 2], [0, 3, 3, 3, 3, 3]), ([3, 4, 4, 4], [0, 3, 3, 3]), ([7], [0])])
+def test_where_the_step_of_a_frame_ends(steps, ends):
+    clip = Clip(Path("a.mp4"), {"frames": [{"step": step} for step in steps]})
+    assert [clip.step_end(i) for i in range(len(steps))] == ends

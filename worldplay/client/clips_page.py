@@ -84,7 +84,7 @@ class ClipsPage(PicturesPage):
                       key=age)
 
     def _frame(self, path):
-        """The middle frame of a clip; None where it cannot be read."""
+        """The first frame of a clip; None where it cannot be read."""
         if path not in self._frames:
             try:
                 seeker = FrameSeeker(path)
@@ -139,7 +139,9 @@ class ClipPage(Page):
         elif code in (pygame.KSCAN_C, pygame.KSCAN_B) and not self._has_frame():
             self._view.notify("This picture cannot be read; choose another one")
         elif code == pygame.KSCAN_C:
-            self._commands.go_on_from(self._clip, self._at, self._frame)
+            self._seek(self._clip.step_end(self._at))  # a world stands between two steps only
+            if self._has_frame():
+                self._commands.go_on_from(self._clip, self._at, self._frame)
         elif code == pygame.KSCAN_B:
             if self._frame.shape[:2] == self._view.frame.shape[:2]:
                 self._commands.begin_from(np.ascontiguousarray(self._frame))

@@ -103,7 +103,7 @@ class Line:
 
     @classmethod
     def of_clip(cls, clip, index):
-        """The Line of a worldplay.data.clip.Clip up to the last frame of its video's frame `index`'s step."""
+        """The Line of a worldplay.data.clip.Clip up to the frame `index` of its video, the last of a step."""
         line, sidecar = object.__new__(cls), clip.sidecar
         step = sidecar["frames"][index]["step"]
         own = ("recorded", "actions", "prompts", "frames", "branch_of", *CHANGES.values())

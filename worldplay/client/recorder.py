@@ -46,7 +46,11 @@ class Recorder:
         return self._writer.num_frames / self.world.fps if self._writer else 0.0
 
     def branch(self, line, frame):
-        """From now on a Line is played; its last frame, uint8 [H W 3], is on the screen."""
+        """Another Line is played from now on; frame: its last one, uint8 [H W 3], which is on the screen.
+
+        It ends the clip that is written. Another one is begun where one was, or was broken off; it is marked
+        as a branch of a clip that is left past its start.
+        """
         goes_on, self._goes_on = self.is_recording or self._goes_on, False
         is_branch = self.is_recording and line.number > 0
         origin = {"clip": self._writer.path.name, "frame": line.number} if is_branch else None

@@ -49,6 +49,16 @@ class Clip:
         """Latents that share an action: several where a chunk-wise world was played step by step."""
         return 1 if self.sidecar.get("is_rollout") else int(self.sidecar["info"].get("frames_per_chunk", 1))
 
+    def step_end(self, index):
+        """Number of the video's frame that ends the step of frame `index`; of a step within which the clip
+        breaks off the one before it, where there is one.
+        """
+        steps = [record["step"] for record in self.sidecar["frames"]]
+        ends = [i for i, (step, following) in enumerate(zip(steps, [*steps[1:], None])) if step != following]
+        if len(ends) > 1 and ends[-1] - ends[-2] < max(b - a for a, b in zip([-1, *ends], ends)):
+            ends.pop()
+        return next((end for end in ends if end >= index), ends[-1])
+
     @property
     def prompts(self):
         """{first step made under a text: text} since the last reset; the text of the start is in `info`."""

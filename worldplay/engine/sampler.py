@@ -8,10 +8,10 @@ CONTEXT_STEP = 1000  # the sampling step under which frame_noise draws the noise
 
 
 class ChunkSampler:
-    """The passes of a transformer over one chunk after another; the caches are the caller's, no state is held
-    here.
+    """Prepares, samples and commits a chunk a call, by passes of a transformer; the caches are the caller's.
 
-    sigmas, first_sigmas  noise levels of the sampling steps of a chunk, and of the first one generated
+    sigmas, first_sigmas  noise levels of the sampling steps of a chunk, and of the first one generated, for
+                          the caller to hand to `sample`; `set_steps` changes them
     """
 
     def __init__(self, config, transformer, *, device, dtype, steps):

@@ -204,13 +204,14 @@ def _safetensors_index(path):
 
 
 def write_safetensors(target, stored, source, dtype=None, progress=None):
-    """Copy tensors from the file `source` to the safetensors file `target`, in pieces of _PIECE elements.
+    """Copy tensors from the file `source` to the safetensors file `target`, replaced when all is there.
 
-    safetensors.torch.save_file needs all tensors in memory at once, cast already: 3 to 11 GB for these files.
+    In pieces of _PIECE elements, a tensor that is not contiguous in one go: safetensors.torch.save_file needs
+    all tensors in memory at once, cast already: 3 to 11 GB for these files.
 
     stored    name -> StoredTensor
     dtype     that all are cast to; None: each keeps its own
-    progress  function of the number of bytes just read
+    progress  function of the number of bytes just read, of contiguous tensors
 
         Raises WorldError("bad_checkpoint") where `source` ends early, OSError where `target` cannot be
         written.

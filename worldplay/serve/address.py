@@ -7,7 +7,10 @@ DEFAULT = f"127.0.0.1:{PORT}"  # the same at every start, for ssh -L; another fr
 
 
 def parse_address(text):
-    """(host, port) of "HOST:PORT", "PORT" or "[IPV6]:PORT"; port 0 takes a free one. ValueError else."""
+    """(host, port) of "HOST:PORT", "[IPV6]:PORT", or "PORT", which is on 127.0.0.1; port 0: a free one.
+
+        Raises ValueError without a host or a port in 0 to 65535; the host is not looked up.
+    """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:

@@ -145,7 +145,7 @@ class ImageRecipe(Recipe):
                        action_channels=action_space.num_channels)
 
     def check(self, goes_on=False):
-        """As Recipe.check."""
+        """As Recipe.check; also of the codec, the context walk and the least length."""
         super().check(goes_on)
         refuse(not goes_on and not self.codec_loop.share,
                "--codec-loop.share 0: stage codec cannot be left out")
@@ -177,7 +177,7 @@ class VideoRecipe(Recipe):
         return self.transformer
 
     def check(self, goes_on=False):
-        """As Recipe.check."""
+        """As Recipe.check; also of a text that the network does not read and a length below the window."""
         super().check(goes_on)
         window = self.context.window
         refuse(self.text and not self.transformer.text_dim,

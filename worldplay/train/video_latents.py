@@ -168,7 +168,11 @@ class VideoLatents:
         return Pictures(self.parts.codec(self.folder).to(self.device).eval().requires_grad_(False))
 
     def networks(self, space):
-        """{role: Transformer}: what the stages begin from, or what takes the place of those left out."""
+        """{role: Transformer} of the world to go on from: bidirectional, teacher, student.
+
+        A stage begins from the network of its role; a stage that is left out leaves it as it is. A world with
+        a teacher alone gives it as student too, the same object. space: as ImageLatents.networks takes it.
+        """
         if self.role is None:
             return teacher_and_student(self.recipe, self.folder, self.world, self._network)
         network = self._network("model.safetensors")

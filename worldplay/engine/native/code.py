@@ -46,7 +46,10 @@ class NativeCode(Code):
         return self._source.is_cached()
 
     def load(self):
-        """Load the library and pack the weights for it; OSError, which names its folder, where that fails."""
+        """Load the library and, where a transformer was given, pack its weights: what `install` puts in.
+
+            Raises OSError, which names the folder to delete, where loading fails.
+        """
         try:
             library = self._source.load()
         except OSError as error:

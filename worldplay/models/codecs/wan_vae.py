@@ -237,7 +237,7 @@ class Encoder(Stack):
 
 
 class Decoder(Stack):
-    """Latents [b t h w c], after `conv2`, -> frames [b n H W 3]."""
+    """Latents [b t h w c], in their own scale and after `conv2`, -> frames [b n H W 3], about [-1, 1]."""
 
     def __init__(self, config):
         widths = [config.width * factor for factor in reversed(config.multipliers)]
