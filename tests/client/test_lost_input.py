@@ -106,6 +106,12 @@ def test_a_place_saved_in_haste_is_saved(then):
     assert "quick" in Saves("fake").pictures() and session.mode is Mode.PLAYING
 
 
+def test_a_place_is_saved_though_the_player_leaves_in_the_midst_of_a_step():
+    session = Session(FakeWorld(fps=20.0, delay=0.1), [(5, *taps(pygame.K_F5), QUIT)])
+    session.run()
+    assert "quick" in Saves("fake").pictures()
+
+
 def test_a_short_rewind_in_the_midst_of_a_step_leaves_it_whole(tmp_path):
     world = FakeWorld(fps=20.0, frames=4)
     session = Session(world, [

@@ -5,6 +5,7 @@ import pytest
 from tests.client.fake_worlds import FakeWorld, keys_shown
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
+from worldplay.client.recorder import Recorder
 from worldplay.client.settings import Settings
 from worldplay.client.view import Mode
 from worldplay.client.window import Window
@@ -102,6 +103,19 @@ def test_whatever_fails_in_a_recording_ends_it_with_a_notice_and_play_goes_on(tm
     assert not session.loop._recording.is_recording and len(world.actions) >= 8
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said and all(line.startswith("recording ended: ") and "\n" not in line for line in said)
+
+
+def test_seconds_that_cannot_be_kept_leave_the_recording_as_it_is(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError("the folder of kept seconds is full")
+    monkeypatch.setattr(Recorder, "keep", fails)
+    session = Session(FakeWorld(fps=50.0), [
+        (10, key(pygame.K_F12)), (lambda: "seconds are not saved: the folder" in session.notice,),
+        (5, QUIT)], record_in=tmp_path)
+    session.run()
+    [video] = tmp_path.glob("*.mp4")
+    clip = read_clip(video)
+    assert clip.sidecar["recorded"][0] == 0 and clip.num_frames >= 15
 
 
 def test_a_window_that_is_gone_at_the_end_leaves_a_whole_clip(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 EVENT_PERIOD = 0.002  # the event queue is read at least this often, seconds
 HIDDEN_PERIOD = 0.05  # and this often while nobody can see the window: the processor rests
+LAST_ANSWER = 2.0  # seconds that the model is given when the player leaves
 UNANSWERED_AFTER = 3.0  # seconds without an answer of the model that are worth saying
 
 
@@ -303,15 +304,23 @@ class Loop:
         self._recording.frame(ready.frame, times)
         self._screen.saw()
 
+    def _finish_saving(self):
+        """A place that was to be saved when the player left is saved, where the model answers in time."""
+        until = self._clock() + LAST_ANSWER
+        while self._travel.is_saving and self._clock() < until:
+            self._take_reply()
+            self._show_or_ask()
+
     def _close(self):
         """The view goes first; then, whatever became of it, clips are finished and the world is closed."""
         try:
+            self._finish_saving()
             self._screen.close()
         finally:
             self._recording.close()
             self._travel.close()
             # a world that is still opening cannot be closed
-            self._worker.close(patience=2.0 if self.world else 0.0)
+            self._worker.close(patience=LAST_ANSWER if self.world else 0.0)
 
 
 @contextmanager

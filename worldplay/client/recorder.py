@@ -57,7 +57,7 @@ class Recorder:
         self.stop()
         self._line, self._shown = line, (frame, {})
         if goes_on:
-            self.start(self._folder / self._new_name(), branch_of=origin)
+            self.start(self._new_clip(self._folder), branch_of=origin)
 
     def frame(self, frame, times):
         """The player saw a frame of the line's last step; `times` as in ClipWriter.add."""
@@ -68,7 +68,7 @@ class Recorder:
     def start_in(self, folder):
         """Begin a clip with a name of its own in a folder; OSError where it cannot be written."""
         self._folder = writable_folder(folder, "clips")
-        self.start(self._folder / self._new_name())
+        self.start(self._new_clip(self._folder))
 
     def start(self, path, *, overwrite=False, branch_of=None):
         """Begin the clip PATH.mp4 with the frame on the screen now; the step after it may be under way.
@@ -98,11 +98,10 @@ class Recorder:
 
     def keep(self, line, moments, folder):
         """Write the last Moments (client.history) of a Line as a clip of their own; see `finished`."""
-        self._folder = writable_folder(folder, "clips")
+        path = self._new_clip(writable_folder(folder, "clips"))
         first, prompts = moments[0], line.prompts
         header, actions, texts = line.as_clip(first.step)
-        writer = ClipWriter(self._folder / self._new_name(), header, actions=actions, prompts=texts,
-                            first=first.number)
+        writer = ClipWriter(path, header, actions=actions, prompts=texts, first=first.number)
         self._finishing.append(writer)
         shown = [(moment, line.actions[moment.step], prompts.get(moment.step)) for moment in moments]
 
@@ -149,12 +148,12 @@ class Recorder:
         (frame, times), step = self._shown, self._line.step
         self._writer.add(frame, step, self._line.actions[step], times, self._line.prompts.get(step))
 
-    def _new_name(self):
+    def _new_clip(self, folder):
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         name, count = f"{self.world.name}_{stamp}", 2
-        while any(self._folder.glob(f"{escape(name)}.*")):
+        while any(folder.glob(f"{escape(name)}.*")):
             name, count = f"{self.world.name}_{stamp}_{count}", count + 1
-        return name
+        return folder / name
 
 
 def log_clip(writer):

@@ -67,7 +67,10 @@ class Recording:
         elif len(moments) < MIN_FRAMES:
             self._screen.notify("Too short for a clip yet")
         else:
-            self._guard(self._recorder.keep, line, moments, self.folder)
+            try:
+                self._recorder.keep(line, moments, self.folder)
+            except Exception as error:  # of any kind, as in `_guard`; what is being recorded goes on
+                self._say("these seconds are not saved", error)
 
     def photograph(self, line, moment):
         """F4: the frame of a Moment becomes a picture that says where it comes from."""
@@ -102,9 +105,12 @@ class Recording:
         try:
             return act(*arguments)
         except Exception as error:  # of any kind: no recording is worth the session
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            log.debug("the recorder failed", exc_info=error)
-            log.warning("recording ended: %s", reason)
-            self._screen.notify(f"Recording ended: {reason}")
+            self._say("recording ended", error)
             self._recorder.abandon()
             return None
+
+    def _say(self, what, error):
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        log.debug("the recorder failed", exc_info=error)
+        log.warning("%s: %s", what, reason)
+        self._screen.notify(f"{what[0].upper()}{what[1:]}: {reason}")

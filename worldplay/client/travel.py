@@ -137,7 +137,7 @@ class Travel:
     def take(self):
         """The worldplay.client.worker request for what is wanted, once the world is idle and all is shown."""
         if self.is_saving:
-            self._asked, self._place = self._place, None
+            self._asked = self._place
             return worker.Pack()
         self._asked, self._wish = self._wish, None
         match self._asked:
@@ -150,8 +150,10 @@ class Travel:
 
     def packed(self, packed):
         """The world has given its state: the file is written."""
-        slot, title = self._asked
+        slot, title = asked = self._asked
         self._asked = None
+        if self._place is asked:  # else another one was wanted meanwhile
+            self._place = None
         self.saves.write(slot, self.history.save(title, packed))
 
     def returned(self, reply):
