@@ -141,6 +141,9 @@ class Bench:
                     raise
                 log.warning("%s; measured eager", problem)
         world.threads.adapt()  # as in a window
+        if self.path != "eager":
+            world.graphs.want()
+            world.reset()  # here: measuring them is no part of the first frame
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.loaded:
             figures["loaded"] = bench_loaded(world, figures, track=track)
