@@ -56,6 +56,7 @@ COMMANDS = (
     Binding("reset", (*keys("R"), pad("back")), "start again"),
     Binding("next_scene", (*keys("TAB"), pad("rightshoulder")), "next scene"),
     Binding("rewind", (*keys("BACKSPACE"), pad("leftshoulder")), "hold: go back in time"),
+    Binding("good_moment", keys("HOME"), "back to a good picture"),
     Binding("quick_save", keys("F5"), "save this place"),
     Binding("quick_load", keys("F8"), "back to that place"),
     Binding("places", keys("F6"), "saved places"),

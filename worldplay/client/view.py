@@ -4,7 +4,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from worldplay.client.bindings import Bindings
-from worldplay.client.drift import Drift, scenes_of
+from worldplay.client.drift import Drift, look_for
 from worldplay.client.figures import figures
 from worldplay.errors import WorldError
 
@@ -34,6 +34,7 @@ class View:
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
+    drift      worldplay.client.drift.Drift of the picture
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
@@ -45,7 +46,7 @@ class View:
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.failure = None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
-        self._clock, self._began, self._drift = clock, clock(), Drift([])
+        self._clock, self._began, self.drift = clock, clock(), Drift(None)
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
         self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
@@ -68,12 +69,12 @@ class View:
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self.world, self._drift = world, Drift(scenes_of(world))
+        self.world, self.drift = world, Drift(look_for(world))
 
     def saw(self):
         """The newest frame is on the screen: where it has left the look of its world, that is said."""
-        if self._drift.see(self.frame, self.number):
-            back = self._choices_of(rewind="goes back to a good moment", reset="starts again")
+        if self.drift.see(self.frame, self.number):
+            back = self._choices_of(good_moment="goes back to the last good moment", reset="starts again")
             self.notify(f"The picture has left the look of its world: {back}")
 
     def close_world(self, title):
@@ -144,7 +145,7 @@ class View:
         rows, until = self._figure_rows
         now = self._clock()
         if not rows or now >= until:
-            rows = figures(self.timing, self.world.info, self.number, now) + self._drift.row
+            rows = figures(self.timing, self.world.info, self.number, now) + self.drift.row
             self._figure_rows = rows, now + HUD_EVERY
         return rows
 
