@@ -14,7 +14,7 @@ from worldplay.data.clip_recovery import target_of
 from worldplay.data.clip_writer import ClipWriter
 from worldplay.envs import open_env
 from worldplay.errors import WorldError
-from worldplay.eval.fidelity import psnr
+from worldplay.eval.statistics import psnr
 
 log = logging.getLogger(__name__)
 
