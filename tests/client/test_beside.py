@@ -167,27 +167,21 @@ def test_switched_on_in_mid_play_both_are_at_the_same_moment_and_the_psnr_is_the
 
 
 def test_switching_changes_no_frame_of_the_dream(folder):
-    def play(*presses):
-        world = Dream(folder)
-        session = Played(world, [*WALK, *[(2, press, UP[pygame.K_g]) for press in presses],
-                                 (lambda: len(session.dreamed) > 16, QUIT)])
-        session.run()
-        return world, session.dreamed
-
-    (plain, dreamed), (switched, other) = play(), play(G, G, G, G)
-    num = min(map(len, (dreamed, other)))
-    by_action = [(a, frame) for a, frame in zip(plain.actions, dreamed[1:])]
+    switched = Dream(folder)
+    session = Played(switched, [*WALK, *[(2, G, UP[pygame.K_g])] * 4,
+                                (lambda: len(session.dreamed) > 16, QUIT)])
+    session.run()
     again = Dream(folder)
     again.reset()
-    for action, frame in zip(switched.actions, other[1:num]):
+    for action, frame in zip(switched.actions, session.dreamed[1:]):
         assert np.array_equal(*again.step(action), frame)
-    assert len(by_action) >= 15 and {what for what, *_ in switched.calls} == {what for what, *_ in plain.calls}
+    assert {what for what, *_ in switched.calls} == {"reset", "step", "committed", "close"}
 
 
 def test_reset_next_scene_and_rewind_keep_them_in_step(folder):
     session = Played(Dream(folder), [*WALK, press(G)])
     session.script += [
-        (session.scored(3), UP[pygame.K_a]), (0.0, R), (0.0, UP[pygame.K_r]), (session.scored(2), TAB), (0.0, UP[pygame.K_TAB]),
+        (session.scored(3), UP[pygame.K_a]), press(R), (session.scored(2),), press(TAB),
         (lambda: session.loop._commands.request.scene == "start-2" and session.beside.num >= 6, BACK),
         (0.3, UP[pygame.K_BACKSPACE]), (session.scored(4), QUIT)]
     session.run()

@@ -1,9 +1,13 @@
 """Drift while playing: said once when the picture leaves the look of its world, forgotten by a reset."""
 import numpy as np
+import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld
+from tests.client.session import QUIT, Session
+from tests.client.test_devices import key
 from worldplay.client.drift import EVERY, RECENT, Drift, scenes_of
+from worldplay.client.view import Mode
 
 
 def frames(seed, low=40, high=200):
@@ -35,3 +39,59 @@ def test_the_scenes_of_a_world_are_its_real_frames():
     world.name, world.info["world_hash"] = "doom-maze", "f00d"
     real = scenes_of(world)
     assert len(real) == 6 and all(frame.shape == (120, 160, 3) and frame.dtype == np.uint8 for frame in real)
+
+
+def test_the_last_good_moment_is_before_the_picture_left_and_going_back_forgets_later_ones():
+    drift, good = Drift(frames(0)), frames(1)
+    for number in range(0, 400):
+        drift.see(good[number % 6] // (1 if number < 200 else 5), number)
+    assert drift.is_away and drift.is_good is False and 190 <= drift.good[-1] < 220
+    for number in range(100, 120):
+        drift.see(good[number % 6], number)
+    assert drift.is_good and drift.good[-1] == 112 and max(drift.good) == 112 and not drift.is_away
+
+
+class Melting(FakeWorld):
+    """Its picture goes dark after its hundredth frame."""
+
+    def _draw(self, keys):
+        return super()._draw(keys) // (1 if self._count <= 100 else 6)
+
+
+def test_home_and_the_menu_go_back_to_the_last_good_moment_and_the_same_frame_is_there(monkeypatch):
+    real = FakeWorld().reset()
+    monkeypatch.setattr("worldplay.client.view.scenes_of", lambda world: list(real))
+    world, arrived = Melting(fps=400.0), []
+
+    def screen():
+        return session.loop._screen
+
+    def is_away():
+        return screen().drift.is_away and "Home goes back to the last good moment" in session.notice
+
+    def is_back():
+        if session.mode is Mode.PLAYING and screen().number <= 130:
+            arrived.append((screen().number, screen().frame))
+            return True
+        return False
+    session = Session(world, [
+        (3, key(pygame.K_HOME), key(pygame.K_HOME, False)),
+        (lambda: "not known" in session.notice,), (60, key(pygame.K_HOME), key(pygame.K_HOME, False)),
+        (lambda: "looks like its world" in session.notice,),
+        (is_away, key(pygame.K_HOME), key(pygame.K_HOME, False)), (is_back,),
+        (is_away, key(pygame.K_ESCAPE)), (0.0, key(pygame.K_RIGHT), key(pygame.K_RIGHT, False)),
+        (0.0, key(pygame.K_RETURN), key(pygame.K_RETURN, False)), (is_back, QUIT)])
+    session.run()
+    resets = [i for i, (what, *_) in enumerate(world.calls) if what == "reset"]
+    assert len(resets) == 3, "this world is taken back by its actions"
+    assert len(arrived) == 2 and all(90 < number for number, _ in arrived)
+    assert all(np.array_equal(frame, session.frames[number]) for number, frame in arrived)
+
+
+def test_where_no_moment_of_the_last_seconds_is_good_that_is_said(monkeypatch):
+    monkeypatch.setattr("worldplay.client.view.scenes_of", lambda world: frames(0))
+    session = Session(FakeWorld(fps=400.0), [
+        (lambda: session.loop._screen.drift.is_away, key(pygame.K_HOME)),
+        (lambda: "is good; R starts again" in session.notice, QUIT)])
+    session.run()
+    assert session.mode is Mode.PLAYING

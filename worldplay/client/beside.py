@@ -103,8 +103,8 @@ class Beside:
     # What is seen
 
     def frame_at(self, number):
-        """The game's frame, uint8 [H W 3], of a number since the start; without it the newest
-        one before it for SHOWN_FOR, and then None.
+        """The game's frame, uint8 [H W 3], of a number since the start; where that is missing the newest one
+        of the SHOWN_FOR before it, or None.
         """
         lag = max(1, round(SHOWN_FOR * self._world.fps)) if self._world else 0
         near = [known for known in self._real if number - lag <= known <= number]

@@ -57,6 +57,7 @@ COMMANDS = (
     Binding("next_scene", (*keys("TAB"), pad("rightshoulder")), "next scene"),
     Binding("real", keys("G"), "the real game beside it"),
     Binding("rewind", (*keys("BACKSPACE"), pad("leftshoulder")), "hold: go back in time"),
+    Binding("good_moment", keys("HOME"), "back to a good picture"),
     Binding("quick_save", keys("F5"), "save this place"),
     Binding("quick_load", keys("F8"), "back to that place"),
     Binding("places", keys("F6"), "saved places"),

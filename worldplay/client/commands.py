@@ -8,7 +8,7 @@ from worldplay.client.worker import Reset
 # what works while the world opens or goes back, and once it has failed
 BEFORE_PLAY = ("escape", "fullscreen", "scaling")
 # what works after a step that failed
-AFTER_ERROR = (*BEFORE_PLAY, "reset", "next_scene", "rewind", "quick_load")
+AFTER_ERROR = (*BEFORE_PLAY, "reset", "next_scene", "rewind", "good_moment", "quick_load")
 
 
 class Commands:
@@ -164,6 +164,16 @@ class Commands:
         if self.mode is Mode.REWINDING:
             self.travel.end_rewind(is_taken=is_taken)
             self.mode = Mode.PAUSED if is_taken else self._mode_before  # until the world is there
+
+    def on_good_moment(self):
+        """Go back to where the picture last looked like its world, and play on."""
+        drift = self._screen.drift
+        if drift.is_good is None:
+            self._screen.notify("How this world should look is not known, or nothing was measured yet")
+        elif drift.is_good:
+            self._screen.notify("The picture looks like its world; Backspace goes back all the same")
+        elif self.travel.go_to(drift.good[-1] if drift.good else -1) and self.mode is not Mode.STOPPED:
+            self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
 
     def on_quick_save(self):
         self.travel.save()

@@ -35,6 +35,7 @@ class View:
     recording  worldplay.client.recording.Recording, for its facts
     beside     worldplay.client.beside.Beside: what there is to be seen of the real game
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
+    drift      worldplay.client.drift.Drift of the picture
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
@@ -46,7 +47,7 @@ class View:
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.beside, self.failure = None, None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
-        self._clock, self._began, self._drift = clock, clock(), Drift([])
+        self._clock, self._began, self.drift = clock, clock(), Drift([])
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
         self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
@@ -69,12 +70,12 @@ class View:
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self.world, self._drift = world, Drift(scenes_of(world))
+        self.world, self.drift = world, Drift(scenes_of(world))
 
     def saw(self):
         """The newest frame is on the screen: where it has left the look of its world, that is said."""
-        if self._drift.see(self.frame, self.number):
-            back = self._choices_of(rewind="goes back to a good moment", reset="starts again")
+        if self.drift.see(self.frame, self.number):
+            back = self._choices_of(good_moment="goes back to the last good moment", reset="starts again")
             self.notify(f"The picture has left the look of its world: {back}")
 
     def close_world(self, title):
@@ -146,7 +147,7 @@ class View:
         now = self._clock()
         if not rows or now >= until:
             rows = figures(self.timing, self.world.info, self.number, now)
-            rows += self._drift.row + self.beside.rows
+            rows += self.drift.row + self.beside.rows
             self._figure_rows = rows, now + HUD_EVERY
         return rows
 

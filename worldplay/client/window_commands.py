@@ -110,7 +110,8 @@ class WindowCommands(Commands):
 
     def open_menu(self):
         super().open_menu()
-        self._screen.choices = Choices(PAUSED)
+        offer = ("Last good moment",) if self._screen.drift.is_away else ()
+        self._screen.choices = Choices((*PAUSED[:1], *offer, *PAUSED[1:]))
 
     def _remedies(self, mode):
         """What is offered once the world has stopped or could not be opened; what was recorded is saved."""
@@ -170,6 +171,8 @@ class WindowCommands(Commands):
         match choice:
             case "Go on":
                 self.resume()
+            case "Last good moment":
+                self.on_good_moment()
             case "Places":
                 self._screen.pages.append(PlacesPage(self._window, self, self._screen.notify))
             case "Clips":

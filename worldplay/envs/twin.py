@@ -12,6 +12,7 @@ class Twin:
     """A real game as a World (worldplay.world.World) with the scenes of a learned one: the same actions from
     the same start. It can cross processes until its engine has started, which the first reset does.
 
+    game        the World of the real game once it has begun, else None; `environment` is its name
     difference  levels by which the game's picture of the start differs from the scene's at most; 0 where this
                 machine has the game that the scene was taken from
     """
@@ -25,7 +26,7 @@ class Twin:
         self.folder, self.frames_per_step = Path(folder), frames_per_step
         self.scenes = scene_names(self.folder / "scenes")
         self.info, self.difference = {"device": "cpu"}, 0
-        self._env = self._environment = None
+        self.game = self.environment = None
 
     @classmethod
     def of(cls, world):
@@ -61,29 +62,29 @@ class Twin:
         """
         start = self.start(None if frames is not None else scene or next(iter(self.scenes), "start"))
         self._open(start.origin["environment"])
-        shown = [self._env.reset(seed=start.origin["seed"])[-1]]
+        shown = [self.game.reset(seed=start.origin["seed"])[-1]]
         for action in start.actions[1:]:
-            shown += self._env.step(action)
-        self.info = {**self._env.info}
+            shown += self.game.step(action)
+        self.info = {**self.game.info}
         self.difference = int(np.abs(shown[-1].astype(np.int16) - start.frames[-1]).max())
         return np.stack(shown)
 
     def step(self, action):
         """Yield the game's frames of an action, one for each that the learned world makes; see World."""
-        if self._env is None:
+        if self.game is None:
             raise WorldError("ended", f"the real game of {self.name}: reset it before the first step")
         share = action.share(self.frames_per_step)
         for _ in range(self.frames_per_step):
-            yield from self._env.step(share)
+            yield from self.game.step(share)
 
     def close(self):
-        if self._env is not None:
-            self._env.close()
-        self._env = self._environment = None
+        if self.game is not None:
+            self.game.close()
+        self.game = None
 
     def _open(self, environment):
         """Have the game of that name open; WorldError("bad_scene") where its frames are not the world's."""
-        if environment == self._environment:
+        if self.game is not None and environment == self.environment:
             return
         self.close()
         env = open_env(environment)
@@ -92,4 +93,4 @@ class Twin:
             theirs, ours = ("{} x {} at {:g} frames/s".format(*each.frame_size[::-1], each.fps)
                             for each in (env, self))
             raise WorldError("bad_scene", f"The real {environment} shows {theirs}, {self.name} {ours}")
-        self._env, self._environment = env, environment
+        self.game, self.environment = env, environment
