@@ -198,7 +198,7 @@ def test_a_scene_without_a_game_goes_back_to_the_dream_and_greys_the_key(folder)
     session.loop._screen.notify = notices.append
     session.run()
     assert session.beside.shows == DREAM and "Scene nowhere does not say" in notices[-1]
-    assert session.loop._screen._idle_commands() == {"the real game beside it"}
+    assert session.loop._screen._idle_commands() == {"the real game"}
 
     session = Played(Dream(folder), [(2, *press(G)[1:]), (2, TAB), (0.0, UP[pygame.K_TAB]), (3, QUIT)],
                      start=Reset("start-2"))

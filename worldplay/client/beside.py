@@ -115,7 +115,7 @@ class Beside:
         """How near the two are, or how far the game is behind, in one line."""
         if self._missing > self._twin.frames_per_step * SHOWN_FOR * self._world.fps:
             return f"The real game has {self._missing} frames to catch up"
-        if self._step is None:
+        if self._step is None or self.psnr is None and self._view.number:
             return "The real game is coming"
         if self.psnr is None:
             return "The same start"

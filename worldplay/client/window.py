@@ -8,6 +8,7 @@ from worldplay.client import theme
 
 REPEAT_MS = (400, 35)  # a key held down while writing: until it repeats, and from then on
 MIN_SIZE = (560, 440)  # what the pause screen needs
+GAP = 8  # pixels between pictures side by side
 BORDERS = (16, 80)  # pixels that title bar, borders and a panel of the desktop take at most, across and down
 
 
@@ -56,12 +57,12 @@ class Window:
         Returns their pygame.Rects.
         """
         surface = self.surface
-        width, height = surface.get_size()
-        width, boxes = width // len(frames), []
+        height, boxes = surface.get_height(), []
+        width = (surface.get_width() - GAP * (len(frames) - 1)) // len(frames)
         scale = pygame.transform.smoothscale if self.scaling == "smooth" else pygame.transform.scale
         for i, frame in enumerate(frames):
             box = pygame.Rect(0, 0, *fit(frame.shape[1::-1], (width, height), self.scaling))
-            box.center = i * width + width // 2, height // 2
+            box.center = i * (width + GAP) + width // 2, height // 2
             boxes.append(box)
         if boxes[0].size != surface.get_size():
             surface.fill((0, 0, 0))
