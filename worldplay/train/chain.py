@@ -12,6 +12,7 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
+from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
 from worldplay.log import track
 from worldplay.models.lora import add_adapters, merged_weights
@@ -87,6 +88,7 @@ class Chain:
                           **self.reading, init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
+        self.look = None  # of the world, once something of it is written
 
     def run(self):
         """True when the world is finished, False when stopped with work left."""
@@ -309,7 +311,8 @@ class Chain:
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
         if self.processes.is_first:
             # last: it makes the folder a world, and names the number of steps of these weights
-            write_json(self.folder / "config.json", config.to_json())
+            self.look = self.look or look_of_cache(self.cache)
+            write_json(self.folder / "config.json", replace(config, look=self.look).to_json())
 
     def _choose_context_sigma(self):
         if not self.processes.is_first:
