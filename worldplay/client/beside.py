@@ -28,6 +28,7 @@ class Beside:
     def __init__(self, view):
         self.shows, self.problem = DREAM, ""
         self._view, self._world, self._twin, self._game = view, None, None, None
+        self._asked = None  # (line, step) that the game is at work on
         self._lost = []  # games that are ending
         self._seconds = deque(maxlen=RECENT)
         self._leave_line()
@@ -145,7 +146,7 @@ class Beside:
 
     def _leave_line(self):
         """Nothing is known of another line yet."""
-        self._line, self._step, self._asked = None, None, None
+        self._line, self._step = None, None
         self._real, self._dreamed = {}, {}  # number since the start -> frame
         self.psnr, self.num, self._sum, self._scored = None, 0, 0.0, 0
 
