@@ -2,6 +2,9 @@
 
     OMP_NUM_THREADS=2 GOMP_SPINCOUNT=10000 \
         python docs/results/2026-11-26-busy-machine.py play|train [SECONDS [LOOPS]]
+
+ADAPT=1: threads as a window adapts them. CHOOSE=1: as eval, scripts and training choose them, beside each
+number of loops anew.
 """
 import json
 import os
@@ -14,7 +17,9 @@ import torch
 
 import train_world
 from worldplay import runtime
+from worldplay.cores import OtherPrograms
 from worldplay.engine.loading import load_world
+from worldplay.engine.threads import choose_threads
 from worldplay.envs.players import PLAYERS
 from worldplay.eval.busy import busy_loops
 from worldplay.models.transformer import Transformer
@@ -68,12 +73,21 @@ def median_ms(act, seconds):
     return round(1000 * float(np.median(times)), 1), round(len(times) / sum(times), 3)
 
 
-names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "ADAPT")
+def choose():
+    """By what others use for a second, about as long as torch takes to load."""
+    others = OtherPrograms()
+    time.sleep(1.0)
+    return choose_threads(torch.device("cpu"), others)
+
+
+names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "ADAPT", "CHOOSE")
 row = {name: os.environ[name] for name in names if name in os.environ}
 act = {"play": playing, "train": training}[sys.argv[1]]()
 median_ms(act, 1.0)
-row[sys.argv[1]] = []
+row[sys.argv[1]], row["threads"] = [], []
 for k in range(LOOPS + 1):
     with busy_loops(k):
+        if os.environ.get("CHOOSE"):
+            row["threads"].append(choose())
         row[sys.argv[1]].append(median_ms(act, SECONDS))
 print(json.dumps(row), flush=True)
