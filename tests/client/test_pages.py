@@ -10,6 +10,7 @@ from tests.client.session import FOCUS_LOST, QUIT, Session
 from tests.client.test_devices import click, key
 from worldplay.action import Action
 from worldplay.client.bindings import Bindings
+from worldplay.client.pages import Choices
 from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
 from worldplay.client.settings_page import Reopening
@@ -66,6 +67,16 @@ def test_losing_the_focus_or_a_step_that_fails_leaves_no_page_behind():
         (lambda: session.mode is Mode.PLAYING, QUIT)])
     session.run()
     assert not session.loop._screen.pages
+
+
+@pytest.mark.parametrize("width", [480, 640, 1920])
+def test_the_words_of_the_pause_fit_into_every_window(width):
+    pygame.font.init()
+    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Another one"))
+    choices.draw(surface, (width // 2, 100))
+    assert [choices.hit((x, 100)) is None for x in (0, width - 1)] == [True, True]
+    found = [choices.hit((x, 100)) for x in range(width)]
+    assert list(dict.fromkeys(word for word in found if word)) == list(choices.words)
 
 
 @pytest.mark.parametrize("size", [(560, 440), (640, 480), (1920, 1080), (3840, 2160), (80, 60)])

@@ -1,6 +1,6 @@
 """Commands about worlds: list them, fetch one, export its weights."""
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +20,8 @@ class Worlds:
         found = [{"name": card.name, "is_default": card.is_default, "is_playable": card.is_playable,
                   "folder": str(card.folder),
                   "env": card.env, "size_mib": round(card.size_mib, 1), "frame_size": card.frame_size,
-                  "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes}
+                  "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes,
+                  "look": card.look and asdict(card.look)}
                  for card in zoo.cards()]
         others = zoo.published()
         if self.json:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from worldplay.client.bindings import Bindings
-from worldplay.client.drift import Drift, scenes_of
+from worldplay.client.drift import Drift, look_for
 from worldplay.client.figures import figures
 from worldplay.errors import WorldError
 
@@ -46,7 +46,7 @@ class View:
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.failure = None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
-        self._clock, self._began, self.drift = clock, clock(), Drift([])
+        self._clock, self._began, self.drift = clock, clock(), Drift(None)
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
         self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
@@ -69,7 +69,7 @@ class View:
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self.world, self.drift = world, Drift(scenes_of(world))
+        self.world, self.drift = world, Drift(look_for(world))
 
     def saw(self):
         """The newest frame is on the screen: where it has left the look of its world, that is said."""

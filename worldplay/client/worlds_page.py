@@ -57,7 +57,7 @@ class WorldsPage(Page):
                    picture=pictures[0] if pictures else None, says="Enter opens it in this window",
                    details=(f"{width} x {height}, {card.fps:g} frames a second",
                             f"{card.size_mib:.0f} MiB on disk", f"keys: {keys}",
-                            f"licence: {licence_of(card)}"),
+                            f"licence: {licence_of(card)}", look_of(card, len(pictures))),
                    enter=lambda: self._open(card.name))
 
     def _fetchable(self, world):
@@ -93,6 +93,15 @@ def licence_of(card):
     row = re.search(r"^\| licence \| (.*?)\s*\|$", text, re.MULTILINE)
     known = catalog.WORLDS.get(card.name)
     return row[1] if row else known.licence if known else "its card does not say"
+
+
+def look_of(card, num_scenes):
+    """What drift is measured against in a world, as a short line."""
+    if card.look is None:
+        scenes = f"{num_scenes} scene{'s' * (num_scenes != 1)}"
+        return f"drift is measured against its {scenes}" if num_scenes else "drift is not measured"
+    return (f"drift is measured against {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
+            f"brightness {card.look.brightness:.0f}")
 
 
 def needs(world, load_mib):

@@ -92,6 +92,11 @@ class LeRobotFolder:
         return self.info["worldplay"].get("lossy", False) if self.is_own else True
 
     @property
+    def is_others(self):
+        """Whether another program compressed its pictures: a folder of one, or videos that were imported."""
+        return not self.is_own or any("log" in clip for clip in self.info["worldplay"].get("clips", ()))
+
+    @property
     def dreamed(self):
         """Share of its recorded frames that a learned world made, 0 to 1."""
         clips = self.info.get("worldplay", {}).get("clips", ())

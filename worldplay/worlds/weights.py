@@ -158,7 +158,7 @@ def world_hash(folder, config, codec):
 
 # fields of a WorldConfig that do not determine its frames: descriptions, what a clip records itself (steps,
 # prompt), and names of files whose content is hashed
-_OTHER_FIELDS = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
+_OTHER_FIELDS = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec", "look"}
 
 
 def _frame_fields(config):
