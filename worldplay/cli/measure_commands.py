@@ -64,8 +64,11 @@ class Eval:
 
     def run(self):
         find_world(self.world)
+        from worldplay import runtime
+        from worldplay.engine.threads import choose_threads
         from worldplay.eval.report import run_eval
         from worldplay.eval.verdict import markdown
+        choose_threads(runtime.pick_device(self.device)[0])
         report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
                           compare=self.compare, device=self.device, steps=self.steps)
         if self.json:
