@@ -6,8 +6,8 @@ import numpy as np
 
 from worldplay.eval.control import follows_turn, turn_commands
 from worldplay.eval.drift import drift_score
-from worldplay.eval.fidelity import psnr, score_targets
-from worldplay.eval.statistics import compare, statistics
+from worldplay.eval.fidelity import score_targets
+from worldplay.eval.statistics import compare, psnr, statistics
 
 RESAMPLES = 1_000
 _FREE = 16  # frames of free play that free_psnr looks at
