@@ -1,4 +1,4 @@
-"""Merged and split data sets hold the episodes that went in, pixel for pixel, on the same side of the split."""
+"""Merged and split data sets hold the episodes that went in, pixel for pixel, on the same held-out side."""
 from dataclasses import replace
 
 import numpy as np
