@@ -7,24 +7,12 @@ from einops import rearrange
 
 from worldplay.eval.bootstrap import ratio_interval
 from worldplay.eval.control import shift, shifted
+from worldplay.eval.statistics import psnr
 
-PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
 HORIZONS = (1, 4, 16, 64)
 BASELINES = ("repeat_last", "shifted_last", "shuffled_actions")
 _SCORES = ("psnr", "ssim", *(f"{name}_psnr" for name in BASELINES), "codec_psnr")
 _WINDOW, _SPREAD = 11, 1.5  # the Gaussian of SSIM, pixels
-
-
-def psnr(a, b):
-    """Peak signal-to-noise ratio of each pair of frames.
-
-    a, b     uint8 or float [... H W 3], levels 0 to 255
-    Returns  float64 [...], dB; equal frames count PSNR_CAP
-    """
-    difference = np.asarray(a, np.float32) - np.asarray(b, np.float32)
-    error = np.mean(difference ** 2, axis=(-3, -2, -1), dtype=np.float64)
-    floor = 255 ** 2 / 10 ** (PSNR_CAP / 10)
-    return 10 * np.log10(255 ** 2 / np.maximum(error, floor))
 
 
 def ssim(a, b):

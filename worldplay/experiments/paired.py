@@ -6,8 +6,8 @@ import numpy as np
 
 from worldplay.eval.control import follows_turn, turn_commands
 from worldplay.eval.drift import drift_score
-from worldplay.eval.fidelity import psnr, score_targets
-from worldplay.eval.statistics import compare, statistics
+from worldplay.eval.fidelity import score_targets
+from worldplay.eval.statistics import compare, psnr, statistics
 
 _FREE = 16  # frames of free play that free_psnr looks at
 _TAIL = 0.25  # last part of free play, where drift shows
