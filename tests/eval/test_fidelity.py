@@ -47,6 +47,15 @@ def test_an_obedient_world_beats_its_baselines_where_the_player_turns(streams):
     assert every["repeat_last_psnr"] > moving["repeat_last_psnr"], "frames of an idle player repeat"
 
 
+def test_intervals_hold_what_they_are_of(streams):
+    figures = fidelity.next_frame(material(streams, TurningWorld()), "explorer")
+    for part in figures.values():
+        for name in fidelity.BASELINES:
+            low, high = part["interval"][f"over_{name}"]
+            assert low < part["psnr"] - part[f"{name}_psnr"] < high
+        assert len(part["by_stream"]["psnr"]) == 6 and sum(part["by_stream"]["n"]) == part["n"]
+
+
 def test_a_deaf_world_is_no_better_than_its_baselines(streams):
     moving = fidelity.next_frame(material(streams, TurningWorld(is_deaf=True)), "explorer")["moving"]
     assert moving["psnr"] == pytest.approx(moving["repeat_last_psnr"])
@@ -56,9 +65,12 @@ def test_a_deaf_world_is_no_better_than_its_baselines(streams):
 def test_free_play_of_the_true_world_is_the_real_stream(streams):
     made = material(streams, TurningWorld())
     assert np.array_equal(made.dreams("tester"), streams["tester"].frames[:4])
-    assert fidelity.rollout_psnr(made, "tester") == {
-        "rollout_psnr": {"1": PSNR_CAP, "4": PSNR_CAP, "16": PSNR_CAP},
-        "rollout_n": 4}
+    figures = fidelity.rollout_psnr(made, "tester")
+    assert figures["rollout_n"] == 4
+    for number in ("1", "4", "16"):
+        assert figures["rollout_psnr"][number] == PSNR_CAP
+        assert figures["rollout_psnr_interval"][number] == [PSNR_CAP] * 2
+    assert figures["rollout_repeat_psnr"]["16"] < 40
 
 
 def test_shifting_the_last_frame_is_worse_than_knowing_what_comes_into_view(streams):
