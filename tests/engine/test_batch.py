@@ -36,8 +36,8 @@ def batched(world, actions):
 
 @pytest.mark.parametrize("play, scene", [(0, "start-2"), (1, "start-3")])
 def test_a_play_in_a_batch_is_the_play_that_the_world_shows(world, actions, batched, play, scene):
-    frames = [world.reset(scene, seed=5)[-1]]
-    frames += [frame for vector in actions[:, play] for frame in world.step(world.action_space.decode(vector))]
+    frames, space = [world.reset(scene, seed=5)[-1]], world.action_space
+    frames += [frame for vector in actions[:, play] for frame in world.step(space.decode(vector))]
     assert np.array_equal(batched[0, play], frames[0])
     assert psnr(batched[:, play], np.stack(frames)).min() > 40  # but for rounding
     assert len({frame.tobytes() for frame in batched[:, play]}) == 1 + STEPS

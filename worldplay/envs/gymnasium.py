@@ -224,9 +224,9 @@ def dream_env(world=None, render_mode="rgb_array", **options):
 class DreamVectorEnv(gymnasium.vector.VectorEnv):
     """Many plays of one learned world, in a batch, as a Gymnasium vector environment.
 
-    Observations, actions and info are those of WorldEnv, batched; there is no reward. All plays begin together,
-    from the world's scenes in turn, and after `horizon` steps all are truncated; the step after that starts
-    them again, whatever its actions are (AutoresetMode.NEXT_STEP).
+    Observations and actions are those of WorldEnv, batched; there is no reward. All plays begin together,
+    from the world's scenes in turn. After `horizon` steps all are truncated; the step after that starts them
+    again, whatever its actions are (AutoresetMode.NEXT_STEP).
     """
 
     def __init__(self, batch, horizon=None):
@@ -255,7 +255,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
         space = self._batch.world.action_space
         frames = self._batch.step(np.stack([space.encode(space.decode(vector)) for vector in actions]))
         self._steps += 1
-        return frames, nothing, nothing.astype(bool), np.full(self.num_envs, self._steps == self._horizon), {}
+        is_over = np.full(self.num_envs, self._steps == self._horizon)
+        return frames, nothing, nothing.astype(bool), is_over, {}
 
 
 def dream_vector_env(num_envs, world=None, horizon=None, **options):
