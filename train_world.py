@@ -16,6 +16,7 @@ cores.prepare()
 
 from worldplay import runtime
 from worldplay.cli.process import at_end_signal, run_process
+from worldplay.engine.threads import choose_threads
 from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
@@ -320,6 +321,7 @@ def train(options):
     recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
+    choose_threads(device)
     processes = Processes(device)
     if not processes.is_first:
         # the terminal; the first one says it for all

@@ -198,11 +198,15 @@ def load(config, on_progress=lambda line: None):
     gc.disable()
     try:
         _load_torch_unlocked()
+        from worldplay import runtime
         from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world
+        from worldplay.engine.threads import choose_threads
+        if config.headless:  # one number for the whole script, which its clip records
+            choose_threads(runtime.pick_device(config.device)[0])
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
-        if not config.headless:  # a script gives the same frames however busy the machine is
+        if not config.headless:  # a script gives the same frames however busy the machine becomes
             world.threads.adapt()
             if config.target_fps != 0:
                 world.quality.govern(config.target_fps or world.fps)

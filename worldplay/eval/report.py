@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 6  # streams of each player in the video
 _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "context_sigma", "path",
-         "world_hash")
+         "threads", "world_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
