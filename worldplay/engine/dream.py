@@ -8,6 +8,7 @@ from einops import rearrange
 
 from worldplay import runtime
 from worldplay.action import Action
+from worldplay.engine.batch import DreamBatch
 from worldplay.engine.code_choice import code_of, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.engine.measure import follow, reconstruct
@@ -136,6 +137,10 @@ class DreamWorld:
     # Beyond the contract
 
     follow, reconstruct = follow, reconstruct  # for evaluation
+
+    def batch(self, size):
+        """A DreamBatch of so many plays of this world."""
+        return DreamBatch(self, size)
 
     @torch.inference_mode()
     def walk(self, actions):
