@@ -21,10 +21,10 @@ def test_report_has_the_names_scripts_rely_on(streams, tmp_path):
     made = material(streams, TurningWorld())
     figures = report.evaluate(made)
     names = {"psnr", "ssim", "n", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr",
-             "codec_psnr"}
+             "codec_psnr", "interval", "by_stream"}
     for part in (figures, figures["tester"]):
         assert set(part["next_frame"]) == set(part["moving"]) == names
-        assert set(part["rollout_psnr"]) == {"1", "4", "16"}
+        assert set(part["rollout_psnr"]) == set(part["rollout_psnr_interval"]) == {"1", "4", "16"}
         assert set(part["sharpness"]) == {"1", "2", "4", "8"}
     assert 0 <= figures["turn_sign_accuracy"] <= 1
     for name in ("drift", "revisit", "blocked"):

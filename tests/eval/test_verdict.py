@@ -8,7 +8,8 @@ from worldplay.eval import drift
 from worldplay.eval.verdict import verdict
 
 MOVING = {"psnr": 25.4, "repeat_last_psnr": 20.4, "shifted_last_psnr": 22.1, "shuffled_actions_psnr": 21.0,
-          "codec_psnr": 32.5}
+          "codec_psnr": 32.5, "interval": {"over_repeat_last": [4.0, 6.0], "over_shifted_last": [2.1, 4.4],
+                                           "over_shuffled_actions": [3.0, 5.5]}}
 REAL = {"sharpness_ratio": 1.0, "brightness_ratio": 1.0, "histogram_distance": 0.05, "edge_ratio": 1.0}
 GOOD = {"moving": MOVING, "turn_sign_accuracy": 0.97, "turn_sign": {"real": 0.98},
         "blocked": {"n": 12, "dream": 0.8, "real": 1.0},
@@ -27,7 +28,7 @@ def _answers(**changes):
 def test_a_good_world_has_three_times_yes():
     assert _answers() == ["Yes", "Yes", "Yes"]
     better, follows, whole = verdict(GOOD)
-    assert "25.4 dB against 20.4" in better and "22.1" in better
+    assert "25.4 dB against 20.4" in better and "+3.3 dB [+2.1, +4.4]" in better
     assert "97% (real 98%)" in follows and "wall in 80% (real 100%)" in follows
     assert "after 1000 frames" in whole
 
@@ -48,6 +49,13 @@ def test_a_good_world_has_three_times_yes():
 ])
 def test_each_line_fails_for_its_own_reason(changes, answers):
     assert _answers(**changes) == answers
+
+
+@pytest.mark.parametrize("bounds, text", [([-0.2, 4.0], "[-0.2, +4.0]"), (None, "one stream")])
+def test_a_gain_that_other_streams_might_not_show_is_no_yes(bounds, text):
+    report = GOOD | {"moving": MOVING | {"interval": dict.fromkeys(MOVING["interval"], bounds)}}
+    better, follows, _ = verdict(report)
+    assert "? Hardly:" in better and "? Hardly:" in follows and text in better
 
 
 def test_a_walk_through_dark_places_is_held_against_them():

@@ -30,13 +30,15 @@ class Replay:
     """Where the model runs; frames are bit-equal only on the same device, number type and path."""
     vae: bool = False
     """Decode by the full codec of a Wan-size world (fetch --vae), for finer pictures: --out keeps them."""
+    real: bool = False
+    """Play them in the real game behind the world, from the same start; --out is then a clip of the game."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.eval.replay import run_replay
         return report(run_replay(self.clip, world=self.world, out=self.out, device=self.device, vae=self.vae,
-                                  overwrite=self.overwrite), self.json)
+                                 real=self.real, overwrite=self.overwrite), self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

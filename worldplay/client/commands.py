@@ -1,4 +1,5 @@
 """What the player asks for, wherever it is played: modes, and requests to the world."""
+from worldplay.client.beside import Beside
 from worldplay.client.saves import QUICK
 from worldplay.client.travel import Travel
 from worldplay.client.view import Mode
@@ -21,6 +22,7 @@ class Commands:
     wants_step  whether one frame is to be made and shown although play is paused
     prompting   worldplay.client.prompting.Prompting
     travel      worldplay.client.travel.Travel: rewinding, saving, loading
+    beside      worldplay.client.beside.Beside: the real game beside the dream
     """
 
     def __init__(self, device, screen, recording, request, prompting):
@@ -29,6 +31,7 @@ class Commands:
         self.prompting, self.opening = prompting, None
         self._device, self._screen, self._recording = device, screen, recording
         self.travel = Travel(screen, recording)
+        self.beside = screen.beside = Beside(screen)
         self._world, self._mode_before = None, Mode.PLAYING  # before it went back
         self._is_away = False  # the focus was lost; a window that is about to get it is not away
 
@@ -38,6 +41,7 @@ class Commands:
         """The world is open, and not yet begun."""
         self._world = world
         self.travel.open(world)
+        self.beside.open(world)
         self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
 
     def reopen(self, opening):

@@ -33,6 +33,7 @@ class View:
     timing     worldplay.client.timing.Timing of the session
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
+    beside     worldplay.client.beside.Beside: what there is to be seen of the real game
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
     drift      worldplay.client.drift.Drift of the picture
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
@@ -44,7 +45,7 @@ class View:
 
     def __init__(self, settings, timing, *, clock=time.perf_counter):
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
-        self.world, self.recording, self.failure = None, None, None
+        self.world, self.recording, self.beside, self.failure = None, None, None, None
         self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
         self._clock, self._began, self.drift = clock, clock(), Drift(None)
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
@@ -145,7 +146,8 @@ class View:
         rows, until = self._figure_rows
         now = self._clock()
         if not rows or now >= until:
-            rows = figures(self.timing, self.world.info, self.number, now) + self.drift.row
+            rows = figures(self.timing, self.world.info, self.number, now)
+            rows += self.drift.row + self.beside.rows
             self._figure_rows = rows, now + HUD_EVERY
         return rows
 

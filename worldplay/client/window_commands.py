@@ -251,6 +251,9 @@ class WindowCommands(Commands):
         else:
             self.is_over = True
 
+    def on_real(self):
+        self.beside.turn()
+
     def on_places(self):
         self._open_page("Places")
 

@@ -54,7 +54,8 @@ class DreamWorld:
         self.controls = controls_of(config, device)
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
+                     "window": config.window, "frames_per_chunk": config.frames_per_chunk,
+                     "frames_per_latent": codec.frames_per_latent, "path": "eager",
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.threads = Threads(device, self.info)

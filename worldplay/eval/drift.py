@@ -8,6 +8,30 @@ from worldplay.eval.streams import encode_for
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
 _TAIL = 0.25  # a figure at frame N is the mean over the last quarter of the way there
+# how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
+# that have another colour beyond what the choice of places makes
+_SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
+_EDGES = 0.5  # part of the real frames' edges that has to be there, whatever the codec leaves of them
+
+
+def is_whole(walk, real, codec_sharpness):
+    """Whether figures of `compare` of dreamed frames are near those of the real frames of the same way.
+
+    codec_sharpness  ratio, what the codec alone leaves of the sharpness
+    """
+    return (_is_within(walk["sharpness_ratio"], codec_sharpness * real["sharpness_ratio"], _SHARPNESS)
+            and _is_within(walk["brightness_ratio"], real["brightness_ratio"], _BRIGHTNESS)
+            and walk["histogram_distance"] <= real["histogram_distance"] + _COLOURS)
+
+
+def has_edges(walk, real):
+    """Whether figures of `drift` of dreamed frames have the edges of the real frames of the same way: an
+    object that has become a blot on a plain ground, or nothing, changes little else."""
+    return walk["edge_ratio"] >= _EDGES * real["edge_ratio"]
+
+
+def _is_within(value, real, bounds):
+    return bounds[0] * real <= value <= bounds[1] * real
 
 
 def drift_score(figures):
