@@ -13,22 +13,19 @@ def resampled(num_streams, seed=0):
     return np.random.default_rng(seed).integers(0, num_streams, (RESAMPLES, num_streams))
 
 
-def percentiles(num_streams, level=LEVEL):
-    """(low, high), per cent: the percentiles of resampled figures between which an interval of `level` lies.
+def student(level, free):
+    """Quantile of Student's t that `level` per cent of its values lie within on either side of 0.
 
-    Resampling few streams gives intervals that are too narrow, by sqrt((n - 1) / n) and by what Student's t
-    is wider than the normal distribution; the percentiles are moved outwards by as much.
-
-    Source: Hesterberg, What Teachers Should Know about the Bootstrap, arXiv:1411.5279, "expanded percentile";
-    the quantile of t by its expansion in 1/(n - 1), which for n = 2 is too small: there the interval
-    becomes the range of the resampled figures.
+    free  degrees of freedom; for 3 and more by the expansion in 1/free (Abramowitz and Stegun, 26.7.5)
     """
-    normal, free = NormalDist(), num_streams - 1
-    z = normal.inv_cdf(0.5 + level / 200)
-    t = z + (z ** 3 + z) / (4 * free) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * free ** 2) + (
-        3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * free ** 3)
-    outside = 100 * normal.cdf(-t * math.sqrt(num_streams / free))
-    return outside, 100 - outside
+    p = 0.5 + level / 200
+    if free == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if free == 2:
+        return (2 * p - 1) * math.sqrt(1 / (2 * p * (1 - p)))
+    z = NormalDist().inv_cdf(p)
+    return (z + (z ** 3 + z) / (4 * free) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * free ** 2)
+            + (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * free ** 3))
 
 
 def interval(value, num_streams, level=LEVEL, seed=0):
@@ -36,14 +33,22 @@ def interval(value, num_streams, level=LEVEL, seed=0):
 
     value  function of an int array of streams -> float; a difference of two worlds' figures is one too,
            paired
+
+    The interval is the figure and so many bootstrap standard errors as Student's t asks for, with the error
+    made larger by sqrt(n / (n - 1)), which resampling n streams leaves out. Percentiles of the resampled
+    figures are too narrow for few streams: of 12 normally distributed ones, intervals of 98.75 % missed the
+    mean in 2.5 % of cases also after they were moved outwards by these two factors, of 6 in 4.5 %.
+
+    Source: Hesterberg, What Teachers Should Know about the Bootstrap, arXiv:1411.5279, "t with bootstrap
+    standard error".
     """
-    draws = [value(picks) for picks in resampled(num_streams, seed)]
-    return (float(value(np.arange(num_streams))),
-            *map(float, np.percentile(draws, percentiles(num_streams, level))))
+    figure = float(value(np.arange(num_streams)))
+    return (figure, *_around(figure, [value(picks) for picks in resampled(num_streams, seed)], num_streams,
+                             level))
 
 
 def ratio_interval(sums, counts, level=LEVEL, seed=0):
-    """[low, high] of sum(sums) / sum(counts) over streams, by resampling them; a mean over frames is one.
+    """[low, high] of sum(sums) / sum(counts) over streams, as `interval` does; a mean over frames is one.
 
     sums, counts  float [s], of each stream
     Returns       None where fewer than two streams count anything: nothing is known of others then
@@ -53,5 +58,12 @@ def ratio_interval(sums, counts, level=LEVEL, seed=0):
         return None
     picks = resampled(len(counts), seed)
     above, below = sums[picks].sum(1), counts[picks].sum(1)
-    draws = above[below > 0] / below[below > 0]
-    return np.percentile(draws, percentiles(np.count_nonzero(counts), level)).tolist()
+    return _around(sums.sum() / counts.sum(), above[below > 0] / below[below > 0], np.count_nonzero(counts),
+                   level)
+
+
+def _around(figure, draws, num, level):
+    if num < 2:
+        return [figure, figure]
+    reach = student(level, num - 1) * math.sqrt(num / (num - 1)) * float(np.std(draws))
+    return [float(figure - reach), float(figure + reach)]

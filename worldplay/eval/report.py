@@ -13,6 +13,7 @@ from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
 from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval.compare import difference
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
@@ -107,7 +108,7 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
         source.close()
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
-        report["compare"] = reports[1]
+        report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
     write_text(out / "report.md", markdown(report))
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)

@@ -27,8 +27,9 @@ def table(report):
 def lines(report):
     """Everything that is said of a report before its table: the verdicts, a line each."""
     worlds = [report, *([report["compare"]] if "compare" in report else [])]
-    return [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds
+    said = [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds
             for line in verdict(world)]
+    return [*([report["compare"]["difference"]["line"]] if len(worlds) > 1 else []), *said]
 
 
 def markdown(report):
