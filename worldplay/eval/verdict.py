@@ -83,8 +83,8 @@ def _stays_whole(report):
         return "Stays whole? Not known: the real frames show one colour."
     yes = is_whole(walk, real, walk["codec_sharpness_ratio"]) and has_edges(walk, real)
     return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
-            f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); the "
-            f"real frames of the same way: {_state(real)}.")
+            f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
+            f"the real frames of the same way: {_state(real)}.")
 
 
 def _state(figures):
