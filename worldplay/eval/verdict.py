@@ -81,7 +81,17 @@ def _stays_whole(report):
     answer = "Yes" if is_whole(walk, real, walk["codec_sharpness_ratio"]) else "No"
     return (f"Stays whole? {answer}: after {reached[-1]} frames "
             f"{_state(walk)} (sharpness of the codec alone {walk['codec_sharpness_ratio']:.2f}); the real "
-            f"frames of the same way: {_state(real)}.")
+            f"frames of the same way: {_state(real)}{_survivors(report)}.")
+
+
+def _survivors(report):
+    """What the longest walks come to among all of them; nothing where there are none."""
+    survival = report.get("survival", {})
+    if not survival.get("frames"):
+        return ""
+    walks = survival["walks"]
+    return (f"; alive at frame {survival['frames'][-1]} are {survival['alive'][-1]:.0%} of {walks[0]} walks, "
+            f"{walks[-1]} of them so long")
 
 
 def _state(figures):
