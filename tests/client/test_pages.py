@@ -1,4 +1,5 @@
 """The menu: its pages by keys, mouse and gamepad; controls changed in it; events at random."""
+import gc
 import random
 
 import numpy as np
@@ -126,7 +127,8 @@ def _events(rng):
                 pygame.CONTROLLERDEVICEREMOVED)), instance_id=rng.randrange(2))
 
 
-def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(tmp_path, monkeypatch):
+def test_a_hundred_thousand_random_events_raise_nothing_leave_no_key_stuck_and_no_memory(
+        tmp_path, monkeypatch):
     """All of them through the commands, and some of the screens drawn; the loop has its own tests."""
     session = Session(FakeWorld(prompt="a hall"), [], settings=Settings(record_folder=str(tmp_path)))
     commands, screen = session.loop._commands, session.loop._screen
@@ -138,7 +140,7 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
         part.open(world)
     screen.frame = np.zeros((96, 128, 3), np.uint8)
     commands.begin()
-    rng, modes, num_open = random.Random(7), set(), 0
+    rng, modes, num_open, num_objects = random.Random(7), set(), 0, []
     for i, event in enumerate(_events(rng)):
         commands.handle(event, i / 1000)
         modes.add(commands.mode)
@@ -150,7 +152,11 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
             commands.reset = None
         if i % 500 == 0:
             screen.draw(commands.mode)
+        if i in (20_000, 60_000, 99_000):
+            gc.collect()
+            num_objects.append(len(gc.get_objects()))
     assert modes == {Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.WRITING} and num_open
+    assert num_objects[-1] - num_objects[0] < 2000, f"80 000 events hold on to what they made: {num_objects}"
     commands.handle(FOCUS_LOST, 1e6)
     device.poll(1e6)
     assert device.poll(1e6 + 1) == Action() and len(screen.pages) <= 3

@@ -194,6 +194,7 @@ class Loop:
                 self._has_ended and self._commands.mode is Mode.PAUSED):
             self._commands.begin()
         self._has_ended = False
+        self._commands.started(started.request)
         self._travel.history.begin(started.request, started.frames, started.state)
         self._recording.branch(self._travel.history.line, started.frames[-1])
         self._beside.branch(self._travel.history.line, started.frames[-1])
@@ -264,7 +265,7 @@ class Loop:
             return
         if self._travel.has_wish or not (commands.wants_step or commands.mode is Mode.PLAYING):
             return
-        action, polled = self._device.poll(), self._clock()
+        action, polled = commands.next_action(), self._clock()
         self._pace.begin(self._device.input_time if commands.mode is Mode.PLAYING else None, polled)
         commands.wants_step = False
         self._ask(worker.Step(action, self._travel.history.act(action)))

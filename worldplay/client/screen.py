@@ -148,6 +148,9 @@ class Screen(View):
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
+        elif self.replay_left and not shows_help:
+            left = f"Replay, {self.replay_left:.0f} s"
+            hud.draw_badge(surface, left, "a key of the world takes over", lower)
 
     def _draw_figures(self, surface):
         parts, rows = self.settings.hud_parts, self._figures()

@@ -37,6 +37,7 @@ class View:
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
     drift      worldplay.client.drift.Drift of the picture
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
+    replay_left  seconds of the clip that is replayed, 0.0: none is
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
     is_hidden  whether nobody can see it: the window is minimised
@@ -46,7 +47,7 @@ class View:
     def __init__(self, settings, timing, *, clock=time.perf_counter):
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
         self.world, self.recording, self.beside, self.failure = None, None, None, None
-        self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
+        self.frame, self.number, self.is_dirty, self.rewound, self.replay_left = None, 0, True, None, 0.0
         self._clock, self._began, self.drift = clock, clock(), Drift(None)
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
@@ -81,7 +82,8 @@ class View:
     def close_world(self, title):
         """Another world, called `title`, opens in place of the one that was shown."""
         self.world = self.frame = self.failure = self.rewound = self._waiting = None
-        self.number, self._began, self._figure_rows, self.is_dirty = 0, self._clock(), ([], 0.0), True
+        self.number, self.replay_left, self._figure_rows = 0, 0.0, ([], 0.0)
+        self._began, self.is_dirty = self._clock(), True
 
     @property
     def notice(self):

@@ -153,17 +153,18 @@ class DreamWorld:
             yield from shown
 
     @torch.inference_mode()
-    def rollout(self, actions, scene=None, *, frames=None, seed=None):
+    def rollout(self, actions, scene=None, *, frames=None, past=None, seed=None):
         """Start again and yield the start, uint8 [n H W 3], then the frames of every action, as `walk`.
 
-        frames  a context to start from instead of a scene; as for `reset`
+        frames  a context to start from instead of a scene, and past, its Actions, as for `reset`; None:
+                standing still
 
         Of a text alone the start is the first latent only: those after it in the first chunk have the first
         actions, so n actions give the 1 + n latents that published scripts of camera motions give.
         """
         if frames is not None or (scene or self.scenes[0]) != TEXT:
-            still = None if frames is None else [Action()] * len(frames)
-            yield self.reset(scene, frames=frames, actions=still, seed=seed)
+            past = None if frames is None else list(past or [Action()] * len(frames))
+            yield self.reset(scene, frames=frames, actions=past, seed=seed)
             yield from self._by_action(actions)
             return
         first = actions[:self.config.frames_per_chunk - 1]

@@ -139,7 +139,8 @@ def replayed(clip, world, paths):
 def _steps(clip, world, follow):
     """Yield the start's last frame, then the frames of every step."""
     sidecar, start = clip.sidecar, clip.start
-    context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+    past = start is not None and (clip.start_actions or [Action()] * len(start))
+    context = {} if start is None else {"frames": start, "actions": list(past)}
     follow(0)
     yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
     _warn_of_codec(clip, world)
@@ -154,7 +155,7 @@ def _steps(clip, world, follow):
 def _rollout(clip, world, follow):
     """The same of a clip whose world was given all actions ahead."""
     follow(0)
-    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start,
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, past=clip.start_actions,
                           seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
     _warn_of_codec(clip, world)
@@ -240,11 +241,12 @@ def _write_game(clip, twin, target, overwrite):
     if twin.difference:
         log.warning("the real %s draws the start of %s otherwise here, by up to %d of 255 levels",
                     twin.environment, clip.path.name, twin.difference)
-    lead, origin = len(begun) - 1, twin.start(scene)
+    start = twin.start(scene)
+    lead = len(start.led)
     shares = [share for action in clip.actions[1:]
               for share in [action.share(twin.frames_per_step)] * twin.frames_per_step]
-    actions = [*origin.actions, *shares]
-    header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": origin.origin["seed"]}
+    actions = [Action(), *start.led, *shares]
+    header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": start.origin["seed"]}
     shown = chain(begun[-1:], chain.from_iterable(map(twin.step, clip.actions[1:])))
     writer = ClipWriter(target, header, actions=actions[:lead + first + 1], first=lead + first,
                         overwrite=overwrite)

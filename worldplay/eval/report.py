@@ -12,7 +12,7 @@ import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
-from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval import blocked, control, detail, fidelity, pictures, revisit, survival
 from worldplay.eval.compare import difference
 from worldplay.eval.page import page
 from worldplay.eval.sources import open_source
@@ -49,7 +49,7 @@ SUITES = {
     "sharpness": Suite(measure=detail.sharpness),
     "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
     "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
-    "walks": Suite(measure=drift.walks, first_only=True),
+    "walks": Suite(measure=survival.walks, first_only=True),
 }
 
 
