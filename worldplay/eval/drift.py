@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from worldplay.eval.statistics import compare, statistics
+from worldplay.eval.statistics import compare, edges, statistics
 from worldplay.eval.streams import encode_for
 
 CURVE = (100, 300, 1_000, 3_000, 10_000)
@@ -11,6 +11,7 @@ _TAIL = 0.25  # a figure at frame N is the mean over the last quarter of the way
 # how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
 # that have another colour beyond what the choice of places makes
 _SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
+_EDGES = 0.5  # part of the real frames' edges that has to be there, whatever the codec leaves of them
 
 
 def is_whole(walk, real, codec_sharpness):
@@ -21,6 +22,12 @@ def is_whole(walk, real, codec_sharpness):
     return (_is_within(walk["sharpness_ratio"], codec_sharpness * real["sharpness_ratio"], _SHARPNESS)
             and _is_within(walk["brightness_ratio"], real["brightness_ratio"], _BRIGHTNESS)
             and walk["histogram_distance"] <= real["histogram_distance"] + _COLOURS)
+
+
+def has_edges(walk, real):
+    """Whether figures of `drift` of dreamed frames have the edges of the real frames of the same way: an
+    object that has become a blot on a plain ground, or nothing, changes little else."""
+    return walk["edge_ratio"] >= _EDGES * real["edge_ratio"]
 
 
 def _is_within(value, real, bounds):
@@ -39,17 +46,20 @@ def drift_score(figures):
 
 
 def drift(material, player):
-    """{drift: {frames: figures of `compare`, n, codec_sharpness_ratio, real}} at every point of CURVE walked.
+    """{drift: {frames: figures of `compare`, edge_ratio, n, codec_sharpness_ratio, codec_edge_ratio, real}}
+    at every point of CURVE walked.
+
+    edge_ratio compares the roots of the mean squares of steps between neighbours (statistics.edges).
 
     Walk i has as many frames as material.walks[i]; each follows the actions of a Walk of the source from its
     real frames on. The reference is the mean over all real streams of the player. `real` holds the same
     figures for the real frames of the walks: what the choice of places alone makes of them.
     """
     streams = material.streams[player]
-    reference = [statistics(frame) for stream in streams.frames for frame in stream]
+    reference = [_row(frame) for stream in streams.frames for frame in stream]
     sample = streams.frames[:, -1]
-    through_codec = [statistics(frame) for frame in material.reconstruct(sample)]
-    codec = compare(through_codec, [statistics(frame) for frame in sample])["sharpness_ratio"]
+    through_codec = [_row(frame) for frame in material.reconstruct(sample)]
+    codec = _compare(through_codec, [_row(frame) for frame in sample])
     made, real = _walks(material, streams.context)
     curve = {}
     for number in CURVE:
@@ -57,17 +67,29 @@ def drift(material, player):
         if reached:
             tail = slice(number - int(_TAIL * number), number)
             of_made, of_real = (np.concatenate([walks[i][tail] for i in reached]) for walks in (made, real))
-            curve[str(number)] = compare(of_made, reference) | {
-                "n": len(of_made), "codec_sharpness_ratio": codec, "real": compare(of_real, reference)}
+            curve[str(number)] = _compare(of_made, reference) | {
+                "n": len(of_made), "real": _compare(of_real, reference),
+                **{f"codec_{name}": codec[name] for name in ("sharpness_ratio", "edge_ratio")}}
     return {"drift": curve}
 
 
+def _row(frame):
+    return np.append(statistics(frame), edges(frame))
+
+
+def _compare(rows, real):
+    rows, real = np.asarray(rows), np.asarray(real)
+    of_rows, of_real = rows[:, -1].mean(), real[:, -1].mean()
+    return compare(rows[:, :-1], real[:, :-1]) | {
+        "edge_ratio": math.sqrt(of_rows / of_real) if of_real else math.nan}
+
+
 def _walks(material, context):
-    """(statistics of the world's frames, of the real ones): one array a walk, one row a frame."""
+    """(`_row`s of the world's frames, of the real ones): one array a walk, one row a frame."""
     source, starts, real = material.source, [], []
     for number, length in enumerate(material.walks):
         walk = source.walk(number, length, context)
-        real.append(np.stack([statistics(frame) for frame in walk.real]))
+        real.append(np.stack([_row(frame) for frame in walk.real]))
         actions = encode_for(walk.actions, source.action_space, material.world.action_space)
         starts.append((walk.frames, actions))
     made = [[] for _ in starts]
@@ -76,5 +98,5 @@ def _walks(material, context):
         frames, actions = (np.stack(parts) for parts in zip(*(starts[i] for i in walks)))
         for part, _, (shown,) in material.predict(frames, actions, start=context, is_free=True):
             for i, frame in zip(walks[part], shown):
-                made[i].append(statistics(frame))
+                made[i].append(_row(frame))
     return list(map(np.stack, made)), real

@@ -44,3 +44,13 @@ def compare(stats, real):
     stats, real = np.mean(stats, axis=0), np.mean(real, axis=0)
     return {"sharpness_ratio": float(stats[0] / real[0]), "brightness_ratio": float(stats[1] / real[1]),
             "histogram_distance": float(np.abs(stats[2:] - real[2:]).sum() / 6)}
+
+
+def edges(frame):
+    """Mean square of the steps of the luma between neighbouring pixels of a frame, uint8 [H W 3].
+
+    Great steps decide it and noise of a level or two does not, which on a plain ground is most of what the
+    sharpness of `statistics` sees: a blot where an object was has none of them.
+    """
+    grey = luma(frame)
+    return float(np.square(np.diff(grey, axis=0)).mean() + np.square(np.diff(grey, axis=1)).mean())

@@ -1,7 +1,8 @@
 """What the figures of an evaluation come to: three lines that decide, then the table."""
-from worldplay.eval.drift import CURVE, is_whole
+from worldplay.eval.drift import CURVE, has_edges, is_whole
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
+_FEW = 50  # frames: the answer may be another one for other frames
 _TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "turn_sign_accuracy",
           "turn_sign", "sharpness", "blocked", "revisit", "drift")
 _BESIDE = ("interval", "by_stream")  # stand in the cell of their figure, or in report.json alone
@@ -38,8 +39,8 @@ def markdown(report):
         f"# {report['world']}, measured against {report['against']}", "",
         *(f"- {line}" for line in lines(report)), "",
         f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
-        f"{report['context_sigma']}, {report['streams']} held-out streams of each player. Brackets: 95 % "
-        "intervals over streams.",
+        f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
+        f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over streams.",
         *(f"Left out: {text}." for text in report["left_out"]), "",
         "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
         *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
@@ -53,7 +54,7 @@ def _better_than_repeating(report):
     return (f"Better than repeating the last frame? {answer}: where the player moves, "
             f"{moving['psnr']:.1f} dB against {moving['repeat_last_psnr']:.1f} of the last frame and "
             f"{moving['shifted_last_psnr']:.1f} of the last frame moved sideways as fits best, {more}; the "
-            f"codec alone {moving['codec_psnr']:.1f}.")
+            f"codec alone {moving['codec_psnr']:.1f}{_few(moving)}.")
 
 
 def _follows_the_keys(report):
@@ -62,7 +63,7 @@ def _follows_the_keys(report):
         return "Follows the keys? Not known: the player never moves here."
     answer, more = _gain(moving, "shuffled_actions")
     line = (f"Follows the keys? {answer}: {moving['psnr']:.1f} dB against "
-            f"{moving['shuffled_actions_psnr']:.1f} with the action of another frame, {more}")
+            f"{moving['shuffled_actions_psnr']:.1f} with the action of another frame, {more}{_few(moving)}")
     if turns is not None:
         real = report["turn_sign"]["real"]
         line += f"; turns move the picture the right way in {turns:.0%} (real {real:.0%})"
@@ -78,28 +79,38 @@ def _stays_whole(report):
         return "Stays whole? Not measured: no walk was long enough."
     walk = report["drift"][reached[-1]]
     real = walk["real"]
-    answer = "Yes" if is_whole(walk, real, walk["codec_sharpness_ratio"]) else "No"
-    return (f"Stays whole? {answer}: after {reached[-1]} frames "
-            f"{_state(walk)} (sharpness of the codec alone {walk['codec_sharpness_ratio']:.2f}); the real "
-            f"frames of the same way: {_state(real)}.")
+    if None in (*walk.values(), *real.values()):
+        return "Stays whole? Not known: the real frames show one colour."
+    yes = is_whole(walk, real, walk["codec_sharpness_ratio"]) and has_edges(walk, real)
+    return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
+            f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
+            f"the real frames of the same way: {_state(real)}.")
 
 
 def _state(figures):
-    return (f"sharpness {figures['sharpness_ratio']:.2f} and brightness {figures['brightness_ratio']:.2f} of "
-            f"real frames, colour distance {figures['histogram_distance']:.2f}")
+    return (f"sharpness {figures['sharpness_ratio']:.2f}, edges {figures['edge_ratio']:.2f} and brightness "
+            f"{figures['brightness_ratio']:.2f} of real frames, colour distance "
+            f"{figures['histogram_distance']:.2f}")
 
 
 def _gain(moving, *baselines):
     """(answer, text): whether a world is better than the best of the baselines, and by how much.
 
-    Yes takes _CLEAR or more, and an interval above 0: other streams would not have said otherwise.
+    By the figures as they are printed, dB to a tenth: what reads as equal is no gain. Yes takes _CLEAR or
+    more, and an interval above 0: other streams would not have said otherwise.
     """
     best = max(baselines, key=lambda name: moving[f"{name}_psnr"])
-    gain, bounds = moving["psnr"] - moving[f"{best}_psnr"], moving["interval"][f"over_{best}"]
+    ours, theirs = (float(f"{moving[name]:.1f}") for name in ("psnr", f"{best}_psnr"))
+    gain, bounds = round(ours - theirs, 1), moving["interval"][f"over_{best}"]
     is_sure = bounds is not None and bounds[0] > 0
     answer = "Yes" if gain >= _CLEAR and is_sure else "Hardly" if gain > 0 else "No"
     return answer, f"{gain:+.1f} dB " + (f"[{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds
                                          else "(one stream, so no interval)")
+
+
+def _few(figures):
+    number = figures.get("n", _FEW)
+    return f" (of {number} frames only: others may say otherwise)" if number < _FEW else ""
 
 
 def _flatten(figures):
