@@ -52,7 +52,7 @@ class Eval:
     quick: bool = False
     """Fewer streams and walks of 300 frames: about two minutes instead of fifteen on two cores."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; none is runs/eval-NAME."""
+    """Folder for report.html, .md and .json, contact_sheet.png, side_by_side.mp4; none is runs/eval-NAME."""
     compare: Annotated[str | None, arg(metavar="WORLD")] = None
     """Another world, measured on the same streams."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
