@@ -172,6 +172,7 @@ class Machine:
     (2, 0.0, 2), (2, 0.4, 2), (2, 0.7, 1), (2, 1.0, 1), (2, 2.0, 1), (1, 1.0, 1),
     (8, 0.4, 8), (8, 1.0, 7), (8, 3.2, 5), (8, 8.0, 1)])
 def test_as_many_threads_as_cores_are_left(most, others, threads):
+    assert cores.threads_beside(others, most, visible=most) == threads, "in one look"
     machine = Machine(most)
     assert machine.after(1.0, others=others) == threads
     assert machine.after(60.0, others=others) == threads, "and it stays so"

@@ -13,8 +13,8 @@ from worldplay.engine import attention_backend
 from worldplay.engine.loading import random_configs, random_world
 from worldplay.envs.players import PLAYERS
 from worldplay.eval import throughput
-from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench, ceilings
+from worldplay.eval.statistics import psnr
 from worldplay.models.attention.causal import causal_attention
 from worldplay.models.attention.kernels import BACKENDS, AttentionShape
 from worldplay.models.configs import FrameRule

@@ -82,6 +82,16 @@ def _limit_of_group(folder):
         return math.inf
 
 
+def threads_beside(others, most, visible=None):
+    """One thread for every core that others leave, between 1 and `most`.
+
+    others   cores that they use, a number with a fraction
+    visible  cores shared with them; None: those that the system may run this process on
+    """
+    free = (len(_affinity()) if visible is None else visible) - others
+    return min(most, max(1, math.floor(free + 1 - BUSY)))
+
+
 class OtherPrograms:
     """Measures how many of the visible cores others than this process keep busy, from call to call.
 
@@ -139,7 +149,8 @@ class ThreadChoice:
         self._looked, self.others = now, self._measure()
         free = self._visible - self.others
         if free <= self.threads - BUSY and self.threads > 1:
-            self.threads, self._quiet_since = max(1, math.floor(free + 1 - BUSY)), None
+            self.threads = threads_beside(self.others, self.most, self._visible)
+            self._quiet_since = None
         elif self.threads < self.most and free >= self.threads + 1 - FREE:
             self._quiet_since = self._looked if self._quiet_since is None else self._quiet_since
             if now - self._quiet_since >= QUIET_FOR:
@@ -147,3 +158,7 @@ class ThreadChoice:
         else:
             self._quiet_since = None
         return self.threads
+
+
+# Of what other programs use while a command starts, above all while torch is loaded.
+SINCE_START = OtherPrograms()

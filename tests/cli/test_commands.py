@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 HELP = {"worldplay": ["--help"], "play": ["play", "--help"],
         **{name: [name, "--help"] for name in COMMANDS},
         "dataset_pack": ["dataset", "pack", "--help"],
+        "dataset_import": ["dataset", "import", "--help"],
         "dataset_verify": ["dataset", "verify", "--help"], "dataset_info": ["dataset", "info", "--help"],
         "clip_export": ["clip", "export", "--help"], "clip_info": ["clip", "info", "--help"]}
 SPACE = ActionSpace(("w", "a"), 12.0, look_axes=1)
@@ -97,6 +98,7 @@ def test_version(capsys):
     (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "pack", "nothing", "--out", "x"], 2, "1 of 1 clips cannot be packed, and nothing was "),
+    (["dataset", "import", "nothing.mp4", "--out", "x"], 2, "nothing.mp4: no such video"),
     (["dataset", "info", "nothing"], 2, "no finished data set"),
     (["dataset", "verify", "nothing"], 2, "no finished data set"),
     (["collect", "nowhere", "--frames", "5", "--out", "x"], 1, "environment 'nowhere': unknown"),

@@ -5,8 +5,8 @@ import pytest
 from tests.eval.turning import TurningGame, TurningWorld, material, texture
 from worldplay.action import ActionSpace
 from worldplay.eval import revisit
-from worldplay.eval.fidelity import PSNR_CAP
 from worldplay.eval.sources import Game
+from worldplay.eval.statistics import PSNR_CAP
 
 
 def test_a_turn_is_a_full_one_within_the_limit():

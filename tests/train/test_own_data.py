@@ -12,9 +12,11 @@ from tests.data.foreign_folders import write_v2
 from tests.train.test_finetune import CODEC, MODEL, make_clips
 from worldplay import runtime
 from worldplay.action import Action, ActionSpace
+from worldplay.data.frame_cache import FrameCache
 from worldplay.data.lerobot import LeRobotFolder
 from worldplay.engine.loading import load_world
 from worldplay.errors import WorldError
+from worldplay.eval.look import look_of_cache
 from worldplay.train.chain import Chain
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.processes import Processes
@@ -54,6 +56,8 @@ def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
     world.reset()
     frame, = world.step(Action({"w"}))
     assert frame.shape == (16, 24, 3) and (world.config.env, world.action_space) == ("elsewhere", KEYS)
+    assert world.config.look == look_of_cache(FrameCache.open(tmp_path / "run" / "data"))
+    assert world.config.look.frames > 1, "drift is measured against held-out frames"
     check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips)
 
 

@@ -1,7 +1,7 @@
 """Commands about data: record a scripted player, make, check and describe data sets."""
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
@@ -100,11 +100,166 @@ class Pack:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Import:
+    """Make a data set of videos of any game and logs of what was pressed meanwhile."""
+    videos: Annotated[Positional[tuple[Path, ...]], arg(metavar="VIDEO...")]
+    """Videos of one game, or folders of them; with --format csgo its HDF5 files."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set; a contact sheet with the keys drawn on it is put there too."""
+    log: Annotated[tuple[Path, ...], arg(metavar="FILE...")] = ()
+    """A log for each video: .csv, .json, .jsonl or .parquet; none is the one beside the video."""
+    format: Literal["log", "vpt", "csgo"] = "log"
+    """log: columns as the options below say; vpt: OpenAI's VPT recordings; csgo: Counter-Strike as DIAMOND
+    reads it."""
+    actions: Annotated[str | None, arg(metavar="KEY=COLUMN,...")] = None
+    """Which columns are which keys and the look: "w=forward, look_yaw=dx*0.1"; none takes columns that are
+    called by their keys."""
+    time: Annotated[str | None, arg(metavar="COLUMN*X")] = None
+    """Column of the times, X seconds for 1; none is t, time, timestamp or seconds, in seconds."""
+    events: Annotated[str | None, arg(metavar="KEY=DOWN")] = None
+    """Columns of a log with a row for each key that goes down or up: which key, and down or up; none is
+    key=down where there are such columns."""
+    fps: Annotated[float | None, arg(metavar="FLOAT")] = None
+    """Frames a second of the data set; none is 20, or what the recording says."""
+    fit: Annotated[str | None, arg(metavar="HOW")] = None
+    """How frames are brought to a size: pad, crop or resize WxH; none is "resize 160x112"."""
+    offset: Annotated[str, arg(metavar="SECONDS|auto")] = "0"
+    """Added to the logs' times; auto is what the search finds."""
+    name: Annotated[str | None, arg(metavar="NAME")] = None
+    """What the environment is called; none is the name of the folder."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.data.import_play import run_import
+        made = run_import(self.videos, out=self.out, logs=self.log, format=self.format, actions=self.actions,
+                          time=self.time, events=self.events, fps=self.fps, fit=self.fit, offset=self.offset,
+                          name=self.name)
+        if self.json:
+            return made
+        print_import(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Draw a contact sheet: the moments at which keys go down or a turn begins, with what was held."""
+    folder: Folder
+    """A data set of worldplay's."""
+    out: Annotated[Path | None, arg(metavar="FILE.png")] = None
+    """The picture; none is contact-sheet.png in the data set."""
+
+    def run(self):
+        from worldplay.data.contact_sheet import write_contact_sheet
+        print(write_contact_sheet(self.folder, self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write the episodes of several data sets of the same game into a new one."""
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER...")]
+    """Data sets of worldplay's."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.data.rearrange import run_merge, summary
+        made = run_merge(self.folders, out=self.out)
+        if self.json:
+            return made
+        print(summary(made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Write some episodes of a data set into a new one; the set itself stays as it is."""
+    folder: Folder
+    """A data set of worldplay's."""
+    episodes: Annotated[str, arg(metavar="0:50,60")]
+    """Numbers and ranges of episodes; 50 is left out of 0:50, and 60: goes to the last."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.data.rearrange import run_split, summary
+        made = run_split(self.folder, episodes=self.episodes, out=self.out)
+        if self.json:
+            return made
+        print(summary(made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Verify a data set and upload it to the Hugging Face hub, where LeRobot finds it."""
+    folder: Folder
+    """The LeRobot folder."""
+    repo: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    """The data set repository; made where there is none, replaced where there is one."""
+    private: bool = False
+    """Make it private."""
+
+    def run(self):
+        from worldplay.hub.dataset import push
+        made = push(self.folder, self.repo, is_private=self.private)
+        print(f"{made['frames']} frames are in {made['url']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Download a LeRobot data set from the Hugging Face hub; the same command goes on after a break."""
+    repo: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    """The data set repository."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    revision: Annotated[str | None, arg(metavar="NAME")] = None
+    """Branch, tag or commit; none is the newest."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.hub.dataset import pull
+        made = pull(self.repo, self.out, revision=self.revision)
+        if self.json:
+            return made
+        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, LeRobot "
+              f"{made['format']}; next: python -m worldplay dataset verify {made['out']}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Make a data set of recorded clips, check one, or say what it holds."""
+    """Make a data set of recorded clips or of videos with logs; check, show, merge, split or share one."""
     command: (Annotated[Pack, tyro.conf.subcommand("pack")]
+              | Annotated[Import, tyro.conf.subcommand("import")]
               | Annotated[Verify, tyro.conf.subcommand("verify")]
-              | Annotated[Info, tyro.conf.subcommand("info")])
+              | Annotated[Info, tyro.conf.subcommand("info")]
+              | Annotated[View, tyro.conf.subcommand("view")]
+              | Annotated[Merge, tyro.conf.subcommand("merge")]
+              | Annotated[Split, tyro.conf.subcommand("split")]
+              | Annotated[Push, tyro.conf.subcommand("push")]
+              | Annotated[Pull, tyro.conf.subcommand("pull")])
 
     def run(self):
         return self.command.run()
+
+
+def print_import(made):
+    """Print what run_import returns."""
+    for part in made["recordings"]:
+        notes = [f"log moved by {part['offset']:+.2f} s" if part["offset"] else "log as it is",
+                 f"best offset {part['search']['text']}"]
+        notes += [f"{part['repeated']:.0%} of the frames repeat the one before"] * (part["repeated"] > 0.02)
+        notes += [f"it breaks off there ({part['damage']})"] * bool(part["damage"])
+        wrong = "the picture moves with the turn, so look_yaw has the wrong sign"
+        notes += [wrong] * part["search"]["wrong_way"]
+        print(f"{part['video']}: {part['frames']} frames; {'; '.join(notes)}")
+    for video in made["left_out"]:
+        print(f"{video}: left out, too short")
+    turns = f", at most {made['look_limit']:.1f} degrees a frame" if made["look_limit"] else ""
+    print(f"actions: {made['actions']}{turns}")
+    print(f"look whether they fit the frames: {made['contact_sheet']}")
+    print(f"{made['out']}: {made['frames']} frames ({made['minutes']:.1f} minutes at {made['fps']:g} a "
+          f"second) in {made['episodes']} episodes, {made['held_out_episodes']} of them held out, "
+          f"{made['mib']:.1f} MiB")

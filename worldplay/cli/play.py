@@ -17,18 +17,18 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 
 from worldplay import __version__, cores
-from worldplay.action import ANY_SPACE, parse_script
+from worldplay.action import ANY_SPACE, ActionSpace, parse_script
 from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
 from worldplay.client.worker import Opening, Reset
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered
+from worldplay.data.file_start import SUFFIXES, file_scene
 from worldplay.files import writable_folder, write_json
 from worldplay.log import current_log, run_command
 from worldplay.serve.address import DEFAULT, parse_address
 from worldplay.worlds import catalog, zoo
-from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,8 @@ class PlayConfig:
     real: bool = False
     """Play the real game instead, WORLD is then the name of an environment: to record clips to learn from."""
     scene: Annotated[str | None, tyro.conf.arg(metavar="SCENE")] = None
-    """Where to begin: one of the world's scenes."""
+    """Where to begin: one of the world's scenes, or a file: a clip to go on from with its motion, a video, a
+    picture; in a window first shown as the world sees it."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -86,6 +87,12 @@ class PlayConfig:
         return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
 
     @property
+    def start(self):
+        """The Reset to begin with."""
+        is_file = self.scene and Path(self.scene).suffix.lower() in SUFFIXES
+        return Reset(file=self.image or Path(self.scene)) if self.image or is_file else Reset(self.scene)
+
+    @property
     def has_text_rows(self):
         """Whether --prompt names a file of text rows, which needs no text encoder."""
         return bool(self.prompt) and Path(self.prompt).suffix == ".safetensors"
@@ -110,6 +117,8 @@ class PlayConfig:
             idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
+            if self.start.file:
+                raise ValueError(f"--scene {self.scene}: the real game begins from no file; leave it out")
             if self.seed < 0:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
@@ -189,11 +198,15 @@ def load(config, on_progress=lambda line: None):
     gc.disable()
     try:
         _load_torch_unlocked()
+        from worldplay import runtime
         from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world
+        from worldplay.engine.threads import choose_threads
+        if config.headless:  # one number for the whole script, which its clip records
+            choose_threads(runtime.pick_device(config.device)[0])
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
-        if not config.headless:  # a script gives the same frames however busy the machine is
+        if not config.headless:  # a script gives the same frames however busy the machine becomes
             world.threads.adapt()
             if config.target_fps != 0:
                 world.quality.govern(config.target_fps or world.fps)
@@ -217,8 +230,9 @@ def _check_before_fetch(config, published):
     from worldplay.engine import prompts
     from worldplay.models.text import check_packages
     runtime.pick_device(config.device)
-    if config.image:
-        image_scene(config.image, published.config["frame_size"])
+    if config.start.file:
+        space = ActionSpace.from_json(published.config["action_space"])
+        file_scene(config.start.file, published.config["frame_size"], space)
     if config.has_text_rows:
         sizes = published.config["transformer"]
         prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
@@ -301,7 +315,7 @@ def _reopening(config, open_world):
     def opening(**changes):
         chosen = now[0] = replace(now[0], **changes)
         return Opening(open=lambda: open_world(chosen), title=chosen.world or "the world",
-                       start=Reset(chosen.scene, chosen.image))
+                       start=chosen.start)
     names = ("steps", "device", "path")
     hints = get_type_hints(PlayConfig)
     choices = {"steps": (None, 1, 2, 4), "device": get_args(hints["device"]), "path": get_args(hints["path"])}

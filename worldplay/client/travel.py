@@ -88,6 +88,16 @@ class Travel:
             self._view.rewound, self._view.frame, self._view.number = None, newest.frame, newest.number
         self._view.is_dirty = True
 
+    def go_to(self, number):
+        """Go back to the frame of this number since the start; returns whether that is begun, or says so."""
+        moment = next((each for each in self.history.moments if each.number == number), None)
+        if moment is None or self._asked:
+            self._view.notify("The world is still at work on the last place; try again" if self._asked else
+                              f"No moment of the last {self.history.seconds:.0f} s is good; R starts again")
+            return False
+        self._wish = moment
+        return True
+
     def save(self, slot=QUICK, title=""):
         """Save the place that is shown into one of worldplay.client.saves.SLOTS."""
         if isinstance(self._world, ClipWorld):

@@ -92,6 +92,11 @@ class LeRobotFolder:
         return self.info["worldplay"].get("lossy", False) if self.is_own else True
 
     @property
+    def is_others(self):
+        """Whether another program compressed its pictures: a folder of one, or videos that were imported."""
+        return not self.is_own or any("log" in clip for clip in self.info["worldplay"].get("clips", ()))
+
+    @property
     def dreamed(self):
         """Share of its recorded frames that a learned world made, 0 to 1."""
         clips = self.info.get("worldplay", {}).get("clips", ())
@@ -109,7 +114,7 @@ class LeRobotFolder:
             vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
             # a row holds the action taken at its frame, a Rollout the action that led to the frame
             actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
-            frames = _with_checksum(frames, self.layout, episode, self.camera)
+            frames = checked_frames(frames, self.layout, episode, self.camera)
             num_parts = -(-episode["length"] // MAX_ROWS)
             borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
             for start, stop in zip(borders, borders[1:]):  # of equal length: none too short for a window
@@ -143,7 +148,7 @@ def verify(folder, *, progress=None):
                              f"beyond the table of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
         for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
-            num = sum(1 for _ in _with_checksum(frames, layout, episode, camera))
+            num = sum(1 for _ in checked_frames(frames, layout, episode, camera))
             if progress and not number:
                 progress(num)
     return layout
@@ -248,7 +253,7 @@ def _largest_look(layout, columns):
     return largest
 
 
-def _with_checksum(frames, layout, episode, camera):
+def checked_frames(frames, layout, episode, camera):
     """Yield the frames of an episode; ValueError at the end where a checksum of worldplay's differs."""
     crc = 0
     for frame in frames:

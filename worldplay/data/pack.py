@@ -50,7 +50,8 @@ def run_pack(paths, *, out):
     num_rows = sum(piece.stop - piece.start for piece in pieces)
     require_space(out, int(num_rows * np.prod(source.frame_size) * 3 * PACKED_SHARE))
     with track(desc="pack", total=num_rows, unit="frame") as bar:
-        shards = _write(out, source, _rollouts(clips, pieces), bar.update)
+        played = rollouts(((_vectors(clip), clip.frames()) for clip in clips), pieces)
+        shards = write_shards(out, source, played, player=PLAYER, progress=bar.update)
     finish(out, source, shards, player=PLAYER, clips=[_facts(clip) for clip in clips])
     facts = describe(out)
     return {"out": str(out), "minutes": 60 * facts["hours"], **{name: facts[name] for name in (
@@ -216,14 +217,17 @@ def cut(lengths, gap):
     return pieces
 
 
-def _rollouts(clips, pieces):
-    """Yield a Rollout for each Piece, in order."""
+def rollouts(recordings, pieces):
+    """Yield a Rollout for each Piece, in order.
+
+    recordings  iterable of (float32 [n a], the encoded action that caused each frame; iterable of those n
+                frames, uint8 [H W 3])
+    """
     numbers = numbers_of_sides(piece.is_held_out for piece in pieces)
-    for number, clip in enumerate(clips):
-        vectors, shown = _vectors(clip), []
-        todo = iter([piece for piece in pieces if piece.clip == number])
+    for number, (vectors, frames) in enumerate(recordings):
+        todo, shown = iter([piece for piece in pieces if piece.clip == number]), []
         piece = next(todo)
-        for i, frame in enumerate(clip.frames()):
+        for i, frame in enumerate(frames):
             if i >= piece.start:
                 shown.append(frame)
             if i == piece.stop:
@@ -248,11 +252,14 @@ def _vectors(clip):
     return vectors
 
 
-def _write(out, source, rollouts, progress):
-    """Write the rollouts, SHARD_EPISODES to a file; returns the Shards."""
+def write_shards(out, source, rollouts, *, player, progress):
+    """Write rollouts of a Source, SHARD_EPISODES to a file; returns the Shards.
+
+    progress  called with the number of rows of every rollout
+    """
     shards = []
     while part := list(islice(rollouts, SHARD_EPISODES)):
-        writer = ShardWriter(out, source, shard=len(shards), player=PLAYER)
+        writer = ShardWriter(out, source, shard=len(shards), player=player)
         for rollout in part:
             writer.add(rollout)
             progress(len(rollout.frames) - 1)

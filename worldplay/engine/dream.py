@@ -8,6 +8,7 @@ from einops import rearrange
 
 from worldplay import runtime
 from worldplay.action import Action
+from worldplay.engine.batch import DreamBatch
 from worldplay.engine.code_choice import code_of, uninstall
 from worldplay.engine.controls import controls_of
 from worldplay.engine.graphs import GraphChoice
@@ -55,8 +56,8 @@ class DreamWorld:
         self.controls = controls_of(config, device)
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
-                     "graph": False,
+                     "window": config.window, "frames_per_chunk": config.frames_per_chunk,
+                     "frames_per_latent": codec.frames_per_latent, "path": "eager", "graph": False,
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.threads = Threads(device, self.info)
@@ -142,6 +143,10 @@ class DreamWorld:
 
     follow, reconstruct = follow, reconstruct  # for evaluation
 
+    def batch(self, size):
+        """A DreamBatch of so many plays of this world."""
+        return DreamBatch(self, size)
+
     @torch.inference_mode()
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for callers that know all of them ahead.
@@ -153,17 +158,18 @@ class DreamWorld:
             yield from shown
 
     @torch.inference_mode()
-    def rollout(self, actions, scene=None, *, frames=None, seed=None):
+    def rollout(self, actions, scene=None, *, frames=None, past=None, seed=None):
         """Start again and yield the start, uint8 [n H W 3], then the frames of every action, as `walk`.
 
-        frames  a context to start from instead of a scene; as for `reset`
+        frames  a context to start from instead of a scene, and past, its Actions, as for `reset`; None:
+                standing still
 
         Of a text alone the start is the first latent only: those after it in the first chunk have the first
         actions, so n actions give the 1 + n latents that published scripts of camera motions give.
         """
         if frames is not None or (scene or self.scenes[0]) != TEXT:
-            still = None if frames is None else [Action()] * len(frames)
-            yield self.reset(scene, frames=frames, actions=still, seed=seed)
+            past = None if frames is None else list(past or [Action()] * len(frames))
+            yield self.reset(scene, frames=frames, actions=past, seed=seed)
             yield from self._by_action(actions)
             return
         first = actions[:self.config.frames_per_chunk - 1]

@@ -1,7 +1,8 @@
 """Real environments behind the World contract: the table of their names."""
 from functools import partial
+from importlib.util import find_spec
 
-from worldplay.envs.doom import SCENARIOS, DoomWorld
+from worldplay.envs.doom import NEEDS_VIZDOOM, SCENARIOS, DoomWorld
 from worldplay.errors import WorldError
 
 # name -> constructor; action_space, frame_size and fps are known before the first reset starts the engine
@@ -16,13 +17,20 @@ def open_env(name):
         Raises WorldError("not_found") for another name, ValueError for options of "gym:ID" that do not fit.
     """
     if name.startswith("gym:"):
-        try:
-            from worldplay.envs.gymnasium import open_gym
-        except ImportError:
-            raise WorldError("not_found", f"{name}: Gymnasium is not installed (pip install gymnasium)") \
-                from None
+        check_installed(name)
+        from worldplay.envs.gymnasium import open_gym
         return open_gym(name)
     if name not in ENVS:
         raise WorldError("not_found", f"environment {name!r}: unknown; there are {', '.join(ENVS)}, and any "
                          "of Gymnasium's as gym:ID, for example gym:CarRacing-v3")
     return ENVS[name]()
+
+
+def check_installed(name):
+    """Raise WorldError("not_found") where the package that the environment called `name` is played by is not
+    there; nothing of it is imported.
+    """
+    if name.startswith("gym:") and not find_spec("gymnasium"):
+        raise WorldError("not_found", f"{name}: Gymnasium is not installed (pip install gymnasium)")
+    if name in ENVS and not find_spec("vizdoom"):
+        raise WorldError("not_found", NEEDS_VIZDOOM)

@@ -17,6 +17,8 @@ from worldplay.errors import WorldError
 TICS_PER_SECOND = 35
 TICS_PER_FRAME = 2
 FRAME_SIZE = (120, 160)
+NEEDS_VIZDOOM = "the real Doom worlds need ViZDoom, which is not installed: " \
+                'run pip install ".[doom]" in the checkout'
 
 _MOVES = {"w": "MOVE_FORWARD", "s": "MOVE_BACKWARD", "a": "MOVE_LEFT", "d": "MOVE_RIGHT",
           "mouse_left": "ATTACK"}
@@ -227,6 +229,5 @@ def _import_vizdoom():
     try:
         import vizdoom
     except ImportError:
-        raise WorldError("not_found", "the real Doom worlds need ViZDoom, which is not installed: "
-                                      'run pip install ".[doom]" in the checkout') from None
+        raise WorldError("not_found", NEEDS_VIZDOOM) from None
     return vizdoom

@@ -12,7 +12,9 @@ import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
-from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval import blocked, control, detail, fidelity, pictures, revisit, survival
+from worldplay.eval.compare import difference
+from worldplay.eval.page import page
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
@@ -24,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 6  # streams of each player in the video
 _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "context_sigma", "path",
-         "world_hash")
+         "threads", "world_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ SUITES = {
     "sharpness": Suite(measure=detail.sharpness),
     "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
     "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
-    "drift": Suite(measure=drift.drift, first_only=True),
+    "walks": Suite(measure=survival.walks, first_only=True),
 }
 
 
@@ -70,8 +72,8 @@ class Plan:
     trials: int
 
 
-FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000), trials=24)
-QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300), trials=6)
+FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, *[1_000] * 5), trials=24)
+QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300, 300), trials=6)
 
 
 def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
@@ -81,7 +83,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     against  environment, or folder of a data set (`open_source`); None is the environment the world was
              trained on
     quick    QUICK instead of FULL
-    out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
+    out      folder for report.html, .md and .json, contact_sheet.png and side_by_side.mp4; None is
+             runs/eval-NAME
     compare  another world, measured on the same streams
     Returns  the report, a dict (names: docs/eval.md)
 
@@ -107,10 +110,11 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
         source.close()
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
-        report["compare"] = reports[1]
+        report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
     write_text(out / "report.md", markdown(report))
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
+    write_text(out / "report.html", page(report, out))
     return report
 
 

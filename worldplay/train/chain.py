@@ -1,5 +1,6 @@
 """From gameplay to a checkpoint folder: the stages of a recipe in a row, in one time budget, resumable."""
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
+from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
 from worldplay.log import track
 from worldplay.models.lora import add_adapters, merged_weights
@@ -34,6 +36,8 @@ from worldplay.worlds import zoo
 from worldplay.worlds.weights import save_weights
 
 log = logging.getLogger(__name__)
+
+_WORTH_COMPILING = 1800.0  # seconds of training from which on it pays on a processor of two cores
 
 
 class Chain:
@@ -60,7 +64,7 @@ class Chain:
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
         it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
-        is possible, "eager" does not.
+        is possible and training lasts half an hour or longer, "eager" does not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
@@ -76,6 +80,8 @@ class Chain:
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
             self.compiled, reason = False, "--path eager"
+        elif _planned_seconds(recipe, budget) < _WORTH_COMPILING:
+            self.compiled, reason = False, "in less than half an hour compiling takes more than it gives"
         elif self.latents.no_compile():
             self.compiled, reason = False, self.latents.no_compile()
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
@@ -87,6 +93,7 @@ class Chain:
                           **self.reading, init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
+        self.look = None  # of the world, once something of it is written
 
     def run(self):
         """True when the world is finished, False when stopped with work left."""
@@ -168,9 +175,11 @@ class Chain:
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=allowed_cores(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
+        world = open_env(recipe.env)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
-            write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
-                              progress=bar.update)
+            write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
+                              has_poses=hasattr(world, "pose"), progress=bar.update)
+        world.close()
 
     def _check_data(self):
         """Refuse what cannot be learnt before anything is written."""
@@ -309,7 +318,8 @@ class Chain:
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
         if self.processes.is_first:
             # last: it makes the folder a world, and names the number of steps of these weights
-            write_json(self.folder / "config.json", config.to_json())
+            self.look = self.look or look_of_cache(self.cache)
+            write_json(self.folder / "config.json", replace(config, look=self.look).to_json())
 
     def _choose_context_sigma(self):
         if not self.processes.is_first:
@@ -322,6 +332,14 @@ class Chain:
     def place(self, part):
         """The path of a part of the run folder, wherever it is kept."""
         return self.shared.get(part, self.folder) / part
+
+
+def _planned_seconds(recipe, budget):
+    """Seconds of the whole job, or of its stages where they have their own; infinite where steps end it."""
+    if budget is not None:
+        return budget
+    loops = [recipe.loop(name) for name in recipe.stages if recipe.loop(name).share]
+    return sum(math.inf if loop.seconds is None else loop.seconds for loop in loops)
 
 
 def _whole_weights(network):

@@ -58,7 +58,7 @@ class ImageLatents:
                              f"--data {where}")
         if not data.is_lossy:
             return
-        if self.world is None and not data.is_own:
+        if self.world is None and data.is_others:
             log.warning("%s holds videos that another program compressed: the codec learns their flaws too, "
                         "so a world of it is for you to play and not to ship", where)
             return
