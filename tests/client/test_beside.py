@@ -1,6 +1,7 @@
 """The real game beside the dream: the same start and actions, the dream untouched, failures in one line."""
 import multiprocessing
 import os
+import random
 import signal
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.client.test_devices import key
 from worldplay.action import Action, ActionSpace
 from worldplay.client import beside
 from worldplay.client.beside import BOTH, DREAM, REAL, SHOWN_FOR
+from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.envs import open_env
 from worldplay.envs.twin import Twin
@@ -257,3 +259,32 @@ def test_the_views_cycle_and_the_figures_say_what_is_shown(folder):
     session.run()
     assert [shows for shows, _ in seen] == [BOTH, REAL, DREAM]
     assert seen[0][1] and seen[1][1] and not seen[2][1]
+
+
+def test_whatever_is_pressed_the_two_stay_in_step(folder, tmp_path, monkeypatch):
+    """Many keys in a row, with starts, scenes and ways back between them; then both are at one moment."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    draw = random.Random(4)
+    keys = [G, G, A, D, R, TAB, BACK, key(pygame.K_p), key(pygame.K_F5), key(pygame.K_F8),
+            key(pygame.K_HOME)]
+    script = []
+    for _ in range(60):
+        event = draw.choice(keys)
+        script += [(draw.choice([0.0, 0.05, 0.2]), event), (draw.choice([0.0, 0.1]), key(event.key, False))]
+    session = Played(Dream(folder), [(2, G, UP[pygame.K_g]), *script])
+    commands = session.loop._commands
+
+    def to_a_start():
+        commands.travel.drop()
+        commands.begin_at(Reset("start-2"))
+        commands.resume()
+        session.beside.shows = BOTH
+        return True
+    session.script += [(lambda: session.mode is not Mode.REWINDING,), (to_a_start,),
+                       (lambda: commands.request == Reset("start-2") and session.beside.num >= 3, QUIT)]
+    session.run()
+    line = commands.travel.history.line
+    assert not session.script and session.loop._screen.failure is None
+    real = real_frames(8, list(line.actions)[1:])
+    for number, frame in session.beside._real.items():
+        assert np.array_equal(frame, real[number]), number
