@@ -3,17 +3,19 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 
 import numpy as np
 import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld
-from tests.client.session import QUIT, Session
+from tests.client.session import PATIENCE, QUIT, Session
 from tests.client.test_devices import key
 from worldplay.action import Action, ActionSpace
 from worldplay.client import beside
 from worldplay.client.beside import BOTH, DREAM, REAL, SHOWN_FOR
+from worldplay.client.real_game import Follow, Followed, Lost, RealGame
 from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.envs import open_env
@@ -288,3 +290,27 @@ def test_whatever_is_pressed_the_two_stay_in_step(folder, tmp_path, monkeypatch)
     real = real_frames(8, list(line.actions)[1:])
     for number, frame in session.beside._real.items():
         assert np.array_equal(frame, real[number]), number
+
+
+def test_a_signal_to_all_processes_ends_the_games_engine_too(tmp_path):
+    scene(tmp_path, "start-1", 3, [])
+    game = RealGame(Twin("maze", tmp_path, action_space=SPACE, frame_size=(16, 32), fps=12.0))
+    game.ask(Follow("start-1", []))
+    reply = wait_for(game.take)
+    assert isinstance(reply, Followed) and game.is_idle
+    [process] = [each for each in multiprocessing.active_children() if each.name == "real game"]
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(PATIENCE)
+    assert process.exitcode == 0, "it left by itself, and closed its engine on the way"
+    game.ask(Follow(None, [Action()]))
+    assert wait_for(game.take) == Lost("The real game has stopped")
+    game.close()
+    game.wait()
+
+
+def wait_for(take):
+    until = time.perf_counter() + PATIENCE
+    while (reply := take()) is None:
+        assert time.perf_counter() < until
+        time.sleep(0.01)
+    return reply
