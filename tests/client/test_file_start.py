@@ -163,3 +163,17 @@ def test_a_clip_is_replayed_in_another_world_and_a_key_takes_over(clips, monkeyp
     played = [action.keys for action in other.actions]
     assert played[:len(ahead)] == [action.keys for action in ahead] and {"d"} in played
     assert played[-1] == set() and not session.loop._commands.ahead, "the key took over for good"
+
+
+@pytest.mark.parametrize("size", [(560, 440), (3840, 2160), (80, 60)])
+def test_the_pages_are_drawn_and_every_row_of_them_can_be_reached(clips, size):
+    session, [path] = Session(FakeWorld(), []), clips.glob("*.mp4")
+    screen, surface = session.loop._screen, pygame.Surface(size)
+    screen.world = FakeWorld()
+    for shown in (StartPage(screen, session.loop._commands, path, None),
+                  ReplayPage(read_clip(path), screen, session.loop._commands, Worlds().reopening)):
+        for _ in range(len(shown.make_rows()) + 1):
+            shown.draw(surface)
+            shown.press(key(pygame.K_RIGHT).scancode)
+            shown.press(key(pygame.K_DOWN).scancode)
+    session.window.close()

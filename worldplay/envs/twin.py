@@ -63,8 +63,9 @@ class Twin:
         start = self.start(None if frames is not None else scene or next(iter(self.scenes), "start"))
         self._open(start.origin["environment"])
         shown = [self.game.reset(seed=start.origin["seed"])[-1]]
-        for action in start.actions[1:]:
+        for action in start.led:
             shown += self.game.step(action)
+        shown = shown[-len(start.frames):]
         self.info = {**self.game.info}
         self.difference = int(np.abs(shown[-1].astype(np.int16) - start.frames[-1]).max())
         return np.stack(shown)

@@ -241,11 +241,12 @@ def _write_game(clip, twin, target, overwrite):
     if twin.difference:
         log.warning("the real %s draws the start of %s otherwise here, by up to %d of 255 levels",
                     twin.environment, clip.path.name, twin.difference)
-    lead, origin = len(begun) - 1, twin.start(scene)
+    start = twin.start(scene)
+    lead = len(start.led)
     shares = [share for action in clip.actions[1:]
               for share in [action.share(twin.frames_per_step)] * twin.frames_per_step]
-    actions = [*origin.actions, *shares]
-    header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": origin.origin["seed"]}
+    actions = [Action(), *start.led, *shares]
+    header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": start.origin["seed"]}
     shown = chain(begun[-1:], chain.from_iterable(map(twin.step, clip.actions[1:])))
     writer = ClipWriter(target, header, actions=actions[:lead + first + 1], first=lead + first,
                         overwrite=overwrite)
