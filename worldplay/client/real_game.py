@@ -5,9 +5,11 @@ import queue
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 from worldplay.errors import WorldError
 
@@ -101,13 +103,25 @@ class RealGame:
         finally:
             ours.close()
             if process.pid:
-                process.join(LEAVE)
-                process.kill()
+                _end(process)
+
+
+def _end(process):
+    """Wait until a process ends, or after LEAVE make it and what it has begun end."""
+    process.join(LEAVE)
+    if process.is_alive():
+        with suppress(psutil.Error):
+            for begun in psutil.Process(process.pid).children(recursive=True):
+                begun.kill()
+        process.kill()
 
 
 def _play(twin, connection):
     """The process: answer every Follow, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the client, which then ends this
+    for name in ("SIGTERM", "SIGHUP"):  # which may reach all processes of a terminal: the engine must end too
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
     try:
         while True:
             connection.send(_follow(twin, connection.recv()))
@@ -119,6 +133,10 @@ def _play(twin, connection):
         connection.send(Lost(" ".join(problem.split())))
     finally:
         twin.close()
+
+
+def _leave(*_):
+    raise SystemExit
 
 
 def _follow(twin, request):
