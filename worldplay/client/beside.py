@@ -17,6 +17,7 @@ class Beside:
     """Follows the line that is played; window-free. While only the dream is shown, nothing runs.
 
     shows    what of SHOWN the player looks at
+    env      the game where the user named it, as worldplay.envs.twin.Twin takes it
     problem  why no real game can be shown here, one line; "" where one can
     psnr     dB of the dream's picture against the game's, of the newest frame that both have; None before one
     num      frames of the line so far whose `mean` dB this is
@@ -26,7 +27,7 @@ class Beside:
     """
 
     def __init__(self, view):
-        self.shows, self.problem = DREAM, ""
+        self.shows, self.problem, self.env = DREAM, "", None
         self._view, self._world, self._twin, self._game = view, None, None, None
         self._asked = None  # (line, step) that the game is at work on
         self._lost = []  # games that are ending
@@ -39,7 +40,7 @@ class Beside:
         """A world is open, and not yet begun."""
         self._world = world
         try:
-            self._twin, self.problem = Twin.of(world), ""
+            self._twin, self.problem = Twin.of(world, self.env), ""
         except WorldError as error:
             self._twin, self.problem = None, str(error)
 

@@ -26,6 +26,8 @@ def open_gym(name):
     size     "96x96", width x height: pictures are averaged to it
     picture  observation or render; without it the observation where that is a picture
 
+    A module's own code runs: worldplay.envs.open_env lets pass only names that may do that.
+
         Raises WorldError("not_found") for what cannot be made, ValueError for an option that does not fit.
     """
     env_id, _, query = name.removeprefix(PREFIX).partition("?")

@@ -178,7 +178,7 @@ class Chain:
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=allowed_cores(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
-        world = open_env(recipe.env)
+        world = open_env(recipe.env, trusted=True)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
                               has_poses=hasattr(world, "pose"), progress=bar.update)
