@@ -13,6 +13,7 @@ class RunLog(dict):
 
     recipe, budget  as given; whatever else the run was started with stands beside them
     spent, seconds  part -> seconds it took over all calls, stage -> seconds it may take
+    context_walk    of the walks that choose the context sigma: frames, and seconds of the budget
     """
 
     def __init__(self, folder, recipe, processes, *, budget, **given):
@@ -47,11 +48,13 @@ class RunLog(dict):
     def stage_seconds(self, name):
         """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
 
-        Making the trajectories counts against the share of causal_ode.
+        The walks that choose the context sigma at the end have theirs kept. Making the trajectories counts
+        against the share of causal_ode.
         """
         if name not in self["seconds"]:
             spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
             left = self.budget - spent - sum(self["seconds"].values())
+            left -= self.get("context_walk", {}).get("seconds", 0.0)
             stages = self.recipe.stages
             rest = [self.recipe.loop(later).share for later in stages[stages.index(name):]]
             self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))
