@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 
@@ -139,6 +140,15 @@ def test_the_times_of_this_machine_are_read():
     now, idle, total, own = cores._core_times()
     assert total >= idle >= 0 and total > 0 and own > 0
     assert 0 <= cores.OtherPrograms().cores() <= len(cores._affinity())
+
+
+@pytest.mark.parametrize("own, idle", [(0, 30.0), (5, 10.0)])
+def test_programs_that_give_way_leave_their_cores_to_a_program_that_does_not(own, idle, monkeypatch):
+    monkeypatch.setattr(cores, "_affinity", lambda: {0})
+    monkeypatch.setattr(os, "nice", lambda by: own)
+    times = namedtuple("Times", ("user", "nice", "idle", "iowait"))(50.0, 20.0, 7.0, 3.0)
+    monkeypatch.setattr(cores.psutil, "cpu_times", lambda percpu: [times])
+    assert cores._core_times()[1:3] == (idle, 80.0)
 
 
 class Machine:

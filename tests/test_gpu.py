@@ -142,6 +142,16 @@ def test_compiled_passes_are_the_written_ones():
     assert world.info["path"] == "compiled" and psnr(frames, walk("cuda")[:4]).min() > 30
 
 
+@pytest.mark.parametrize("path", ["eager", "compiled"])
+def test_steps_by_graphs_are_those_as_written(path):
+    world = worldplay.load_world(device="cuda", seed=3)
+    if path == "compiled":
+        world.compile(wait=True)
+    world.reset()
+    world.graphs.measure(20)
+    assert world.graphs.figures[path]["are_equal"], world.graphs.figures
+
+
 @pytest.mark.parametrize("name", ["wan-action", "causal-forcing-2step"])
 def test_a_world_with_text_and_camera_compiles(name):
     """The process that makes the code compares every part with what it was made of."""

@@ -93,7 +93,11 @@ def threads_beside(others, most, visible=None):
 
 
 class OtherPrograms:
-    """Measures how many of the visible cores others than this process keep busy, from call to call."""
+    """Measures how many of the visible cores others than this process keep busy, from call to call.
+
+    Programs of low priority (`nice`) do not count: they give way, and the one that makes code for this world
+    is among them.
+    """
 
     def __init__(self):
         self._last = _core_times()
@@ -109,10 +113,13 @@ class OtherPrograms:
 
 
 def _core_times():
-    """(now, idle, all, own) seconds: of the clock, of all visible cores, and of this process's threads."""
-    cores = _affinity()
+    """(now, idle, all, own) seconds: of the clock, of all visible cores, and of this process's threads; idle
+    is what they spent on programs of low priority too.
+    """
+    cores, has_priority = _affinity(), not hasattr(os, "nice") or os.nice(0) <= 0
     times = [each for i, each in enumerate(psutil.cpu_times(percpu=True)) if i in cores]
-    idle = sum(each.idle + getattr(each, "iowait", 0.0) for each in times)
+    idle = sum(each.idle + getattr(each, "iowait", 0.0)
+               + (getattr(each, "nice", 0.0) if has_priority else 0.0) for each in times)
     return time.perf_counter(), idle, sum(sum(each) for each in times), time.process_time()
 
 

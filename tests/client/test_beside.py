@@ -1,18 +1,22 @@
 """The real game beside the dream: the same start and actions, the dream untouched, failures in one line."""
 import multiprocessing
 import os
+import random
 import signal
+import time
 
 import numpy as np
 import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld
-from tests.client.session import QUIT, Session
+from tests.client.session import PATIENCE, QUIT, Session
 from tests.client.test_devices import key
 from worldplay.action import Action, ActionSpace
 from worldplay.client import beside
 from worldplay.client.beside import BOTH, DREAM, REAL, SHOWN_FOR
+from worldplay.client.real_game import Follow, Followed, Lost, RealGame
+from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.envs import open_env
 from worldplay.envs.twin import Twin
@@ -92,6 +96,17 @@ def test_the_mazes_scenes_are_where_the_real_game_is(tmp_path):
     assert np.array_equal(twin.reset(seed=5), frames) and twin.difference == 0
     assert np.array_equal([*twin.step(Action({"a"}))], following)
     twin.close()
+
+
+def test_steps_that_nobody_sees_lead_to_the_same_frame(folder):
+    seen, skipped = Twin.of(Dream(folder)), Twin.of(Dream(folder))
+    with pytest.raises(WorldError, match="reset it"):
+        skipped.skip([Action()])
+    seen.reset("start-1"), skipped.reset("start-1")
+    walk = [Action({"d"}), Action({"d"}), Action({"a"}), Action({"d"})]
+    *_, frame = (frame for action in walk for frame in seen.step(action))
+    skipped.skip(walk[:-1])
+    assert np.array_equal(*skipped.step(walk[-1]), frame)
 
 
 def test_a_chunk_of_the_dream_is_as_many_frames_of_the_game(folder):
@@ -257,3 +272,56 @@ def test_the_views_cycle_and_the_figures_say_what_is_shown(folder):
     session.run()
     assert [shows for shows, _ in seen] == [BOTH, REAL, DREAM]
     assert seen[0][1] and seen[1][1] and not seen[2][1]
+
+
+def test_whatever_is_pressed_the_two_stay_in_step(folder, tmp_path, monkeypatch):
+    """Many keys in a row, with starts, scenes and ways back between them; then both are at one moment."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    draw = random.Random(4)
+    keys = [G, G, A, D, R, TAB, BACK, key(pygame.K_p), key(pygame.K_F5), key(pygame.K_F8),
+            key(pygame.K_HOME)]
+    script = []
+    for _ in range(60):
+        event = draw.choice(keys)
+        script += [(draw.choice([0.0, 0.05, 0.2]), event), (draw.choice([0.0, 0.1]), key(event.key, False))]
+    session = Played(Dream(folder), [(2, G, UP[pygame.K_g]), *script])
+    commands = session.loop._commands
+
+    def to_a_start():
+        commands.travel.drop()
+        commands.begin_at(Reset("start-2"))
+        commands.resume()
+        session.beside.shows = BOTH
+        return True
+    session.script += [(lambda: session.mode is not Mode.REWINDING,), (to_a_start,),
+                       (lambda: commands.request == Reset("start-2") and session.beside.num >= 3, QUIT)]
+    session.run()
+    line = commands.travel.history.line
+    assert not session.script and session.loop._screen.failure is None
+    real = real_frames(8, list(line.actions)[1:])
+    for number, frame in session.beside._real.items():
+        assert np.array_equal(frame, real[number]), number
+
+
+def test_a_signal_to_all_processes_ends_the_games_engine_too(tmp_path):
+    scene(tmp_path, "start-1", 3, [])
+    game = RealGame(Twin("maze", tmp_path, action_space=SPACE, frame_size=(16, 32), fps=12.0))
+    game.ask(Follow("start-1", []))
+    reply = wait_for(game.take)
+    assert isinstance(reply, Followed) and game.is_idle
+    [process] = [each for each in multiprocessing.active_children() if each.name == "real game"]
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(PATIENCE)
+    assert process.exitcode == 0, "it left by itself, and closed its engine on the way"
+    game.ask(Follow(None, [Action()]))
+    assert wait_for(game.take) == Lost("The real game has stopped")
+    game.close()
+    game.wait()
+
+
+def wait_for(take):
+    until = time.perf_counter() + PATIENCE
+    while (reply := take()) is None:
+        assert time.perf_counter() < until
+        time.sleep(0.01)
+    return reply

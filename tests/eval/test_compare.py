@@ -20,7 +20,7 @@ def report(world, *, moving=0.0, rollout=0.0, noise=0.1, seed=1):
 
 def test_a_small_difference_in_every_stream_is_real_though_streams_differ_more():
     found = difference(report("a", moving=0.4, rollout=0.4, seed=1), report("b", seed=2))
-    assert found["better"] == "first" and found["line"].startswith("Which is better? A, and the difference")
+    assert found["better"] == "first" and found["line"].startswith("Which is better? a, and the difference")
     figure = found["moving_psnr"]
     assert figure["difference"] == pytest.approx(0.4, abs=0.15) and figure["n"] == STREAMS
     assert figure["strict"][0] < figure["interval"][0] < 0.4 < figure["interval"][1] < figure["strict"][1]

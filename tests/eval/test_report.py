@@ -28,7 +28,7 @@ def test_report_has_the_names_scripts_rely_on(streams, tmp_path):
         assert set(part["rollout_psnr"]) == set(part["rollout_psnr_interval"]) == {"1", "4", "16"}
         assert set(part["sharpness"]) == {"1", "2", "4", "8"}
     assert 0 <= figures["turn_sign_accuracy"] <= 1
-    for name in ("drift", "revisit", "blocked"):
+    for name in ("drift", "survival", "revisit", "blocked"):
         assert name in figures and name not in figures["tester"]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     other = figures | {"difference": difference(figures, figures)}

@@ -86,9 +86,9 @@ def _on_white(level, sides, noise):
         for i, frame in enumerate(made):
             frame[40:40 + side, 20 + 4 * i:20 + 4 * i + side] = level
         return (made + draws.integers(0, noise + 1, made.shape)).clip(0, 255).astype(np.uint8)
-    real = drift._compare(*([drift._row(frame) for frame in frames(0, 12, 1)],) * 2)
-    reference = [drift._row(frame) for frame in frames(0, 12, 1)]
-    figures = {side: drift._compare([drift._row(frame) for frame in frames(level, side, noise)], reference)
+    real = drift.compare_rows(*([drift.row(frame) for frame in frames(0, 12, 1)],) * 2)
+    reference = [drift.row(frame) for frame in frames(0, 12, 1)]
+    figures = {side: drift.compare_rows([drift.row(frame) for frame in frames(level, side, noise)], reference)
                for side in sides}
     return {side: each | {"codec_sharpness_ratio": 1.0, "codec_edge_ratio": 1.0, "real": real}
             for side, each in figures.items()}

@@ -52,7 +52,7 @@ class Eval:
     quick: bool = False
     """Fewer streams and walks of 300 frames: about two minutes instead of fifteen on two cores."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; none is runs/eval-NAME."""
+    """Folder for report.html, .md and .json, contact_sheet.png, side_by_side.mp4; none is runs/eval-NAME."""
     compare: Annotated[str | None, arg(metavar="WORLD")] = None
     """Another world, measured on the same streams."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -146,6 +146,9 @@ class Bench:
                     raise
                 log.warning("%s; measured eager", problem)
         world.threads.adapt()  # as in a window
+        if self.path != "eager":
+            world.graphs.want()
+            world.reset()  # here: measuring them is no part of the first frame
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.loaded:
             figures["loaded"] = bench_loaded(world, figures, track=track)

@@ -213,6 +213,8 @@ def load(config, on_progress=lambda line: None):
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+    if config.path != "eager":
+        world.graphs.want()
     if config.path == "compiled":
         on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)

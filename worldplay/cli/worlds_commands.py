@@ -96,6 +96,23 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ship:
+    """Take a world out of its run, to share it: without data and training states, its teacher made small."""
+    world: Annotated[Positional[str], arg(metavar="WORLD")]
+    """The folder of a training run, or the name of a world that was trained here."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the world."""
+    no_teacher: bool = False
+    """Without the AR teacher: others can play it, but not train on."""
+
+    def run(self):
+        find_world(self.world)
+        from worldplay.worlds.ship import ship
+        made = ship(self.world, self.out, with_teacher=not self.no_teacher)
+        print(f"{made['out']}: {made['mib']:.1f} MiB; play it: python play.py {made['out']}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compile:
     """Make the code that runs a world's passes here, and keep it: play then has it from the first frame."""
     world: Annotated[Positional[str | None], arg(metavar="WORLD")] = None

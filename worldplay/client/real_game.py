@@ -5,9 +5,11 @@ import queue
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 from worldplay.errors import WorldError
 
@@ -15,6 +17,7 @@ log = logging.getLogger(__name__)
 
 LEAVE = 2.0  # seconds that the process is given to end by itself
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
+PIECE = 10   # actions that are played without a rest between them
 REST = 2.0   # times as long as it has worked it rests while it catches up: a third of a core, so that the
 # threads of the learned world keep theirs (worldplay.cores)
 
@@ -30,11 +33,11 @@ class Follow:
 class Followed:
     """They are played: the frames of the last one, or of the start, uint8 [n H W 3].
 
-    seconds     that each took
+    seconds     that the last one took, None of a start
     difference  as in worldplay.envs.twin.Twin
     """
     frames: np.ndarray
-    seconds: list
+    seconds: float | None
     difference: int
 
 
@@ -101,13 +104,25 @@ class RealGame:
         finally:
             ours.close()
             if process.pid:
-                process.join(LEAVE)
-                process.kill()
+                _end(process)
+
+
+def _end(process):
+    """Wait until a process ends, or after LEAVE make it and what it has begun end."""
+    process.join(LEAVE)
+    if process.is_alive():
+        with suppress(psutil.Error):
+            for begun in psutil.Process(process.pid).children(recursive=True):
+                begun.kill()
+        process.kill()
 
 
 def _play(twin, connection):
     """The process: answer every Follow, until the other side is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the client, which then ends this
+    for name in ("SIGTERM", "SIGHUP"):  # which may reach all processes of a terminal: the engine must end too
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
     try:
         while True:
             connection.send(_follow(twin, connection.recv()))
@@ -121,14 +136,21 @@ def _play(twin, connection):
         twin.close()
 
 
+def _leave(*_):
+    raise SystemExit
+
+
 def _follow(twin, request):
-    frames, seconds, rests = None, [], len(request.actions) > 1
+    frames, seconds = None, None
     if request.scene is not None:
         frames = twin.reset(request.scene)[-1:]
-    for action in request.actions:
+    passed, last = request.actions[:-1], request.actions[-1:]
+    for i in range(0, len(passed), PIECE):
+        begun = time.perf_counter()
+        twin.skip(passed[i:i + PIECE])
+        time.sleep(REST * (time.perf_counter() - begun))
+    for action in last:
         begun = time.perf_counter()
         frames = np.stack(list(twin.step(action)))
-        seconds.append(time.perf_counter() - begun)
-        if rests:
-            time.sleep(REST * seconds[-1])
+        seconds = time.perf_counter() - begun
     return Followed(frames, seconds, twin.difference)

@@ -215,7 +215,7 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without how the frames were made: a clip of this playback cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "frames_per_latent",
+                     if name not in ("attention", "env", "frames_per_chunk", "frames_per_latent", "graph",
                                      "max_steps", "max_threads", "max_window", "note", "prompt", "seed",
                                      "steps", "threads", "window", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}

@@ -57,15 +57,15 @@ def _judge(figures, ours, theirs):
     up = [name for name, figure in known.items() if figure["strict"][0] > 0]
     down = [name for name, figure in known.items() if figure["strict"][1] < 0]
     if up and down:
-        better, said = "mixed", f"{ours} in some figures, {theirs} in others"
+        better, said = "mixed", f"Mixed, {ours} in some figures, {theirs} in others"
     elif up or down:
         better, name = ("first", ours) if up else ("second", theirs)
         said = f"{name}, and the difference is more than the choice of streams makes"
     else:
-        better, said = None, "not known; what differs, other streams might turn round"
+        better, said = None, "Not known; what differs, other streams might turn round"
     numbers = ", ".join(f"{_title(name)} {figure['difference']:+.2f} dB [{figure['interval'][0]:+.2f}, "
                         f"{figure['interval'][1]:+.2f}]" for name, figure in known.items())
-    said = f"Which is better? {said[0].upper()}{said[1:]}"
+    said = f"Which is better? {said}"
     return better, f"{said}: {ours} less {theirs}, {numbers}." if numbers else f"{said}."
 
 

@@ -55,29 +55,45 @@ def drift(material, player):
     real frames on. The reference is the mean over all real streams of the player. `real` holds the same
     figures for the real frames of the walks: what the choice of places alone makes of them.
     """
+    return {"drift": curve(*walked(material, player))}
+
+
+def walked(material, player):
+    """(made, real, of_streams, codec): the walks of a Material by their statistics.
+
+    made, real  a list of arrays [n 99], one a walk, one `row` a frame: the world's, and the real ones of the
+                same way
+    of_streams  float64 [s n 99], of all real streams
+    codec       figures of `compare_rows` of real frames through the codec
+    """
     streams = material.streams[player]
-    reference = [_row(frame) for stream in streams.frames for frame in stream]
-    sample = streams.frames[:, -1]
-    through_codec = [_row(frame) for frame in material.reconstruct(sample)]
-    codec = _compare(through_codec, [_row(frame) for frame in sample])
+    of_streams = np.stack([[row(frame) for frame in stream] for stream in streams.frames])
+    through_codec = [row(frame) for frame in material.reconstruct(streams.frames[:, -1])]
     made, real = _walks(material, streams.context)
-    curve = {}
+    return made, real, of_streams, compare_rows(through_codec, of_streams[:, -1])
+
+
+def curve(made, real, of_streams, codec):
+    """{frames: figures} of what `walked` gives, at every point of CURVE; see `drift`."""
+    reference, points = of_streams.reshape(-1, of_streams.shape[-1]), {}
     for number in CURVE:
-        reached = [i for i, length in enumerate(material.walks) if length >= number]
+        reached = [i for i, walk in enumerate(made) if len(walk) >= number]
         if reached:
             tail = slice(number - int(_TAIL * number), number)
             of_made, of_real = (np.concatenate([walks[i][tail] for i in reached]) for walks in (made, real))
-            curve[str(number)] = _compare(of_made, reference) | {
-                "n": len(of_made), "real": _compare(of_real, reference),
+            points[str(number)] = compare_rows(of_made, reference) | {
+                "n": len(of_made), "real": compare_rows(of_real, reference),
                 **{f"codec_{name}": codec[name] for name in ("sharpness_ratio", "edge_ratio")}}
-    return {"drift": curve}
+    return points
 
 
-def _row(frame):
+def row(frame):
+    """float64 [99] of one frame, uint8 [H W 3]: its `statistics` and its `edges`."""
     return np.append(statistics(frame), edges(frame))
 
 
-def _compare(rows, real):
+def compare_rows(rows, real):
+    """Figures of `compare`, and edge_ratio, of the means of two sets of rows [n 99]."""
     rows, real = np.asarray(rows), np.asarray(real)
     of_rows, of_real = rows[:, -1].mean(), real[:, -1].mean()
     return compare(rows[:, :-1], real[:, :-1]) | {
@@ -85,11 +101,11 @@ def _compare(rows, real):
 
 
 def _walks(material, context):
-    """(`_row`s of the world's frames, of the real ones): one array a walk, one row a frame."""
+    """(`row`s of the world's frames, of the real ones): one array a walk, one row a frame."""
     source, starts, real = material.source, [], []
     for number, length in enumerate(material.walks):
         walk = source.walk(number, length, context)
-        real.append(np.stack([_row(frame) for frame in walk.real]))
+        real.append(np.stack([row(frame) for frame in walk.real]))
         actions = encode_for(walk.actions, source.action_space, material.world.action_space)
         starts.append((walk.frames, actions))
     made = [[] for _ in starts]
@@ -98,5 +114,5 @@ def _walks(material, context):
         frames, actions = (np.stack(parts) for parts in zip(*(starts[i] for i in walks)))
         for part, _, (shown,) in material.predict(frames, actions, start=context, is_free=True):
             for i, frame in zip(walks[part], shown):
-                made[i].append(_row(frame))
+                made[i].append(row(frame))
     return list(map(np.stack, made)), real

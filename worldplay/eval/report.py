@@ -12,8 +12,9 @@ import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
-from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval import blocked, control, detail, fidelity, pictures, revisit, survival
 from worldplay.eval.compare import difference
+from worldplay.eval.page import page
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
@@ -48,7 +49,7 @@ SUITES = {
     "sharpness": Suite(measure=detail.sharpness),
     "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
     "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
-    "drift": Suite(measure=drift.drift, first_only=True),
+    "walks": Suite(measure=survival.walks, first_only=True),
 }
 
 
@@ -71,8 +72,8 @@ class Plan:
     trials: int
 
 
-FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000), trials=24)
-QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300), trials=6)
+FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, *[1_000] * 5), trials=24)
+QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300, 300), trials=6)
 
 
 def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
@@ -82,7 +83,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     against  environment, or folder of a data set (`open_source`); None is the environment the world was
              trained on
     quick    QUICK instead of FULL
-    out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
+    out      folder for report.html, .md and .json, contact_sheet.png and side_by_side.mp4; None is
+             runs/eval-NAME
     compare  another world, measured on the same streams
     Returns  the report, a dict (names: docs/eval.md)
 
@@ -112,6 +114,7 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     write_text(out / "report.md", markdown(report))
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
+    write_text(out / "report.html", page(report, out))
     return report
 
 

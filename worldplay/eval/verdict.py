@@ -84,7 +84,17 @@ def _stays_whole(report):
     yes = is_whole(walk, real, walk["codec_sharpness_ratio"]) and has_edges(walk, real)
     return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
             f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
-            f"the real frames of the same way: {_state(real)}.")
+            f"the real frames of the same way: {_state(real)}{_survivors(report)}.")
+
+
+def _survivors(report):
+    """What the longest walks come to among all of them; nothing where there are none."""
+    survival = report.get("survival", {})
+    if not survival.get("frames"):
+        return ""
+    walks = survival["walks"]
+    return (f"; alive at frame {survival['frames'][-1]} are {survival['alive'][-1]:.0%} of {walks[0]} walks, "
+            f"{walks[-1]} of them so long")
 
 
 def _state(figures):

@@ -16,10 +16,11 @@ from worldplay.envs import collect, open_env
 from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
 from worldplay.log import track
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.train.attention_choice import fastest_attention
-from worldplay.train.context_sigma import choose_context_sigma
+from worldplay.train.context_sigma import choose_context_sigma, plan_walks
 from worldplay.train.deadline import Deadline
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.metrics import Metrics
@@ -37,6 +38,7 @@ from worldplay.worlds.weights import save_weights
 
 log = logging.getLogger(__name__)
 
+_NORM_FRAMES = 256  # by whose latents a codec's are normalised, spread over those it has learnt from
 _WORTH_COMPILING = 1800.0  # seconds of training from which on it pays on a processor of two cores
 
 
@@ -100,7 +102,7 @@ class Chain:
         try:
             if not self.run_stages():
                 return False
-            if self.latents.context_walk and "context_sigma_scores" not in self.log:
+            if self._context_walk and "context_sigma_scores" not in self.log:
                 self.where = "the choice of the context sigma"
                 if self.processes.agree(self.deadline.passed(time.monotonic())):
                     return False
@@ -130,6 +132,7 @@ class Chain:
     def run_stages(self):
         """All of `run` but the choice of the context sigma."""
         self.open_data()
+        self._plan_context_walks()
         codec = self.latents.codec()
         if codec is not None:
             self.networks["codec"] = codec
@@ -223,7 +226,12 @@ class Chain:
             self.latents.lossy_codec |= self.cache.is_lossy
         self._prepare(stage, loop)
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics,
-                          self.processes, self.dtype, self._export if entry.is_shown else None)
+                          self.processes, self.dtype)
+        if entry.is_shown:
+            trainer.before_save = self._export
+        elif "codec" in entry.makes:
+            frames = data.spread(_NORM_FRAMES).to(self.device)
+            trainer.before_save = lambda: trainer.call(stage.result, ImageCodec.settle_norm, frames)
         if not trainer.step:
             self._check_nothing_follows(name)
         self._set_seconds(trainer)
@@ -321,11 +329,33 @@ class Chain:
             self.look = self.look or look_of_cache(self.cache)
             write_json(self.folder / "config.json", replace(config, look=self.look).to_json())
 
+    @property
+    def _context_walk(self):
+        """Frames of the walks that choose the context sigma; 0: its value stays."""
+        return self.log.get("context_walk", {}).get("frames", self.latents.context_walk)
+
+    def _plan_context_walks(self):
+        """Once for a run with a budget: keep time for the walks at its end, and say how much."""
+        if self.budget is None or not self.latents.context_walk or "context_walk" in self.log:
+            return
+        config = self.latents.config(self.cache, self.recipe.student_steps)
+        frames, seconds = self.processes.agree(self.log.timed("plan context sigma", lambda: plan_walks(
+            config, self.device, wanted=self.latents.context_walk, budget=self.budget)))
+        self.log["context_walk"] = {"frames": frames, "seconds": seconds if frames else 0.0}
+        self.log.keep()
+        if frames:
+            log.info("the context sigma is chosen at the end, by walks of %d frames: about %.0f s of the "
+                     "budget are kept for them", frames, seconds)
+        else:
+            log.warning("context sigma %g stays, unchosen: walks of 100 frames would take about %.0f s, too "
+                        "much of this budget", self.recipe.context_sigma, seconds)
+
     def _choose_context_sigma(self):
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self.recipe.context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk,
+                                            seconds=self.log.seconds_left)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 

@@ -187,8 +187,8 @@ class Trainer:
                 save()
                 last_save = now
         self.spent = spent_before + clock()[0] - started
-        self.validate()
         save()
+        self.validate()  # after it: a save settles the codec that the last picture shows
         return self.progress >= 1
 
     def _plan(self):
