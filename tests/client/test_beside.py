@@ -98,6 +98,17 @@ def test_the_mazes_scenes_are_where_the_real_game_is(tmp_path):
     twin.close()
 
 
+def test_steps_that_nobody_sees_lead_to_the_same_frame(folder):
+    seen, skipped = Twin.of(Dream(folder)), Twin.of(Dream(folder))
+    with pytest.raises(WorldError, match="reset it"):
+        skipped.skip([Action()])
+    seen.reset("start-1"), skipped.reset("start-1")
+    walk = [Action({"d"}), Action({"d"}), Action({"a"}), Action({"d"})]
+    *_, frame = (frame for action in walk for frame in seen.step(action))
+    skipped.skip(walk[:-1])
+    assert np.array_equal(*skipped.step(walk[-1]), frame)
+
+
 def test_a_chunk_of_the_dream_is_as_many_frames_of_the_game(folder):
     one = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0, env=GAME)
     three = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0, frames_per_step=3,

@@ -8,7 +8,7 @@ from worldplay.errors import WorldError
 from worldplay.eval.statistics import psnr
 
 DREAM, BOTH, REAL = SHOWN = ("dream", "dream and real game", "real game")
-AT_ONCE = 200  # steps asked for at once while the game catches up: 0.4 s of the maze
+AT_ONCE = 400  # steps asked for at once while the game catches up: about half a second of the maze
 RECENT = 300   # steps that the figures look back on
 SHOWN_FOR = 0.5  # seconds of world time that a picture of the game stands while its next one is missing
 
@@ -167,7 +167,8 @@ class Beside:
             return
         is_start = self._step is None
         self._step, last = step, step * self._twin.frames_per_step
-        self._seconds += reply.seconds
+        if reply.seconds is not None:
+            self._seconds.append(reply.seconds)
         first = last + 1 - len(reply.frames)
         self._real |= {first + i: frame for i, frame in enumerate(reply.frames)}
         self._compare()

@@ -1,4 +1,5 @@
 """The real game behind a learned world, begun where the world's scenes begin."""
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -75,16 +76,32 @@ class Twin:
 
     def step(self, action):
         """Yield the game's frames of an action, one for each that the learned world makes; see World."""
-        if self.game is None:
-            raise WorldError("ended", f"the real game of {self.name}: reset it before the first step")
-        share = action.share(self.frames_per_step)
-        for _ in range(self.frames_per_step):
+        self._check_begun()
+        for share in self.shares([action]):
             yield from self.game.step(share)
+
+    def skip(self, actions):
+        """Play Actions whose frames nobody sees, quickly where the game has a way to."""
+        self._check_begun()
+        if hasattr(self.game, "skip"):
+            self.game.skip(self.shares(actions))
+        else:
+            for share in self.shares(actions):
+                deque(self.game.step(share), maxlen=0)
+
+    def shares(self, actions):
+        """The Actions that the game gets in their place, one for each frame."""
+        return [share for action in actions
+                for share in [action.share(self.frames_per_step)] * self.frames_per_step]
 
     def close(self):
         if self.game is not None:
             self.game.close()
         self.game = None
+
+    def _check_begun(self):
+        if self.game is None:
+            raise WorldError("ended", f"the real game of {self.name}: reset it before the first step")
 
     def _open(self, environment):
         """Have the game of that name open; WorldError("bad_scene") where its frames are not the world's."""

@@ -248,9 +248,7 @@ def _write_game(clip, twin, target, overwrite):
                     twin.environment, clip.path.name, twin.difference)
     start = twin.start(scene)
     lead = len(start.led)
-    shares = [share for action in clip.actions[1:]
-              for share in [action.share(twin.frames_per_step)] * twin.frames_per_step]
-    actions = [Action(), *start.led, *shares]
+    actions = [Action(), *start.led, *twin.shares(clip.actions[1:])]
     header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": start.origin["seed"]}
     shown = chain(begun[-1:], chain.from_iterable(map(twin.step, clip.actions[1:])))
     writer = ClipWriter(target, header, actions=actions[:lead + first + 1], first=lead + first,

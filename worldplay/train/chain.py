@@ -354,7 +354,8 @@ class Chain:
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk,
+                                            seconds=self.log.seconds_left)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 
