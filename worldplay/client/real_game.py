@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 LEAVE = 2.0  # seconds that the process is given to end by itself
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
+PIECE = 10   # actions that are played without a rest between them
 REST = 2.0   # times as long as it has worked it rests while it catches up: a third of a core, so that the
 # threads of the learned world keep theirs (worldplay.cores)
 
@@ -32,11 +33,11 @@ class Follow:
 class Followed:
     """They are played: the frames of the last one, or of the start, uint8 [n H W 3].
 
-    seconds     that each took
+    seconds     that the last one took, None of a start
     difference  as in worldplay.envs.twin.Twin
     """
     frames: np.ndarray
-    seconds: list
+    seconds: float | None
     difference: int
 
 
@@ -140,13 +141,16 @@ def _leave(*_):
 
 
 def _follow(twin, request):
-    frames, seconds, rests = None, [], len(request.actions) > 1
+    frames, seconds = None, None
     if request.scene is not None:
         frames = twin.reset(request.scene)[-1:]
-    for action in request.actions:
+    passed, last = request.actions[:-1], request.actions[-1:]
+    for i in range(0, len(passed), PIECE):
+        begun = time.perf_counter()
+        twin.skip(passed[i:i + PIECE])
+        time.sleep(REST * (time.perf_counter() - begun))
+    for action in last:
         begun = time.perf_counter()
         frames = np.stack(list(twin.step(action)))
-        seconds.append(time.perf_counter() - begun)
-        if rests:
-            time.sleep(REST * seconds[-1])
+        seconds = time.perf_counter() - begun
     return Followed(frames, seconds, twin.difference)
