@@ -16,6 +16,7 @@ cores.prepare()
 
 from worldplay import runtime
 from worldplay.cli.process import at_end_signal, run_process
+from worldplay.engine.threads import choose_threads
 from worldplay.experiments.ablation import Ablation, AblationRecipe
 from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
@@ -120,6 +121,35 @@ def own_data():
                    transformer=replace(recipe.transformer, patch_size=(1, 2, 2)))
 
 
+def car_racing():
+    """CarRacing, seen from above in flat colours: 64 x 64 pixels, 25 frames a second, networks of a third of
+    the maze's size; an hour on two cores. It needs gymnasium[box2d].
+    """
+    recipe = doom_maze()
+    return replace(
+        recipe, name="car-racing", env="gym:worldplay.envs.car_racing:CarRacing?size=64x64",
+        num_frames=36_000, player="worldplay.envs.driver:drive", columns_per_degree=0.0,
+        transformer=TransformerConfig(dim=128, ffn_dim=512, num_heads=2, num_layers=6, patch_size=(1, 2, 2)),
+        codec=CodecStageConfig(model=CodecConfig(widths=(32, 64, 96), enc_blocks=(1, 1, 1),
+                                                 dec_blocks=(1, 1, 2))))
+
+
+def demo():
+    """From nothing to a car that you steer, in ten minutes on two cores: car-racing with smaller networks. It
+    needs gymnasium[box2d].
+    """
+    recipe = car_racing()
+    return replace(
+        recipe, name="demo", num_frames=6_000, context_walk=0,
+        transformer=replace(recipe.transformer, ffn_dim=256, num_layers=4),
+        codec=CodecStageConfig(model=CodecConfig(widths=(24, 48, 64), enc_blocks=(1, 1, 1),
+                                                 dec_blocks=(1, 1, 1))),
+        codec_loop=replace(recipe.codec_loop, seconds=75),
+        teacher_forcing_loop=replace(recipe.teacher_forcing_loop, seconds=280),
+        causal_cd_loop=replace(recipe.causal_cd_loop, seconds=70),
+        decoder_loop=replace(recipe.decoder_loop, seconds=25))
+
+
 def tiny_maze():
     """The maze at toy size, in minutes: shows that the whole chain runs here; it plays badly."""
     recipe = doom_maze()
@@ -163,8 +193,9 @@ def finetune():
 log = logging.getLogger("worldplay.train")
 
 RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena,
-           "tiny-maze": tiny_maze, "own-data": own_data, "finetune": finetune, "wan-frame": wan_frame,
-           "wan-chunk": wan_chunk, "ablation-init": ablation_init}
+           "car-racing": car_racing, "demo": demo, "tiny-maze": tiny_maze, "own-data": own_data,
+           "finetune": finetune, "wan-frame": wan_frame, "wan-chunk": wan_chunk,
+           "ablation-init": ablation_init}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +225,8 @@ class Options:
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
     path: Literal["auto", "eager"] = "auto"
-    """How blocks run: compiled where a compiler is found, which takes minutes the first time, or eager."""
+    """How blocks run: auto compiles them, which takes minutes the first time, where a compiler is found and
+    training lasts half an hour or longer; eager does not."""
     init_from: str | None = None
     """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none
     is begun; of a published world its one network, for whatever begins from it."""
@@ -245,10 +277,11 @@ def check_flags(options):
                          "LeRobot folder; or add --dry-run to see what training would take")
 
 
-def ends_by_steps(recipe):
-    """Whether every stage of a recipe knows its steps."""
+def knows_its_end(recipe):
+    """Whether every stage of a recipe has its steps or seconds."""
     return isinstance(recipe, Recipe) and all(
-        recipe.loop(name).steps for name in recipe.stages if recipe.loop(name).share)
+        recipe.loop(name).steps or recipe.loop(name).seconds
+        for name in recipe.stages if recipe.loop(name).share)
 
 
 def dry_run(options):
@@ -271,7 +304,7 @@ def train(options):
     if is_ablation and (options.budget or options.init_from):
         raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and "
                          "--init-from")
-    if options.budget is None and options.steps is None and not ends_by_steps(options.recipe):
+    if options.budget is None and options.steps is None and not knows_its_end(options.recipe):
         raise ValueError("say how long: --budget 3h (whole job) or --steps N (of every stage)")
     if options.budget is not None and options.steps is not None:
         raise ValueError("--budget and --steps exclude each other: the stages end by the clock or by steps")
@@ -288,6 +321,7 @@ def train(options):
     recipe.check(goes_on=options.init_from is not None)
     device, device_reason = runtime.pick_device(options.device)
     dtype, dtype_reason = runtime.pick_dtype(device)
+    choose_threads(device)
     processes = Processes(device)
     if not processes.is_first:
         # the terminal; the first one says it for all

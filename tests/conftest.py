@@ -24,6 +24,13 @@ def fresh_log(monkeypatch):
     logging.getLogger("worldplay").setLevel(logging.NOTSET)
 
 
+@pytest.fixture(autouse=True)
+def code_is_made_at_ordinary_priority(monkeypatch):
+    """What gives way has no time at all on a machine that is busy with tests."""
+    from worldplay.engine import code
+    monkeypatch.setattr(code, "_give_way", lambda pid: None)
+
+
 @pytest.fixture(scope="session")
 def code_cache(tmp_path_factory):
     """A user's cache folder with the code of the toy world, made by the other process once for all files."""

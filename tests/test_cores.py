@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from collections import namedtuple
 
 import pytest
 
@@ -141,6 +142,15 @@ def test_the_times_of_this_machine_are_read():
     assert 0 <= cores.OtherPrograms().cores() <= len(cores._affinity())
 
 
+@pytest.mark.parametrize("own, idle", [(0, 30.0), (5, 10.0)])
+def test_programs_that_give_way_leave_their_cores_to_a_program_that_does_not(own, idle, monkeypatch):
+    monkeypatch.setattr(cores, "_affinity", lambda: {0})
+    monkeypatch.setattr(os, "nice", lambda by: own)
+    times = namedtuple("Times", ("user", "nice", "idle", "iowait"))(50.0, 20.0, 7.0, 3.0)
+    monkeypatch.setattr(cores.psutil, "cpu_times", lambda percpu: [times])
+    assert cores._core_times()[1:3] == (idle, 80.0)
+
+
 class Machine:
     """Cores of which others use `others`, and a clock that stands still between looks."""
 
@@ -162,6 +172,7 @@ class Machine:
     (2, 0.0, 2), (2, 0.4, 2), (2, 0.7, 1), (2, 1.0, 1), (2, 2.0, 1), (1, 1.0, 1),
     (8, 0.4, 8), (8, 1.0, 7), (8, 3.2, 5), (8, 8.0, 1)])
 def test_as_many_threads_as_cores_are_left(most, others, threads):
+    assert cores.threads_beside(others, most, visible=most) == threads, "in one look"
     machine = Machine(most)
     assert machine.after(1.0, others=others) == threads
     assert machine.after(60.0, others=others) == threads, "and it stays so"

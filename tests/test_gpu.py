@@ -13,8 +13,8 @@ from worldplay.engine import attention_backend
 from worldplay.engine.loading import random_configs, random_world
 from worldplay.envs.players import PLAYERS
 from worldplay.eval import throughput
-from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import bench, ceilings
+from worldplay.eval.statistics import psnr
 from worldplay.models.attention.causal import causal_attention
 from worldplay.models.attention.kernels import BACKENDS, AttentionShape
 from worldplay.models.configs import FrameRule
@@ -41,8 +41,11 @@ def test_the_same_seed_and_actions_give_the_same_frames():
     assert np.array_equal(walk("cuda"), walk("cuda"))
 
 
-def test_only_the_finished_frame_is_waited_for():
+@pytest.mark.parametrize("by_graph", [False, True])
+def test_only_the_finished_frame_is_waited_for(by_graph):
     world = worldplay.load_world(device="cuda")
+    if by_graph:
+        world.graphs.want()
     world.reset()
     actions = [world.action_space.decode(vector) for vector in PLAYERS["explorer"](world.action_space, 12, 0)]
     list(world.walk(actions))
@@ -140,6 +143,16 @@ def test_compiled_passes_are_the_written_ones():
     frames = np.stack([frame for vector in PLAYERS["explorer"](space, 4, 0)
                        for frame in world.step(space.decode(vector))])
     assert world.info["path"] == "compiled" and psnr(frames, walk("cuda")[:4]).min() > 30
+
+
+@pytest.mark.parametrize("path", ["eager", "compiled"])
+def test_steps_by_graphs_are_those_as_written(path):
+    world = worldplay.load_world(device="cuda", seed=3)
+    if path == "compiled":
+        world.compile(wait=True)
+    world.reset()
+    world.graphs.measure(20)
+    assert world.graphs.figures[path]["are_equal"], world.graphs.figures
 
 
 @pytest.mark.parametrize("name", ["wan-action", "causal-forcing-2step"])

@@ -84,6 +84,21 @@ def test_a_run_on_a_budget_begins_its_first_stage(tmp_path, command):
     assert status == 0 and "stopped with work left in codec" in said, said
 
 
+def test_the_demo_knows_its_length_compiles_nothing_and_ends_with_a_car_to_steer(tmp_path, command):
+    out = tmp_path / "demo"
+    brief = [flag for stage in ("codec", "teacher-forcing", "causal-cd", "decoder")
+             for flag in (f"--{stage}-loop.seconds", "1")]
+    status, said = command("demo", "--out", out, "--num-frames", "600", "--transformer.num-layers", "1",
+                           *brief)
+    assert status == 0 and f"finished; play it: python play.py {out}" in said, said
+    assert "blocks are run as they are (in less than half an hour" in said
+    world = load_world(out, device="cpu")
+    assert world.action_space.keys == ("a", "d", "s", "w") and world.frame_size == (64, 64)
+    world.reset()
+    step, = world.step(Action({"w", "a"}))
+    assert step.shape == (64, 64, 3)
+
+
 @pytest.mark.parametrize("teacher", ["causal", "bidirectional"])
 def test_an_ode_student_from_trajectories_that_are_made_once(tmp_path, teacher, command):
     out = tmp_path / "run"

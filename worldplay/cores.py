@@ -82,8 +82,22 @@ def _limit_of_group(folder):
         return math.inf
 
 
+def threads_beside(others, most, visible=None):
+    """One thread for every core that others leave, between 1 and `most`.
+
+    others   cores that they use, a number with a fraction
+    visible  cores shared with them; None: those that the system may run this process on
+    """
+    free = (len(_affinity()) if visible is None else visible) - others
+    return min(most, max(1, math.floor(free + 1 - BUSY)))
+
+
 class OtherPrograms:
-    """Measures how many of the visible cores others than this process keep busy, from call to call."""
+    """Measures how many of the visible cores others than this process keep busy, from call to call.
+
+    Programs of low priority (`nice`) do not count: they give way, and the one that makes code for this world
+    is among them.
+    """
 
     def __init__(self):
         self._last = _core_times()
@@ -99,10 +113,13 @@ class OtherPrograms:
 
 
 def _core_times():
-    """(now, idle, all, own) seconds: of the clock, of all visible cores, and of this process's threads."""
-    cores = _affinity()
+    """(now, idle, all, own) seconds: of the clock, of all visible cores, and of this process's threads; idle
+    is what they spent on programs of low priority too.
+    """
+    cores, has_priority = _affinity(), not hasattr(os, "nice") or os.nice(0) <= 0
     times = [each for i, each in enumerate(psutil.cpu_times(percpu=True)) if i in cores]
-    idle = sum(each.idle + getattr(each, "iowait", 0.0) for each in times)
+    idle = sum(each.idle + getattr(each, "iowait", 0.0)
+               + (getattr(each, "nice", 0.0) if has_priority else 0.0) for each in times)
     return time.perf_counter(), idle, sum(sum(each) for each in times), time.process_time()
 
 
@@ -132,7 +149,8 @@ class ThreadChoice:
         self._looked, self.others = now, self._measure()
         free = self._visible - self.others
         if free <= self.threads - BUSY and self.threads > 1:
-            self.threads, self._quiet_since = max(1, math.floor(free + 1 - BUSY)), None
+            self.threads = threads_beside(self.others, self.most, self._visible)
+            self._quiet_since = None
         elif self.threads < self.most and free >= self.threads + 1 - FREE:
             self._quiet_since = self._looked if self._quiet_since is None else self._quiet_since
             if now - self._quiet_since >= QUIET_FOR:
@@ -140,3 +158,7 @@ class ThreadChoice:
         else:
             self._quiet_since = None
         return self.threads
+
+
+# Of what other programs use while a command starts, above all while torch is loaded.
+SINCE_START = OtherPrograms()

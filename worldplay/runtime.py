@@ -7,9 +7,11 @@ import sys
 import sysconfig
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 NO_COMPILER = "no C++ compiler on the path"
 
@@ -67,8 +69,11 @@ def pick_compile(device):
 
 
 def cpp_compiler():
-    """The C++ compiler that builds native code; None where none of those that can is on the path."""
-    return next((name for name in ("g++", "clang++") if shutil.which(name)), None)
+    """The C++ compiler that builds native code; None where it is not on the path.
+
+    Not clang++: its code calls another OpenMP runtime than torch's, which would not load (tried with 14).
+    """
+    return "g++" if shutil.which("g++") else None
 
 
 def keep_compiled_code(folder):
@@ -125,6 +130,46 @@ def synchronize(device):
     """Wait until the device has finished all work in its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def records(device):
+    """Whether the device runs again what was recorded, faster than Python says it once more."""
+    return device.type == "cuda"
+
+
+def record(device, work):
+    """(what work() gives, a function that makes it again): a CUDA graph on a GPU, on others the call itself.
+
+    work  reads and writes tensors that stay where they are, draws no random number and waits for nothing on
+          the device; it is run several times here, so a second time must change nothing
+    Returns  tensors in the same places, filled by each call of the function and not before the first
+
+    Source: torch.cuda.graphs and gpt-fast, whose steps run on buffers of a fixed size and place.
+    """
+    if device.type != "cuda":
+        given = work()
+
+        def again():
+            for kept, made in zip(tree_leaves(given), tree_leaves(work()), strict=True):
+                if isinstance(kept, torch.Tensor):
+                    kept.copy_(made)
+        return given, again
+    stream, graph = _recording_stream(device), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):  # kernels are loaded and workspaces taken, which cannot be recorded
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    # Its own pool: what it gives must outlive the others' work. Another thread may load code meanwhile.
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        given = work()
+    return given, graph.replay
+
+
+@cache
+def _recording_stream(device):
+    """One for all graphs: cuBLAS keeps a workspace for every stream."""
+    return torch.cuda.Stream(device)
 
 
 def upload(x, device):

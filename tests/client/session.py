@@ -25,10 +25,11 @@ class SeenWindow(Window):
         super().__init__((640, 480))
         self.seen, self.captured = [], []
 
-    def draw(self, frame):
-        super().draw(frame)
-        if not self.seen or self.seen[-1][0] is not frame:
-            self.seen.append((frame, time.perf_counter()))
+    def draw(self, *frames):
+        boxes = super().draw(*frames)
+        if not self.seen or self.seen[-1][0] is not frames[0]:
+            self.seen.append((frames[0], time.perf_counter()))
+        return boxes
 
     def capture_mouse(self, is_captured):
         self.captured.append(is_captured)

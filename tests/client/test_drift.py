@@ -1,13 +1,17 @@
 """Drift while playing: said once when the picture leaves the look of its world, forgotten by a reset."""
+from types import SimpleNamespace
+
 import numpy as np
 import pygame
 import pytest
 
+from tests import ROOT
 from tests.client.fake_worlds import FakeWorld
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
-from worldplay.client.drift import EVERY, RECENT, Drift, scenes_of
+from worldplay.client.drift import Drift, look_for
 from worldplay.client.view import Mode
+from worldplay.eval.look import EVERY, RECENT, look_of
 
 
 def frames(seed, low=40, high=200):
@@ -18,7 +22,7 @@ def frames(seed, low=40, high=200):
 @pytest.mark.parametrize("change", [
     lambda frame: np.full_like(frame, 120), lambda frame: frame // 4, lambda frame: frame * (1, 0, 0)])
 def test_a_picture_that_melts_darkens_or_loses_its_colours_is_said_once(change):
-    drift, good = Drift(frames(0)), frames(1)
+    drift, good = Drift(look_of(frame[None] for frame in frames(0))), frames(1)
     for number in range(EVERY * RECENT):
         assert not drift.see(good[number % 6], number)
     assert drift.figures["sharpness_ratio"] == pytest.approx(1, abs=0.05) and not drift.is_away
@@ -28,21 +32,46 @@ def test_a_picture_that_melts_darkens_or_loses_its_colours_is_said_once(change):
     assert not drift.see(good[0], 0) and drift.figures is None, "a reset forgets"
 
 
-def test_a_world_without_scenes_on_disk_is_not_measured():
-    assert scenes_of(FakeWorld()) == []
-    drift = Drift([])
+def test_a_world_of_which_nothing_is_known_is_not_measured():
+    assert look_for(FakeWorld()) is None
+    drift = Drift(None)
     assert not any(drift.see(frames(0)[0], number) for number in range(500)) and drift.row == []
 
 
-def test_the_scenes_of_a_world_are_its_real_frames():
-    world = FakeWorld()
-    world.name, world.info["world_hash"] = "doom-maze", "f00d"
-    real = scenes_of(world)
-    assert len(real) == 6 and all(frame.shape == (120, 160, 3) and frame.dtype == np.uint8 for frame in real)
+class Older(FakeWorld):
+    """As a learned world whose config.json says nothing of its look."""
+    folder = ROOT / "checkpoints" / "doom-maze"
+
+    class config:
+        look = None
+
+
+def test_a_world_says_its_look_and_that_of_an_older_one_is_that_of_its_scenes():
+    look = look_for(Older())
+    assert look.frames == 6 and look.brightness > 10 and look.sharpness_ratio == (1.0, 1.0)
+    world = Older()
+    world.config = SimpleNamespace(look=look_of([np.stack(frames(3))]))
+    assert look_for(world) is world.config.look
+    world.config, world.folder = SimpleNamespace(look=None), None
+    assert look_for(world) is None, "random weights"
+
+
+def test_what_real_play_reaches_is_no_drift():
+    """Half of its episodes lie in the dark."""
+    light = [np.stack(frames(seed) * 200) for seed in range(2)]
+    look = look_of([light[0], light[1] // 5])
+    assert look.frames == 300 and look.brightness_ratio[0] < 0.4 and look.brightness_ratio[1] > 1.5
+    drift = Drift(look)
+    for number in range(EVERY * RECENT * 2):
+        drift.see(light[0][number % 6] // 5, number)
+    assert drift.figures is not None and not drift.is_away
+    for number in range(EVERY * RECENT * 2):
+        drift.see(light[0][number % 6] // 20, number)
+    assert drift.is_away
 
 
 def test_the_last_good_moment_is_before_the_picture_left_and_going_back_forgets_later_ones():
-    drift, good = Drift(frames(0)), frames(1)
+    drift, good = Drift(look_of(frame[None] for frame in frames(0))), frames(1)
     for number in range(0, 400):
         drift.see(good[number % 6] // (1 if number < 200 else 5), number)
     assert drift.is_away and drift.is_good is False and 190 <= drift.good[-1] < 220
@@ -60,7 +89,7 @@ class Melting(FakeWorld):
 
 def test_home_and_the_menu_go_back_to_the_last_good_moment_and_the_same_frame_is_there(monkeypatch):
     real = FakeWorld().reset()
-    monkeypatch.setattr("worldplay.client.view.scenes_of", lambda world: list(real))
+    monkeypatch.setattr("worldplay.client.view.look_for", lambda world: look_of([real]))
     world, arrived = Melting(fps=400.0), []
 
     def screen():
@@ -89,7 +118,7 @@ def test_home_and_the_menu_go_back_to_the_last_good_moment_and_the_same_frame_is
 
 
 def test_where_no_moment_of_the_last_seconds_is_good_that_is_said(monkeypatch):
-    monkeypatch.setattr("worldplay.client.view.scenes_of", lambda world: frames(0))
+    monkeypatch.setattr("worldplay.client.view.look_for", lambda world: look_of([np.stack(frames(0))]))
     session = Session(FakeWorld(fps=400.0), [
         (lambda: session.loop._screen.drift.is_away, key(pygame.K_HOME)),
         (lambda: "is good; R starts again" in session.notice, QUIT)])

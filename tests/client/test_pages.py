@@ -1,4 +1,5 @@
 """The menu: its pages by keys, mouse and gamepad; controls changed in it; events at random."""
+import gc
 import random
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.client.session import FOCUS_LOST, QUIT, Session
 from tests.client.test_devices import click, key
 from worldplay.action import Action
 from worldplay.client.bindings import Bindings
+from worldplay.client.pages import Choices
 from worldplay.client.screen import Mode
 from worldplay.client.settings import Settings
 from worldplay.client.settings_page import Reopening
@@ -68,6 +70,16 @@ def test_losing_the_focus_or_a_step_that_fails_leaves_no_page_behind():
     assert not session.loop._screen.pages
 
 
+@pytest.mark.parametrize("width", [480, 640, 1920])
+def test_the_words_of_the_pause_fit_into_every_window(width):
+    pygame.font.init()
+    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Another one"))
+    choices.draw(surface, (width // 2, 100))
+    assert [choices.hit((x, 100)) is None for x in (0, width - 1)] == [True, True]
+    found = [choices.hit((x, 100)) for x in range(width)]
+    assert list(dict.fromkeys(word for word in found if word)) == list(choices.words)
+
+
 @pytest.mark.parametrize("size", [(560, 440), (640, 480), (1920, 1080), (3840, 2160), (80, 60)])
 def test_pages_are_drawn_and_hit_at_every_size(size):
     from worldplay.client.controls_page import ControlsPage
@@ -115,7 +127,8 @@ def _events(rng):
                 pygame.CONTROLLERDEVICEREMOVED)), instance_id=rng.randrange(2))
 
 
-def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(tmp_path, monkeypatch):
+def test_a_hundred_thousand_random_events_raise_nothing_leave_no_key_stuck_and_no_memory(
+        tmp_path, monkeypatch):
     """All of them through the commands, and some of the screens drawn; the loop has its own tests."""
     session = Session(FakeWorld(prompt="a hall"), [], settings=Settings(record_folder=str(tmp_path)))
     commands, screen = session.loop._commands, session.loop._screen
@@ -127,7 +140,7 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
         part.open(world)
     screen.frame = np.zeros((96, 128, 3), np.uint8)
     commands.begin()
-    rng, modes, num_open = random.Random(7), set(), 0
+    rng, modes, num_open, num_objects = random.Random(7), set(), 0, []
     for i, event in enumerate(_events(rng)):
         commands.handle(event, i / 1000)
         modes.add(commands.mode)
@@ -139,7 +152,11 @@ def test_a_hundred_thousand_random_events_raise_nothing_and_leave_no_key_stuck(t
             commands.reset = None
         if i % 500 == 0:
             screen.draw(commands.mode)
+        if i in (20_000, 60_000, 99_000):
+            gc.collect()
+            num_objects.append(len(gc.get_objects()))
     assert modes == {Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.WRITING} and num_open
+    assert num_objects[-1] - num_objects[0] < 2000, f"80 000 events hold on to what they made: {num_objects}"
     commands.handle(FOCUS_LOST, 1e6)
     device.poll(1e6)
     assert device.poll(1e6 + 1) == Action() and len(screen.pages) <= 3

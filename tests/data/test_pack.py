@@ -23,8 +23,8 @@ from worldplay.data.pack import LONGEST, SHORTEST, Piece, cut, find_clips, fit_c
 from worldplay.engine.loading import load_world
 from worldplay.envs import open_env
 from worldplay.envs.collect import play_rollout
-from worldplay.eval.fidelity import psnr
 from worldplay.eval.replay import run_replay
+from worldplay.eval.statistics import psnr
 from worldplay.worlds.scene import export_scenes, load_scene
 
 GAP = 20  # rows: one second of the fake world

@@ -1,6 +1,7 @@
 """Clips played again: bit-equal where nothing changed, and a clear line where one cannot be compared."""
 import tracemalloc
 
+import numpy as np
 import pytest
 
 from tests.eval.turning import HEIGHT, WIDTH, TurningWorld, texture
@@ -11,7 +12,9 @@ from worldplay.data.clip import read_clip
 from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.envs import open_env
 from worldplay.errors import WorldError
-from worldplay.eval import fidelity, replay
+from worldplay.eval import replay
+from worldplay.eval.statistics import PSNR_CAP
+from worldplay.worlds.scene import Scene, save_scene
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def _record(path, num_frames, stop=None):
 
 def test_memory_stays_flat_however_long_the_clip(tmp_path, monkeypatch):
     """At no moment is more than a few frames' worth of memory held."""
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     monkeypatch.setattr(clip_writer, "MAX_QUEUED_BYTES", 0)  # its smallest queue
     frame_bytes, peaks = HEIGHT * WIDTH * 3, []
     for num_frames in (60, 400):
@@ -78,7 +81,7 @@ def test_memory_stays_flat_however_long_the_clip(tmp_path, monkeypatch):
 
 
 def test_a_difference_is_found_and_said_with_its_frame(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     assert main(["replay", str(_record(tmp_path / "same", 12))]) == 0
     assert "largest_difference_frame none\n" in capsys.readouterr().out
     assert main(["replay", str(_record(tmp_path / "other", 12, stop=6))]) == 0
@@ -87,12 +90,29 @@ def test_a_difference_is_found_and_said_with_its_frame(tmp_path, monkeypatch, ca
 
 
 def test_another_environment_is_warned_about(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     clip = _record(tmp_path / "clip", 6)
     replay.run_replay(clip, world="turning")
     assert "other frames" not in caplog.text
     replay.run_replay(clip, world="spinning")
     assert "was played in the real turning; in spinning the same actions give other frames" in caplog.text
+
+
+def test_a_clip_runs_no_module_that_only_it_names(tmp_path, monkeypatch):
+    (tmp_path / "evil_clip.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    clip = _record(tmp_path / "clip", 6)
+    sidecar = clip.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text().replace('"env": "turning"', '"env": "gym:evil_clip:Game"'))
+    assert read_clip(clip).sidecar["env"] == "gym:evil_clip:Game"
+    with pytest.raises(WorldError, match="gym:evil_clip:Game: no module is run because a file names it"):
+        replay.run_replay(clip)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(WorldError, match="Gymnasium cannot make it"):
+        replay.run_replay(clip, world="gym:evil_clip:Game")
+    assert (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="--env gym:evil_clip:Game: only with --real"):
+        replay.run_replay(clip, env="gym:evil_clip:Game")
 
 
 def test_what_was_made_before_a_failure_is_kept(tmp_path, monkeypatch):
@@ -102,7 +122,7 @@ def test_what_was_made_before_a_failure_is_kept(tmp_path, monkeypatch):
             if self.steps > 5:
                 raise WorldError("ended", "the engine stopped")
             yield from super().step(action)
-    monkeypatch.setattr(replay, "open_env", lambda name: Failing())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: Failing())
     clip = _record(tmp_path / "clip", 12)
     with pytest.raises(WorldError, match="the engine stopped"):
         replay.run_replay(clip, out=tmp_path / "again.mp4")
@@ -124,7 +144,7 @@ def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
 
     record(tmp_path / "true", actions, actions)
     figures = replay.run_replay(tmp_path / "true", out=tmp_path / "again.mp4")
-    assert figures["is_equal"] and figures["frames"] == 10 and figures["psnr"]["min"] == fidelity.PSNR_CAP
+    assert figures["is_equal"] and figures["frames"] == 10 and figures["psnr"]["min"] == PSNR_CAP
     assert (tmp_path / "again.mp4").is_file() and (tmp_path / "again.json").is_file()
     before = (tmp_path / "again.mp4").stat()
     with pytest.raises(OSError, match="--overwrite"):
@@ -139,3 +159,38 @@ def test_a_clip_of_the_real_game_replays_bit_equal(maze, tmp_path):
     record(tmp_path / "false", actions, other)
     figures = replay.run_replay(tmp_path / "false")
     assert not figures["is_equal"] and figures["first_difference_frame"] == 8 - 3
+
+
+def test_a_clip_is_played_in_the_real_game_from_its_start(maze, tmp_path, monkeypatch):
+    """Into a clip of the game, which is the game's own and replays as such."""
+    led, walk = [Action({"w"}, (6.0, 0.0))] * 2, [Action({"w"}, (3.0, 0.0))] * 9
+    frames = [maze.reset(seed=19)[-1], *(frame for action in [*led, *walk] for frame in maze.step(action))]
+    save_scene(tmp_path / "world/scenes", Scene(
+        name="a", frames=np.stack(frames[:3]), actions=[Action(), *led], poses=None,
+        origin={"environment": "doom-maze", "seed": 19}), maze.action_space)
+    monkeypatch.setattr(replay.zoo, "find", lambda name: tmp_path / name)
+
+    def record(path, frames, **fields):
+        header = describe(maze, scene="a") | {"world": "world", "world_hash": "f00d"} | fields
+        writer = ClipWriter(path, header, actions=[Action(), *walk[:4]], first=4)
+        for i in range(4, len(frames)):
+            writer.add(frames[i], i, walk[i - 1], {})
+        writer.finish()
+        writer.wait()
+
+    record(tmp_path / "true", frames[2:])
+    figures = replay.run_replay(tmp_path / "true", real=True, out=tmp_path / "game.mp4")
+    assert figures["is_equal"] and figures["frames"] == 6 and figures["world"] == "the real doom-maze"
+    game = read_clip(tmp_path / "game")
+    assert game.sidecar["recorded"] == [6, 12] and game.sidecar["seed"] == 19
+    assert game.actions == [Action(), *led, *walk]
+    assert replay.run_replay(tmp_path / "game")["is_equal"]
+    with pytest.raises(ValueError, match="game.mp4 is of the real game already"):
+        replay.run_replay(tmp_path / "game", real=True)
+
+    record(tmp_path / "false", [*frames[2:7], *[frames[6]] * 5])
+    figures = replay.run_replay(tmp_path / "false", real=True)
+    assert figures["first_difference_frame"] == 1 and 5 < figures["psnr"]["min"] < 40
+    record(tmp_path / "elsewhere", frames[2:], scene="b")
+    with pytest.raises(WorldError, match="no real game behind world, scene b"):
+        replay.run_replay(tmp_path / "elsewhere", real=True)

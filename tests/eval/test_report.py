@@ -9,6 +9,7 @@ from tests.eval.turning import HEIGHT, WIDTH, TurningGame, TurningWorld, materia
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError
 from worldplay.eval import blocked, pictures, report, revisit
+from worldplay.eval.compare import difference
 from worldplay.eval.verdict import markdown
 from worldplay.world import check_world
 
@@ -21,16 +22,17 @@ def test_report_has_the_names_scripts_rely_on(streams, tmp_path):
     made = material(streams, TurningWorld())
     figures = report.evaluate(made)
     names = {"psnr", "ssim", "n", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr",
-             "codec_psnr"}
+             "codec_psnr", "interval", "by_stream"}
     for part in (figures, figures["tester"]):
         assert set(part["next_frame"]) == set(part["moving"]) == names
-        assert set(part["rollout_psnr"]) == {"1", "4", "16"}
+        assert set(part["rollout_psnr"]) == set(part["rollout_psnr_interval"]) == {"1", "4", "16"}
         assert set(part["sharpness"]) == {"1", "2", "4", "8"}
     assert 0 <= figures["turn_sign_accuracy"] <= 1
-    for name in ("drift", "revisit", "blocked"):
+    for name in ("drift", "survival", "revisit", "blocked"):
         assert name in figures and name not in figures["tester"]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    table = markdown(figures | {"quick": True, "compare": figures, "device_name": "", "context_sigma": 0.1})
+    other = figures | {"difference": difference(figures, figures)}
+    table = markdown(figures | {"quick": True, "compare": other, "device_name": "", "context_sigma": 0.1})
     assert table.count("turning, explorer") == 2 and "| moving shuffled_actions_psnr |" in table
     figures["tester"]["turn_sign_accuracy"] = None
     page = markdown(figures | {"device_name": "", "context_sigma": 0.1})

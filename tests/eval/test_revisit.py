@@ -5,8 +5,8 @@ import pytest
 from tests.eval.turning import TurningGame, TurningWorld, material, texture
 from worldplay.action import ActionSpace
 from worldplay.eval import revisit
-from worldplay.eval.fidelity import PSNR_CAP
 from worldplay.eval.sources import Game
+from worldplay.eval.statistics import PSNR_CAP
 
 
 def test_a_turn_is_a_full_one_within_the_limit():
@@ -29,7 +29,7 @@ def test_the_true_world_is_still_there_and_a_forgetful_one_is_not(streams):
     assert true["elsewhere_psnr"] < 12 < true["codec_psnr"]
     forgetful = TurningWorld()
 
-    def follow(frames, actions, others=(), *, start, is_free=False):
+    def follow(frames, actions, others=(), *, start, is_free=False, seed=None):
         for i in range(start, actions.shape[1]):
             yield [np.stack([texture(i)] * len(actions))]
     forgetful.follow = follow

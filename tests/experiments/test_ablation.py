@@ -8,9 +8,10 @@ import pytest
 import train_world
 from tests.engine.test_dream import CONFIG
 from worldplay import runtime
+from worldplay.eval.bootstrap import interval
 from worldplay.experiments.ablation import INITS, STEPS, cells, stage_flops
 from worldplay.experiments.ablation_report import Comparison, compare_worlds, judge, write_report
-from worldplay.experiments.paired import FIGURES, interval
+from worldplay.experiments.paired import FIGURES
 
 NUM_STREAMS = 12
 

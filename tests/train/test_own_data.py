@@ -4,6 +4,7 @@ import shutil
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +13,11 @@ from tests.data.foreign_folders import write_v2
 from tests.train.test_finetune import CODEC, MODEL, make_clips
 from worldplay import runtime
 from worldplay.action import Action, ActionSpace
+from worldplay.data.frame_cache import FrameCache
 from worldplay.data.lerobot import LeRobotFolder
 from worldplay.engine.loading import load_world
 from worldplay.errors import WorldError
+from worldplay.eval.look import look_of_cache
 from worldplay.train.chain import Chain
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.processes import Processes
@@ -38,10 +41,11 @@ def recipe(**changes):
     return replace(small.with_loops(steps=2, batch=2), **changes)
 
 
-def begin(folder, clips, **changes):
+def begin(folder, clips, budget=None, **changes):
     made = recipe(**changes)
     made.check()
-    return Chain(made, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips)
+    return Chain(made, folder, processes=Processes(torch.device("cpu")), dtype=torch.float32, data=clips,
+                 budget=budget)
 
 
 def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
@@ -54,7 +58,19 @@ def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
     world.reset()
     frame, = world.step(Action({"w"}))
     assert frame.shape == (16, 24, 3) and (world.config.env, world.action_space) == ("elsewhere", KEYS)
+    assert world.config.look == look_of_cache(FrameCache.open(tmp_path / "run" / "data"))
+    assert world.config.look.frames > 1, "drift is measured against held-out frames"
+    check_that_latents_are_of_mean_0_and_variance_1(tmp_path / "run")
     check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips)
+
+
+def check_that_latents_are_of_mean_0_and_variance_1(run):
+    """After two steps: statistics that run along with training are still those it began with."""
+    cache = FrameCache.open(run / "data")
+    rows = [row for start, length, _ in cache.split("train") for row in range(start, start + length)]
+    latents = np.load(run / "latents.npy")[rows].astype(np.float64)
+    assert np.abs(latents.mean((0, 2, 3))).max() < 0.02
+    assert np.abs(latents.std((0, 2, 3)) - 1).max() < 0.1  # 1e-5 is added to the variance, here of 1e-4
 
 
 def check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips):

@@ -14,6 +14,16 @@ from worldplay.worlds.config import STEPS, WorldConfig
 
 GIVEN = json.loads((ROOT / "checkpoints" / "doom-maze" / "config.json").read_text())
 
+LOOK = {"frames": 9, "sharpness": 12.5, "brightness": 80.0, "colours": [0.25] * 96,
+        "sharpness_ratio": [0.8, 1.2], "brightness_ratio": [0.5, 1.6], "histogram_distance": 0.3}
+
+
+def test_the_look_of_a_world_is_read_as_it_was_written():
+    config = read(look=LOOK)
+    assert config.look.row[:3] == (12.5, 80.0, 0.25) and config.look.brightness_ratio == (0.5, 1.6)
+    again = WorldConfig.from_json(json.loads(json.dumps(config.to_json())), "again/config.json")
+    assert again == config and read().look is None
+
 
 def test_worlds_are_found_and_described_without_torch():
     program = ("import sys\nfrom worldplay.worlds import catalog, config, scene, weights, zoo\n"
@@ -45,7 +55,12 @@ def read(**changes):
     ("transformer__eps", 1e30), ("transformer__patch_size", [1, 2]), ("codec__widths", [48, 96, 10**7]),
     ("codec__enc_blocks", [1, 1, 10**6]), ("codec__channels", -8), ("action_space__look_limit", float("inf")),
     ("action_space__look_limit", "3"), ("action_space__look_axes", True), ("action_space__look_axes", 3),
-    ("action_space__keys", "wasd"), ("action_space__keys", ["w", 3])])
+    ("action_space__keys", "wasd"), ("action_space__keys", ["w", 3]),
+    ("look", 3), ("look", {}), ("look", LOOK | {"more": 1}), *[
+        ("look", LOOK | {name: value}) for name, value in (
+            ("frames", 0), ("sharpness", float("nan")), ("sharpness", 0), ("brightness", "dark"),
+            ("colours", [1.0]), ("colours", 3), ("sharpness_ratio", [1.0]), ("brightness_ratio", [-1, 2]),
+            ("histogram_distance", None))]])
 def test_sizes_that_make_no_sense_are_refused_by_name(field, value):
     with pytest.raises(WorldError, match="maze/config.json does not describe a world") as error:
         read(**{field: value})

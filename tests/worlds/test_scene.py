@@ -7,8 +7,12 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from worldplay.action import Action, ActionSpace
+from worldplay.data.frame_cache import write_frame_cache
+from worldplay.envs import open_env
+from worldplay.envs.collect import play_actions
+from worldplay.envs.twin import Twin
 from worldplay.errors import WorldError
-from worldplay.worlds.scene import Scene, image_scene, load_scene, save_scene
+from worldplay.worlds.scene import Scene, export_scenes, image_scene, load_scene, save_scene
 
 SIZE = 24, 32  # (H, W) of the world's frames
 SPACE = ActionSpace(("w", "d"), 10.0, look_axes=1)
@@ -174,3 +178,26 @@ def test_a_picture_that_cannot_be_read_is_one_line(tmp_path):
         with pytest.raises(WorldError, match=words) as error:
             shown(tmp_path / name)
         assert error.value.kind == "bad_scene" and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("is_lossy", [False, True])
+def test_a_scene_in_mid_play_of_a_gymnasium_game_is_found_again_there(tmp_path, is_lossy):
+    """Play that was collected can be made again by its seed and actions; clips, which are lossy, cannot."""
+    game = open_env("gym:tests.envs.corridor:Corridor?actions=idle=0,a=1,d=2", trusted=True)
+    rng = np.random.default_rng(2)
+    walk = [game.action_space.encode(Action({("a", "d")[k]})) for k in rng.integers(0, 2, 11)]
+    rollouts = [play_actions(game, walk, seed=seed) for seed in (19, 39, 1)]
+    cache = write_frame_cache(rollouts, tmp_path / "cache", world=game, num_frames=36, has_poses=False,
+                              is_lossy=is_lossy)
+    export_scenes(cache, tmp_path / "scenes", game.name, num=5)
+    twin = Twin("dream", tmp_path, action_space=game.action_space, frame_size=game.frame_size, fps=game.fps,
+                env=game.name)
+    assert len(twin.scenes) == 5
+    for name in twin.scenes:
+        scene = load_scene(tmp_path / f"scenes/{name}.safetensors", game.frame_size)
+        if is_lossy:
+            assert not scene.origin and not scene.before
+            continue
+        assert np.array_equal(twin.reset(name), scene.frames) and twin.difference == 0
+    assert is_lossy or any(twin.start(name).before for name in twin.scenes)
+    twin.close()

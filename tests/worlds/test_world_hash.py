@@ -14,17 +14,18 @@ from worldplay.errors import WorldError
 from worldplay.eval.replay import run_replay
 from worldplay.files import write_json
 from worldplay.worlds import zoo
+from worldplay.worlds.look import Look
 from worldplay.worlds.weights import world_hash
 
 OTHER = {  # field of a VideoWorldConfig -> another value than CONFIG's
     "name": "other", "env": "doom-maze", "fps": 8.0, "steps": 4, "prompt": "another hall",
-    "lossy_codec": True,
+    "lossy_codec": True, "look": Look(frames=9, sharpness=12.5, brightness=80.0, colours=(0.25,) * 96),
     "parts": CONFIG.parts | {"text": "another encoder"},
     "action_space": replace(CONFIG.action_space, look_limit=2.0), "frame_size": (64, 48),
     "transformer": replace(MODEL, eps=1e-5), "first_steps": 2, "window": 6,
     "sink": 1, "frames_per_chunk": 5, "sink_position": "before_window", "context_sigma": 0.1,
     "columns_per_degree": 0.5, "intrinsics": (0.5, 0.5)}
-WORDS = {"name", "env", "fps", "steps", "prompt", "lossy_codec", "parts"}
+WORDS = {"name", "env", "fps", "steps", "prompt", "lossy_codec", "parts", "look"}
 
 
 def hash_of(folder, config=None):

@@ -11,12 +11,12 @@ from worldplay.cli.data_commands import Collect, Dataset
 from worldplay.cli.desktop_commands import RecordDesktop
 from worldplay.cli.measure_commands import Bench, Eval, Replay
 from worldplay.cli.process import run_process
-from worldplay.cli.worlds_commands import Compile, Export, Fetch, Worlds
+from worldplay.cli.worlds_commands import Compile, Export, Fetch, Ship, Worlds
 from worldplay.log import run_command
 
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
-COMMANDS = {"worlds": Worlds, "fetch": Fetch, "compile": Compile, "export": Export,
+COMMANDS = {"worlds": Worlds, "fetch": Fetch, "compile": Compile, "export": Export, "ship": Ship,
             "collect": Collect, "record-desktop": RecordDesktop, "dataset": Dataset, "clip": Clip,
             "replay": Replay, "eval": Eval, "bench": Bench}
 

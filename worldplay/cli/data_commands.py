@@ -141,12 +141,105 @@ class Import:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """Draw a contact sheet: the moments at which keys go down or a turn begins, with what was held."""
+    folder: Folder
+    """A data set of worldplay's."""
+    out: Annotated[Path | None, arg(metavar="FILE.png")] = None
+    """The picture; none is contact-sheet.png in the data set."""
+
+    def run(self):
+        from worldplay.data.contact_sheet import write_contact_sheet
+        print(write_contact_sheet(self.folder, self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Write the episodes of several data sets of the same game into a new one."""
+    folders: Annotated[Positional[tuple[Path, ...]], arg(metavar="FOLDER...")]
+    """Data sets of worldplay's."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.data.rearrange import run_merge, summary
+        made = run_merge(self.folders, out=self.out)
+        if self.json:
+            return made
+        print(summary(made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Write some episodes of a data set into a new one; the set itself stays as it is."""
+    folder: Folder
+    """A data set of worldplay's."""
+    episodes: Annotated[str, arg(metavar="0:50,60")]
+    """Numbers and ranges of episodes; 50 is left out of 0:50, and 60: goes to the last."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.data.rearrange import run_split, summary
+        made = run_split(self.folder, episodes=self.episodes, out=self.out)
+        if self.json:
+            return made
+        print(summary(made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """Verify a data set and upload it to the Hugging Face hub, where LeRobot finds it."""
+    folder: Folder
+    """The LeRobot folder."""
+    repo: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    """The data set repository; made where there is none, replaced where there is one."""
+    private: bool = False
+    """Make it private."""
+
+    def run(self):
+        from worldplay.hub.dataset import push
+        made = push(self.folder, self.repo, is_private=self.private)
+        print(f"{made['frames']} frames are in {made['url']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """Download a LeRobot data set from the Hugging Face hub; the same command goes on after a break."""
+    repo: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    """The data set repository."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the data set."""
+    revision: Annotated[str | None, arg(metavar="NAME")] = None
+    """Branch, tag or commit; none is the newest."""
+    json: bool = False
+    """Print one JSON object on stdout and nothing else there."""
+
+    def run(self):
+        from worldplay.hub.dataset import pull
+        made = pull(self.repo, self.out, revision=self.revision)
+        if self.json:
+            return made
+        print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, LeRobot "
+              f"{made['format']}; next: python -m worldplay dataset verify {made['out']}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Make a data set of recorded clips or of videos with logs, check one, or say what it holds."""
+    """Make a data set of recorded clips or of videos with logs; check, show, merge, split or share one."""
     command: (Annotated[Pack, tyro.conf.subcommand("pack")]
               | Annotated[Import, tyro.conf.subcommand("import")]
               | Annotated[Verify, tyro.conf.subcommand("verify")]
-              | Annotated[Info, tyro.conf.subcommand("info")])
+              | Annotated[Info, tyro.conf.subcommand("info")]
+              | Annotated[View, tyro.conf.subcommand("view")]
+              | Annotated[Merge, tyro.conf.subcommand("merge")]
+              | Annotated[Split, tyro.conf.subcommand("split")]
+              | Annotated[Push, tyro.conf.subcommand("push")]
+              | Annotated[Pull, tyro.conf.subcommand("pull")])
 
     def run(self):
         return self.command.run()

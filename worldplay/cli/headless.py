@@ -11,13 +11,12 @@ from worldplay.cli.process import at_end_signal
 from worldplay.client.line import Line
 from worldplay.client.recorder import Recorder, frame_record
 from worldplay.client.timing import summary_ms
-from worldplay.client.worker import Reset, begin
+from worldplay.client.worker import begin, read
 from worldplay.data.clip import beside
 from worldplay.data.clip_recovery import check_target, log_recovered, target_of
 from worldplay.errors import WorldError
 from worldplay.files import writable_folder
 from worldplay.log import track
-from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def play_script(config, open_world):
         recorder = Recorder(world)
         try:
             with at_end_signal(_interrupt):
-                ready = _record(world, Reset(config.scene, config.image), actions, recorder, target,
+                ready = _record(world, read(world, config.start), actions, recorder, target,
                                 config.overwrite)
         except WorldError as error:
             kept = f"; {config.out} holds what was shown before" if recorder.is_recording else ""
@@ -81,8 +80,7 @@ def _steps(world, request, actions):
 
 def _rollout(world, request, actions):
     """The same of a world that makes several latents at once: every one of them has an action of its own."""
-    frames = None if request.image is None else image_scene(request.image, world.frame_size).frames
-    return world.rollout(actions, request.scene, frames=frames)
+    return world.rollout(actions, request.scene, frames=request.frames, past=request.actions)
 
 
 def _finish(recorder):

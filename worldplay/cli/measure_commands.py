@@ -30,13 +30,18 @@ class Replay:
     """Where the model runs; frames are bit-equal only on the same device, number type and path."""
     vae: bool = False
     """Decode by the full codec of a Wan-size world (fetch --vae), for finer pictures: --out keeps them."""
+    real: bool = False
+    """Play them in the real game behind the world, from the same start; --out is then a clip of the game."""
+    env: Annotated[str | None, arg(metavar="ENV")] = None
+    """With --real: that game, where it is in a module of your own (gym:MODULE:CLASS): a world's files alone
+    have none run."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.eval.replay import run_replay
         return report(run_replay(self.clip, world=self.world, out=self.out, device=self.device, vae=self.vae,
-                                  overwrite=self.overwrite), self.json)
+                                 real=self.real, env=self.env, overwrite=self.overwrite), self.json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class Eval:
     quick: bool = False
     """Fewer streams and walks of 300 frames: about two minutes instead of fifteen on two cores."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
-    """Folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; none is runs/eval-NAME."""
+    """Folder for report.html, .md and .json, contact_sheet.png, side_by_side.mp4; none is runs/eval-NAME."""
     compare: Annotated[str | None, arg(metavar="WORLD")] = None
     """Another world, measured on the same streams."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -62,8 +67,11 @@ class Eval:
 
     def run(self):
         find_world(self.world)
+        from worldplay import runtime
+        from worldplay.engine.threads import choose_threads
         from worldplay.eval.report import run_eval
         from worldplay.eval.verdict import markdown
+        choose_threads(runtime.pick_device(self.device)[0])
         report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
                           compare=self.compare, device=self.device, steps=self.steps)
         if self.json:
@@ -141,6 +149,9 @@ class Bench:
                     raise
                 log.warning("%s; measured eager", problem)
         world.threads.adapt()  # as in a window
+        if self.path != "eager":
+            world.graphs.want()
+            world.reset()  # here: measuring them is no part of the first frame
         figures = latency.bench(world, frames=frames, load_ms=load_ms, track=track)
         if self.loaded:
             figures["loaded"] = bench_loaded(world, figures, track=track)

@@ -17,18 +17,18 @@ from typing import Annotated, Literal, get_args, get_type_hints
 import tyro
 
 from worldplay import __version__, cores
-from worldplay.action import ANY_SPACE, parse_script
+from worldplay.action import ANY_SPACE, ActionSpace, parse_script
 from worldplay.cli.headless import facts, play_script
 from worldplay.cli.options import PassPath, Steps
 from worldplay.cli.process import at_end_signal
 from worldplay.client.worker import Opening, Reset
 from worldplay.data.clip import ClipWorld
 from worldplay.data.clip_recovery import log_recovered
+from worldplay.data.file_start import SUFFIXES, file_scene
 from worldplay.files import writable_folder, write_json
 from worldplay.log import current_log, run_command
 from worldplay.serve.address import DEFAULT, parse_address
 from worldplay.worlds import catalog, zoo
-from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,12 @@ class PlayConfig:
     """A world's name, its folder, or a recorded clip (.mp4) to watch; none is the world that plays best."""
     real: bool = False
     """Play the real game instead, WORLD is then the name of an environment: to record clips to learn from."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    """The real game that G shows, where it is in a module of your own (gym:MODULE:CLASS): a world's files
+    alone have none run."""
     scene: Annotated[str | None, tyro.conf.arg(metavar="SCENE")] = None
-    """Where to begin: one of the world's scenes."""
+    """Where to begin: one of the world's scenes, or a file: a clip to go on from with its motion, a video, a
+    picture; in a window first shown as the world sees it."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -86,6 +90,12 @@ class PlayConfig:
         return bool(self.world) and not self.real and Path(self.world).suffix == ".mp4"
 
     @property
+    def start(self):
+        """The Reset to begin with."""
+        is_file = self.scene and Path(self.scene).suffix.lower() in SUFFIXES
+        return Reset(file=self.image or Path(self.scene)) if self.image or is_file else Reset(self.scene)
+
+    @property
     def has_text_rows(self):
         """Whether --prompt names a file of text rows, which needs no text encoder."""
         return bool(self.prompt) and Path(self.prompt).suffix == ".safetensors"
@@ -97,24 +107,26 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
-                        "target-fps": None, "record": None}
+            defaults = {"env": None, "prompt": None, "steps": None, "seed": 0, "device": "auto",
+                        "path": "auto", "target-fps": None, "record": None}
             idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto",
-                        "target-fps": None}
+            defaults = {"env": None, "image": None, "prompt": None, "steps": None, "device": "auto",
+                        "path": "auto", "target-fps": None}
             idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
+            if self.start.file:
+                raise ValueError(f"--scene {self.scene}: the real game begins from no file; leave it out")
             if self.seed < 0:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
             idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None,
-                                "serve": None})
+                                "serve": None, "env": None})
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
             if idle:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
@@ -124,6 +136,8 @@ class PlayConfig:
         else:
             if self.serve:
                 parse_address(self.serve)
+                if self.env:
+                    raise ValueError("--env has no effect with --serve: a page shows no real game")
                 if self.fullscreen:
                     raise ValueError("--fullscreen has no effect with --serve: the page has a button for it")
             idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
@@ -173,7 +187,7 @@ def load(config, on_progress=lambda line: None):
         return ClipWorld(config.world)
     if config.real:
         from worldplay.envs import open_env
-        world = open_env(config.world)
+        world = open_env(config.world, trusted=True)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
     published = catalog.WORLDS.get(config.world)
@@ -189,17 +203,23 @@ def load(config, on_progress=lambda line: None):
     gc.disable()
     try:
         _load_torch_unlocked()
+        from worldplay import runtime
         from worldplay.engine.code_choice import is_chosen
         from worldplay.engine.loading import load_world
+        from worldplay.engine.threads import choose_threads
+        if config.headless:  # one number for the whole script, which its clip records
+            choose_threads(runtime.pick_device(config.device)[0])
         world = load_world(config.world, device=config.device, steps=config.steps, seed=config.seed,
                            prompt=config.prompt)
-        if not config.headless:  # a script gives the same frames however busy the machine is
+        if not config.headless:  # a script gives the same frames however busy the machine becomes
             world.threads.adapt()
             if config.target_fps != 0:
                 world.quality.govern(config.target_fps or world.fps)
     finally:
         gc.freeze()  # what is there now stays to the end; later collections pass it by
         gc.enable()
+    if config.path != "eager":
+        world.graphs.want()
     if config.path == "compiled":
         on_progress("preparing compiled code, which is kept for the next time")
         world.compile(wait=True)
@@ -215,8 +235,9 @@ def _check_before_fetch(config, published):
     from worldplay.engine import prompts
     from worldplay.models.text import check_packages
     runtime.pick_device(config.device)
-    if config.image:
-        image_scene(config.image, published.config["frame_size"])
+    if config.start.file:
+        space = ActionSpace.from_json(published.config["action_space"])
+        file_scene(config.start.file, published.config["frame_size"], space)
     if config.has_text_rows:
         sizes = published.config["transformer"]
         prompts.load_prompt_file(config.prompt, text_dim=sizes["text_dim"], text_len=sizes["text_len"])
@@ -261,7 +282,7 @@ def _play_live(config, open_world, progress):
     reopening, first = _reopening(config, open_world)
     options = SessionOptions(
         title=first.title, progress=progress, start=first.start, record_in=record_in, reopening=reopening,
-        log_hint=f"Details are in {log_file}" if log_file else "")
+        log_hint=f"Details are in {log_file}" if log_file else "", env=config.env)
     with (_page if config.serve else _window)(config, settings, options) as (front, more_stats):
         loop = Loop(first.open, front)
         try:
@@ -299,7 +320,7 @@ def _reopening(config, open_world):
     def opening(**changes):
         chosen = now[0] = replace(now[0], **changes)
         return Opening(open=lambda: open_world(chosen), title=chosen.world or "the world",
-                       start=Reset(chosen.scene, chosen.image))
+                       start=chosen.start)
     names = ("steps", "device", "path")
     hints = get_type_hints(PlayConfig)
     choices = {"steps": (None, 1, 2, 4), "device": get_args(hints["device"]), "path": get_args(hints["path"])}

@@ -1,6 +1,6 @@
 """Commands about worlds: list them, fetch one, export its weights."""
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +20,8 @@ class Worlds:
         found = [{"name": card.name, "is_default": card.is_default, "is_playable": card.is_playable,
                   "folder": str(card.folder),
                   "env": card.env, "size_mib": round(card.size_mib, 1), "frame_size": card.frame_size,
-                  "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes}
+                  "fps": card.fps, "keys": card.action_space.keys, "look_axes": card.action_space.look_axes,
+                  "look": card.look and asdict(card.look)}
                  for card in zoo.cards()]
         others = zoo.published()
         if self.json:
@@ -92,6 +93,23 @@ class Export:
         require_space(self.out.parent, sum(x.nbytes for x in weights.values()))
         export_transformer(weights, self.out)
         print(f"{self.out}: {self.out.stat().st_size / 2**20:.1f} MiB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ship:
+    """Take a world out of its run, to share it: without data and training states, its teacher made small."""
+    world: Annotated[Positional[str], arg(metavar="WORLD")]
+    """The folder of a training run, or the name of a world that was trained here."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """New folder of the world."""
+    no_teacher: bool = False
+    """Without the AR teacher: others can play it, but not train on."""
+
+    def run(self):
+        find_world(self.world)
+        from worldplay.worlds.ship import ship
+        made = ship(self.world, self.out, with_teacher=not self.no_teacher)
+        print(f"{made['out']}: {made['mib']:.1f} MiB; play it: python play.py {made['out']}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ COMMANDS = (
     Binding("single_step", keys("PERIOD"), "one frame, then pause"),
     Binding("reset", (*keys("R"), pad("back")), "start again"),
     Binding("next_scene", (*keys("TAB"), pad("rightshoulder")), "next scene"),
+    Binding("real", keys("G"), "the real game"),
     Binding("rewind", (*keys("BACKSPACE"), pad("leftshoulder")), "hold: go back in time"),
     Binding("good_moment", keys("HOME"), "back to a good picture"),
     Binding("quick_save", keys("F5"), "save this place"),

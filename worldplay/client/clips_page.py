@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pygame
 
 from worldplay.client import theme
@@ -102,6 +101,7 @@ class ClipPage(Page):
     """
 
     def __init__(self, clip, commands, view, clock=time.perf_counter):
+        """clip: worldplay.data.clip.Clip; commands: WindowCommands; view: Screen."""
         super().__init__()
         self._clip, self._commands, self._view, self._clock = clip, commands, view, clock
         self._seeker, self._times = FrameSeeker(clip.path), shown_at(clip)
@@ -110,8 +110,8 @@ class ClipPage(Page):
         self._begin, self._end = 0, clip.num_frames
 
     def hint(self):
-        return ("Space stops, arrows seek, I and O mark, T trims, G makes a GIF, C plays on from here, "
-                "B begins from the picture")
+        return ("Space stops, arrows seek, I O mark, T trims, G GIF, C goes on, B begins here, "
+                "W other worlds")
 
     def press(self, code):
         way = NAVIGATION.get(code)
@@ -143,10 +143,11 @@ class ClipPage(Page):
             if self._has_frame():
                 self._commands.go_on_from(self._clip, self._at, self._frame)
         elif code == pygame.KSCAN_B:
-            if self._frame.shape[:2] == self._view.frame.shape[:2]:
-                self._commands.begin_from(np.ascontiguousarray(self._frame))
-            else:
-                self._view.notify("This world shows frames of another size")
+            self.is_moving = False
+            self._commands.begin_from(self._clip.path, self._at)
+        elif code == pygame.KSCAN_W:
+            self.is_moving = False
+            self._commands.choose_replay(self._clip)
 
     def hover(self, position):
         return False

@@ -1,4 +1,8 @@
 """What the player asks for, wherever it is played: modes, and requests to the world."""
+from collections import deque
+from dataclasses import replace
+
+from worldplay.client.beside import Beside
 from worldplay.client.saves import QUICK
 from worldplay.client.travel import Travel
 from worldplay.client.view import Mode
@@ -21,6 +25,7 @@ class Commands:
     wants_step  whether one frame is to be made and shown although play is paused
     prompting   worldplay.client.prompting.Prompting
     travel      worldplay.client.travel.Travel: rewinding, saving, loading
+    beside      worldplay.client.beside.Beside: the real game beside the dream
     """
 
     def __init__(self, device, screen, recording, request, prompting):
@@ -29,7 +34,9 @@ class Commands:
         self.prompting, self.opening = prompting, None
         self._device, self._screen, self._recording = device, screen, recording
         self.travel = Travel(screen, recording)
+        self.beside = screen.beside = Beside(screen)
         self._world, self._mode_before = None, Mode.PLAYING  # before it went back
+        self.ahead = deque()  # Actions of a clip that is replayed
         self._is_away = False  # the focus was lost; a window that is about to get it is not away
 
     # What happens to the world
@@ -38,11 +45,14 @@ class Commands:
         """The world is open, and not yet begun."""
         self._world = world
         self.travel.open(world)
+        self.beside.open(world)
         self._device.space = world.action_space.over(world.info.get("frames_per_chunk", 1))
 
-    def reopen(self, opening):
-        """Open another world, or this one otherwise, in the same window; opening: a worker.Opening."""
-        self.opening = opening
+    def reopen(self, opening, start=None):
+        """Open another world, or this one otherwise, in the same window; opening: a worker.Opening, start: a
+        Reset in place of its own.
+        """
+        self.opening = replace(opening, start=start) if start else opening
 
     def begin_at(self, request):
         """Begin where a Reset says, and play."""
@@ -67,11 +77,32 @@ class Commands:
         """The Reset to hand to the world now."""
         self.request, self.reset, self.wants_step = self.reset, None, False
         self._device.forget()
+        self.ahead.clear()
+        self._screen.replay_left = 0.0
         self.travel.drop()
         return self.request
 
+    def started(self, request):
+        """The world has begun with a Reset."""
+        self.ahead = deque(map(self._device.space.fit, request.ahead))
+
+    def next_action(self):
+        """The Action of the next step: of the clip that is replayed, or the player's."""
+        action = self._device.poll()
+        if not self.ahead:
+            return action
+        replayed = self.ahead.popleft()
+        if action.keys:
+            self.ahead.clear()
+        self._screen.replay_left = len(self.ahead) / self._world.fps
+        if not self.ahead:
+            self._screen.notify("The replay is over: you play on")
+        return action if action.keys else replayed
+
     def arrive(self):
         """The world is at the place that the player wanted: go on as before."""
+        self.ahead.clear()
+        self._screen.replay_left = 0.0
         if self.mode is Mode.PAUSED and self._mode_before is not Mode.PAUSED:
             self.begin()
         elif self.mode is Mode.STOPPED and not self._screen.failure:
@@ -146,7 +177,7 @@ class Commands:
 
     def on_next_scene(self):
         scenes, request = self._world.scenes, self.reset or self.request
-        here = -1 if request.image or request.frames is not None else scenes.index(request.scene or scenes[0])
+        here = scenes.index(request.scene or scenes[0]) if request.is_scene else -1
         self.reset = Reset(scenes[(here + 1) % len(scenes)])
         self._screen.notify(f"Scene {self.reset.scene}")
 
@@ -198,11 +229,6 @@ class Commands:
         """Play on from a frame of a clip of this world."""
         if self.travel.go_on_from(clip, index, frame):
             self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
-
-    def begin_from(self, frame):
-        """Begin from a picture, uint8 [H W 3]."""
-        self.reset = Reset(frames=frame[None])
-        self.resume()
 
     def on_record(self):
         self._recording.toggle()

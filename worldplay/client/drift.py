@@ -1,19 +1,17 @@
-"""Whether the picture has left the look of its world: measured in play against its own scenes."""
+"""Whether the picture has left the look of its world: measured in play, against real frames of it."""
 from collections import deque
 
 import pygame
 
-from worldplay.errors import WorldError
-from worldplay.eval.statistics import compare, statistics
-from worldplay.worlds import zoo
+from worldplay.eval.look import EVERY, RECENT, look_of, measured
+from worldplay.eval.statistics import compare
 
-EVERY = 8  # frames from one that is measured to the next
-RECENT = 12  # of them are averaged: 5 s at 17.5 frames per second
-MOMENT = 3  # of them make a moment that is good or not: one alone may look at a wall
+MOMENT = 3  # measured frames that make a moment, which is good or not: one alone may look at a wall
 REMEMBERED = 512  # good moments, more than time can go back
-SIDE = 160  # pixels of the middle that are measured, so that it takes 1 to 4 ms however large the frame is
-# What walks of 10 000 frames in doom-maze stay within (README), and the real game on the same ways too
+# What walks of 10 000 frames in doom-maze stay within (README), and the real game on the same ways too; where
+# real play of a world reaches further, that is its limit, and a tenth beyond
 LEAST_RATIO, MOST_RATIO, MOST_DISTANCE = 0.6, 1.7, 0.45
+BEYOND = 0.1
 
 
 class Drift:
@@ -23,22 +21,22 @@ class Drift:
     good     numbers of the frames that ended a moment within it, rising
     """
 
-    def __init__(self, real):
-        """real: list of real frames of the world, uint8 [H W 3]; without any nothing is measured."""
-        self._real = [statistics(_middle(frame)) for frame in real]
+    def __init__(self, look):
+        """look: worldplay.worlds.look.Look of the world; without one, None, nothing is measured."""
+        self._look, self._real = look, look and [look.row]
         self._recent, self._newest, self._was_away = deque(maxlen=RECENT), -1, False
         self.good = deque(maxlen=REMEMBERED)
 
     def see(self, frame, number):
         """A frame was shown; number: its place since the start. Returns whether the picture has just left."""
-        if not self._real or number % EVERY:
+        if self._look is None or number % EVERY:
             return False
         if number <= self._newest:  # a reset, or time went back
             self._recent.clear()
             self.good = deque((each for each in self.good if each < number), maxlen=REMEMBERED)
         self._newest = number
-        self._recent.append(statistics(_middle(frame)))
-        if _is_within(compare(list(self._recent)[-MOMENT:], self._real)):
+        self._recent.append(measured(frame))
+        if self._is_within(compare(list(self._recent)[-MOMENT:], self._real)):
             self.good.append(number)
         was_away, self._was_away = self._was_away, self.is_away
         return self._was_away and not was_away
@@ -51,7 +49,7 @@ class Drift:
     @property
     def is_away(self):
         figures = self.figures
-        return figures is not None and not _is_within(figures)
+        return figures is not None and not self._is_within(figures)
 
     @property
     def is_good(self):
@@ -65,25 +63,28 @@ class Drift:
         return [] if figures is None else [("sharp, bright, colour off", "{:.2f}, {:.2f}, {:.2f}".format(
             figures["sharpness_ratio"], figures["brightness_ratio"], figures["histogram_distance"]))]
 
+    def _is_within(self, figures):
+        """Whether figures of `compare` are those of a picture of this world."""
+        for name in ("sharpness_ratio", "brightness_ratio"):
+            least, most = getattr(self._look, name)
+            if not min(LEAST_RATIO, (1 - BEYOND) * least) <= figures[name] <= max(MOST_RATIO,
+                                                                                  (1 + BEYOND) * most):
+                return False
+        return figures["histogram_distance"] <= max(MOST_DISTANCE,
+                                                    (1 + BEYOND) * self._look.histogram_distance)
 
-def _is_within(figures):
-    return (LEAST_RATIO <= figures["sharpness_ratio"] <= MOST_RATIO
-            and LEAST_RATIO <= figures["brightness_ratio"] <= MOST_RATIO
-            and figures["histogram_distance"] <= MOST_DISTANCE)
 
-
-def scenes_of(world):
-    """The last real frame of each scene of a learned world, uint8 [H W 3]; none where they are not here."""
-    if "world_hash" not in world.info:
-        return []
+def look_for(world):
+    """The Look that a learned world is measured against: its config's, or that of the last frames of its
+    scenes, where it was made before there was one; None where there is neither.
+    """
+    config, folder = getattr(world, "config", None), getattr(world, "folder", None)
+    if config is None or config.look or not folder:
+        return config and config.look
     try:
-        paths = sorted((zoo.find(world.name) / "scenes").glob("*.png"))
         # by pygame: to import Pillow here would keep the window from its events for a tenth of a second
-        return [pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1) for path in paths]
-    except (WorldError, OSError, pygame.error):
-        return []
-
-
-def _middle(frame):
-    top, left = (max(0, (length - SIDE) // 2) for length in frame.shape[:2])
-    return frame[top:top + SIDE, left:left + SIDE]
+        pictures = [pygame.surfarray.array3d(pygame.image.load(path)).swapaxes(0, 1)
+                    for path in sorted((folder / "scenes").glob("*.png"))]
+    except (OSError, pygame.error):
+        return None
+    return look_of(picture[None] for picture in pictures)

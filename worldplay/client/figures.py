@@ -15,7 +15,7 @@ def figures(timing, info, frame_number, now):
             ("key to screen, p50 / p95", pair(timing.key_flip)),
             ("sampling steps", _of(info.get("steps", "-"), info.get("max_steps"))), *_window(info),
             ("device", f"{info.get('device', '-')}, {info.get('dtype', '-')}"),
-            ("path", info.get("path", "-")),
+            ("path", info.get("path", "-") + (" as a graph" if info.get("graph") else "")),
             *_threads(info), ("frame", str(frame_number)), ("late frames", str(timing.num_late))]
 
 

@@ -52,8 +52,8 @@ def draw_graph(surface, work, period, upper):
                      (box.right - size, floor - height // 2))
 
 
-def draw_help(surface, world_rows, client_rows):
-    """The F1 panel: every key that does something here."""
+def draw_help(surface, world_rows, client_rows, idle=()):
+    """The F1 panel: every key that does something here; `idle` as in draw_all_keys."""
     size = theme.unit(surface)
     line = round(2.0 * size)
     rows = max(len(world_rows), (len(client_rows) + 1) // 2)
@@ -61,18 +61,21 @@ def draw_help(surface, world_rows, client_rows):
     box.center = surface.get_rect().center
     theme.panel(surface, box, (*theme.NIGHT, 228))
     top = box.top + round(1.5 * size)
-    draw_all_keys(surface, world_rows, client_rows, (box.left + size, top))
+    draw_all_keys(surface, world_rows, client_rows, (box.left + size, top), idle)
 
 
-def draw_all_keys(surface, world_rows, client_rows, position):
-    """Every key that does something here, in three columns: those of the world, and of the window."""
+def draw_all_keys(surface, world_rows, client_rows, position, idle=()):
+    """Every key that does something here, in three columns: those of the world, and of the window.
+
+    idle  what is said of those that can do nothing now, which are greyed
+    """
     size, half, (x, y) = theme.unit(surface), (len(client_rows) + 1) // 2, position
     draw_keys(surface, "In this world", world_rows, position)
-    draw_keys(surface, "Window", client_rows[:half], (x + 14 * size, y))
-    draw_keys(surface, "", client_rows[half:], (x + 33 * size, y))
+    draw_keys(surface, "Window", client_rows[:half], (x + 14 * size, y), idle)
+    draw_keys(surface, "", client_rows[half:], (x + 33 * size, y), idle)
 
 
-def draw_keys(surface, title, rows, position):
+def draw_keys(surface, title, rows, position, idle=()):
     """A column of key caps with what they do, under a title."""
     size = theme.unit(surface)
     line, (x, y) = round(2.0 * size), position
@@ -84,9 +87,33 @@ def draw_keys(surface, title, rows, position):
         cap = pygame.Rect(x, 0, width, round(1.6 * size))
         cap.centery = middle
         theme.panel(surface, cap, theme.CAP, radius=size // 3)
-        theme.write(surface, label, cap.center, size_px=round(0.85 * size), face="bold", anchor="center")
+        color = theme.OFF if says in idle else theme.INK
+        theme.write(surface, label, cap.center, size_px=round(0.85 * size), face="bold", anchor="center",
+                    color=color)
         theme.write(surface, says, (x + max(caps, round(1.7 * size)) + size, middle), size_px=size,
-                    anchor="midleft")
+                    anchor="midleft", color=color)
+
+
+def draw_beside(surface, boxes, says):
+    """Names of the pictures of the dream and the real game above them, and how near they are below.
+
+    boxes  {name: pygame.Rect} of those that are shown
+    """
+    size = theme.unit(surface)
+    for name, box in boxes.items():
+        width = theme.width(name, "bold", size) + 2 * size
+        plate = pygame.Rect(0, 0, width, round(1.8 * size))
+        plate.midbottom = box.midtop
+        plate.top = max(size // 2, plate.top)
+        theme.panel(surface, plate)
+        theme.write(surface, name, plate.center, size_px=size, face="bold", color=theme.ACCENT,
+                    anchor="center")
+    if says:
+        plate = pygame.Rect(0, 0, theme.width(says, "text", size) + 2 * size, round(1.8 * size))
+        lower = max(box.bottom for box in boxes.values()) + plate.height + size // 2
+        plate.midbottom = surface.get_width() // 2, min(surface.get_height() - size // 2, lower)
+        theme.panel(surface, plate)
+        theme.write(surface, says, plate.center, size_px=size, anchor="center")
 
 
 def draw_badge(surface, text, hint, lower):

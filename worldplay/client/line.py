@@ -8,7 +8,7 @@ import numpy as np
 from worldplay.action import Action
 from worldplay.client.worker import Reset
 from worldplay.data.action_log import ActionLog
-from worldplay.data.clip import pack_frames
+from worldplay.data.clip import actions_from_json, pack_frames
 from worldplay.data.clip_writer import describe
 from worldplay.data.save_file import Save
 
@@ -45,15 +45,15 @@ class Line:
     """
 
     def __init__(self, world, request, frames, *, ahead=None):
-        """A Reset is done and showed `frames`, uint8 [n H W 3].
+        """A Reset, with its file read, is done and showed `frames`, uint8 [n H W 3].
 
         ahead  the actions of a rollout; None: they come step by step
 
         A chunk is denoised together, so later actions of it take part in the frames before them: a clip of a
         rollout holds all actions, wherever it ends.
         """
-        is_scene = request.image is None and request.frames is None
-        where = {"scene": request.scene or world.scenes[0]} if is_scene else {"start": frames}
+        where = {"scene": request.scene or world.scenes[0]} if request.is_scene else {
+            "start": frames, "start_actions": request.actions}
         self.request, self.start, self.header = request, where.get("start"), describe(world, **where)
         self.header["is_rollout"] = ahead is not None
         self.ahead = tuple(ahead or ())
@@ -109,7 +109,8 @@ class Line:
         own = ("recorded", "actions", "prompts", "frames", "branch_of", *CHANGES.values())
         line.header = {name: value for name, value in sidecar.items() if name not in own}
         line.start, line.ahead = clip.start, ()
-        line.request = Reset(sidecar["scene"], frames=line.start, seed=sidecar["seed"])
+        line.request = Reset(sidecar["scene"], frames=line.start, actions=clip.start_actions,
+                             seed=sidecar["seed"])
         line.actions, line.step = ActionLog(clip.actions[:step + 1]), step
         line.number = sidecar["recorded"][0] + index
         line.prompts = _until(step, clip.prompts)
@@ -135,7 +136,8 @@ class Line:
         own = ("title", "saved", "number", "state", "prompts", *CHANGES.values())
         line.start, line.header = saved.start, {name: fields[name] for name in fields.keys() - {*own}}
         line.header["start"] = None if saved.start is None else pack_frames(saved.start)
-        line.request = Reset(fields["scene"], frames=saved.start, seed=fields["seed"])
+        line.request = Reset(fields["scene"], frames=saved.start, seed=fields["seed"],
+                             actions=actions_from_json(fields.get("start_actions")))
         line.actions, line.ahead = ActionLog.of_arrays(saved.keys, saved.look), ()
         line.number, line.step = fields["number"], len(line.actions) - 1
         line.prompts = _by_step(fields["prompts"])

@@ -58,7 +58,7 @@ class Loop:
         self._open_world, self._clock = open_world, clock
         self._screen, self._recording, self._device = front.view, front.recording, front.device
         self._commands, self._events = front.commands, front.events
-        self._travel = front.commands.travel
+        self._travel, self._beside = front.commands.travel, front.commands.beside
         self._is_idle, self._frames = False, deque()  # FrameReady of the latest step that are yet to be shown
         self._has_ended = False  # the recording that is played is over; a reset plays it again
         self._pace, self._began, self._lateness = None, clock(), Lateness(clock=clock)
@@ -79,6 +79,7 @@ class Loop:
                     self._handle_events()
                     self._take_reply()
                     self._show_or_ask()
+                    self._beside.follow()
                     self._recording.report_finished()
                     self._travel.report_finished()
                     self._screen.refresh(self._commands.mode)
@@ -90,8 +91,6 @@ class Loop:
     def leave(self):
         """Let `run` return soon, as when the player closes the window; a signal handler may call it."""
         self._commands.is_over = True
-        if self._worker:  # a wait whose time runs out in a signal handler never ends by itself (CPython 3.11)
-            self._worker.replies.put(None)
 
     def _handle_events(self):
         now = self._clock()
@@ -116,8 +115,6 @@ class Loop:
         except queue.Empty:
             return
         match reply:
-            case None:
-                pass  # the player leaves
             case worker.FrameReady():
                 self._frames.append(reply)
             case worker.Opened():
@@ -164,6 +161,7 @@ class Loop:
         self._frames.clear()
         self._recording.interrupt()
         self._travel.close_world()
+        self._beside.close_world()
         self.world, self._is_idle, self._has_ended = None, False, False
         self._screen.close_world(opening.title)
         old = self._worker
@@ -192,8 +190,10 @@ class Loop:
                 self._has_ended and self._commands.mode is Mode.PAUSED):
             self._commands.begin()
         self._has_ended = False
+        self._commands.started(started.request)
         self._travel.history.begin(started.request, started.frames, started.state)
         self._recording.branch(self._travel.history.line, started.frames[-1])
+        self._beside.branch(self._travel.history.line, started.frames[-1])
         self._pace.due = self._clock()
 
     def _return(self, returned):
@@ -202,6 +202,7 @@ class Loop:
             self._overcome("went back")
             self._has_ended = False
             self._commands.request = self._travel.history.line.request
+            self._beside.branch(self._travel.history.line, self._screen.frame)
         self._commands.arrive()
         self._pace.due = self._clock()
 
@@ -260,10 +261,11 @@ class Loop:
             return
         if self._travel.has_wish or not (commands.wants_step or commands.mode is Mode.PLAYING):
             return
-        action, polled = self._device.poll(), self._clock()
+        action, polled = commands.next_action(), self._clock()
         self._pace.begin(self._device.input_time if commands.mode is Mode.PLAYING else None, polled)
         commands.wants_step = False
         self._ask(worker.Step(action, self._travel.history.act(action)))
+        self._beside.follow()
 
     def _ask(self, request):
         self._is_idle = False
@@ -293,6 +295,7 @@ class Loop:
     def _show(self, ready):
         """Put a new frame on screen and on record."""
         self._screen.frame, self._screen.number = ready.frame, self._screen.number + 1
+        self._beside.see(ready.frame, self._screen.number)
         self._screen.draw(self._commands.mode)
         flipped, step, is_further = self._clock(), self._pace.step, self._pace.step.num_frames > 0
         self._pace.shown(flipped)
@@ -319,6 +322,7 @@ class Loop:
         finally:
             self._recording.close()
             self._travel.close()
+            self._beside.close()
             # a world that is still opening cannot be closed
             self._worker.close(patience=LAST_ANSWER if self.world else 0.0)
 

@@ -24,8 +24,11 @@ def draw_loading(surface, what, seconds):
                 anchor="center")
 
 
-def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
-    """Over the darkened picture: what can be done (pages.Choices), the world's text, all keys, settings."""
+def draw_pause(surface, world_rows, client_rows, chosen, text, choices, idle=()):
+    """Over the darkened picture: what can be done (pages.Choices), the world's text, all keys, settings.
+
+    idle  as in hud.draw_all_keys
+    """
     size = theme.unit(surface)
     theme.veil(surface)
     middle, height = surface.get_width() // 2, surface.get_height()
@@ -38,7 +41,7 @@ def draw_pause(surface, world_rows, client_rows, chosen, text, choices):
     theme.write(surface, theme.shorten(text, "text", size, surface.get_width() - 4 * size),
                 (middle, top + round(8.9 * size)), size_px=size, color=theme.MUTED, anchor="midtop")
     left, keys = max(size // 2, middle - 25 * size), top + round((11.2 if text else 10) * size)
-    hud.draw_all_keys(surface, world_rows, client_rows, (left, keys))
+    hud.draw_all_keys(surface, world_rows, client_rows, (left, keys), idle)
     theme.write(surface, chosen, (middle, height - size), size_px=size, color=theme.MUTED,
                 anchor="midbottom")
 

@@ -248,8 +248,10 @@ class Choices:
         return None
 
     def draw(self, surface, middle):
-        """The words side by side, their middle at a position."""
+        """The words side by side, their middle at a position; smaller where the surface is too narrow."""
         size = theme.unit(surface)
+        wanted = sum(theme.width(word, "bold", size) + round(2.5 * size) for word in self.words)
+        size = max(1, min(size, size * surface.get_width() // wanted))
         widths = [theme.width(word, "bold", size) + 2 * size for word in self.words]
         left = middle[0] - (sum(widths) + size // 2 * (len(widths) - 1)) // 2
         self._places = []

@@ -2,7 +2,11 @@
 import logging
 import time
 
+import numpy as np
+
 from worldplay.client import entry, hud, menu, theme
+from worldplay.client.beside import DREAM, REAL
+from worldplay.client.bindings import BY_NAME
 from worldplay.client.keyboard_layout import printed_labels
 from worldplay.client.pages import Choices
 from worldplay.client.view import LOADING_FPS, Mode, View
@@ -74,7 +78,7 @@ class Screen(View):
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
         else:
-            self.window.draw(self.frame)
+            self._draw_world(surface)
             if mode is Mode.MENU:
                 self._draw_menu(surface)
             elif mode is Mode.STOPPED:
@@ -90,7 +94,19 @@ class Screen(View):
         if self.frame is None:
             surface.fill(theme.NIGHT)
         else:
+            self._draw_world(surface)
+
+    def _draw_world(self, surface):
+        """The newest frame, with or in place of it the real game's, which is said to be that."""
+        if self.beside.shows == DREAM:
             self.window.draw(self.frame)
+            return
+        real = self.beside.frame_at(self.number)
+        shown = {DREAM: self.frame, REAL: np.zeros_like(self.frame) if real is None else real}
+        if self.beside.shows == REAL:
+            shown.pop(DREAM)
+        boxes = self.window.draw(*shown.values())
+        hud.draw_beside(surface, dict(zip(shown, boxes)), "" if self.rewound else self.beside.says)
 
     def _draw_page(self, surface):
         """The page on top, over the picture."""
@@ -103,7 +119,7 @@ class Screen(View):
         prompt = self.world.info.get("prompt")
         text = self._waited() or (prompt and f"Text: {entry.printable(prompt)}") or ""
         chosen = "" if self.notice else self._chosen()
-        menu.draw_pause(surface, *self._help_rows(), chosen, text, self.choices)
+        menu.draw_pause(surface, *self._help_rows(), chosen, text, self.choices, self._idle_commands())
         if self.notice:
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
@@ -117,7 +133,7 @@ class Screen(View):
     def _draw_over(self, surface, mode):
         shows_help = self._shows_help and not self.entry
         if shows_help:
-            hud.draw_help(surface, *self._help_rows())
+            hud.draw_help(surface, *self._help_rows(), self._idle_commands())
         elif self.settings.show_hud:
             self._draw_figures(surface)
         lower = surface.get_height()
@@ -132,6 +148,9 @@ class Screen(View):
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",
                            self._choices_of(pause="goes on", single_step="makes one frame"), lower)
+        elif self.replay_left and not shows_help:
+            left = f"Replay, {self.replay_left:.0f} s"
+            hud.draw_badge(surface, left, "a key of the world takes over", lower)
 
     def _draw_figures(self, surface):
         parts, rows = self.settings.hud_parts, self._figures()
@@ -146,6 +165,10 @@ class Screen(View):
     def _help_rows(self):
         return self.bindings.help_rows(self.world.action_space, self._key_labels, is_pad=self.shows_pad,
                                        reads_text="prompt" in self.world.info)
+
+    def _idle_commands(self):
+        """What the help says of commands that can do nothing here: it is greyed."""
+        return {BY_NAME["real"].says} if self.beside.problem else set()
 
     def _chosen(self):
         return (f"Mouse {self.settings.degrees_per_count:.3f} degrees per count     "

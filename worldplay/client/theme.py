@@ -8,6 +8,7 @@ import pygame
 import worldplay
 
 INK, MUTED, ACCENT, ALERT = (238, 240, 244), (158, 165, 176), (255, 190, 92), (255, 92, 84)
+OFF = (98, 104, 114)  # of what can do nothing
 NIGHT, PANEL, CAP = (13, 15, 19), (13, 15, 19, 205), (52, 57, 66)
 FACES = {"light": "DejaVuSans-ExtraLight.ttf", "text": "DejaVuSans.ttf", "bold": "DejaVuSans-Bold.ttf"}
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from worldplay.client.bindings import Bindings
-from worldplay.client.drift import Drift, scenes_of
+from worldplay.client.drift import Drift, look_for
 from worldplay.client.figures import figures
 from worldplay.errors import WorldError
 
@@ -33,9 +33,11 @@ class View:
     timing     worldplay.client.timing.Timing of the session
     world      once opened, for its facts
     recording  worldplay.client.recording.Recording, for its facts
+    beside     worldplay.client.beside.Beside: what there is to be seen of the real game
     frame      the newest frame, uint8 [H W 3], None while the world opens; `number` counts from the reset
     drift      worldplay.client.drift.Drift of the picture
     rewound    while rewinding: (seconds gone back, seconds that can be), else None
+    replay_left  seconds of the clip that is replayed, 0.0: none is
     failure    the exception that made the world fail, or None
     shows_pad  whether the player holds a gamepad: its buttons are named in place of keys
     is_hidden  whether nobody can see it: the window is minimised
@@ -44,9 +46,9 @@ class View:
 
     def __init__(self, settings, timing, *, clock=time.perf_counter):
         self.settings, self.timing, self.bindings = settings, timing, Bindings(settings.bindings)
-        self.world, self.recording, self.failure = None, None, None
-        self.frame, self.number, self.is_dirty, self.rewound = None, 0, True, None
-        self._clock, self._began, self.drift = clock, clock(), Drift([])
+        self.world, self.recording, self.beside, self.failure = None, None, None, None
+        self.frame, self.number, self.is_dirty, self.rewound, self.replay_left = None, 0, True, None, 0.0
+        self._clock, self._began, self.drift = clock, clock(), Drift(None)
         self._next_draw, self._waiting = 0.0, None  # (what for, since, said after)
         self._notice, self._figure_rows = ("", 0.0), ([], 0.0)
         self._key_labels, self.shows_pad, self.is_hidden = {}, False, False
@@ -69,7 +71,7 @@ class View:
 
     def open(self, world):
         """The world is open, and not yet begun."""
-        self.world, self.drift = world, Drift(scenes_of(world))
+        self.world, self.drift = world, Drift(look_for(world))
 
     def saw(self):
         """The newest frame is on the screen: where it has left the look of its world, that is said."""
@@ -80,7 +82,8 @@ class View:
     def close_world(self, title):
         """Another world, called `title`, opens in place of the one that was shown."""
         self.world = self.frame = self.failure = self.rewound = self._waiting = None
-        self.number, self._began, self._figure_rows, self.is_dirty = 0, self._clock(), ([], 0.0), True
+        self.number, self.replay_left, self._figure_rows = 0, 0.0, ([], 0.0)
+        self._began, self.is_dirty = self._clock(), True
 
     @property
     def notice(self):
@@ -145,7 +148,8 @@ class View:
         rows, until = self._figure_rows
         now = self._clock()
         if not rows or now >= until:
-            rows = figures(self.timing, self.world.info, self.number, now) + self.drift.row
+            rows = figures(self.timing, self.world.info, self.number, now)
+            rows += self.drift.row + self.beside.rows
             self._figure_rows = rows, now + HUD_EVERY
         return rows
 

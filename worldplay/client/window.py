@@ -8,6 +8,7 @@ from worldplay.client import theme
 
 REPEAT_MS = (400, 35)  # a key held down while writing: until it repeats, and from then on
 MIN_SIZE = (560, 440)  # what the pause screen needs
+GAP = 8  # pixels between pictures side by side
 BORDERS = (16, 80)  # pixels that title bar, borders and a panel of the desktop take at most, across and down
 
 
@@ -50,17 +51,27 @@ class Window:
     def set_title(self, text):
         self._window.title = text
 
-    def draw(self, frame):
-        """Scale a frame, uint8 [H W 3] RGB, into the middle of the surface; borders are black."""
+    def draw(self, *frames):
+        """Scale frames, uint8 [H W 3] RGB, side by side into the middle of the surface; borders are black.
+
+        Returns their pygame.Rects.
+        """
         surface = self.surface
-        box = pygame.Rect(0, 0, *fit(frame.shape[1::-1], surface.get_size(), self.scaling))
-        box.center = surface.get_rect().center
-        # frombuffer shares the frame's memory; only the small picture is converted to the display's format.
-        picture = pygame.image.frombuffer(frame, frame.shape[1::-1], "RGB").convert(surface)
+        height, boxes = surface.get_height(), []
+        width = (surface.get_width() - GAP * (len(frames) - 1)) // len(frames)
         scale = pygame.transform.smoothscale if self.scaling == "smooth" else pygame.transform.scale
-        if box.size != surface.get_size():
+        for i, frame in enumerate(frames):
+            box = pygame.Rect(0, 0, *fit(frame.shape[1::-1], (width, height), self.scaling))
+            box.center = i * (width + GAP) + width // 2, height // 2
+            boxes.append(box)
+        if boxes[0].size != surface.get_size():
             surface.fill((0, 0, 0))
-        scale(picture, box.size, surface.subsurface(box))
+        for frame, box in zip(frames, boxes):
+            # frombuffer shares the frame's memory; only the small picture is converted to the display's
+            # format
+            picture = pygame.image.frombuffer(frame, frame.shape[1::-1], "RGB").convert(surface)
+            scale(picture, box.size, surface.subsurface(box))
+        return boxes
 
     def flip(self):
         """Show what was drawn."""

@@ -9,6 +9,7 @@ from worldplay.client.inputs import is_pad, pressed
 from worldplay.client.pages import NAVIGATION, Choices
 from worldplay.client.places_page import PlacesPage
 from worldplay.client.prompt_line import PromptLine
+from worldplay.client.replay_page import ReplayPage
 from worldplay.client.settings_page import SettingsPage
 from worldplay.client.view import Mode
 from worldplay.client.worlds_page import StartPage, WorldsPage
@@ -65,7 +66,7 @@ class WindowCommands(Commands):
         elif event.type in (pygame.WINDOWRESTORED, pygame.WINDOWSHOWN, pygame.WINDOWMAXIMIZED):
             self._screen.is_hidden, self._screen.is_dirty = False, True
         elif event.type == pygame.DROPFILE:
-            self._begin_from(event.file)
+            self.begin_from(event.file)
         elif self.mode is Mode.WRITING:
             self._write(event, now)
         elif self.mode is Mode.REWINDING and self._lets_go(event):
@@ -127,15 +128,15 @@ class WindowCommands(Commands):
     def _browse(self, event, now):
         """An event while the menu is open; returns whether it was meant for it."""
         pages, choices = self._screen.pages, self._screen.choices
-        if event.type == pygame.MOUSEMOTION:
-            (pages[-1].hover if pages else choices.hit)(event.pos)
-        elif event.type == pygame.MOUSEWHEEL:
-            pages and pages[-1].scroll(event.y)
-        elif pages and getattr(pages[-1], "entry", None):
+        if pages and getattr(pages[-1], "entry", None):  # first: the mouse chooses nothing else to be named
             if event.type in BESIDE_TEXT:
                 self._device.feed(event, now)
             else:
                 pages[-1].feed(event)
+        elif event.type == pygame.MOUSEMOTION:
+            (pages[-1].hover if pages else choices.hit)(event.pos)
+        elif event.type == pygame.MOUSEWHEEL:
+            pages and pages[-1].scroll(event.y)
         elif pages:
             page, takes_input = pages[-1], pages[-1].takes_input
             for code in self._device.feed(event, now):
@@ -219,8 +220,14 @@ class WindowCommands(Commands):
         self._leave_pages()
         super().begin_at(request)
 
-    def _begin_from(self, path):
-        """A picture or a clip of the player's own: the page on which it is begun from."""
+    def begin(self):
+        request, is_first = self.request, self.mode is Mode.LOADING
+        super().begin()
+        if is_first and request.file and not request.ahead:
+            self.begin_from(request.file, None)  # what the world sees of it, and its other frames
+
+    def begin_from(self, path, at=0):
+        """A picture or a clip of the player's own, from its frame `at` (None: the last): the page for it."""
         if self._world is None or self.mode not in (Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.STOPPED):
             return
         if self.mode in (Mode.PLAYING, Mode.PAUSED):
@@ -228,14 +235,18 @@ class WindowCommands(Commands):
         try:
             if isinstance(self._world, ClipWorld):
                 raise WorldError("bad_scene", "This is a recording; open a world to begin from a picture")
-            self._screen.pages.append(StartPage(self._screen, self, path))
+            self._screen.pages.append(StartPage(self._screen, self, path, at))
         except WorldError as error:
             self._screen.notify(str(error))
+
+    def choose_replay(self, clip):
+        """The page of the worlds in which a worldplay.data.clip.Clip may be replayed."""
+        self._screen.pages.append(ReplayPage(clip, self._screen, self, self._reopening))
 
     def _ask_file(self):
         path = self._window.clipboard().strip().removeprefix("file://")
         if path:
-            self._begin_from(path)
+            self.begin_from(path)
         else:
             self._screen.notify("Drop a file on the window, or copy its path first")
 
@@ -250,6 +261,9 @@ class WindowCommands(Commands):
             self.open_menu()
         else:
             self.is_over = True
+
+    def on_real(self):
+        self.beside.turn()
 
     def on_places(self):
         self._open_page("Places")

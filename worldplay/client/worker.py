@@ -6,15 +6,15 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from worldplay.action import Action
+from worldplay.data.file_start import file_scene
 from worldplay.errors import WorldError
 from worldplay.world import World
-from worldplay.worlds.scene import image_scene
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,25 @@ class Opening:
 
 @dataclass(frozen=True)
 class Reset:
-    """Start again from a scene (None: the first), from a picture file or from frames, uint8 [n H W 3].
+    """Start again from a scene (None: the first), from a file or from frames, uint8 [n H W 3].
 
-    seed  of the randomness from then on; None leaves it
+    file     of a picture, a video or a clip, see worldplay.data.file_start; `at`: the clip's frame, None: its
+             last
+    actions  n Actions of the frames; None: standing still
+    ahead    Actions that are played by themselves from there on, until the player presses a key of the world
+    seed     of the randomness from then on; None leaves it
     """
     scene: str | None = None
-    image: Path | None = None
+    file: Path | None = None
+    at: int | None = None
     frames: np.ndarray | None = field(default=None, compare=False)
+    actions: tuple[Action, ...] | None = None
+    ahead: tuple[Action, ...] = field(default=(), repr=False)
     seed: int | None = None
+
+    @property
+    def is_scene(self):
+        return self.file is None and self.frames is None
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Started:
-    """A reset is done; frames is the context shown at the start, uint8 [n H W 3]."""
+    """A reset is done, of which the file was read; frames is the context shown, uint8 [n H W 3]."""
     request: Reset
     frames: np.ndarray
     state: object = None
@@ -151,14 +162,21 @@ class Failed:
     error: BaseException
 
 
+def read(world, request):
+    """The Reset of which the file, if it has one, is read: it has the frames and the actions."""
+    if request.file is None:
+        return request
+    num = world.info.get("max_window") or world.info.get("window") or 1
+    scene = file_scene(request.file, world.frame_size, world.action_space, at=request.at, num=num)
+    return replace(request, file=None, at=None, frames=scene.frames, actions=tuple(scene.actions))
+
+
 def begin(world, request):
-    """Carry out a Reset; returns the context shown at the start, uint8 [n H W 3]."""
-    frames = request.frames
-    if request.image is not None:
-        frames = image_scene(request.image, world.frame_size).frames
-    if frames is None:
+    """Carry out a Reset that was `read`; returns the context shown at the start, uint8 [n H W 3]."""
+    if request.is_scene:
         return world.reset(request.scene, seed=request.seed)
-    return world.reset(frames=frames, actions=[Action()] * len(frames), seed=request.seed)
+    actions = request.actions or [Action()] * len(request.frames)
+    return world.reset(frames=request.frames, actions=list(actions), seed=request.seed)
 
 
 def snapshot(world, max_bytes):
@@ -200,7 +218,9 @@ class Worker:
         keep_up_to  bytes of a snapshot that may come with the answer to a Reset or GoBack
         """
         self._keep_up_to = keep_up_to
-        self.replies = queue.SimpleQueue()
+        # Not a SimpleQueue, whose `get` waits for ever where its time is over before it begins to wait, or in
+        # a signal handler (CPython 3.11). The window stood still on a busy machine
+        self.replies = queue.Queue()
         self._requests = queue.Queue(maxsize=1)
         # A daemon: a model that is loading cannot be interrupted, and must not outlive a closed window.
         self._thread = threading.Thread(target=self._run, args=(open_world,), name="world", daemon=True)
@@ -239,6 +259,7 @@ class Worker:
         try:
             match request:
                 case Reset():
+                    request = read(world, request)
                     frames = begin(world, request)
                     self.replies.put(Started(request, frames, snapshot(world, self._keep_up_to)))
                 case GoBack():

@@ -7,6 +7,8 @@ import psutil
 
 from worldplay.client.pages import Page, Row
 from worldplay.client.worker import Reset
+from worldplay.data.clip import read_clip
+from worldplay.data.file_start import is_clip, other_controls
 from worldplay.errors import WorldError
 from worldplay.files import missing_space
 from worldplay.worlds import catalog, zoo
@@ -57,7 +59,7 @@ class WorldsPage(Page):
                    picture=pictures[0] if pictures else None, says="Enter opens it in this window",
                    details=(f"{width} x {height}, {card.fps:g} frames a second",
                             f"{card.size_mib:.0f} MiB on disk", f"keys: {keys}",
-                            f"licence: {licence_of(card)}"),
+                            f"licence: {licence_of(card)}", look_of(card, len(pictures))),
                    enter=lambda: self._open(card.name))
 
     def _fetchable(self, world):
@@ -95,6 +97,15 @@ def licence_of(card):
     return row[1] if row else known.licence if known else "its card does not say"
 
 
+def look_of(card, num_scenes):
+    """What drift is measured against in a world, as a short line."""
+    if card.look is None:
+        scenes = f"{num_scenes} scene{'s' * (num_scenes != 1)}"
+        return f"drift is measured against its {scenes}" if num_scenes else "drift is not measured"
+    return (f"drift is measured against {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
+            f"brightness {card.look.brightness:.0f}")
+
+
 def needs(world, load_mib):
     """([what this machine lacks for a published world], [what it needs and what is here]), as short lines."""
     lacking, wanted = [], []
@@ -120,42 +131,60 @@ class StartPage(Page):
     title = "Begin from here"
     has_pictures = True
 
-    def __init__(self, screen, commands, path):
-        """Raises WorldError where the file can be neither read as a picture nor as a video."""
+    def __init__(self, screen, commands, path, at=0):
+        """at: number of the frame that is shown first; None: the last one.
+
+            Raises WorldError where the file can be neither read as a picture nor as a video.
+        """
         super().__init__()
+        world = screen.world
         self._screen, self._commands, self._path = screen, commands, Path(path)
-        self._stills, self._at_second = stills_of(self._path, screen.world.frame_size), 0.0
-        self._still = self._stills.at(0.0)
+        self._stills = stills_of(self._path, world.frame_size)
+        self._misfit = None  # why the motion of a clip does not fit; "": it does
+        if is_clip(self._path):
+            self._misfit = other_controls(read_clip(self._path), world.action_space)
+        self._at_second = self._stills.seconds if at is None else min(at * self._stills.period,
+                                                                      self._stills.seconds)
+        self._still = self._stills.at(self._at_second)
 
     def make_rows(self):
-        clip = []
+        rows = []
+        if self._misfit == "":
+            rows.append(self._row(label="Begin here", value="with its motion", enter=self._go_on,
+                                  says="The clip up to here is the world's past: what moved moves on"))
+        rows.append(self._row(label="Begin here", value="standing still", enter=self._begin,
+                              says=f"Without its motion: {self._misfit}" if self._misfit else
+                              "The world goes on from this one picture"))
         if self._stills.seconds:
-            clip = [self._row(label="Frame", value=f"{self._at_second:.2f} of {self._stills.seconds:.2f} s",
-                              change=lambda step: self._seek(step * self._stills.period)),
-                    self._row(label="Second", value=f"{self._at_second:.0f}", change=self._seek)]
-        return [*clip, self._row(label="Begin here", value=self._path.name, enter=self._begin,
-                                 says="The world goes on from this one picture")]
+            rows += [self._row(label="Frame", value=f"{self._at_second:.2f} of {self._stills.seconds:.2f} s",
+                               change=lambda step: self._seek(step * self._stills.period)),
+                     self._row(label="Second", value=f"{self._at_second:.0f}", change=self._seek)]
+        return rows
 
     def _row(self, **fields):
         height, width = self._screen.world.frame_size
-        return Row(picture=self._still, details=(f"As the world sees it: the middle, {width} x {height}",),
-                   **fields)
+        return Row(picture=self._still, **fields, details=(
+            self._path.name, f"As the world sees it: the middle, {width} x {height}"))
 
     def _seek(self, seconds):
         wanted = min(max(self._at_second + seconds, 0.0), self._stills.seconds)
-        self._at_second, self._still = wanted, self._stills.at(wanted)
+        try:
+            self._at_second, self._still = wanted, self._stills.at(wanted)
+        except (WorldError, OSError, ValueError) as error:
+            self._screen.notify(str(error))
 
     def _begin(self):
-        try:
-            self._commands.begin_at(Reset(image=self._stills.file(self._still)))
-        except OSError as error:
-            self._screen.notify(f"The picture cannot be kept: {error}")
+        self._commands.begin_at(Reset(frames=self._still[None]))
+
+    def _go_on(self):
+        at = round(self._at_second / self._stills.period)
+        self._commands.begin_at(Reset(file=self._path, at=at))
 
 
 def stills_of(path, frame_size):
     """worldplay.data.stills.Stills of a file; WorldError where it is neither a picture nor a video."""
     from worldplay.data.stills import Stills
     try:
-        return Stills(path, frame_size, zoo.user_cache() / "starts")
+        return Stills(path, frame_size)
     except (OSError, ValueError) as error:
         raise WorldError("bad_scene", f"{path} cannot be begun from: {error}") from None

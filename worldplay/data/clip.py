@@ -103,6 +103,11 @@ class Clip:
         return None if self.sidecar["start"] is None else unpack_frames(self.sidecar["start"])
 
     @property
+    def start_actions(self):
+        """tuple of the Actions that caused the frames of `start`; None: standing still."""
+        return actions_from_json(self.sidecar.get("start_actions"))
+
+    @property
     def num_frames(self):
         return len(range(*self.sidecar["recorded"]))
 
@@ -187,6 +192,8 @@ def _check_sidecar(sidecar):
     start = clip.start
     if start is not None and start.shape[1:] != (height, width, 3):
         raise ValueError(f"start: frames of {start.shape[1:]}, frame_size says {(height, width, 3)}")
+    if clip.start_actions is not None and (start is None or len(clip.start_actions) != len(start)):
+        raise ValueError("start_actions: not as many as frames of the start")
     steps = [record["step"] for record in sidecar["frames"]]
     if not all(type(number) is int for number in (height, width, *steps)):
         raise ValueError("frame_size and the steps of its frames must be whole numbers")
@@ -208,9 +215,9 @@ class ClipWorld:
         self.scenes = (sidecar["scene"] or "recording",)
         # Without how the frames were made: a clip of this playback cannot be replayed by that world.
         self.info = {name: fact for name, fact in sidecar["info"].items()
-                     if name not in ("attention", "env", "frames_per_chunk", "max_steps", "max_threads",
-                                     "max_window", "note", "prompt", "seed", "steps", "threads", "window",
-                                     "world_hash")}
+                     if name not in ("attention", "env", "frames_per_chunk", "frames_per_latent", "graph",
+                                     "max_steps", "max_threads", "max_window", "note", "prompt", "seed",
+                                     "steps", "threads", "window", "world_hash")}
         self.info |= {"device": "playback", "path": "playback"}
         self._frames, self._ahead, self._is_mid_step = iter(()), None, False
 
@@ -258,6 +265,11 @@ def action_from_json(fields):
     """The Action that `action_to_json` wrote."""
     keys, yaw, pitch = fields
     return Action(frozenset(keys), (yaw, pitch))
+
+
+def actions_from_json(listed):
+    """tuple of the Actions of a list of what `action_to_json` wrote; None of None."""
+    return None if listed is None else tuple(map(action_from_json, listed))
 
 
 def pack_frames(frames):

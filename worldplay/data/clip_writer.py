@@ -20,11 +20,12 @@ CRF = 14  # x264's scale: pixel art and noise stay crisp at 160x120, about 1 Mbi
 MAX_QUEUED_BYTES = 2**29  # of frames that wait for the encoder: then `add` waits for it
 
 
-def describe(world, *, scene=None, start=None):
+def describe(world, *, scene=None, start=None, start_actions=None):
     """The header of a clip of `world`: everything but its actions and frames that a replay needs.
 
     scene   the name it was reset to; None when it began from `start`
-    start   uint8 [n H W 3], the context frames it began from instead of a scene
+    start   uint8 [n H W 3], the context frames it began from instead of a scene; start_actions: the n Actions
+            of these, None: standing still
     """
     video = {"codec": "h264", "pixels": "yuv420p", "crf": CRF, "lossy": True,
              "padded_size": list(padded_size(world.frame_size))}
@@ -32,6 +33,7 @@ def describe(world, *, scene=None, start=None):
         "format": FORMAT, "version": VERSION, "world": world.name, "env": world.info.get("env"),
         "world_hash": world.info.get("world_hash"), "seed": world.info.get("seed"), "scene": scene,
         "start": None if start is None else pack_frames(start), "info": dict(world.info),
+        "start_actions": start_actions and [action_to_json(action) for action in start_actions],
         "action_space": world.action_space.to_json(), "frame_size": list(world.frame_size), "fps": world.fps,
         "video": video, "versions": {name: _version(name) for name in ("worldplay", "torch", "av", "numpy")},
     }

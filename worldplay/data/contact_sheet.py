@@ -1,4 +1,6 @@
 """A picture of a data set for the eye: frames around moments at which a key goes down, with keys drawn on."""
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -14,8 +16,10 @@ _QUIET = 6  # frames without that key before it
 _ROLLOUTS = 40  # that are looked through
 
 
-def write_contact_sheet(folder):
-    """Write contact-sheet.png into a data set of worldplay's, and return its path.
+def write_contact_sheet(folder, path=None):
+    """Write a contact sheet of a data set of worldplay's as a PNG, and return its path.
+
+    path  of the picture; None is contact-sheet.png in the data set
 
     A row shows a moment: the frame that the key or the turn led to is marked, with two frames before it and
     four after it. Over each frame stands what was held on the way to it, and the turn in degrees.
@@ -29,7 +33,7 @@ def write_contact_sheet(folder):
                 rows.append((counts[what], _row(rollout, i, what, space)))
         if number + 1 == _ROLLOUTS or len(rows) >= 4 * _ROWS:
             break
-    path = opened.path / NAME
+    path = opened.path / NAME if path is None else Path(path)
     shown = _spread(rows) or [_blank(opened.source.frame_size)]
     write_picture(path, np.concatenate(shown))
     return path

@@ -98,10 +98,10 @@ class LeRobotFolder:
 
     @property
     def dreamed(self):
-        """Share of its recorded frames that a learned world made, 0 to 1."""
+        """Share of its frames that a learned world made, 0 to 1."""
         clips = self.info.get("worldplay", {}).get("clips", ())
         dreamed = sum(clip["frames"] for clip in clips if clip["world_hash"])
-        return dreamed / max(1, sum(clip["frames"] for clip in clips))
+        return dreamed / max(1, self.num_frames, sum(clip["frames"] for clip in clips))
 
     def rollouts(self):
         """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames each.
@@ -114,7 +114,7 @@ class LeRobotFolder:
             vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
             # a row holds the action taken at its frame, a Rollout the action that led to the frame
             actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
-            frames = _with_checksum(frames, self.layout, episode, self.camera)
+            frames = checked_frames(frames, self.layout, episode, self.camera)
             num_parts = -(-episode["length"] // MAX_ROWS)
             borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
             for start, stop in zip(borders, borders[1:]):  # of equal length: none too short for a window
@@ -148,7 +148,7 @@ def verify(folder, *, progress=None):
                              f"beyond the table of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
         for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
-            num = sum(1 for _ in _with_checksum(frames, layout, episode, camera))
+            num = sum(1 for _ in checked_frames(frames, layout, episode, camera))
             if progress and not number:
                 progress(num)
     return layout
@@ -253,7 +253,7 @@ def _largest_look(layout, columns):
     return largest
 
 
-def _with_checksum(frames, layout, episode, camera):
+def checked_frames(frames, layout, episode, camera):
     """Yield the frames of an episode; ValueError at the end where a checksum of worldplay's differs."""
     crc = 0
     for frame in frames:

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from worldplay.data.clip import actions_from_json
 from worldplay.errors import WorldError
 from worldplay.files import missing_space, replacing
 
@@ -159,6 +160,9 @@ def _check(saved):
     if (saved.keys.dtype, saved.look.dtype) != (np.uint64, np.float64) or not len(saved.keys) \
             or saved.look.shape != (len(saved.keys), 2):
         raise ValueError("its actions are no actions")
+    past = actions_from_json(saved.fields.get("start_actions"))
+    if past is not None and (saved.start is None or len(past) != len(saved.start)):
+        raise ValueError("the actions of its start are not as many as its frames")
 
 
 def _damaged(path, error):

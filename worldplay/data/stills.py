@@ -1,11 +1,7 @@
 """Single frames of a picture or a video, as a world would begin from them."""
-import hashlib
-
 import av
-import numpy as np
 
 from worldplay.errors import WorldError
-from worldplay.files import replacing
 from worldplay.worlds.scene import fit, image_scene
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -14,11 +10,9 @@ VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 class Stills:
     """seconds  length of the video, 0.0 of a picture;  period  seconds of one frame"""
 
-    def __init__(self, path, frame_size, folder):
-        """frame_size: (H, W) of the world; folder: where `file` keeps frames. Raises OSError, ValueError, or
-        WorldError("bad_scene").
-        """
-        self._path, self._size, self._folder = path, frame_size, folder
+    def __init__(self, path, frame_size):
+        """frame_size: (H, W) of the world. Raises OSError, ValueError, or WorldError("bad_scene")."""
+        self._path, self._size = path, frame_size
         self.seconds = self.period = 0.0
         if path.suffix.lower() in VIDEOS:
             with av.open(path) as video:
@@ -42,15 +36,3 @@ class Stills:
             if found is None:
                 raise WorldError("bad_scene", f"{self._path}: no frame at {seconds:.2f} s")
             return fit(found.to_image(), self._size)
-
-    def file(self, still):
-        """Path of a picture file of a frame that `at` gave; a picture's is its own."""
-        if not self.period:
-            return self._path
-        from PIL import Image
-        name = hashlib.sha256(np.ascontiguousarray(still)).hexdigest()[:12]
-        path = self._folder / f"{self._path.stem[:60]}-{name}.png"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            Image.fromarray(still).save(temporary, format="png")
-        return path

@@ -1,10 +1,12 @@
 """Code for a world's passes: loaded by a thread, and made by a subprocess where it is not on disk yet."""
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import worldplay
@@ -23,9 +25,9 @@ class Code:
     """
     module, kind, loads_at_once = None, "", False
 
-    def __init__(self):
-        """Starts the thread and returns at once."""
-        self.problem = ""
+    def __init__(self, *, gives_way=False):
+        """Starts the thread and returns at once; gives_way: whether it is made in time that play leaves."""
+        self.problem, self._gives_way = "", gives_way
         self._process, self._is_closed = None, False
         # a daemon: at exit it may be importing torch's compiler, which cannot be interrupted
         self._thread = threading.Thread(target=self._run, name="code", daemon=True)
@@ -85,6 +87,8 @@ class Code:
                 [sys.executable, "-m", self.module, json.dumps(self.recipe())],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file,
                 cwd=Path(worldplay.__file__).parent.parent)
+            if self._gives_way:
+                _give_way(self._process.pid)
             if self._is_closed:
                 self._process.terminate()
             self._process.wait()
@@ -94,6 +98,18 @@ class Code:
             log.debug("the code was not compiled:\n%s", output)
             raise ChildProcessError(output.splitlines()[-1] if output
                                     else "its process ended without a message")
+
+
+def _give_way(pid):
+    """Let all else on this machine run before a process that has just begun, and before what it begins.
+
+    Where the system has no class for that (Linux: SCHED_IDLE), it gets the lowest priority.
+    """
+    with suppress(OSError):  # a container may forbid it, and the process may have ended
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, pid, 19)
+        if hasattr(os, "sched_setscheduler"):
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 def first_line(error):

@@ -5,18 +5,20 @@ from worldplay.engine.native import code as native
 from worldplay.engine.native.passes import fits
 
 
-def code_of(config, dtype, device, transformer=None):
+def code_of(config, dtype, device, transformer=None, **how):
     """The Code for the world of a WorldConfig, its weights in dtype; it is made or loaded from now on.
 
     transformer  that it will be installed in, fused for inference; None: it is made only
+    how          see Code
     """
     dtype = str(dtype).removeprefix("torch.")
     if is_native(config, device):
-        return native.NativeCode(dtype, transformer)
+        return native.NativeCode(dtype, transformer, **how)
     sizes = config.transformer
     return CompiledCode(Passes(
         config=sizes, num_frames=config.frames_per_chunk, window=config.window,
-        num_tokens=sizes.num_tokens(*config.latent_shape[1:]), dtype=dtype, device=device.type))
+        num_tokens=sizes.num_tokens(*config.latent_shape[1:]), dtype=dtype, device=device.type),
+        **how)
 
 
 def is_native(config, device):

@@ -103,10 +103,10 @@ class CompiledCode(Code):
     """Compiled code for one Passes, in place of what blocks compute around their attentions."""
     module, kind = __name__, "compiled"
 
-    def __init__(self, passes):
-        """Starts the thread and returns at once."""
+    def __init__(self, passes, **how):
+        """As Code; passes: of the world."""
         self.passes, self._parts = passes, {}
-        super().__init__()
+        super().__init__(**how)
 
     def install(self, transformer):
         """Replace methods of a transformer that is fused for inference by the code, until `uninstall`.
@@ -297,8 +297,6 @@ class _BlockMethod(nn.Module):
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(10)  # play has priority
     fields = json.loads(sys.argv[1])
     try:
         compile_code(Passes(**fields | {"config": TransformerConfig(**fields["config"])}))

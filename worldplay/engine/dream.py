@@ -8,8 +8,10 @@ from einops import rearrange
 
 from worldplay import runtime
 from worldplay.action import Action
+from worldplay.engine.batch import DreamBatch
 from worldplay.engine.code_choice import code_of, uninstall
 from worldplay.engine.controls import controls_of
+from worldplay.engine.graphs import GraphChoice
 from worldplay.engine.measure import follow, reconstruct
 from worldplay.engine.networks import new_cache
 from worldplay.engine.quality import PlayQuality
@@ -18,7 +20,7 @@ from worldplay.engine.start import TEXT, checked_frames, scene_of, start_names, 
 from worldplay.engine.state import PlayState, pack_state, unpack_state
 from worldplay.engine.threads import Threads
 from worldplay.errors import RESTORE, WorldError
-from worldplay.models.codecs.image import to_float, to_uint8
+from worldplay.models.codecs.image import to_float
 from worldplay.models.transformer import fuse_for_inference
 from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.weights import world_hash
@@ -49,16 +51,18 @@ class DreamWorld:
         self.device, self.dtype = device, dtype
         self.transformer = fuse_for_inference(transformer.to(device, dtype).eval().requires_grad_(False))
         self.codec = codec.to(device, dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._decoder = self.codec
-        self.sampler = ChunkSampler(config, self.transformer, device=device, dtype=dtype, steps=steps)
+        self.sampler = ChunkSampler(config, self.transformer, self.codec, device=device, dtype=dtype,
+                                    steps=steps)
         self.controls = controls_of(config, device)
         self.info = {"device": device.type, "device_name": runtime.device_name(device),
                      "dtype": str(dtype).removeprefix("torch."), "dtype_reason": dtype_reason, "steps": steps,
-                     "window": config.window, "frames_per_chunk": config.frames_per_chunk, "path": "eager",
+                     "window": config.window, "frames_per_chunk": config.frames_per_chunk,
+                     "frames_per_latent": codec.frames_per_latent, "path": "eager", "graph": False,
                      "context_sigma": config.context_sigma, "env": config.env, "seed": seed,
                      "world_hash": world_hash(folder, config, parts.codec_file(folder)) if parts else ""}
         self.threads = Threads(device, self.info)
         self.quality = PlayQuality(config, self.sampler, self.info)
+        self.graphs = GraphChoice(self)
         self._code, self._takes_over, self._chosen = None, False, "eager"
         self._is_made_again = False
         uninstall(self.transformer)  # it may be that of another world, which has compiled code
@@ -87,14 +91,17 @@ class DreamWorld:
             frames = checked_frames(frames, actions, self.frame_size)
         self.state = self._new_state(seed, self.state.text, self.state.prompt)
         self.info |= {"seed": seed, "note": "", "start_codec": None}
-        self._take_over()
+        self._take_over(is_start=True)
         if is_from_text:
             self.state.has_begun = True
             first = [Action(), *(actions or ()), *[Action()] * self.config.frames_per_chunk]
-            return np.concatenate(list(self._generate(first[:self.config.frames_per_chunk])))
+            shown = np.concatenate(list(self._generate(first[:self.config.frames_per_chunk])))
+            self.graphs.update()
+            return shown
         self._commit_start(*whole_chunks(frames, actions, frames_per_chunk=self.config.frames_per_chunk,
                                          frames_per_latent=self.codec.frames_per_latent))
         self.state.first_generated, self.state.has_begun = self.state.frame, True
+        self.graphs.update()
         return frames
 
     @torch.inference_mode()
@@ -136,6 +143,10 @@ class DreamWorld:
 
     follow, reconstruct = follow, reconstruct  # for evaluation
 
+    def batch(self, size):
+        """A DreamBatch of so many plays of this world."""
+        return DreamBatch(self, size)
+
     @torch.inference_mode()
     def walk(self, actions):
         """Yield the frames, uint8 [H W 3], of every action; for callers that know all of them ahead.
@@ -147,17 +158,18 @@ class DreamWorld:
             yield from shown
 
     @torch.inference_mode()
-    def rollout(self, actions, scene=None, *, frames=None, seed=None):
+    def rollout(self, actions, scene=None, *, frames=None, past=None, seed=None):
         """Start again and yield the start, uint8 [n H W 3], then the frames of every action, as `walk`.
 
-        frames  a context to start from instead of a scene; as for `reset`
+        frames  a context to start from instead of a scene, and past, its Actions, as for `reset`; None:
+                standing still
 
         Of a text alone the start is the first latent only: those after it in the first chunk have the first
         actions, so n actions give the 1 + n latents that published scripts of camera motions give.
         """
         if frames is not None or (scene or self.scenes[0]) != TEXT:
-            still = None if frames is None else [Action()] * len(frames)
-            yield self.reset(scene, frames=frames, actions=still, seed=seed)
+            past = None if frames is None else list(past or [Action()] * len(frames))
+            yield self.reset(scene, frames=frames, actions=past, seed=seed)
             yield from self._by_action(actions)
             return
         first = actions[:self.config.frames_per_chunk - 1]
@@ -209,7 +221,8 @@ class DreamWorld:
         """
         if self._parts is None or isinstance(self.config, ImageWorldConfig):
             raise WorldError("not_found", f"{self.name} has no other codec than its own")
-        self._decoder, self.info["decoder"] = self._parts.renderer(), "full"
+        self.sampler.decoder, self.info["decoder"] = self._parts.renderer(), "full"
+        self.graphs.forget()
 
     def compile(self, *, wait=False):
         """Run passes by compiled code, from the first chunk that begins after it is ready; `wait` waits for
@@ -220,7 +233,7 @@ class DreamWorld:
             Raises WorldError("device") where there can be none, with `wait`; otherwise the log says so, and
             play goes on.
         """
-        self._code = code_of(self.config, self.dtype, self.device, self.transformer)
+        self._code = code_of(self.config, self.dtype, self.device, self.transformer, gives_way=not wait)
         self._takes_over = not wait
         if wait:
             self._code.wait()
@@ -260,10 +273,14 @@ class DreamWorld:
             uninstall(self.transformer)
         self.info["path"] = path
 
-    def _take_over(self):
-        """Change to the number of threads that is due, and to compiled code that has become ready."""
+    def _take_over(self, *, is_start=False):
+        """Change to the number of threads that is due, and to compiled code that has become ready.
+
+        From graphs of eager passes only at a start: until graphs of the code are made, it may be slower.
+        """
         self.threads.update()
-        if not self._takes_over or self._is_made_again:
+        if (not self._takes_over or self._is_made_again or self.graphs.is_measuring
+                or self.graphs.are_used() and not is_start):
             return
         if self._code.is_ready():
             self.take_path("compiled")
@@ -302,16 +319,20 @@ class DreamWorld:
         chunk, controls = self._prepare([[action] for action in actions])
         state.is_mid_step, text = True, state.text
         sigmas = self.sampler.first_sigmas if state.frame == state.first_generated else self.sampler.sigmas
-        latents = self.sampler.sample(state.cache, chunk, seed=state.seed, text=text, sigmas=sigmas)
+        player = self.graphs.player(state.cache, sigmas)
+        self.info["graph"] = player is not self.sampler
+        latents = player.sample(state.cache, chunk, seed=state.seed, text=text, sigmas=sigmas)
         for latent in latents[0]:
-            frames = self._decode(latent)
+            frames = self._decode(latent, player)
             left = time.perf_counter()
             yield frames
             shown += time.perf_counter() - left
             if self.state is not state:
                 return
-        self._commit(latents, chunk, controls, text)
+        self._commit(latents, chunk, controls, text, player)
         state.is_mid_step = False
+        if self.graphs.is_measuring:
+            return
         num_frames = self.config.frames_per_chunk * self.codec.frames_per_latent
         self.quality.worked((time.perf_counter() - begun - shown) / num_frames)
 
@@ -327,11 +348,11 @@ class DreamWorld:
             self.info["start_codec"] = "full" if encoder else "small"
             latents = (encoder or self.codec).encode(to_float(pixels)[None])
             for latent in latents[0]:
-                self._decode(latent)  # so that the codec remembers them
+                self._decode(latent, self.sampler)  # so that the codec remembers them
         size = self.config.frames_per_chunk
         for i in range(0, latents.shape[1], size):
             chunk, controls = self._prepare(actions[i:i + size])
-            self._commit(latents[:, i:i + size], chunk, controls, self.state.text)
+            self._commit(latents[:, i:i + size], chunk, controls, self.state.text, self.sampler)
 
     def _prepare(self, actions):
         """(Chunk of the next latents, state of the controls after it); actions: a list for each latent."""
@@ -344,26 +365,24 @@ class DreamWorld:
         conditions, controls = self.controls.conditions(self.state.controls, vectors, self.state.frame)
         return self.sampler.prepare(self.state.cache, self.state.frame, conditions), controls
 
-    def _commit(self, latents, chunk, controls, text):
+    def _commit(self, latents, chunk, controls, text, player):
         """Write the next chunk to the cache, under the text it was sampled by, and move on."""
         state = self.state
-        self.sampler.commit(state.cache, latents, chunk, seed=state.seed, text=text)
+        player.commit(state.cache, latents, chunk, seed=state.seed, text=text)
         state.controls = self.controls.settle(controls, state.cache)
         state.frame += self.config.frames_per_chunk
 
-    def _decode(self, latent):
+    def _decode(self, latent, player):
         """uint8 [n H W 3]: the frames of the next latent [c h w]; WorldError("not_finite") unless both are
         finite.
 
         Whether they are comes with the frames in one copy, the only one that waits for the device.
         """
-        frames, self.state.decoder = self._decoder.decode_next(latent[None], self.state.decoder)
-        is_broken = ~torch.isfinite(latent.sum() + frames.sum(dtype=torch.float32))
-        pixels = to_uint8(frames)[0]
-        copied = torch.cat([pixels.flatten(), is_broken.to(torch.uint8)[None]]).cpu().numpy()
+        frames, self.state.decoder = player.decode(latent[None], self.state.decoder)
+        copied = frames.cpu().numpy()
         if copied[-1]:
             self.state.has_begun = self.state.is_mid_step = False
             raise WorldError("not_finite",
                              f"{self.name}: a frame came out as numbers that are not finite; start again, "
                              f"and if it happens again, the world is damaged: {RESTORE}")
-        return copied[:-1].reshape(pixels.shape)
+        return copied[:-1].reshape(-1, *self.frame_size, 3)

@@ -126,7 +126,7 @@ def gym_actions(space, text="", *, name="", meanings=()):
         Raises ValueError for a mapping that cannot be read or does not fit, and for a space without one.
     """
     if not text:
-        text = _KNOWN.get(re.sub(r"-v\d+$", "", name.rpartition("/")[2])) or _drawn(space, meanings)
+        text = _KNOWN.get(re.sub(r"-v\d+$", "", re.split("[/:]", name)[-1])) or _drawn(space, meanings)
     return GymActions(space, parse(text))
 
 

@@ -26,6 +26,8 @@ def open_gym(name):
     size     "96x96", width x height: pictures are averaged to it
     picture  observation or render; without it the observation where that is a picture
 
+    A module's own code runs: worldplay.envs.open_env lets pass only names that may do that.
+
         Raises WorldError("not_found") for what cannot be made, ValueError for an option that does not fit.
     """
     env_id, _, query = name.removeprefix(PREFIX).partition("?")
@@ -219,3 +221,53 @@ def dream_env(world=None, render_mode="rgb_array", **options):
     options  as worldplay.load_world takes them: device, steps, seed, prompt
     """
     return WorldEnv(worldplay.load_world(world, **options))
+
+
+class DreamVectorEnv(gymnasium.vector.VectorEnv):
+    """Many plays of one learned world, in a batch, as a Gymnasium vector environment.
+
+    Observations and actions are those of WorldEnv, batched; there is no reward. All plays begin together,
+    from the world's scenes in turn. After `horizon` steps all are truncated; the step after that starts them
+    again, whatever its actions are (AutoresetMode.NEXT_STEP).
+    """
+
+    def __init__(self, batch, horizon=None):
+        """batch: worldplay.engine.batch.DreamBatch; horizon: steps of an episode, None never ends it."""
+        world, self.num_envs = batch.world, batch.size
+        self.metadata = {"render_fps": world.fps, "autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP}
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, (*world.frame_size, 3), np.uint8)
+        self.single_action_space = gymnasium.spaces.Box(-1, 1, (world.action_space.num_channels,), np.float32)
+        self.observation_space, self.action_space = (gymnasium.vector.utils.batch_space(space, self.num_envs)
+                                                     for space in (self.single_observation_space,
+                                                                   self.single_action_space))
+        self._batch, self._horizon, self._steps, self._scenes = batch, horizon, 0, None
+
+    def reset(self, *, seed=None, options=None):
+        """Start all plays; options may hold "scenes", a name for each, which later starts keep."""
+        super().reset(seed=seed)
+        self._steps, self._scenes = 0, (options or {}).get("scenes", self._scenes)
+        return self._batch.reset(self._scenes, seed=seed), {}
+
+    def step(self, actions):
+        """The next frame of every play; see gymnasium.vector.VectorEnv."""
+        nothing = np.zeros(self.num_envs)
+        if self._horizon is not None and self._steps == self._horizon:
+            frames, _ = self.reset()
+            return frames, nothing, nothing.astype(bool), nothing.astype(bool), {}
+        space = self._batch.world.action_space
+        frames = self._batch.step(np.stack([space.encode(space.decode(vector)) for vector in actions]))
+        self._steps += 1
+        is_over = np.full(self.num_envs, self._steps == self._horizon)
+        return frames, nothing, nothing.astype(bool), is_over, {}
+
+    def close_extras(self, **kwargs):
+        """Close the world."""
+        self._batch.world.close()
+
+
+def dream_vector_env(num_envs, world=None, horizon=None, **options):
+    """The DreamVectorEnv of a learned world; vector entry point of worldplay/Dream-v0.
+
+    num_envs  plays in the batch; world, options: as for `dream_env`; horizon: steps of an episode
+    """
+    return DreamVectorEnv(worldplay.load_world(world, **options).batch(num_envs), horizon)

@@ -9,4 +9,5 @@ def register_all():
     for title, name in _REAL.items():
         register(id=f"worldplay/{title}-v0", entry_point="worldplay.envs.gymnasium:real_env",
                  kwargs={"name": name})
-    register(id="worldplay/Dream-v0", entry_point="worldplay.envs.gymnasium:dream_env")
+    register(id="worldplay/Dream-v0", entry_point="worldplay.envs.gymnasium:dream_env",
+             vector_entry_point="worldplay.envs.gymnasium:dream_vector_env")

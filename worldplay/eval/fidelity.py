@@ -5,24 +5,14 @@ import numpy as np
 import torch
 from einops import rearrange
 
+from worldplay.eval.bootstrap import ratio_interval
 from worldplay.eval.control import shift, shifted
+from worldplay.eval.statistics import psnr
 
-PSNR_CAP = 60.0  # dB of equal frames, so that means stay finite
 HORIZONS = (1, 4, 16, 64)
-_SCORES = ("psnr", "ssim", "repeat_last_psnr", "shifted_last_psnr", "shuffled_actions_psnr", "codec_psnr")
+BASELINES = ("repeat_last", "shifted_last", "shuffled_actions")
+_SCORES = ("psnr", "ssim", *(f"{name}_psnr" for name in BASELINES), "codec_psnr")
 _WINDOW, _SPREAD = 11, 1.5  # the Gaussian of SSIM, pixels
-
-
-def psnr(a, b):
-    """Peak signal-to-noise ratio of each pair of frames.
-
-    a, b     uint8 or float [... H W 3], levels 0 to 255
-    Returns  float64 [...], dB; equal frames count PSNR_CAP
-    """
-    difference = np.asarray(a, np.float32) - np.asarray(b, np.float32)
-    error = np.mean(difference ** 2, axis=(-3, -2, -1), dtype=np.float64)
-    floor = 255 ** 2 / 10 ** (PSNR_CAP / 10)
-    return 10 * np.log10(255 ** 2 / np.maximum(error, floor))
 
 
 def ssim(a, b):
@@ -65,19 +55,31 @@ def next_frame(material, player):
     frame moved sideways as the upper part of the real next frame fits best, see control.shift: a turn that
     knows its size and shows nothing new), shuffled_actions_psnr (the same context, with the action of another
     frame drawn at random) and codec_psnr (the real frame through the codec).
+
+    interval   {psnr, over_NAME: [low, high]}, dB: of psnr, and of what it is above each baseline (BASELINES)
+    by_stream  {psnr, n}: psnr of each stream and the number of its frames, which `compare` pairs
     """
     scores, moving = score_targets(material, player)
-    return {"next_frame": _means(scores, np.ones_like(moving)), "moving": _means(scores, moving)}
+    return {"next_frame": _figures(scores, np.ones_like(moving)), "moving": _figures(scores, moving)}
 
 
 def rollout_psnr(material, player):
-    """{rollout_psnr: {frames of free play: dB at that frame}, rollout_n: streams}."""
+    """{rollout_psnr: {frames of free play: dB at that frame}, rollout_n: streams} and, at the same frames,
+    rollout_psnr_interval ([low, high]), rollout_repeat_psnr (the last real frame of the context again) and
+    rollout_by_stream.
+    """
     streams, dreams = material.streams[player], material.dreams(player)
     horizon = dreams.shape[1] - streams.context
     real = streams.frames[:len(dreams)]
-    at = {number: streams.context + number - 1 for number in HORIZONS if number <= horizon}
-    scores = {str(number): float(psnr(real[:, i], dreams[:, i]).mean()) for number, i in at.items()}
-    return {"rollout_psnr": scores, "rollout_n": len(dreams)}
+    at = {str(number): streams.context + number - 1 for number in HORIZONS if number <= horizon}
+    scores = {number: psnr(real[:, i], dreams[:, i]) for number, i in at.items()}
+    return {"rollout_psnr": {number: float(score.mean()) for number, score in scores.items()},
+            "rollout_psnr_interval": {number: ratio_interval(score, np.ones(len(score)))
+                                 for number, score in scores.items()},
+            "rollout_repeat_psnr": {number: float(psnr(real[:, i], real[:, streams.context - 1]).mean())
+                                    for number, i in at.items()},
+            "rollout_by_stream": {number: score.tolist() for number, score in scores.items()},
+            "rollout_n": len(dreams)}
 
 
 def score_targets(material, player):
@@ -100,8 +102,15 @@ def score_targets(material, player):
     return scores, streams.is_moving(material.world.action_space)[:, start:stop]
 
 
-def _means(scores, chosen):
-    count = int(chosen.sum())
-    means = {name: float(values[chosen].mean()) if count else math.nan for name, values in scores.items()}
+def _figures(scores, chosen):
+    """Means over the frames chosen, bool [s i], with their intervals over the streams; see next_frame."""
+    counts, count = chosen.sum(1), int(chosen.sum())
+    sums = {name: np.where(chosen, values, 0).sum(1) for name, values in scores.items()}
+    means = {name: float(each.sum() / count) if count else math.nan for name, each in sums.items()}
+    each = [float(score / n) if n else math.nan for score, n in zip(sums["psnr"], counts)]
     return {"psnr": means["psnr"], "ssim": means["ssim"], "n": count} | {
-        name: value for name, value in means.items() if name not in ("psnr", "ssim")}
+        name: value for name, value in means.items() if name not in ("psnr", "ssim")} | {
+        "interval": {"psnr": ratio_interval(sums["psnr"], counts), **{
+            f"over_{name}": ratio_interval(sums["psnr"] - sums[f"{name}_psnr"], counts)
+            for name in BASELINES}},
+        "by_stream": {"psnr": each, "n": counts.tolist()}}

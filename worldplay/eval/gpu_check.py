@@ -44,6 +44,7 @@ def parts(device):
             Part("tests marked gpu", ("-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/test_gpu.py"), 120,
                  says_json=False),
             bench("shipped world, compiled", "--path", "compiled", *frames, seconds=120),
+            Part("graphs", ("-m", "worldplay.eval.graphs", device, frames[1]), 90),
             bench("Wan size, random weights" if not is_rehearsal else "random weights", *wide, seconds=300)]
 
 

@@ -15,7 +15,7 @@ from worldplay.envs.players import PLAYERS
 from worldplay.models.attention.kernels import AttentionShape
 
 MARKS = (100, 1_000, 10_000, 100_000)
-_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "attention", "threads",
+_INFO = ("device", "device_name", "dtype", "steps", "seed", "window", "path", "graph", "attention", "threads",
          "max_threads")
 _PROFILED = 50  # frames
 PASSES = ("denoise", "commit")
@@ -97,10 +97,11 @@ def passes(world, actions):
     ceiling_gflops  what this machine reaches on the matrix products of one pass alone, same dtype and sizes
     """
     times, flops = {}, []
-    with timed(world.transformer, PASSES, world.device, times, "pass"), \
+    with world.graphs.off(), timed(world.transformer, PASSES, world.device, times, "pass"), \
             timed(world.codec, ("decode_next",), world.device, times, "decode"):
         num_frames = len(list(played(world, actions)))
-    with _as_written(world), _counted(world.transformer, PASSES, flops):  # code may take a product apart
+    # code may take a product apart
+    with world.graphs.off(), _as_written(world), _counted(world.transformer, PASSES, flops):
         list(played(world, actions[:1]))
     return {"passes_per_frame": len(times["pass"]) / num_frames, "pass_ms": float(np.median(times["pass"])),
             "decode_ms": float(np.median(times["decode"])),

@@ -7,9 +7,9 @@ import numpy as np
 from worldplay.engine.dream import PATHS
 from worldplay.envs.players import PLAYERS
 from worldplay.errors import WorldError
-from worldplay.eval.fidelity import psnr
 from worldplay.eval.latency import percentiles
 from worldplay.eval.sources import open_source
+from worldplay.eval.statistics import psnr
 
 log = logging.getLogger(__name__)
 

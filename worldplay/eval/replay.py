@@ -11,15 +11,18 @@ import worldplay
 from worldplay.action import Action
 from worldplay.data.clip import read_clip
 from worldplay.data.clip_recovery import target_of
-from worldplay.data.clip_writer import ClipWriter
+from worldplay.data.clip_writer import ClipWriter, describe
 from worldplay.envs import open_env
+from worldplay.envs.twin import Twin
 from worldplay.errors import WorldError
-from worldplay.eval.fidelity import psnr
+from worldplay.eval.statistics import psnr
+from worldplay.worlds import zoo
 
 log = logging.getLogger(__name__)
 
 
-def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrite=False):
+def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=False, env=None,
+               overwrite=False):
     """Play a clip's actions again in its world and compare the frames.
 
     path    of the clip (.mp4, .json or without either)
@@ -28,6 +31,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
             OSError
     vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the
             small one loses
+    real    play them in the real game that the world was trained on, from the clip's start: the figures are
+            then how near the world came to it, and `out` is a clip of the game; env: its name where the user
+            gave it, as worldplay.envs.twin.Twin takes it
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -43,19 +49,40 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, overwrit
     kept = target_of(out, overwrite=overwrite) if out else None
     if vae and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
+    if env and not real:
+        raise ValueError(f"--env {env}: only with --real; --world names the game of a clip of the real one")
+    if real and vae:
+        raise ValueError("--vae: no codec shows the real game; leave it out, or --real")
+    if real and clip.sidecar["world_hash"] is None:
+        raise ValueError(f"--real: {clip.path.name} is of the real game already; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
-    opened = open_for(clip, world, device)
+    opened = twin_of(clip, world, env) if real else open_for(clip, world, device)
     try:
         if vae or clip.sidecar["info"].get("decoder") == "full":
             opened.render_fully()
             clip.sidecar["info"]["decoder"] = "full"  # of the new clip, which is replayed so
         with tempfile.TemporaryDirectory(prefix="worldplay-") as folder:
             target = kept or Path(folder) / "replay"
-            _write(clip, opened, target, overwrite)
+            (_write_game if real else _write)(clip, opened, target, overwrite)
             figures = compare(clip.frames(), read_clip(target).frames())
     finally:
         opened.close()
-    return {"clip": str(clip.path), "world": opened.name, **figures, "out": str(out) if out else None}
+    name = f"the real {opened.environment}" if real else opened.name
+    return {"clip": str(clip.path), "world": name, **figures, "out": str(out) if out else None}
+
+
+def twin_of(clip, name=None, env=None):
+    """The worldplay.envs.twin.Twin of a clip's world; name: of that world or its folder, where it is another;
+    env: as Twin takes it.
+
+        Raises WorldError where the world is not here, or the game cannot be brought to the clip's start.
+    """
+    sidecar = clip.sidecar
+    frames = clip.latents_per_action * sidecar["info"].get("frames_per_latent", 1)
+    twin = Twin(sidecar["world"], zoo.find(name or sidecar["world"]), action_space=clip.action_space,
+                frame_size=sidecar["frame_size"], fps=sidecar["fps"], frames_per_step=frames, env=env)
+    twin.start(sidecar["scene"])
+    return twin
 
 
 def open_for(clip, name, device):
@@ -72,7 +99,7 @@ def open_for(clip, name, device):
         if name not in (None, sidecar["env"]):
             log.warning("clip %s was played in the real %s; in %s the same actions give other frames",
                         clip.path.name, sidecar["env"], name)
-        return open_env(name or sidecar["env"])
+        return open_env(name or sidecar["env"], trusted=bool(name))
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
     found, played = world.info["world_hash"], sidecar["world_hash"]
@@ -117,7 +144,8 @@ def replayed(clip, world, paths):
 def _steps(clip, world, follow):
     """Yield the start's last frame, then the frames of every step."""
     sidecar, start = clip.sidecar, clip.start
-    context = {} if start is None else {"frames": start, "actions": [Action()] * len(start)}
+    past = start is not None and (clip.start_actions or [Action()] * len(start))
+    context = {} if start is None else {"frames": start, "actions": list(past)}
     follow(0)
     yield world.reset(sidecar["scene"], seed=sidecar["seed"], **context)[-1:]
     _warn_of_codec(clip, world)
@@ -132,7 +160,7 @@ def _steps(clip, world, follow):
 def _rollout(clip, world, follow):
     """The same of a clip whose world was given all actions ahead."""
     follow(0)
-    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start,
+    shown = world.rollout(clip.actions[1:], clip.sidecar["scene"], frames=clip.start, past=clip.start_actions,
                           seed=clip.sidecar["seed"])
     yield next(shown)[-1:]
     _warn_of_codec(clip, world)
@@ -204,6 +232,30 @@ def _write(clip, world, target, overwrite):
             made = {name: record.get(name) for name in ("steps", "window", "threads")}
             made["path"] = world.info["path"]
             writer.add(frame, step, actions[step], made, prompts.get(step))
+    finally:
+        writer.finish()
+        writer.wait()
+    if writer.error:
+        raise writer.error
+
+
+def _write_game(clip, twin, target, overwrite):
+    """The same in the real game, into a clip of the game: its actions begin at the game's own start."""
+    (first, stop), scene = clip.sidecar["recorded"], clip.sidecar["scene"]
+    begun = twin.reset(scene)
+    if twin.difference:
+        log.warning("the real %s draws the start of %s otherwise here, by up to %d of 255 levels",
+                    twin.environment, clip.path.name, twin.difference)
+    start = twin.start(scene)
+    lead = len(start.led)
+    actions = [Action(), *start.led, *twin.shares(clip.actions[1:])]
+    header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": start.origin["seed"]}
+    shown = chain(begun[-1:], chain.from_iterable(map(twin.step, clip.actions[1:])))
+    writer = ClipWriter(target, header, actions=actions[:lead + first + 1], first=lead + first,
+                        overwrite=overwrite)
+    try:
+        for step, frame in enumerate(islice(shown, first, stop), lead + first):
+            writer.add(frame, step, actions[step], {"path": twin.info.get("path")})
     finally:
         writer.finish()
         writer.wait()

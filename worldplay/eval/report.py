@@ -12,7 +12,19 @@ import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
-from worldplay.eval import blocked, control, detail, drift, fidelity, pictures, revisit
+from worldplay.eval import (
+    blocked,
+    control,
+    counterfactual,
+    detail,
+    fidelity,
+    pictures,
+    probe,
+    revisit,
+    survival,
+)
+from worldplay.eval.compare import difference
+from worldplay.eval.page import page
 from worldplay.eval.sources import open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
@@ -24,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 6  # streams of each player in the video
 _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "context_sigma", "path",
-         "world_hash")
+         "threads", "world_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +57,11 @@ SUITES = {
     "rollout": Suite(measure=fidelity.rollout_psnr),
     "turn_sign": Suite(measure=control.turn_sign),
     "sharpness": Suite(measure=detail.sharpness),
+    "probe": Suite(measure=probe.probe),
+    "counterfactual": Suite(measure=counterfactual.counterfactual, first_only=True),
     "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
     "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
-    "drift": Suite(measure=drift.drift, first_only=True),
+    "walks": Suite(measure=survival.walks, first_only=True),
 }
 
 
@@ -70,8 +84,8 @@ class Plan:
     trials: int
 
 
-FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, 1_000), trials=24)
-QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300), trials=6)
+FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, *[1_000] * 5), trials=24)
+QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300, 300), trials=6)
 
 
 def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
@@ -81,7 +95,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     against  environment, or folder of a data set (`open_source`); None is the environment the world was
              trained on
     quick    QUICK instead of FULL
-    out      folder for report.json, report.md, contact_sheet.png and side_by_side.mp4; None is runs/eval-NAME
+    out      folder for report.html, .md and .json, contact_sheet.png and side_by_side.mp4; None is
+             runs/eval-NAME
     compare  another world, measured on the same streams
     Returns  the report, a dict (names: docs/eval.md)
 
@@ -107,10 +122,11 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
         source.close()
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
-        report["compare"] = reports[1]
+        report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
     write_text(out / "report.md", markdown(report))
     write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
+    write_text(out / "report.html", page(report, out))
     return report
 
 
@@ -146,6 +162,7 @@ def planned_work(material):
         sampled = len(range(context, length, detail.EVERY))
         total += material.work(num, stop, context, variants=2) + 2 * num * (stop - context)
         total += material.work(dreams, length, context, is_free=True) + 2 * dreams * sampled * (sampled > 1)
+    total += probe.planned_work(material) + counterfactual.planned_work(material)
     total += 2 * len(first.frames) + sum(
         material.work(1, context + length, context, is_free=True) for length in material.walks)
     for frames, compared in (*blocked.trials(material.source), *revisit.trials(material.source)):
@@ -169,6 +186,8 @@ def evaluate(material):
         for player in [first] if suite.first_only else source.players:
             figures[player] |= suite.measure(material, player)
     why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
+    if unread := figures[first].get("probe", {}).get("not_judged"):
+        why.append(f"{' and '.join(unread)} in the probe, held or let go too seldom to be learnt")
     return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
                    "against": source.name, "streams": len(material.streams[first].frames),
                    "player": first, "other_players": others,

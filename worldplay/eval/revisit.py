@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from worldplay.eval.fidelity import psnr
+from worldplay.eval.statistics import psnr
 from worldplay.eval.streams import encode_for, stack
 
 KNOWN = 18.0  # dB PSNR from which a place counts as the same

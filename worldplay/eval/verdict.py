@@ -1,12 +1,12 @@
 """What the figures of an evaluation come to: three lines that decide, then the table."""
-from worldplay.eval.drift import CURVE
+from worldplay.eval.drift import CURVE, has_edges, is_whole
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
-# how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
-# that have another colour beyond what the choice of places makes
-_SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
-_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_n", "turn_sign_accuracy", "turn_sign", "sharpness",
-          "blocked", "revisit", "drift")
+_FEW = 50  # frames: the answer may be another one for other frames
+_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "turn_sign_accuracy",
+          "turn_sign", "probe", "counterfactual", "sharpness", "blocked", "revisit", "drift")
+# stand in the cell of their figure, in a line of their own, or in report.json alone
+_BESIDE = ("interval", "by_stream", "not_judged")
 
 
 def verdict(report):
@@ -14,47 +14,67 @@ def verdict(report):
     return [line(report) for line in (_better_than_repeating, _follows_the_keys, _stays_whole)]
 
 
-def markdown(report):
-    """The report as a page: the verdict, then one line a figure, one column a player of each world."""
+def table(report):
+    """([column title], [(figure, [cell])]): a line a figure, a column a player of each world."""
     worlds = [report, *([report["compare"]] if "compare" in report else [])]
     columns = [(f"{world['world']}, {player}", world if player == world["player"] else world[player])
                for world in worlds for player in (world["player"], *world["other_players"])]
-    verdicts = [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds
-                for line in verdict(world)]
-    lines = [f"# {report['world']}, measured against {report['against']}", "",
-             *(f"- {line}" for line in verdicts), "",
-             f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
-             f"{report['context_sigma']}, {report['streams']} held-out streams of each player.",
-             *(f"Left out: {text}." for text in report["left_out"]), "",
-             "| | " + " | ".join(title for title, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
     flat = [dict(_flatten(figures)) for _, figures in columns]
-    for name in dict.fromkeys(name for figures in flat for name in figures):
-        cells = (_format(figures[name]) if name in figures else "" for figures in flat)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    names = dict.fromkeys(name for figures in flat for name in figures)
+    return [title for title, _ in columns], [(name, [figures.get(name, "") for figures in flat])
+                                             for name in names]
+
+
+def lines(report):
+    """Everything that is said of a report before its table: the verdicts, a line each."""
+    worlds = [report, *([report["compare"]] if "compare" in report else [])]
+    said = [f"{world['world']}: {line}" if len(worlds) > 1 else line for world in worlds
+            for line in verdict(world)]
+    return [*([report["compare"]["difference"]["line"]] if len(worlds) > 1 else []), *said]
+
+
+def markdown(report):
+    """The report as a page: what is said of it, then its table."""
+    titles, rows = table(report)
+    return "\n".join([
+        f"# {report['world']}, measured against {report['against']}", "",
+        *(f"- {line}" for line in lines(report)), "",
+        f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
+        f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
+        f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over streams.",
+        *(f"Left out: {text}." for text in report["left_out"]), "",
+        "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
+        *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
 
 
 def _better_than_repeating(report):
     moving = report["moving"]
     if moving["psnr"] is None:
         return "Better than repeating the last frame? Not known: the player never moves here."
-    baselines = moving["repeat_last_psnr"], moving["shifted_last_psnr"]
-    return (f"Better than repeating the last frame? {_answer(moving['psnr'] - max(baselines))}: where the "
-            f"player moves, {moving['psnr']:.1f} dB against {baselines[0]:.1f} of the last frame and "
-            f"{baselines[1]:.1f} of the last frame moved sideways as fits best; the codec alone "
-            f"{moving['codec_psnr']:.1f}.")
+    answer, more = _gain(moving, "repeat_last", "shifted_last")
+    return (f"Better than repeating the last frame? {answer}: where the player moves, "
+            f"{moving['psnr']:.1f} dB against {moving['repeat_last_psnr']:.1f} of the last frame and "
+            f"{moving['shifted_last_psnr']:.1f} of the last frame moved sideways as fits best, {more}; the "
+            f"codec alone {moving['codec_psnr']:.1f}{_few(moving)}.")
 
 
 def _follows_the_keys(report):
     moving, turns = report["moving"], report.get("turn_sign_accuracy")
     if moving["psnr"] is None:
         return "Follows the keys? Not known: the player never moves here."
-    shuffled = moving["shuffled_actions_psnr"]
-    line = (f"Follows the keys? {_answer(moving['psnr'] - shuffled)}: {moving['psnr']:.1f} dB against "
-            f"{shuffled:.1f} with the action of another frame")
+    answer, more = _gain(moving, "shuffled_actions")
+    line = (f"Follows the keys? {answer}: {moving['psnr']:.1f} dB against "
+            f"{moving['shuffled_actions_psnr']:.1f} with the action of another frame, {more}{_few(moving)}")
     if turns is not None:
         real = report["turn_sign"]["real"]
         line += f"; turns move the picture the right way in {turns:.0%} (real {real:.0%})"
+    reading, changes = report.get("probe", {}), report.get("counterfactual")
+    if reading.get("dream") is not None:
+        line += (f"; keys are read off the dream in {reading['dream']:.0%} of cases (real frames "
+                 f"{reading['real']:.0%}, chance 50%)")
+    if changes and changes["idle"]["dream"] is not None:
+        line += f"; without a key the picture changes {changes['idle']['dream']:.0%} as much as in play"
+        line += f" (real {changes['idle']['real']:.0%})" if "real" in changes["idle"] else ""
     walls = report.get("blocked", {})
     if walls.get("n"):
         line += f"; stands still at a wall in {walls['dream']:.0%} (real {walls['real']:.0%})"
@@ -67,40 +87,65 @@ def _stays_whole(report):
         return "Stays whole? Not measured: no walk was long enough."
     walk = report["drift"][reached[-1]]
     real = walk["real"]
-    possible = walk["codec_sharpness_ratio"] * real["sharpness_ratio"]
-    is_whole = (_is_within(walk["sharpness_ratio"], possible, _SHARPNESS)
-                and _is_within(walk["brightness_ratio"], real["brightness_ratio"], _BRIGHTNESS)
-                and walk["histogram_distance"] <= real["histogram_distance"] + _COLOURS)
-    return (f"Stays whole? {'Yes' if is_whole else 'No'}: after {reached[-1]} frames "
-            f"{_state(walk)} (sharpness of the codec alone {walk['codec_sharpness_ratio']:.2f}); the real "
-            f"frames of the same way: {_state(real)}.")
+    if None in (*walk.values(), *real.values()):
+        return "Stays whole? Not known: the real frames show one colour."
+    yes = is_whole(walk, real, walk["codec_sharpness_ratio"]) and has_edges(walk, real)
+    return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
+            f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
+            f"the real frames of the same way: {_state(real)}{_survivors(report)}.")
 
 
-def _is_within(value, real, bounds):
-    return bounds[0] * real <= value <= bounds[1] * real
+def _survivors(report):
+    """What the longest walks come to among all of them; nothing where there are none."""
+    survival = report.get("survival", {})
+    if not survival.get("frames"):
+        return ""
+    walks = survival["walks"]
+    return (f"; alive at frame {survival['frames'][-1]} are {survival['alive'][-1]:.0%} of {walks[0]} walks, "
+            f"{walks[-1]} of them so long")
 
 
 def _state(figures):
-    return (f"sharpness {figures['sharpness_ratio']:.2f} and brightness {figures['brightness_ratio']:.2f} of "
-            f"real frames, colour distance {figures['histogram_distance']:.2f}")
+    return (f"sharpness {figures['sharpness_ratio']:.2f}, edges {figures['edge_ratio']:.2f} and brightness "
+            f"{figures['brightness_ratio']:.2f} of real frames, colour distance "
+            f"{figures['histogram_distance']:.2f}")
 
 
-def _answer(gain):
-    return "Yes" if gain >= _CLEAR else "Hardly" if gain > 0 else "No"
+def _gain(moving, *baselines):
+    """(answer, text): whether a world is better than the best of the baselines, and by how much.
+
+    By the figures as they are printed, dB to a tenth: what reads as equal is no gain. Yes takes _CLEAR or
+    more, and an interval above 0: other streams would not have said otherwise.
+    """
+    best = max(baselines, key=lambda name: moving[f"{name}_psnr"])
+    ours, theirs = (float(f"{moving[name]:.1f}") for name in ("psnr", f"{best}_psnr"))
+    gain, bounds = round(ours - theirs, 1), moving["interval"][f"over_{best}"]
+    is_sure = bounds is not None and bounds[0] > 0
+    answer = "Yes" if gain >= _CLEAR and is_sure else "Hardly" if gain > 0 else "No"
+    return answer, f"{gain:+.1f} dB " + (f"[{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds
+                                         else "(one stream, so no interval)")
+
+
+def _few(figures):
+    number = figures.get("n", _FEW)
+    return f" (of {number} frames only: others may say otherwise)" if number < _FEW else ""
 
 
 def _flatten(figures):
     for name in _TABLE:
         if name in figures:
-            yield from _leaves(name, figures[name])
+            yield from _leaves(name, figures[name], figures.get(f"{name}_interval"))
 
 
-def _leaves(name, node):
+def _leaves(name, node, bounds):
+    """(name, cell) of every number in a tree; `bounds` is its interval, or a dict of those of its parts."""
     if isinstance(node, dict):
+        bounds = node.get("interval", bounds) or {}
         for key, value in node.items():
-            yield from _leaves(f"{name} {key}", value)
+            if key not in _BESIDE:
+                yield from _leaves(f"{name} {key}", value, bounds.get(key))
     else:
-        yield name, node
+        yield name, _format(node) + (f" [{', '.join(map(_format, bounds))}]" if bounds else "")
 
 
 def _format(value):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from worldplay.experiments.paired import FIGURES, RESAMPLES, interval
+from worldplay.eval.bootstrap import RESAMPLES, interval
+from worldplay.experiments.paired import FIGURES
 from worldplay.files import replacing, write_json, write_text
 
 _TITLES = {"bidirectional-ode": "bidirectional ODE", "none": "none (AR teacher)", "causal-ode": "causal ODE",

@@ -1,4 +1,4 @@
-"""Several worlds on the same real streams: figures by stream, and bootstrap intervals of differences."""
+"""Several worlds on the same real streams: figures by stream, to be compared by bootstrap."""
 from dataclasses import dataclass
 from typing import Callable
 
@@ -6,10 +6,9 @@ import numpy as np
 
 from worldplay.eval.control import follows_turn, turn_commands
 from worldplay.eval.drift import drift_score
-from worldplay.eval.fidelity import psnr, score_targets
-from worldplay.eval.statistics import compare, statistics
+from worldplay.eval.fidelity import score_targets
+from worldplay.eval.statistics import compare, psnr, statistics
 
-RESAMPLES = 1_000
 _FREE = 16  # frames of free play that free_psnr looks at
 _TAIL = 0.25  # last part of free play, where drift shows
 
@@ -80,17 +79,6 @@ FIGURES = {
     "sharpness": Figure("sharpness, of the real", _drift("sharpness_ratio"), 0),
     "brightness": Figure("brightness, of the real", _drift("brightness_ratio"), 0),
     "colour": Figure("colour distance", _drift("histogram_distance"), 0)}
-
-
-def interval(value, num_streams, seed=0):
-    """(figure, low, high): a figure over all streams and its 95 % interval by resampling the streams.
-
-    value  function of an int array of streams -> float; a difference of two worlds' figures is one too,
-           paired
-    """
-    rng = np.random.default_rng(seed)
-    draws = [value(rng.integers(0, num_streams, num_streams)) for _ in range(RESAMPLES)]
-    return (float(value(np.arange(num_streams))), *map(float, np.percentile(draws, (2.5, 97.5))))
 
 
 def _mean_statistics(frames):

@@ -17,6 +17,7 @@ from worldplay.serve import protocol
 from worldplay.serve.exchange import Joined, Left, Picture
 from worldplay.serve.keys import BUTTONS, CODE_OF, strengths
 
+ABSENT = ("real",)  # what only a window shows
 LOCAL = ("help", "hud", "scaling", "fullscreen", "prompt")  # what a page does by itself
 BUTTON_OF = {code: button for button, code in BUTTONS.items()}
 
@@ -114,8 +115,10 @@ class PageView(View):
         world, space, bindings = self.world, self.world.action_space, self.bindings
         reads_text = "prompt" in world.info
         ours, theirs = bindings.help_rows(space, {}, reads_text=reads_text)
-        theirs = [(label, says.removesuffix("; quit")) for label, says in theirs]
-        commands = {CODE_OF[code]: name for code, name in bindings.commands(space).items() if code in CODE_OF}
+        absent = [BY_NAME[name].says for name in ABSENT]
+        theirs = [(label, says.removesuffix("; quit")) for label, says in theirs if says not in absent]
+        commands = {CODE_OF[code]: name for code, name in bindings.commands(space).items()
+                    if code in CODE_OF and name not in ABSENT}
         return {"name": world.name, "size": list(world.frame_size), "fps": world.fps,
                 "scenes": list(world.scenes), "look_axes": space.look_axes, "reads_text": reads_text,
                 "help": [ours, theirs], "commands": commands, "local": list(LOCAL),
@@ -210,7 +213,7 @@ class PageCommands(Commands):
         commands = self._screen.bindings.commands(self._world and self._world.action_space)
         for code in self._device.take_message(message, at):
             command = commands.get(code)
-            if command and command not in LOCAL and self.obey(command) and command == "rewind":
+            if command and command not in (*LOCAL, *ABSENT) and self.obey(command) and command == "rewind":
                 self._rewind_code = code
 
     def on_escape(self):

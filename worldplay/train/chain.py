@@ -1,5 +1,6 @@
 """From gameplay to a checkpoint folder: the stages of a recipe in a row, in one time budget, resumable."""
 import logging
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,14 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
 from worldplay.envs import collect, open_env
+from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
 from worldplay.log import track
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.train.attention_choice import fastest_attention
-from worldplay.train.context_sigma import choose_context_sigma
+from worldplay.train.context_sigma import choose_context_sigma, plan_walks
 from worldplay.train.deadline import Deadline
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.metrics import Metrics
@@ -34,6 +37,9 @@ from worldplay.worlds import zoo
 from worldplay.worlds.weights import save_weights
 
 log = logging.getLogger(__name__)
+
+_NORM_FRAMES = 256  # by whose latents a codec's are normalised, spread over those it has learnt from
+_WORTH_COMPILING = 1800.0  # seconds of training from which on it pays on a processor of two cores
 
 
 class Chain:
@@ -60,7 +66,7 @@ class Chain:
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
         it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
-        is possible, "eager" does not.
+        is possible and training lasts half an hour or longer, "eager" does not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
@@ -76,6 +82,8 @@ class Chain:
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
             self.compiled, reason = False, "--path eager"
+        elif _planned_seconds(recipe, budget) < _WORTH_COMPILING:
+            self.compiled, reason = False, "in less than half an hour compiling takes more than it gives"
         elif self.latents.no_compile():
             self.compiled, reason = False, self.latents.no_compile()
         log.info("blocks are %s (%s)", "compiled" if self.compiled else "run as they are", reason)
@@ -87,13 +95,14 @@ class Chain:
                           **self.reading, init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
+        self.look = None  # of the world, once something of it is written
 
     def run(self):
         """True when the world is finished, False when stopped with work left."""
         try:
             if not self.run_stages():
                 return False
-            if self.latents.context_walk and "context_sigma_scores" not in self.log:
+            if self._context_walk and "context_sigma_scores" not in self.log:
                 self.where = "the choice of the context sigma"
                 if self.processes.agree(self.deadline.passed(time.monotonic())):
                     return False
@@ -123,6 +132,7 @@ class Chain:
     def run_stages(self):
         """All of `run` but the choice of the context sigma."""
         self.open_data()
+        self._plan_context_walks()
         codec = self.latents.codec()
         if codec is not None:
             self.networks["codec"] = codec
@@ -168,9 +178,11 @@ class Chain:
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=allowed_cores(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
+        world = open_env(recipe.env, trusted=True)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
-            write_frame_cache(rollouts, folder, world=open_env(recipe.env), num_frames=recipe.num_frames,
-                              progress=bar.update)
+            write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
+                              has_poses=hasattr(world, "pose"), progress=bar.update)
+        world.close()
 
     def _check_data(self):
         """Refuse what cannot be learnt before anything is written."""
@@ -214,7 +226,12 @@ class Chain:
             self.latents.lossy_codec |= self.cache.is_lossy
         self._prepare(stage, loop)
         trainer = Trainer(stage, data, replace(loop, seed=self.seed), self.place(name), self.metrics,
-                          self.processes, self.dtype, self._export if entry.is_shown else None)
+                          self.processes, self.dtype)
+        if entry.is_shown:
+            trainer.before_save = self._export
+        elif "codec" in entry.makes:
+            frames = data.spread(_NORM_FRAMES).to(self.device)
+            trainer.before_save = lambda: trainer.call(stage.result, ImageCodec.settle_norm, frames)
         if not trainer.step:
             self._check_nothing_follows(name)
         self._set_seconds(trainer)
@@ -309,19 +326,50 @@ class Chain:
         self.latents.save_codec(networks["codec"], self.cache, self.folder, self.processes.is_first)
         if self.processes.is_first:
             # last: it makes the folder a world, and names the number of steps of these weights
-            write_json(self.folder / "config.json", config.to_json())
+            self.look = self.look or look_of_cache(self.cache)
+            write_json(self.folder / "config.json", replace(config, look=self.look).to_json())
+
+    @property
+    def _context_walk(self):
+        """Frames of the walks that choose the context sigma; 0: its value stays."""
+        return self.log.get("context_walk", {}).get("frames", self.latents.context_walk)
+
+    def _plan_context_walks(self):
+        """Once for a run with a budget: keep time for the walks at its end, and say how much."""
+        if self.budget is None or not self.latents.context_walk or "context_walk" in self.log:
+            return
+        config = self.latents.config(self.cache, self.recipe.student_steps)
+        frames, seconds = self.processes.agree(self.log.timed("plan context sigma", lambda: plan_walks(
+            config, self.device, wanted=self.latents.context_walk, budget=self.budget)))
+        self.log["context_walk"] = {"frames": frames, "seconds": seconds if frames else 0.0}
+        self.log.keep()
+        if frames:
+            log.info("the context sigma is chosen at the end, by walks of %d frames: about %.0f s of the "
+                     "budget are kept for them", frames, seconds)
+        else:
+            log.warning("context sigma %g stays, unchosen: walks of 100 frames would take about %.0f s, too "
+                        "much of this budget", self.recipe.context_sigma, seconds)
 
     def _choose_context_sigma(self):
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self.recipe.context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk,
+                                            seconds=self.log.seconds_left)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 
     def place(self, part):
         """The path of a part of the run folder, wherever it is kept."""
         return self.shared.get(part, self.folder) / part
+
+
+def _planned_seconds(recipe, budget):
+    """Seconds of the whole job, or of its stages where they have their own; infinite where steps end it."""
+    if budget is not None:
+        return budget
+    loops = [recipe.loop(name) for name in recipe.stages if recipe.loop(name).share]
+    return sum(math.inf if loop.seconds is None else loop.seconds for loop in loops)
 
 
 def _whole_weights(network):

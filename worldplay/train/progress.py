@@ -4,6 +4,8 @@ import math
 import time
 from collections import Counter
 
+import torch
+
 from worldplay import runtime
 from worldplay.eval.latency import matmul_tflops
 from worldplay.train.stages.draws import Draws
@@ -54,7 +56,7 @@ class Progress:
             "time/step_ms": 1000 * elapsed / steps, "samples_per_second": samples,
             "frames_per_second": samples * self.frames_per_sample, "gflops": gflops,
             "ceiling_gflops": self.ceiling, "progress": trainer.progress,
-            "memory/peak_mib": runtime.peak_memory_mib(trainer.device)}
+            "memory/peak_mib": runtime.peak_memory_mib(trainer.device), "threads": torch.get_num_threads()}
         left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
         losses = " ".join(f"{name.removeprefix('loss/')} {x:.3g}" for name, x in values.items()
                           if name.startswith("loss/"))

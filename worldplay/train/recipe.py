@@ -125,8 +125,9 @@ class ImageRecipe(Recipe):
     takes the name that --data gives."""
     num_frames: int = 64_000
     """Frames of gameplay to collect when no --data is given."""
-    player: Literal["explorer", "stroller"] = "explorer"
-    """Scripted player that plays them, a name in worldplay.envs.players.PLAYERS."""
+    player: str = "explorer"
+    """Who plays them: explorer, stroller, random or a function of your own as MODULE:FUNCTION, as in
+    collect."""
     rollout_frames: int = 256
     """Frames of a collected episode; every twentieth episode is held out for validation."""
     columns_per_degree: float = 0.0

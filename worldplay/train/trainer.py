@@ -13,6 +13,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from worldplay.cores import OtherPrograms
+from worldplay.engine.threads import choose_threads
 from worldplay.errors import WorldError
 from worldplay.train.deadline import Deadline
 from worldplay.train.optim import OptimConfig, build_optimizers, step_size_scale
@@ -109,6 +111,9 @@ class Trainer:
     it, kept in the saved state: the step size falls by steps, so that from there on it does not matter how
     the run was cut. Only on a machine that slows down later the clock ends the stage before its steps do.
 
+    On a processor the number of torch's threads follows what other programs use, and changes at saves alone.
+    The order of sums depends on it, so weights are the same bit for bit where the numbers are.
+
     Of several processes each makes its part of every batch; networks, optimizers and saved states are spread
     over them (FSDP2), and only the first one writes metrics and pictures.
     """
@@ -163,7 +168,11 @@ class Trainer:
             return self.processes.agree((now, deadline.passed(now)))
         started, is_over = clock()
         last_save = last_sheet = started
-        spent_before = self.spent
+        spent_before, others = self.spent, OtherPrograms()
+
+        def save():
+            self.save()
+            choose_threads(self.device, others)
         while self.progress < 1 and not is_over:
             logs = self.train_step()
             now, is_over = clock()
@@ -175,11 +184,11 @@ class Trainer:
                 self.validate()
                 last_sheet = now
             if now - last_save > self.config.save_every or self._plan():
-                self.save()
+                save()
                 last_save = now
         self.spent = spent_before + clock()[0] - started
-        self.validate()
-        self.save()
+        save()
+        self.validate()  # after it: a save settles the codec that the last picture shows
         return self.progress >= 1
 
     def _plan(self):

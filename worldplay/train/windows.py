@@ -21,6 +21,11 @@ class FrameBatches:
         picks = rows[draws.integers("frame", len(rows)).numpy()]
         return {"frames": torch.from_numpy(np.stack([self.frames[row] for row in picks]))}
 
+    def spread(self, number):
+        """About so many training frames (all where there are fewer), evenly over all: uint8 [n H W 3]."""
+        rows = self.rows[False]
+        return torch.from_numpy(np.stack([self.frames[row] for row in rows[::max(1, len(rows) // number)]]))
+
 
 class LatentWindows:
     """Windows of consecutive latents of one episode, with their actions and camera columns."""

@@ -6,6 +6,7 @@ from worldplay.action import ActionSpace
 from worldplay.errors import WorldError, remedy
 from worldplay.files import is_file_name
 from worldplay.models.configs import CodecConfig, FrameRule, TransformerConfig
+from worldplay.worlds.look import Look
 
 # numbers of sampling steps of few-step networks; diffusion.WARPED_STEPS has their timesteps
 STEPS = (1, 2, 4)
@@ -36,6 +37,7 @@ class WorldConfig:
     prompt               default prompt, for a transformer with text
     lossy_codec          whether its codec was trained on players' lossy clips; no world that ships has such a
                          codec
+    look                 how its real frames look, which drift is measured against; None: not known
 
         Raises ValueError naming a field whose value cannot be played.
     """
@@ -57,6 +59,7 @@ class WorldConfig:
     intrinsics: tuple[float, float] | None = None
     prompt: str = ""
     lossy_codec: bool = False
+    look: Look | None = None
 
     def __post_init__(self):
         for name, (expected, is_right) in _RULES.items():
@@ -99,6 +102,7 @@ class WorldConfig:
                 "action_space": _space(given["action_space"]),
                 "frame_size": tuple(_listed(given["frame_size"], "frame_size")),
                 "transformer": _sizes(TransformerConfig, given["transformer"], "transformer"),
+                "look": None if given.get("look") is None else Look.from_json(given["look"]),
                 "intrinsics": given.get("intrinsics") and tuple(_listed(given["intrinsics"], "intrinsics"))})
         except KeyError as error:
             problem = f"{error} is missing"

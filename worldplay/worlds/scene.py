@@ -22,14 +22,20 @@ class Scene:
     frames   uint8 [n H W 3]
     actions  n Actions; actions[i] caused frames[i]
     poses    float32 [n 4] of the player, or None
-    origin   {"environment", "seed"}: the real game shows frames[0] when reset with this seed, and the rest
-             under these actions; empty where that is not known
+    origin   {"environment", "seed"}: the real game shows frames[0] when it is reset with this seed and then
+             given the Actions `before`, and the rest under `actions`; empty where that is not known
     """
     name: str
     frames: np.ndarray
     actions: list[Action]
     poses: np.ndarray | None
     origin: dict
+    before: tuple[Action, ...] = ()
+
+    @property
+    def led(self):
+        """The Actions from the reset of the real game to the last frame."""
+        return [*self.before, *self.actions[1:]]
 
 
 def save_scene(folder, scene, action_space):
@@ -38,6 +44,8 @@ def save_scene(folder, scene, action_space):
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"frames": np.ascontiguousarray(scene.frames),
                "actions": np.stack([action_space.encode(action) for action in scene.actions])}
+    if scene.before:
+        tensors["before"] = np.stack([action_space.encode(action) for action in scene.before])
     if scene.poses is not None:
         tensors["poses"] = np.ascontiguousarray(scene.poses, np.float32)
     header = {"origin": json.dumps(scene.origin), "action_space": json.dumps(action_space.to_json())}
@@ -52,24 +60,28 @@ def export_scenes(cache, folder, env, num=6, num_frames=4):
     num         scenes, spread evenly over the held-out episodes
     num_frames  of each: enough to see how the player moves; a whole window would only make the folder larger
 
-    Episodes of recorded clips are few and cannot be replayed in the game: scenes of these begin at any frame.
+    Episodes without poses may be few: scenes of these begin at any frame. Those of recorded clips, which are
+    lossy, cannot be replayed in the game.
     """
-    starts = cache.split("held_out")[:, [0, 2]]
+    is_replayable = cache.poses is not None or (env.startswith("gym:") and not cache.is_lossy)
+    starts = cache.split("held_out")[:, [0, 0, 2]]  # row, first row of its episode, seed
     if cache.poses is None:
-        starts = np.array([[i, -1] for start, length, _ in cache.split("held_out")
+        starts = np.array([[i, start, seed] for start, length, seed in cache.split("held_out")
                            for i in range(start, start + length - num_frames + 1)])
     picks = starts[np.unique(np.linspace(0, len(starts) - 1, num).astype(int))].tolist()
     picks.sort(key=lambda pick: -np.asarray(cache.frames[pick[0]], np.float32).std())
     draft = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(draft, ignore_errors=True)  # the scenes of a run that was killed here
-    for i, (start, seed) in enumerate(picks, 1):
-        rows = slice(start, start + num_frames)
-        actions = [cache.action_space.decode(vector) for vector in cache.actions[rows]]
+    for i, (row, start, seed) in enumerate(picks, 1):
+        rows = slice(row, row + num_frames)
+        actions, before = ([cache.action_space.decode(vector) for vector in cache.actions[part]]
+                           for part in (rows, slice(start + 1, row + 1)))
         has_poses = cache.poses is not None
         save_scene(draft, Scene(
             name=f"start-{i}", frames=np.asarray(cache.frames[rows]), actions=actions,
             poses=np.asarray(cache.poses[rows]) if has_poses else None,
-            origin={"environment": env, "seed": seed} if has_poses else {}), cache.action_space)
+            origin={"environment": env, "seed": seed} if is_replayable else {},
+            before=tuple(before) if is_replayable else ()), cache.action_space)
     draft.rename(folder)
 
 
@@ -88,6 +100,7 @@ def load_scene(path, frame_size):
         frames, vectors = tensors["frames"], tensors["actions"]
         space = ActionSpace.from_json(json.loads(header["action_space"]))
         actions = [space.decode(vector) for vector in vectors]
+        before = tuple(space.decode(vector) for vector in tensors.get("before", ()))
         origin = json.loads(header["origin"])
     except FileNotFoundError:
         raise WorldError("bad_scene", f"scene {path} is missing; {RESTORE}") from None
@@ -104,7 +117,7 @@ def load_scene(path, frame_size):
     if not (np.isfinite(vectors).all() and (not has_poses or np.isfinite(poses).all())):
         raise WorldError("bad_scene",
                          f"scene {path} has actions or poses that are no finite numbers; {RESTORE}")
-    return Scene(name=path.stem, frames=frames, actions=actions, poses=poses, origin=origin)
+    return Scene(name=path.stem, frames=frames, actions=actions, poses=poses, origin=origin, before=before)
 
 
 def image_scene(path, frame_size):

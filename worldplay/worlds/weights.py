@@ -13,6 +13,7 @@ from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.digests import digests
 
 MAX_SHARD_BYTES = 15 * 2**20
+SCALE = ".row_scale"  # after a matrix's name: what the int8 numbers of each of its rows are multiplied by
 
 # number types that weights may have
 _FLOATS = {"torch.float64", "torch.float32", "torch.float16", "torch.bfloat16"}
@@ -69,8 +70,30 @@ def _index(path):
     return path.with_suffix(".safetensors.index.json")
 
 
+def in_bytes(tensors):
+    """Weights with every matrix as int8 beside a scale for each of its rows; `load_weights` undoes it.
+
+    Of a row's largest number no weight is off by more than 1/254. It is for weights that train on.
+    """
+    packed = {}
+    for name, x in tensors.items():
+        if x.dim() < 2 or not x.is_floating_point():
+            packed[name] = x
+            continue
+        rows = x.float().flatten(1)
+        scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        packed[name] = (rows / scale).round().char().reshape(x.shape)
+        packed[name + SCALE] = scale.reshape(-1, *[1] * (x.dim() - 1))
+    return packed
+
+
+def _out_of_bytes(tensors):
+    return {name: x.float() * tensors[name + SCALE] if name + SCALE in tensors else x
+            for name, x in tensors.items() if not name.endswith(SCALE)}
+
+
 def load_weights(path):
-    """name -> tensor, of weights that `save_weights` wrote.
+    """name -> tensor, of weights that `save_weights` wrote; those `in_bytes` as float32.
 
         Raises WorldError("bad_checkpoint") naming a file that is missing or damaged.
     """
@@ -82,7 +105,7 @@ def load_weights(path):
         try:
             for file in files:
                 tensors.update(load_file(file))
-            return tensors
+            return _out_of_bytes(tensors)
         except FileNotFoundError:
             before, files = files, _files(path)
             if files == before:
@@ -158,7 +181,7 @@ def world_hash(folder, config, codec):
 
 # fields of a WorldConfig that do not determine its frames: descriptions, what a clip records itself (steps,
 # prompt), and names of files whose content is hashed
-_OTHER_FIELDS = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec"}
+_OTHER_FIELDS = {"name", "env", "fps", "steps", "prompt", "parts", "lossy_codec", "look"}
 
 
 def _frame_fields(config):

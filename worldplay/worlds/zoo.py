@@ -12,6 +12,7 @@ from worldplay.errors import WorldError, fetch_command, remedy
 from worldplay.files import read_json, visible
 from worldplay.worlds import catalog
 from worldplay.worlds.config import WorldConfig
+from worldplay.worlds.look import Look
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,10 @@ class Card:
     frame_size    (H, W) pixels
     fps           frames of world time per second
     action_space  what the player can do in it
+    frames_per_chunk  latents that share an action
     is_default    whether it opens when no name is given
     is_playable   whether it is a few-step student; the others are there to train from
+    look          worldplay.worlds.look.Look that drift is measured against; None: that of its scenes
     """
     name: str
     folder: Path
@@ -45,6 +48,8 @@ class Card:
     action_space: ActionSpace
     is_default: bool
     is_playable: bool
+    frames_per_chunk: int = 1
+    look: Look | None = None
 
 
 def find(name=None):
@@ -230,4 +235,5 @@ def _card(name, folder, is_default):
                          f"{folder} cannot be read ({error.strerror}); {remedy(path)}") from None
     return Card(name=name, folder=folder, env=config.env, frame_size=config.frame_size, fps=float(config.fps),
                 action_space=config.action_space, size_mib=size / 2**20, is_default=is_default,
-                is_playable=_is_playable(folder))
+                is_playable=_is_playable(folder), look=config.look,
+                frames_per_chunk=config.frames_per_chunk)

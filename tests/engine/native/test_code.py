@@ -1,6 +1,8 @@
 """Native passes: equal to the written ones, chosen by play, and what is said where there are none."""
 import logging
+import os
 import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,8 @@ from tests.engine.toy_code import begun
 from worldplay import runtime
 from worldplay.action import Action
 from worldplay.cli.commands import main
+from worldplay.engine import code
+from worldplay.engine.code import _give_way
 from worldplay.engine.code_choice import is_chosen, is_native
 from worldplay.engine.dream import DreamWorld
 from worldplay.engine.native import code as native_code
@@ -25,7 +29,7 @@ from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.skipif(not runtime.cpp_compiler(), reason="no C++ compiler is here")
+pytestmark = pytest.mark.skipif(not runtime.cpp_compiler(), reason="no g++ is here")
 
 
 @pytest.fixture
@@ -131,11 +135,12 @@ def test_code_that_is_off_is_not_kept(empty, monkeypatch):
 
 
 def test_it_is_made_beside_play_once_and_used_from_the_first_frame_the_next_time(empty, monkeypatch):
-    world = begun(float32_world())
+    world, gave_way = begun(float32_world()), []
+    monkeypatch.setattr(code, "_give_way", gave_way.append)
     world.compile()
     list(world.step(Action()))
     world._code.join()
-    assert world._code.problem == ""
+    assert world._code.problem == "" and gave_way == [world._code._process.pid]
     list(world.step(Action()))
     assert world.info["path"] == "compiled"
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("what is there is made again"))
@@ -143,6 +148,16 @@ def test_it_is_made_beside_play_once_and_used_from_the_first_frame_the_next_time
     world.compile()
     begun(world)
     assert world.info["path"] == "compiled"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setscheduler"), reason="Linux alone has such a class")
+def test_what_is_made_beside_play_gives_way():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        _give_way(process.pid)
+        assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        process.kill()  # a busy machine leaves it no time
+    _give_way(process.pid)  # it has ended meanwhile
 
 
 def test_a_command_makes_it_beforehand(kept, folder, monkeypatch, capsys):  # noqa: F811
@@ -154,7 +169,7 @@ def test_a_command_makes_it_beforehand(kept, folder, monkeypatch, capsys):  # no
 def test_without_a_compiler_play_goes_on_and_says_so_once(empty, monkeypatch, caplog):
     monkeypatch.setattr(runtime, "cpp_compiler", lambda: None)
     expected, world = walk(begun(float32_world())), float32_world()
-    with pytest.raises(WorldError, match="there is no compiled code here .no C.. compiler on the path"):
+    with pytest.raises(WorldError, match="there is no compiled code here .g.. is not on the path"):
         world.compile(wait=True)
     world.compile()
     world._code.join()

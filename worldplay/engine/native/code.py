@@ -1,6 +1,5 @@
 """Native code in place of a transformer's passes, and the subprocess that builds and checks it."""
 import json
-import os
 import sys
 import traceback
 
@@ -14,6 +13,7 @@ from worldplay.models.attention.kv_cache import KVCache
 from worldplay.models.configs import TransformerConfig
 from worldplay.models.transformer import Transformer, fuse_for_inference
 
+NO_COMPILER = "g++ is not on the path"
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # largest relative error of a result, in its norm
 
 
@@ -21,13 +21,13 @@ class NativeCode(Code):
     """Native code for worlds on a processor that `worldplay.engine.native.passes.fits`."""
     module, kind, loads_at_once = __name__, "native", True
 
-    def __init__(self, dtype, transformer=None):
-        """dtype: of the weights, "bfloat16" or "float32".
+    def __init__(self, dtype, transformer=None, **how):
+        """dtype: of the weights, "bfloat16" or "float32"; how: see Code.
 
         transformer  that it will be installed in, fused for inference; None: it is made and loaded only
         """
         self._source, self._transformer, self._passes = Library(dtype), transformer, None
-        super().__init__()
+        super().__init__(**how)
 
     def install(self, transformer):
         """Replace `denoise` and `commit` of the transformer, until `uninstall`."""
@@ -39,7 +39,7 @@ class NativeCode(Code):
 
     def hindrance(self):
         """Why there can be no code here: none is built yet, and there is no compiler."""
-        return "" if self._source.is_cached() or runtime.cpp_compiler() else runtime.NO_COMPILER
+        return "" if self._source.is_cached() or runtime.cpp_compiler() else NO_COMPILER
 
     def is_cached(self):
         """As Library.is_cached."""
@@ -105,8 +105,6 @@ def check(library, dtype):
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(10)  # play has priority
     torch.set_num_threads(1)
     source = Library(json.loads(sys.argv[1]))
     try:

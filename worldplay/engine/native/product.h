@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef BF16
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -44,6 +44,18 @@ inline vec load(const float *x) { vec v; std::memcpy(&v, x, sizeof v); return v;
 inline void store(float *x, vec v) { std::memcpy(x, &v, sizeof v); }
 inline vec fill(float x) { return vec{} + x; }
 inline vec greater(vec a, vec b) { return a > b ? a : b; }
+
+// a * b + c, rounded once where the processor can. Left to the compiler, tiles of one row were rounded twice (GCC 12
+// for an AMD EPYC), so that the number of threads changed the result.
+inline vec multiply_add(vec a, vec b, vec c) {
+#if defined(__AVX512F__)
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
 
 inline float total(vec v) {
     float sum = 0;
@@ -122,7 +134,7 @@ void tile(const num *a, size_t a_row, int segments, size_t a_segment, int groups
             for (int r = 0; r < R; ++r) {
                 const vec factor = fill(x[r * a_row]);
 #pragma GCC unroll 4
-                for (int v = 0; v < V; ++v) sums[r][v] += factor * weights[v];
+                for (int v = 0; v < V; ++v) sums[r][v] = multiply_add(factor, weights[v], sums[r][v]);
             }
 #endif
         }

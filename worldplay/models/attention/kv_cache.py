@@ -1,5 +1,6 @@
 """Keys and values of past frames: a ring buffer of fixed size, so that every frame costs the same."""
 import copy
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -50,6 +51,11 @@ class KVCache:
     def nbytes(self):
         """Bytes of its keys and values."""
         return self._slots.nbytes + (0 if self._sink_keys is None else self._sink_keys.nbytes)
+
+    @property
+    def is_full(self):
+        """Whether it holds as many frames as it will: then every chunk attends to as many keys."""
+        return self.num_frames >= self.rule.window - self.rule.frames_per_chunk
 
     def check(self, frame, num_frames):
         """Raise ValueError unless a chunk of num_frames at time position `frame` is the next one."""
@@ -104,6 +110,10 @@ class KVCache:
         It takes the places of the oldest frames of the ring.
         """
         self._move_to_past()
+        self.advance(frame, positions)
+
+    def advance(self, frame, positions=None):
+        """Count a chunk, whose keys and values have been moved to the past, as `commit` does."""
         if self.first_frame is None:
             self.first_frame = frame
         self.num_frames += self.rule.frames_per_chunk
@@ -143,7 +153,7 @@ class KVCache:
         if self.rule.sink or self._positions is not None:
             raise ValueError("a cache with sink frames or cameras keeps its window")
         other = copy.copy(self)
-        other.rule = FrameRule(frames_per_chunk=chunk, window=window)
+        other.rule = replace(self.rule, window=window)
         *shape, _, d = self._slots.shape
         other._slots = self._slots.new_zeros(*shape, window * tokens, d)
         held = self._frames(self.num_frames)

@@ -32,7 +32,13 @@ class LatentNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels):
-        super().__init__(channels, affine=False, momentum=0.01)
+        super().__init__(channels, affine=False, momentum=0.1)
+
+    @torch.no_grad()
+    def settle(self, latents):
+        """Take latents [b c h w] as those that the running statistics are of, in place of all before."""
+        self.running_mean.copy_(latents.float().mean((0, 2, 3)))
+        self.running_var.copy_(latents.float().var((0, 2, 3)))
 
     def forward(self, latents):
         if self.training:
@@ -90,6 +96,14 @@ class ImageCodec(nn.Module):
         """`encode` with the running statistics, also while the codec is in training mode."""
         frames = frames.to(self.dtype, memory_format=torch.channels_last)
         return self.norm.by_running(self.encoder(frames))
+
+    @torch.no_grad()
+    def settle_norm(self, frames):
+        """Normalise by the latents of these frames from now on, uint8 [n H W 3]: statistics that ran along
+        with training lag behind the weights, in a short one by most of the way."""
+        parts = map(to_float, frames.split(16))
+        self.norm.settle(torch.cat([
+            self.encoder(part.to(self.dtype, memory_format=torch.channels_last)) for part in parts]))
 
     def decode(self, latents):
         """latents [b c h w] -> frames [b 3 8h 8w], about [-1, 1], not clamped."""

@@ -1,0 +1,85 @@
+"""Many plays of one learned world at once, in a batch: what agents learn in."""
+import numpy as np
+import torch
+
+from worldplay.engine.networks import new_cache
+from worldplay.engine.start import scene_of
+from worldplay.errors import WorldError
+from worldplay.worlds.config import ImageWorldConfig
+
+
+class DreamBatch:
+    """Plays of a DreamWorld with an image codec, one frame a chunk; its own state of play stays as it is.
+
+    Each follows from its start and its actions as the world's own `reset` and `step` would have it, but for
+    rounding; the noise is the same in all of them. Starts of different lengths are cut to the last frames of
+    the shortest.
+
+    size  number of plays
+    """
+
+    def __init__(self, world, size):
+        """Raises WorldError("not_found") for a world that makes several frames at once."""
+        config = world.config
+        if not isinstance(config, ImageWorldConfig) or config.frames_per_chunk > 1:
+            raise WorldError("not_found", f"{world.name} makes several frames at once; batches are of worlds "
+                             "that make one")
+        self.world, self.size = world, size
+        self._cache, self._seed = None, world.state.seed
+
+    @torch.inference_mode()
+    def reset(self, scenes=None, *, seed=None):
+        """Start all plays; returns the newest frames, uint8 [size H W 3].
+
+        scenes  a name for each play; None: the world's scenes in turn
+        seed    of the noise; None keeps the last one
+
+            Raises WorldError("bad_scene") for a scene that is not there, or another number of them.
+        """
+        world, config = self.world, self.world.config
+        if scenes is not None and len(scenes) != self.size:
+            raise WorldError("bad_scene", f"{len(scenes)} scenes for {self.size} plays; name one for each")
+        scenes = scenes or [world.scenes[i % len(world.scenes)] for i in range(self.size)]
+        starts = [scene_of(config, world.folder, world.scenes, scene, 0) for scene in scenes]
+        length = min(len(start.frames) for start in starts)
+        frames = np.stack([start.frames[-length:] for start in starts])
+        actions = np.stack([[world.action_space.encode(action) for action in start.actions[-length:]]
+                            for start in starts])
+        self._seed = self._seed if seed is None else seed
+        self._cache = new_cache(config, self.size, world.dtype, world.device)
+        self._controls, self._frame = world.controls.start(self.size), 0
+        self._sigmas = world.sampler.first_sigmas
+        for i in range(length):
+            latents = world.codec.encode_uint8(torch.from_numpy(frames[:, i]).to(world.device))[:, None]
+            chunk, controls = self._prepare(actions[:, i])
+            self._commit(latents, chunk, controls)
+        return frames[:, -1]
+
+    @torch.inference_mode()
+    def step(self, actions):
+        """The next frames, uint8 [size H W 3], by encoded actions, float32 [size a].
+
+            Raises WorldError("ended") before the first reset, "not_finite" where a frame is NaN or infinite.
+        """
+        if self._cache is None:
+            raise WorldError("ended", "reset the batch before the first step")
+        world = self.world
+        chunk, controls = self._prepare(np.asarray(actions, np.float32))
+        latents = world.sampler.sample(self._cache, chunk, seed=self._seed, text=None, sigmas=self._sigmas,
+                                       batch=self.size)
+        if not torch.isfinite(latents).all():
+            raise WorldError("not_finite", "a frame is not finite; reset the batch")
+        shown = world.codec.decode_uint8(latents[:, 0]).cpu().numpy()
+        self._commit(latents, chunk, controls)
+        self._sigmas = world.sampler.sigmas
+        return shown
+
+    def _prepare(self, vectors):
+        world = self.world
+        conditions, controls = world.controls.conditions(
+            self._controls, torch.as_tensor(vectors)[:, None, None], self._frame)
+        return world.sampler.prepare(self._cache, self._frame, conditions, batch=self.size), controls
+
+    def _commit(self, latents, chunk, controls):
+        self.world.sampler.commit(self._cache, latents, chunk, seed=self._seed, text=None)
+        self._controls, self._frame = controls, self._frame + 1
