@@ -3,6 +3,7 @@ import base64
 import math
 from html import escape
 
+from worldplay.eval.drift import MIN_EDGES
 from worldplay.eval.verdict import lines, table
 
 _WIDTH, _HEIGHT = 560, 250  # of a chart, units of its view box
@@ -148,9 +149,10 @@ def _charts(worlds):
     lines = [_Line(named(world, "dream"), each["frames"], each["alive"], i) for i, world, each in survivals]
     lines.append(_Line("real, elsewhere", of_real["frames"], of_real["real_elsewhere"], 2, is_dashed=True))
     yield _figure("How many walks are still alive?",
-                  "Alive: sharpness, brightness and colours near those of the real frames of the same way. "
-                  f"{walks[0]} walks at the start, {walks[-1]} of them to the end. Dashed: the same rule on "
-                  "real frames of another place.",
+                  "Alive: sharpness, brightness and colours near those of the real frames of the same way, and "
+                  f"at least {MIN_EDGES:.0%} of their edges. {walks[0]} walks at the start, {walks[-1]} of "
+                  "them to the end; a line ends where the walks that go on have died. Dashed: the same rule "
+                  "on real frames of another place.",
                   lines, "frames walked", "share alive", low=0.0, high=1.0)
 
 

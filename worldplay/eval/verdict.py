@@ -100,9 +100,11 @@ def _survivors(report):
     survival = report.get("survival", {})
     if not survival.get("frames"):
         return ""
-    walks = survival["walks"]
-    return (f"; alive at frame {survival['frames'][-1]} are {survival['alive'][-1]:.0%} of {walks[0]} walks, "
-            f"{walks[-1]} of them so long")
+    walks, shares = survival["walks"], survival["alive"]
+    last = max(k for k, share in enumerate(shares) if share is not None)
+    ended = "" if last + 1 == len(shares) else f", and the {walks[last + 1]} longer ones were dead by then"
+    return (f"; alive at frame {survival['frames'][last]} are {shares[last]:.0%} of {walks[0]} walks, "
+            f"{walks[last]} of them so long{ended}")
 
 
 def _state(figures):
