@@ -73,7 +73,7 @@ def test_losing_the_focus_or_a_step_that_fails_leaves_no_page_behind():
 @pytest.mark.parametrize("width", [480, 640, 1920])
 def test_the_words_of_the_pause_fit_into_every_window(width):
     pygame.font.init()
-    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Another one"))
+    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Real game"))
     choices.draw(surface, (width // 2, 100))
     assert [choices.hit((x, 100)) is None for x in (0, width - 1)] == [True, True]
     found = [choices.hit((x, 100)) for x in range(width)]

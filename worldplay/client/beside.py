@@ -8,7 +8,7 @@ from worldplay.errors import WorldError
 from worldplay.eval.statistics import psnr
 
 DREAM, BOTH, REAL = SHOWN = ("dream", "dream and real game", "real game")
-AT_ONCE = 200  # steps asked for at once while the game catches up: 0.4 s of the maze
+AT_ONCE = 200  # steps asked for at once while the game catches up: 0.4 s of the maze, see real_game.AT_MOST
 RECENT = 300   # steps that the figures look back on
 SHOWN_FOR = 0.5  # seconds of world time that a picture of the game stands while its next one is missing
 
@@ -28,7 +28,7 @@ class Beside:
     def __init__(self, view):
         self.shows, self.problem = DREAM, ""
         self._view, self._world, self._twin, self._game = view, None, None, None
-        self._asked = None  # (line, step) that the game is at work on
+        self._asked = None  # (line, step) that the game goes on from
         self._lost = []  # games that are ending
         self._seconds = deque(maxlen=RECENT)
         self._leave_line()
@@ -91,7 +91,7 @@ class Beside:
         begun = -1 if self._step is None else self._step
         last = min(len(self._line.actions) - 1, max(begun, 0) + AT_ONCE)
         if self._game.is_idle and last > begun:
-            self._asked = self._line, last
+            self._asked = self._line, max(begun, 0)
             self._game.ask(Follow(self._line.header["scene"] if begun < 0 else None,
                                   self._line.actions[max(begun, 0) + 1:last + 1]))
 
@@ -159,12 +159,16 @@ class Beside:
         if isinstance(reply, Lost):
             self._end_game()
             self._step = None
+            if reply.is_end:
+                if self._asked[0] is not self._line:  # of a line that was left meanwhile
+                    return
+                self.problem = reply.problem  # until the next line
             self._leave(reply.problem)
             return
-        line, step = self._asked
+        line, begun = self._asked
         if line is not self._line:
             return
-        is_start = self._step is None
+        is_start, step = self._step is None, begun + len(reply.seconds)
         self._step, last = step, step * self._twin.frames_per_step
         self._seconds += reply.seconds
         first = last + 1 - len(reply.frames)

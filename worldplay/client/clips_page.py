@@ -23,13 +23,15 @@ log = logging.getLogger(__name__)
 
 class ClipsPage(PicturesPage):
     """The clips of the folder of clips, the newest first."""
-    title, empty = "Clips", "Nothing is recorded yet: F9 begins a clip, F12 keeps the last 30 seconds"
+    title = "Clips"
 
     def __init__(self, window, commands, view):
         super().__init__(window)
         self._commands, self._view, self._frames = commands, view, {}
         self._folder = view.recording.folder
         self._paths = self._list()
+        how = view.choices_of(record="begins a clip", keep="keeps the last 30 seconds")
+        self.empty = f"Nothing is recorded yet{': ' if how else ''}{how}"
 
     def hint(self):
         return "Enter plays, N names, Del throws away, O opens the folder, Esc goes back"
@@ -106,7 +108,7 @@ class ClipPage(Page):
         self._clip, self._commands, self._view, self._clock = clip, commands, view, clock
         self._seeker, self._times = FrameSeeker(clip.path), shown_at(clip)
         self._at, self._since, self.is_moving = 0, clock(), True
-        self._frame, self._shown = None, None
+        self._frame, self._shown, self._track = None, None, pygame.Rect(0, 0, 0, 0)
         self._begin, self._end = 0, clip.num_frames
 
     def hint(self):

@@ -17,8 +17,10 @@ log = logging.getLogger(__name__)
 
 LEAVE = 2.0  # seconds that the process is given to end by itself
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
-REST = 2.0   # times as long as it has worked it rests while it catches up: a third of a core, so that the
-# threads of the learned world keep theirs (worldplay.cores)
+# While it catches up it rests, so that the threads of the learned world keep their cores (worldplay.cores):
+REST = 2.0   # times as long as a step took, which makes a third of a core,
+LEFT = 0.5   # but this share of what is left of the step's frames at most: a slow game catches up, too
+AT_MOST = 0.4  # seconds until what is played is shown, and another request can come
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class Follow:
 
 @dataclass(frozen=True)
 class Followed:
-    """They are played: the frames of the last one, or of the start, uint8 [n H W 3].
+    """The first of them, one at least, are played: the frames of the last one, or of the start, uint8
+    [n H W 3].
 
-    seconds     that each took
+    seconds     that each took, as many as were played
     difference  as in worldplay.envs.twin.Twin
     """
     frames: np.ndarray
@@ -42,8 +45,12 @@ class Followed:
 
 @dataclass(frozen=True)
 class Lost:
-    """There is no real game any more, for a problem in one line."""
+    """There is no real game any more, for a problem in one line.
+
+    is_end  whether its episode is over: another game would come to the same
+    """
     problem: str
+    is_end: bool = False
 
 
 class RealGame:
@@ -124,13 +131,16 @@ def _play(twin, connection):
             signal.signal(getattr(signal, name), _leave)
     try:
         while True:
-            connection.send(_follow(twin, connection.recv()))
-    except EOFError:
+            connection.send(_follow(twin, connection.recv(), connection))
+    except (EOFError, ConnectionError):  # nobody listens any more
         pass
     except Exception as error:
         problem = str(error) if isinstance(error, (WorldError, OSError, ValueError)) else \
             f"the real game failed ({type(error).__name__}: {error})"
-        connection.send(Lost(" ".join(problem.split())))
+        is_end = isinstance(error, WorldError) and error.kind == "ended"
+        with suppress(ConnectionError):
+            connection.send(Lost("The real game has ended here" if is_end else " ".join(problem.split()),
+                                 is_end))
     finally:
         twin.close()
 
@@ -139,14 +149,18 @@ def _leave(*_):
     raise SystemExit
 
 
-def _follow(twin, request):
-    frames, seconds, rests = None, [], len(request.actions) > 1
+def _follow(twin, request, connection):
+    """The Followed of a Follow, which is broken off after AT_MOST, and where the other side is gone."""
+    frames, seconds, is_behind = None, [], len(request.actions) > 1
+    until, period = time.perf_counter() + AT_MOST, twin.frames_per_step / twin.fps
     if request.scene is not None:
         frames = twin.reset(request.scene)[-1:]
     for action in request.actions:
         begun = time.perf_counter()
         frames = np.stack(list(twin.step(action)))
         seconds.append(time.perf_counter() - begun)
-        if rests:
-            time.sleep(REST * seconds[-1])
+        if is_behind and connection.poll(min(REST * seconds[-1], LEFT * max(0.0, period - seconds[-1]))):
+            break
+        if time.perf_counter() > until:
+            break
     return Followed(frames, seconds, twin.difference)

@@ -112,6 +112,7 @@ class WindowCommands(Commands):
     def open_menu(self):
         super().open_menu()
         offer = ("Last good moment",) if self._screen.drift.is_away else ()
+        offer += ("Real game",) if not self.beside.problem else ()
         self._screen.choices = Choices((*PAUSED[:1], *offer, *PAUSED[1:]))
 
     def _remedies(self, mode):
@@ -174,6 +175,9 @@ class WindowCommands(Commands):
                 self.resume()
             case "Last good moment":
                 self.on_good_moment()
+            case "Real game":
+                self.on_real()
+                self.resume()
             case "Places":
                 self._screen.pages.append(PlacesPage(self._window, self, self._screen.notify))
             case "Clips":
