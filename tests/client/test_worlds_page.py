@@ -83,7 +83,8 @@ def damaged(path, how):
     writer.close()
     whole = path.read_bytes()
     begin = whole.index(b"mdat") + 4
-    path.write_bytes(whole[:begin] + bytes(len(whole) - begin) if how == "zeros" else whole[:int(how * len(whole))])
+    zeros = whole[:begin] + bytes(len(whole) - begin)
+    path.write_bytes(zeros if how == "zeros" else whole[:int(how * len(whole))])
     return path
 
 

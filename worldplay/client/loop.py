@@ -187,6 +187,7 @@ class Loop:
     def _start(self, started):
         """A reset is done: its last frame is shown, and the world waits for the first action."""
         self._screen.frame, self._screen.number, self._screen.is_dirty = started.frames[-1], 0, True
+        self._screen.drift.begin(0)
         self._overcome("started again")
         if self.timing.loading is None:
             self.timing.loading = self._clock() - self._began
@@ -203,6 +204,7 @@ class Loop:
     def _return(self, returned):
         """The world is at an earlier or a saved place, or stays where it was."""
         if self._travel.returned(returned):
+            self._screen.drift.begin(self._screen.number)
             self._overcome("went back")
             self._has_ended = False
             self._commands.request = self._travel.history.line.request

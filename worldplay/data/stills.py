@@ -14,7 +14,10 @@ class Stills:
     """seconds  length of the video, 0.0 of a picture;  period  seconds of one frame"""
 
     def __init__(self, path, frame_size):
-        """frame_size: (H, W) of the world. This and `at` raise WorldError("bad_scene") for what is damaged."""
+        """frame_size: (H, W) of the world.
+
+            This and `at` raise WorldError("bad_scene") for a file that is missing or damaged.
+        """
         self._path, self._size = path, frame_size
         self.seconds = self.period = 0.0
         if path.suffix.lower() in VIDEOS:
