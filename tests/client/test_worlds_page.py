@@ -1,4 +1,6 @@
 """Worlds, scenes, own pictures and clips chosen in the window, which stays."""
+import threading
+
 import numpy as np
 import pygame
 import pytest
@@ -103,6 +105,19 @@ def test_a_damaged_video_is_one_line_and_play_goes_on(tmp_path, how):
     if how == "zeros":
         with pytest.raises(WorldError, match="torn.mp4 cannot be begun from"):
             StartPage(session.loop._screen, session.loop._commands, path)
+
+
+def test_a_file_that_is_dropped_while_the_world_opens_is_answered(tmp_path):
+    loaded = threading.Event()
+
+    def opening():
+        loaded.wait()
+        return FakeWorld(fps=50.0)
+    session = Session(opening, [
+        (0.1, drop(picture(tmp_path / "red.png", (200, 0, 0)))),
+        (lambda: session.notice == "red.png cannot be taken now; drop it again once the world plays",),
+        (lambda: loaded.set() is None,), (lambda: session.mode is Mode.PLAYING, QUIT)])
+    session.run()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pygame
 
@@ -88,9 +89,8 @@ class ClipsPage(PicturesPage):
         """The first frame of a clip; None where it cannot be read."""
         if path not in self._frames:
             try:
-                seeker = FrameSeeker(path)
-                self._frames[path] = seeker.frame(0)
-                seeker.close()
+                with closing(FrameSeeker(path)) as seeker:
+                    self._frames[path] = seeker.frame(0)
             except (DamagedVideo, OSError):
                 self._frames[path] = None
         return self._frames[path]
@@ -115,10 +115,12 @@ class ClipPage(Page):
         return ("Space stops, arrows seek, I O mark, T trims, G GIF, C goes on, B begins here, "
                 "W other worlds")
 
+    def close(self):
+        self._seeker.close()
+
     def press(self, code):
         way = NAVIGATION.get(code)
         if way == "back":
-            self._seeker.close()
             self.is_over = True
         elif way in ("left", "right", "up", "down"):
             step = {"left": -1, "right": 1, "up": -round(self._clip.sidecar["fps"]),

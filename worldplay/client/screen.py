@@ -55,8 +55,14 @@ class Screen(View):
         """The keyboard has another layout: its keys are labelled anew."""
         self._key_labels, self.is_dirty = printed_labels(), True
 
+    def close_pages(self):
+        """The menu is left, and all that is open in it."""
+        while self.pages:
+            self.pages.pop().close()
+
     def close(self):
         """The window goes; its size is kept for the next time."""
+        self.close_pages()
         self.capture_mouse(False)
         self.window.close()
         try:
@@ -77,6 +83,8 @@ class Screen(View):
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
+            if self.notice:
+                hud.draw_notice(surface, self.notice)
         else:
             self._draw_world(surface)
             if mode is Mode.MENU:
