@@ -12,7 +12,7 @@ from tests.client.fake_worlds import FakeWorld
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
 from worldplay.action import Action, ActionSpace
-from worldplay.client import beside
+from worldplay.client import beside, hud
 from worldplay.client.beside import BOTH, DREAM, REAL, SHOWN_FOR
 from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
@@ -273,6 +273,20 @@ def test_the_pause_has_a_word_for_it_where_there_is_one(folder, way):
     session.script += [(session.scored(2), QUIT)]
     session.run()
     assert session.beside.shows == BOTH and session.mode is Mode.PLAYING
+
+
+@pytest.mark.parametrize("size", [(560, 440), (640, 480), (1280, 720)])
+def test_the_figures_cover_neither_name_and_what_is_said_is_between_them(size, monkeypatch):
+    pygame.font.init()
+    surface, plates = pygame.Surface(size), []
+    monkeypatch.setattr(hud.theme, "panel", lambda surface, rect, *more, **how: plates.append(rect.copy()))
+    width = (size[0] - 8) // 2
+    boxes = {name: pygame.Rect(i * (width + 8), (size[1] - 3 * width // 4) // 2, width, 3 * width // 4)
+             for i, name in enumerate((DREAM, REAL))}
+    hud.draw_beside(surface, boxes, "PSNR 18.1 dB, mean 17.2 of 4321 frames")
+    upper = hud.draw_figures(surface, [("sharp, bright, colour off", "1.00, 1.01, 0.10")] * 14)
+    assert len(plates) == 4 and all(upper <= plate.top and plate.bottom <= size[1] for plate in plates[:3])
+    assert plates[0].right < plates[2].left and plates[2].right < plates[1].left
 
 
 def button(name, is_down=True):

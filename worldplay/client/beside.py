@@ -64,7 +64,7 @@ class Beside:
         self._dream(frame, line.number)
 
     def see(self, frame, number):
-        """The dream's frame of a number since the start is about to be shown."""
+        """The dream's frame of a number since the start is shown: what is measured on it comes after that."""
         self.follow()
         if self.shows != DREAM:
             self._dream(frame, number)

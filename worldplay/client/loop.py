@@ -301,7 +301,6 @@ class Loop:
     def _show(self, ready):
         """Put a new frame on screen and on record."""
         self._screen.frame, self._screen.number = ready.frame, self._screen.number + 1
-        self._beside.see(ready.frame, self._screen.number)
         self._screen.draw(self._commands.mode)
         flipped, step, is_further = self._clock(), self._pace.step, self._pace.step.num_frames > 0
         self._pace.shown(flipped)
@@ -311,6 +310,7 @@ class Loop:
                              ready=ready.at, flipped=flipped)
         self._travel.history.show(ready.frame, times)
         self._recording.frame(ready.frame, times)
+        self._beside.see(ready.frame, self._screen.number)
         self._screen.saw()
 
     def _finish_saving(self):
