@@ -90,6 +90,8 @@ def test_a_picture_is_a_start(tmp_path):
     (["--serve", "here:http"], 2, "--serve 'here:http': expected HOST:PORT"),
     (["--serve", "--fullscreen"], 2, "--fullscreen has no effect with --serve"),
     (["--serve", "--headless", "--script", "w*3", "--out", "clip.mp4"], 2, "--serve needs a window"),
+    (["--serve", "--env", "x"], 2, "--env has no effect with --serve"),
+    (["doom-maze", "--real", "--env", "x"], 2, "--env has no effect on the real game"),
     (["--overwrite"], 2, "--overwrite has an effect only with --headless"),
     (["--script", "w*3"], 2, "--script has an effect only with --headless"),
     (["--json"], 2, "--json has an effect only with --headless"),

@@ -51,7 +51,7 @@ class Dream(FakeWorld):
 
 def scene(folder, name, seed, actions, environment=GAME):
     """Save the scene that the game shows after so many actions from a seed."""
-    env = open_env(GAME)
+    env = open_env(GAME, trusted=True)
     frames = [env.reset(seed=seed)[-1]]
     for action in actions:
         frames += env.step(action)
@@ -71,7 +71,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_same_start_and_actions_give_the_games_frames(folder):
-    twin, env = Twin.of(Dream(folder)), open_env(GAME)
+    twin, env = Twin.of(Dream(folder), GAME), open_env(GAME, trusted=True)
     shown = [*twin.reset("start-1")]
     expected = [env.reset(seed=3)[-1]]
     for action in [Action({"d"})] * 2:
@@ -96,9 +96,21 @@ def test_the_mazes_scenes_are_where_the_real_game_is(tmp_path):
     twin.close()
 
 
+def test_steps_that_nobody_sees_lead_to_the_same_frame(folder):
+    seen, skipped = Twin.of(Dream(folder)), Twin.of(Dream(folder))
+    with pytest.raises(WorldError, match="reset it"):
+        skipped.skip([Action()])
+    seen.reset("start-1"), skipped.reset("start-1")
+    walk = [Action({"d"}), Action({"d"}), Action({"a"}), Action({"d"})]
+    *_, frame = (frame for action in walk for frame in seen.step(action))
+    skipped.skip(walk[:-1])
+    assert np.array_equal(*skipped.step(walk[-1]), frame)
+
+
 def test_a_chunk_of_the_dream_is_as_many_frames_of_the_game(folder):
-    one = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0)
-    three = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0, frames_per_step=3)
+    one = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0, env=GAME)
+    three = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=12.0, frames_per_step=3,
+                 env=GAME)
     one.reset("start-1"), three.reset("start-1")
     shown = [*three.step(Action({"d"}))]
     assert np.array_equal(shown, [frame for _ in range(3) for frame in one.step(Action({"d"}))])
@@ -108,11 +120,11 @@ def test_a_chunk_of_the_dream_is_as_many_frames_of_the_game(folder):
     (None, "where a picture is"), ("nowhere", "does not say where in a real game"), ("text", "no real game")])
 def test_a_start_without_an_origin_says_why(folder, scene_name, words):
     with pytest.raises(WorldError, match=words):
-        Twin.of(Dream(folder)).start(scene_name)
+        Twin.of(Dream(folder), GAME).start(scene_name)
 
 
 def test_a_game_of_other_frames_is_no_twin(folder):
-    twin = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=30.0)
+    twin = Twin("dream", folder, action_space=SPACE, frame_size=(16, 32), fps=30.0, env=GAME)
     with pytest.raises(WorldError, match="shows 32 x 16 at 12 frames/s, dream 32 x 16 at 30"):
         twin.reset("start-1")
 
@@ -120,8 +132,8 @@ def test_a_game_of_other_frames_is_no_twin(folder):
 class Played(Session):
     """A session that notes what was seen of the two: (number, frames)."""
 
-    def __init__(self, world, script, **options):
-        super().__init__(world, script, **options)
+    def __init__(self, world, script, *, env=GAME, **options):
+        super().__init__(world, script, env=env, **options)
         self.shown, draw = [], self.window.draw
         self.beside = self.loop._commands.beside
 
@@ -141,7 +153,7 @@ class Played(Session):
 
 
 def real_frames(seed, actions):
-    env = open_env(GAME)
+    env = open_env(GAME, trusted=True)
     frames = [env.reset(seed=seed)[-1]]
     for action in actions:
         frames += env.step(action)
@@ -214,6 +226,22 @@ def test_a_world_that_is_not_learned_has_none():
     session = Played(FakeWorld(fps=50.0), [(2, *press(G)[1:]), (2, QUIT)])
     session.run()
     assert session.notices == ["fake is no learned world: no real game is beside it"]
+
+
+def test_a_worlds_files_run_no_module_that_the_player_did_not_name(folder, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    scene(tmp_path, "start-1", 3, [], environment="gym:stranger:Game")
+    for named in (None, GAME):
+        twin = Twin.of(Dream(tmp_path), named)
+        for begin in (twin.start, twin.reset):
+            with pytest.raises(WorldError, match="gym:stranger:Game: no module is run because a file"):
+                begin("start-1")
+    assert not (tmp_path / "ran").exists()
+    session = Played(Dream(folder), [(2, *press(G)[1:]), (2, QUIT)], env=None)
+    session.run()
+    [line] = session.notices
+    assert line.startswith(f"{GAME}: no module is run") and "--env" in line and session.beside.shows == DREAM
 
 
 def test_a_game_that_cannot_start_or_dies_is_one_line_and_the_dream_goes_on(folder, tmp_path):

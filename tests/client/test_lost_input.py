@@ -135,6 +135,24 @@ def test_names_and_pictures_that_cannot_be_are_said_and_nothing_else(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_mouse_that_moves_while_a_name_is_written_names_nothing_else():
+    chosen = []
+
+    def move():
+        """The mouse goes to another place and its wheel turns."""
+        commands, middle = session.loop._commands, page(session)._places[2].center
+        commands.handle(pygame.event.Event(pygame.MOUSEMOTION, pos=middle, rel=(1, 1)), 0.0)
+        commands.handle(pygame.event.Event(pygame.MOUSEWHEEL, x=0, y=-1), 0.0)
+        chosen.append(page(session)._at)
+        return True
+    session = Session(FakeWorld(fps=50.0), [
+        (3, *taps(pygame.K_F5)), (lambda: session.notice == "Saved", *taps(pygame.K_F6)),
+        (lambda: page(session) and page(session)._places, *taps(pygame.K_n)),
+        (lambda: entry(session) and move(), *taps(pygame.K_ESCAPE)), (0.05, QUIT)])
+    session.run()
+    assert chosen == [0]
+
+
 def test_a_clip_without_a_picture_begins_nothing(tmp_path, monkeypatch):
     class Broken:
         def __init__(self, path):

@@ -17,32 +17,45 @@ from worldplay.envs.twin import Twin
 from worldplay.worlds.scene import Scene, save_scene
 
 
-class Slow:
-    """A twin whose step takes most of its frame; nothing is drawn by it."""
+class Machine:
+    """A twin whose steps take a share of their frames, its connection, and the clock of both."""
     frames_per_step, fps, difference = 1, 20.0, 0
 
-    def __init__(self, share):
-        self.share = share
+    def __init__(self, share, is_heard=True):
+        self.share, self.is_heard, self.now, self.worked = share, is_heard, 0.0, 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def skip(self, actions):
+        self.worked += len(actions) * self.share / self.fps
+        self.now += len(actions) * self.share / self.fps
 
     def step(self, action):
-        time.sleep(self.share / self.fps)
+        self.skip([action])
         yield np.zeros((2, 2, 3), np.uint8)
 
+    def poll(self, seconds):
+        self.now += seconds
+        return not self.is_heard
 
-@pytest.mark.parametrize("share", [0.02, 0.4, 0.7])
-def test_a_slow_game_catches_up_and_a_long_request_leaves_room_for_another(share):
-    ours, theirs = multiprocessing.Pipe()
-    num = 100
-    begun = time.perf_counter()
-    reply = real_game._follow(Slow(share), Follow(None, [Action()] * num), theirs)
-    seconds = time.perf_counter() - begun
-    played = len(reply.seconds)
-    assert played == num or played < num and seconds < real_game.AT_MOST + 5 * sum(reply.seconds) / played
-    used = sum(reply.seconds)
-    rest = sum(min(real_game.REST * each, real_game.LEFT * max(0.0, 1 / 20 - each)) for each in reply.seconds)
-    assert used + rest < played / 20 or used > 0.9 * played / 20, "quicker than play, where the machine is"
-    ours.close()
-    assert len(real_game._follow(Slow(0.02), Follow(None, [Action()] * num), theirs).seconds) == 1
+
+@pytest.mark.parametrize("share", [0.01, 0.4, 0.9])
+def test_a_slow_game_catches_up_and_a_long_request_is_broken_off(share, monkeypatch):
+    machine = Machine(share)
+    monkeypatch.setattr(real_game, "time", machine)
+    reply = real_game._follow(machine, Follow(None, [Action()] * 200), machine)
+    assert machine.now < reply.num / machine.fps, "quicker than the dream goes on"
+    assert machine.now < real_game.AT_MOST + (real_game.PIECE + 1) / machine.fps
+    if share == 0.01:
+        assert reply.num == 200 and machine.worked < 0.4 * machine.now, "and it leaves the cores to the dream"
+
+
+def test_a_request_is_broken_off_where_nobody_listens_any_more(monkeypatch):
+    machine = Machine(0.01, is_heard=False)
+    monkeypatch.setattr(real_game, "time", machine)
+    reply = real_game._follow(machine, Follow(None, [Action()] * 200), machine)
+    assert reply.num == real_game.PIECE + 1
 
 
 def test_what_was_broken_off_is_asked_for_again(folder, monkeypatch):  # noqa: F811
@@ -57,8 +70,7 @@ def test_what_was_broken_off_is_asked_for_again(folder, monkeypatch):  # noqa: F
 
         def ask(self, request):
             asked.append((request.scene, len(request.actions)))
-            seconds = [0.01] * min(1, len(request.actions))
-            self.reply = Followed(np.full((1, 16, 32, 3), 7, np.uint8), seconds, 0)
+            self.reply = Followed(np.full((1, 16, 32, 3), 7, np.uint8), min(1, len(request.actions)), 0.01, 0)
 
         def take(self):
             reply, self.reply = self.reply, None
@@ -94,7 +106,7 @@ def test_closing_a_game_that_is_at_work_leaves_nothing_behind(tmp_path, monkeypa
 
 def test_a_signal_to_all_processes_ends_the_games_engine_too(tmp_path):
     scene(tmp_path, "start-1", 3, [])
-    game = RealGame(Twin("maze", tmp_path, action_space=SPACE, frame_size=(16, 32), fps=12.0))
+    game = RealGame(Twin("maze", tmp_path, action_space=SPACE, frame_size=(16, 32), fps=12.0, env=GAME))
     game.ask(Follow("start-1", []))
     reply = wait_for(game.take)
     assert isinstance(reply, Followed) and game.is_idle

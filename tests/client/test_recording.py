@@ -5,6 +5,7 @@ import pytest
 from tests.client.fake_worlds import FakeWorld, keys_shown
 from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
+from worldplay.client import hud
 from worldplay.client.recorder import Recorder
 from worldplay.client.settings import Settings
 from worldplay.client.view import Mode
@@ -29,6 +30,16 @@ def test_a_recording_holds_what_was_seen_and_a_reset_begins_the_next_one(tmp_pat
             if record["step"]:
                 assert record["polled_ms"] <= record["ready_ms"] <= record["flipped_ms"]
                 assert record["steps"] == 2 and record["path"] == "eager"
+
+
+def test_that_it_records_is_shown_while_the_world_is_paused_too(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(hud, "draw_recording", lambda surface, seconds: shown.append(session.mode))
+    session = Session(FakeWorld(fps=50.0), [
+        (3, key(pygame.K_p)), (lambda: shown[-1] is Mode.PAUSED, key(pygame.K_ESCAPE)),
+        (lambda: shown[-1] is Mode.MENU, QUIT)], record_in=tmp_path)
+    session.run()
+    assert {Mode.PLAYING, Mode.PAUSED, Mode.MENU} <= set(shown)
 
 
 def test_f9_records_from_the_frame_on_the_screen(tmp_path):

@@ -1,4 +1,7 @@
 """The worker thread: the world is closed however it ends."""
+import queue
+import threading
+
 import pytest
 
 from tests.client.fake_worlds import FakeWorld
@@ -28,3 +31,22 @@ def test_the_world_is_closed_however_the_thread_ends(request_):
     assert world.is_closed
     if request_:
         assert isinstance(thread.replies.get(timeout=60).error, SystemExit)
+
+
+def test_a_wait_for_a_reply_ends_however_short_it_is():
+    """One whose time was over before it began never did, and the window stood still: 1 in some thousands."""
+    replies, num_ended = worker.Worker(FakeWorld).replies, []
+    replies.get(timeout=60)
+
+    def wait():
+        for _ in range(8000):
+            replies.put(None)  # as after a reply that was there already
+            replies.get()
+            try:
+                replies.get(timeout=1e-6)
+            except queue.Empty:
+                num_ended.append(1)
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert len(num_ended) == 8000

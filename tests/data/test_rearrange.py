@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.data.test_lerobot import ROLLOUTS, SOURCE, write_folder
+from tests.data.test_lerobot import ROLLOUTS, SOURCE, noise_rollout, write_folder
 from worldplay.data import lerobot, lerobot_writer
 from worldplay.data.frame_cache import is_held_out
 from worldplay.data.rearrange import chosen_episodes, run_merge, run_split
@@ -46,8 +46,13 @@ def test_a_split_holds_the_chosen_episodes_and_a_merge_puts_them_together_again(
     equal(tmp_path / "both", ROLLOUTS)
 
 
+def other_play(**changes):
+    """A rollout that is in no other set."""
+    return replace(noise_rollout(40, 77), **changes)
+
+
 def test_poses_stay_where_all_sets_have_them(written, tmp_path):
-    without = write(tmp_path / "without", [replace(ROLLOUTS[0], poses=None)])
+    without = write(tmp_path / "without", [other_play(poses=None)])
     run_merge([written, without], out=tmp_path / "both")
     opened = lerobot.LeRobotFolder.open(tmp_path / "both")
     assert not opened.has_poses and len(opened.episodes) == len(ROLLOUTS) + 1
@@ -55,15 +60,49 @@ def test_poses_stay_where_all_sets_have_them(written, tmp_path):
     lerobot.verify(tmp_path / "both")
 
 
+def test_turns_are_encoded_for_the_largest_of_all_sets(written, tmp_path):
+    space = SOURCE.action_space
+    twice = replace(SOURCE, action_space=replace(space, look_limit=2 * space.look_limit))
+    rollout = other_play()
+    run_merge([written, write(tmp_path / "twice", [rollout], twice)], out=tmp_path / "both")
+    layout = lerobot.verify(tmp_path / "both")
+    merged = lerobot.LeRobotFolder.open(tmp_path / "both").source.action_space
+    assert merged == twice.action_space
+    for episode, exact, own in ((0, ROLLOUTS[0], space), (len(ROLLOUTS), rollout, twice.action_space)):
+        vectors = layout.rows(layout.episodes[episode], ["action"])["action"]
+        for vector, before in zip(vectors, exact.actions[1:]):
+            assert merged.decode(vector).keys == own.decode(before).keys
+            assert merged.decode(vector).look == pytest.approx(own.decode(before).look, abs=1e-4)
+
+
 def test_sets_of_different_play_are_not_merged_and_nothing_is_written(written, tmp_path):
-    faster = write(tmp_path / "faster", ROLLOUTS[:1], replace(SOURCE, fps=50.0))
+    faster = write(tmp_path / "faster", [other_play()], replace(SOURCE, fps=50.0))
     with pytest.raises(ValueError, match=r"differ in fps \(50.0 and"):
         run_merge([written, faster], out=tmp_path / "both")
+    named = write(tmp_path / "named", [other_play()], replace(SOURCE, name="mine"))
+    with pytest.raises(ValueError, match="differ in environment .* --name"):
+        run_merge([written, named], out=tmp_path / "both")
     with pytest.raises(ValueError, match="each once"):
         run_merge([written, written], out=tmp_path / "both")
     assert not (tmp_path / "both").exists()
     with pytest.raises(ValueError, match="already holds something"):
-        run_merge([written, write(tmp_path / "more", ROLLOUTS[:1])], out=tmp_path / "faster")
+        run_merge([written, write(tmp_path / "more", [other_play()])], out=tmp_path / "faster")
+
+
+def test_the_same_play_is_not_merged_twice_because_it_may_be_held_out_in_one_of_them(written, tmp_path):
+    part = write(tmp_path / "part", [other_play(), ROLLOUTS[1]])
+    with pytest.raises(ValueError, match="hold the same play"):
+        run_merge([written, part], out=tmp_path / "both")
+    clip = {"name": "walk", "seed": 1, "frames": 40, "world_hash": None, "lossy": True}
+    sets = []
+    for name, seed in (("a", 1), ("b", 2)):
+        writer = lerobot_writer.ShardWriter(tmp_path / name, SOURCE, shard=0, player="a player")
+        writer.add(noise_rollout(40, seed))
+        lerobot_writer.finish(tmp_path / name, SOURCE, [writer.close()], player="a player", clips=[clip])
+        sets.append(tmp_path / name)
+    with pytest.raises(ValueError, match="hold the same play"):
+        run_merge(sets, out=tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 @pytest.mark.parametrize("text, chosen", [("0:3", [0, 1, 2]), ("7,2:4", [2, 3, 7]), (":2,8:", [0, 1, 8, 9])])

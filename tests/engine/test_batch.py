@@ -79,4 +79,11 @@ def test_gymnasium_makes_a_vector_environment_that_starts_again_at_its_horizon(a
     assert ends == [False, False, True]
     again, _, _, truncated, _ = envs.step(actions[3])
     assert np.array_equal(again, first) and not truncated.any()
+    with pytest.raises(WorldError, match="1 scenes for 2 plays"):
+        envs.reset(options={"scenes": ["start-1"]})
+    chosen, _ = envs.reset(options={"scenes": ["start-4", "start-4"]})
+    for vectors in actions[:3]:
+        envs.step(vectors)
+    again, *_ = envs.step(actions[3])
+    assert np.array_equal(again, chosen) and np.array_equal(again[0], again[1])
     envs.close()

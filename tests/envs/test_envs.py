@@ -104,6 +104,17 @@ def test_pose_and_frame_are_the_same_for_the_same_seed_and_differ_for_others(wor
     assert np.linalg.norm(starts[4][1] - starts[5][1]) > 10 and not np.array_equal(starts[4][0], starts[5][0])
 
 
+def test_actions_whose_frames_nobody_sees_lead_to_the_same_place(world):
+    actions = [world.action_space.decode(v) for v in PLAYERS["explorer"](world.action_space, 120, 3)]
+    world.reset(seed=4)
+    frames = [frame for action in actions for frame in world.step(action)]
+    pose = world.pose.copy()
+    world.reset(seed=4)
+    world.skip(actions[:-1])
+    (frame,) = world.step(actions[-1])
+    assert np.array_equal(frame, frames[-1]) and np.array_equal(world.pose, pose)
+
+
 def test_start_is_settled_and_the_maze_stands_still(maze):
     first = maze.reset(seed=7)[0]
     start = maze.pose.copy()

@@ -20,7 +20,7 @@ PLAYER = "tests.envs.corridor:to_the_right"
 
 
 def test_a_class_by_its_name_keeps_the_contract():
-    world = open_env(CORRIDOR)
+    world = open_env(CORRIDOR, trusted=True)
     check_world(world, num_steps=6)
     assert world.name == CORRIDOR and world.frame_size == (16, 32) and world.fps == 12
     assert world.action_space.keys == ("a", "d") and world.info["actions"] == "idle=0, a=1, d=2"
@@ -29,11 +29,11 @@ def test_a_class_by_its_name_keeps_the_contract():
 def test_what_an_environment_is_played_by_is_missed_before_it_is_imported(monkeypatch):
     here = {"gymnasium", "Box2D"}
     monkeypatch.setattr(envs, "find_spec", lambda package: package in here or None)
-    envs.check_installed("gym:CarRacing-v3?size=96x96")
+    envs.check_openable("gym:CarRacing-v3?size=96x96")
     here.remove("Box2D")
-    envs.check_installed(CORRIDOR)
+    envs.check_openable(CORRIDOR, trusted=True)
     with pytest.raises(WorldError, match="gym:CarRacing-v3: Box2D is not installed"):
-        envs.check_installed("gym:CarRacing-v3")
+        envs.check_openable("gym:CarRacing-v3")
 
 
 def test_a_registered_one_by_its_id_and_by_its_module():
@@ -43,11 +43,27 @@ def test_a_registered_one_by_its_id_and_by_its_module():
     with pytest.raises(WorldError, match="the episode is over"):  # its time limit holds
         for _ in range(4):
             list(world.step(Action()))
-    assert open_env("gym:tests.envs.corridor:Corridor-v0").frame_size == (16, 32)
+    assert open_env("gym:tests.envs.corridor:Corridor-v0", trusted=True).frame_size == (16, 32)
+
+
+def test_a_name_out_of_a_file_opens_what_is_installed_and_runs_no_other_module(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("gym:evil:Game", "gym:evil:Game-v0?repeat=2", "gym:evil:worldplay.envs:X", "gym::evil:X",
+                 "gym:worldplay.envs:evil:X", "gym:worldplayer:X", "gym:worldplay.:X", "gym:evil.\n:X"):
+        with pytest.raises(WorldError, match=": no module is run because a file names it; .*--env .*--world"):
+            open_env(name)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(WorldError, match="Gymnasium cannot make it"):
+        open_env("gym:evil:Game", trusted=True)
+    assert (tmp_path / "ran").exists(), "the test would have seen it run"
+    gymnasium.register("Corridor-v1", entry_point="tests.envs.corridor:Corridor")
+    assert open_env("gym:Corridor-v1?actions=idle=0,a=1,d=2").frame_size == (16, 32)
+    assert open_env("gym:worldplay.envs.car_racing:CarRacing?size=64x64").frame_size == (64, 64)
 
 
 def test_repeat_holds_an_action_and_slows_the_clock():
-    once, thrice = open_env(CORRIDOR), open_env(CORRIDOR + "&repeat=3")
+    once, thrice = open_env(CORRIDOR, trusted=True), open_env(CORRIDOR + "&repeat=3", trusted=True)
     assert thrice.fps == 4
     once.reset(seed=1), thrice.reset(seed=1)
     frames = [frame for _ in range(3) for frame in once.step(Action({"d"}))]
@@ -57,9 +73,9 @@ def test_repeat_holds_an_action_and_slows_the_clock():
 
 def test_the_picture_is_the_observation_where_that_is_one():
     name = CORRIDOR.replace("Corridor?", "Sighted?")
-    seen, drawn = open_env(name), open_env(name + "&picture=render")
+    seen, drawn = open_env(name, trusted=True), open_env(name + "&picture=render", trusted=True)
     assert np.array_equal(seen.reset(seed=1), 255 - drawn.reset(seed=1))
-    small = open_env(name + "&size=16x8")
+    small = open_env(name + "&size=16x8", trusted=True)
     assert small.frame_size == (8, 16)
     mean = seen.reset(seed=1)[0].reshape(8, 2, 16, 2, 3).mean((1, 3))
     assert np.abs(small.reset(seed=1)[0] - mean).max() <= 1
@@ -74,7 +90,7 @@ def test_the_picture_is_the_observation_where_that_is_one():
     (CORRIDOR.replace("d=2", "d=9"), "d=9: actions are 0 to 2")])
 def test_a_name_that_cannot_be_is_refused_in_one_line(name, said):
     with pytest.raises((ValueError, WorldError), match=said) as caught:
-        open_env(name)
+        open_env(name, trusted=True)
     assert "\n" not in str(caught.value)
 
 
@@ -89,8 +105,8 @@ def test_stretches_go_on_behind_an_end_the_same_for_any_number_of_workers():
     assert len(starts) == 2 and [is_held_out(r.seed) for r in one].count(True) >= 1
     for rollout in one:  # what followed an end is on the side of the stretch that it belongs to
         assert is_held_out(rollout.seed) == is_held_out(rollout.seed % 2_000_000)
-        again = play_rollout(open_env(CORRIDOR), num_frames=len(rollout.frames), seed=rollout.seed,
-                             player=PLAYER)
+        again = play_rollout(open_env(CORRIDOR, trusted=True), num_frames=len(rollout.frames),
+                             seed=rollout.seed, player=PLAYER)
         assert np.array_equal(again.frames, rollout.frames)
 
 
@@ -101,8 +117,8 @@ def test_a_data_set_of_episodes_that_end_is_whole(tmp_path):
     assert opened.num_frames == 120 and len(opened.episodes) == made["episodes"] > 2
     assert made["held_out_episodes"] >= 1 and opened.source.name == CORRIDOR
     for rollout in opened.rollouts():
-        again = play_rollout(open_env(CORRIDOR), num_frames=len(rollout.frames), seed=rollout.seed,
-                             player=PLAYER)
+        again = play_rollout(open_env(CORRIDOR, trusted=True), num_frames=len(rollout.frames),
+                             seed=rollout.seed, player=PLAYER)
         assert np.array_equal(again.frames, rollout.frames)
         assert np.array_equal(again.actions[1:], rollout.actions[1:])
 
@@ -117,7 +133,7 @@ def test_a_player_that_is_not_there_is_refused_before_play(tmp_path, player, sai
 
 
 def test_random_players_hold_any_key():
-    world = open_env(CORRIDOR)
+    world = open_env(CORRIDOR, trusted=True)
     rollout = play_rollout(world, num_frames=9, seed=0, player="random")
     assert np.array_equal(rollout.actions[1:], PLAYERS["random"](world.action_space, 8, 0))
     pressed = PLAYERS["random"](world.action_space, 300, 0)

@@ -34,7 +34,7 @@ class Dream(TurningWorld):
         super().__init__()
         self.holds = holds
 
-    def follow(self, frames, actions, others=(), *, start, is_free=False):
+    def follow(self, frames, actions, others=(), *, start, is_free=False, seed=None):
         last = frames[:, start - 1]
         for i in range(actions.shape[1] - start):
             last = np.roll(last, STEP if i < self.holds else 0, axis=2)

@@ -17,6 +17,10 @@ REPORT = GOOD | {
     "dtype": "float32", "steps": 2, "context_sigma": 0.1, "streams": 12, "next_frame": GOOD["moving"],
     "rollout_psnr": {"1": 25.0, "4": 22.0, "16": 18.5}, "rollout_n": 6,
     "rollout_psnr_interval": {"1": [24.0, 26.0], "4": None, "16": [17.0, 20.0]},
+    "probe": {"keys": {"w": {"dream": 0.7, "real": 0.8, "shuffled": 0.5}},
+              "yaw": {"dream": 1.5, "real": 1.2, "shuffled": 4.0}},
+    "counterfactual": {"starts": 3, "frames": 8, "idle": {"dream": 0.12, "real": 0.0},
+                       "w": {"frames": None, "answered": 0.0, "real_frames": 1.5, "real_answered": 1.0}},
     "rollout_repeat_psnr": {"1": 20.0, "4": 17.0, "16": 14.0},
     "survival": {"frames": FRAMES, "alive": [1.0, 0.75, 0.5], "walks": [9, 3, 3],
                  "real_elsewhere": [1, 1, 0.9], "dream": FIGURES, "real": FIGURES}}
@@ -81,6 +85,12 @@ def test_charts_are_drawings_whose_lines_lie_inside(made):
     dream = next(survival.iter("polyline")).get("points").split()
     heights = [float(point.split(",")[1]) for point in dream]
     assert heights == sorted(heights) and heights[0] < heights[-1], "fewer walks live lower down"
+
+
+def test_control_is_told_beside_its_ceiling_and_floor(made):
+    assert "<td>w</td><td>70%</td><td>80%</td><td>50%</td>" in made and "1.5 degrees off" in made
+    assert "changes 12% as much" in made
+    assert "<td>w</td><td>0%</td><td></td><td>not known</td><td>100%</td>" in made
 
 
 def test_what_was_not_measured_leaves_a_page_without_its_chart(tmp_path):

@@ -66,7 +66,7 @@ def _record(path, num_frames, stop=None):
 
 def test_memory_stays_flat_however_long_the_clip(tmp_path, monkeypatch):
     """At no moment is more than a few frames' worth of memory held."""
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     monkeypatch.setattr(clip_writer, "MAX_QUEUED_BYTES", 0)  # its smallest queue
     frame_bytes, peaks = HEIGHT * WIDTH * 3, []
     for num_frames in (60, 400):
@@ -82,7 +82,7 @@ def test_memory_stays_flat_however_long_the_clip(tmp_path, monkeypatch):
 
 
 def test_a_difference_is_found_and_said_with_its_frame(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     assert main(["replay", str(_record(tmp_path / "same", 12))]) == 0
     assert "largest_difference_frame none\n" in capsys.readouterr().out
     assert main(["replay", str(_record(tmp_path / "other", 12, stop=6))]) == 0
@@ -91,12 +91,29 @@ def test_a_difference_is_found_and_said_with_its_frame(tmp_path, monkeypatch, ca
 
 
 def test_another_environment_is_warned_about(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(replay, "open_env", lambda name: TurningWorld())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: TurningWorld())
     clip = _record(tmp_path / "clip", 6)
     replay.run_replay(clip, world="turning")
     assert "other frames" not in caplog.text
     replay.run_replay(clip, world="spinning")
     assert "was played in the real turning; in spinning the same actions give other frames" in caplog.text
+
+
+def test_a_clip_runs_no_module_that_only_it_names(tmp_path, monkeypatch):
+    (tmp_path / "evil_clip.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    clip = _record(tmp_path / "clip", 6)
+    sidecar = clip.with_suffix(".json")
+    sidecar.write_text(sidecar.read_text().replace('"env": "turning"', '"env": "gym:evil_clip:Game"'))
+    assert read_clip(clip).sidecar["env"] == "gym:evil_clip:Game"
+    with pytest.raises(WorldError, match="gym:evil_clip:Game: no module is run because a file names it"):
+        replay.run_replay(clip)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(WorldError, match="Gymnasium cannot make it"):
+        replay.run_replay(clip, world="gym:evil_clip:Game")
+    assert (tmp_path / "ran").exists()
+    with pytest.raises(ValueError, match="--env gym:evil_clip:Game: only with --real"):
+        replay.run_replay(clip, env="gym:evil_clip:Game")
 
 
 def test_what_was_made_before_a_failure_is_kept(tmp_path, monkeypatch):
@@ -106,7 +123,7 @@ def test_what_was_made_before_a_failure_is_kept(tmp_path, monkeypatch):
             if self.steps > 5:
                 raise WorldError("ended", "the engine stopped")
             yield from super().step(action)
-    monkeypatch.setattr(replay, "open_env", lambda name: Failing())
+    monkeypatch.setattr(replay, "open_env", lambda name, trusted: Failing())
     clip = _record(tmp_path / "clip", 12)
     with pytest.raises(WorldError, match="the engine stopped"):
         replay.run_replay(clip, out=tmp_path / "again.mp4")

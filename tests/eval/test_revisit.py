@@ -29,7 +29,7 @@ def test_the_true_world_is_still_there_and_a_forgetful_one_is_not(streams):
     assert true["elsewhere_psnr"] < 12 < true["codec_psnr"]
     forgetful = TurningWorld()
 
-    def follow(frames, actions, others=(), *, start, is_free=False):
+    def follow(frames, actions, others=(), *, start, is_free=False, seed=None):
         for i in range(start, actions.shape[1]):
             yield [np.stack([texture(i)] * len(actions))]
     forgetful.follow = follow

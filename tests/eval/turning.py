@@ -43,7 +43,7 @@ class TurningWorld:
         yield self._frame
         self._is_mid_step = False
 
-    def follow(self, frames, actions, others=(), *, start, is_free=False):
+    def follow(self, frames, actions, others=(), *, start, is_free=False, seed=None):
         last = frames[:, start - 1]
         for i in range(start, actions.shape[1]):
             before = last if is_free else frames[:, i - 1]

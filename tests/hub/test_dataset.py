@@ -27,7 +27,7 @@ class FolderHub:
     """HfApi whose repositories are folders; every call must fit the signature of the real one."""
 
     def __init__(self, root):
-        self.root, self.tags, self.calls = root, {}, []
+        self.root, self.tags, self.calls, self.is_private = root, {}, [], None
 
     def __getattr__(self, name):
         real = getattr(HfApi, name)
@@ -41,7 +41,18 @@ class FolderHub:
 
     def do_create_repo(self, given):
         (self.root / REPO).mkdir(parents=True, exist_ok=given["exist_ok"])
+        if self.is_private is None:  # a repository that is there keeps its visibility
+            self.is_private = bool(given["private"])
         return f"hub/{REPO}"
+
+    def do_repo_info(self, given):
+        names = [path.relative_to(self.root / REPO).as_posix()
+                 for path in (self.root / REPO).rglob("*") if path.is_file()]
+        return SimpleNamespace(private=self.is_private, sha=f"commit {len(names)}",
+                               siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def do_file_exists(self, given):
+        return (self.root / REPO / given["filename"]).exists()
 
     def do_upload_file(self, given):
         (self.root / REPO / given["path_in_repo"]).write_bytes(given["path_or_fileobj"])
@@ -52,6 +63,7 @@ class FolderHub:
             if fits(path.relative_to(place), given["delete_patterns"]):
                 path.unlink()
         copy(Path(given["folder_path"]), place, given["allow_patterns"])
+        return SimpleNamespace(oid=f"commit {len(self.calls)}")
 
     def do_list_repo_refs(self, given):
         return SimpleNamespace(tags=[SimpleNamespace(name=name) for name in self.tags])
@@ -61,7 +73,7 @@ class FolderHub:
 
     def do_create_tag(self, given):
         assert given["tag"] not in self.tags
-        self.tags[given["tag"]] = len(self.calls)
+        self.tags[given["tag"]] = given["revision"]
 
 
 def fits(path, patterns):
@@ -82,9 +94,8 @@ def hub(tmp_path, monkeypatch):
 
     def snapshot_download(*args, **kwargs):
         given = inspect.signature(download).bind(*args, **kwargs).arguments
-        assert given["repo_type"] == "dataset"
+        assert given["repo_type"] == "dataset" and given["revision"].startswith("commit ")
         copy(hub.root / given["repo_id"], Path(given["local_dir"]), given["allow_patterns"])
-        (Path(given["local_dir"]) / ".cache/huggingface").mkdir(parents=True, exist_ok=True)
 
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
@@ -120,10 +131,24 @@ def test_a_second_push_replaces_the_first_one_and_moves_the_tag(hub, folder):
     assert not stale.exists() and set(hub.tags) == {"v3.0"} and hub.tags != before
 
 
-def test_a_page_of_ones_own_is_kept(hub, folder):
+def test_a_page_of_ones_own_is_kept_here_and_there(hub, folder):
+    push(folder, REPO)
+    page = hub.root / REPO / "README.md"
+    page.write_text("edited on the hub")
+    push(folder, REPO)
+    assert page.read_text() == "edited on the hub"
     (folder / "README.md").write_text("my own page")
     push(folder, REPO)
-    assert (hub.root / REPO / "README.md").read_text() == "my own page"
+    assert page.read_text() == "my own page"
+
+
+def test_what_must_be_private_is_never_uploaded_to_a_public_repository(hub, folder, tmp_path):
+    push(folder, REPO, is_private=True)
+    assert hub.is_private
+    hub.is_private, uploads = False, hub.calls.count("upload_folder")
+    with pytest.raises(ValueError, match="already and public; nothing was uploaded"):
+        push(folder, REPO, is_private=True)
+    assert hub.calls.count("upload_folder") == uploads
 
 
 def test_a_damaged_set_is_not_pushed(hub, folder):
@@ -137,10 +162,15 @@ def test_a_pull_goes_on_in_its_folder_and_into_no_other(hub, folder, tmp_path):
     push(folder, REPO)
     pull(REPO, tmp_path / "back")
     shutil.rmtree(tmp_path / "back/videos")
+    stale = tmp_path / "back/data/chunk-000/file-009.parquet"
+    stale.write_bytes(b"of an earlier, larger commit")
     pull(REPO, tmp_path / "back")
     lerobot.verify(tmp_path / "back")
+    assert not stale.exists()
     with pytest.raises(ValueError, match="already holds something"):
         pull(REPO, folder)
+    with pytest.raises(ValueError, match=f"pulled from {REPO}"):
+        pull("somebody/else", tmp_path / "back")
 
 
 def answered(status):
@@ -160,7 +190,7 @@ def answered(status):
 def test_what_the_hub_refuses_is_one_line(error, said, hub, tmp_path, monkeypatch, capsys):
     def refuse(*args, **kwargs):
         raise error
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(hub, "do_repo_info", refuse)
     status = run("dataset", "pull", REPO, "--out", str(tmp_path / "back"))
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 1 and said in last and REPO in last

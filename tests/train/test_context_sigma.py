@@ -8,7 +8,7 @@ import torch
 
 from tests.train.test_own_data import KEYS, begin, make_clips, recipe
 from worldplay.train import chain, context_sigma
-from worldplay.train.context_sigma import least_drift, plan_walks
+from worldplay.train.context_sigma import choose_context_sigma, least_drift, plan_walks
 from worldplay.worlds.config import ImageWorldConfig
 
 
@@ -51,6 +51,23 @@ def test_the_walks_are_inside_the_budget_and_said_at_its_start(frames, tmp_path,
     assert ("about 80 s of the budget are kept" if frames else "stays, unchosen") in said
     assert it._context_walk == frames
     it.close()
+
+
+def test_walks_that_outlast_the_budget_leave_the_candidates_nearest_to_the_recipes(monkeypatch, caplog):
+    """By a clock of 40 s a look."""
+    monkeypatch.setattr(context_sigma, "time", SimpleNamespace(monotonic=itertools.count(0, 40).__next__))
+    monkeypatch.setattr(context_sigma, "Recording", lambda data: SimpleNamespace(
+        players=("recorded",), streams=lambda *_, **__: None, close=lambda: None))
+    seen = []
+    monkeypatch.setattr(context_sigma, "drift", lambda material, player: seen.append(
+        material.world.config.context_sigma) or {"drift": {"100": {}}})
+    monkeypatch.setattr(context_sigma, "drift_score", lambda figures: 1.0 - seen[-1])
+    world = SimpleNamespace(config=_config())
+    best, scores = choose_context_sigma(world, "data", num_frames=100, seconds=100.0)
+    assert seen == [0.1, 0.05, 0.0] and best == 0.1 and list(scores) == seen
+    assert "chosen among 3 of 5" in caplog.text and world.config == _config()
+    seen.clear()
+    assert choose_context_sigma(world, "data", num_frames=100)[0] == 0.3 and len(seen) == 5
 
 
 def test_without_a_budget_the_walks_are_the_recipes(tmp_path):

@@ -192,14 +192,15 @@ def test_a_picture_that_cannot_be_read_is_one_line(tmp_path):
 @pytest.mark.parametrize("is_lossy", [False, True])
 def test_a_scene_in_mid_play_of_a_gymnasium_game_is_found_again_there(tmp_path, is_lossy):
     """Play that was collected can be made again by its seed and actions; clips, which are lossy, cannot."""
-    game = open_env("gym:tests.envs.corridor:Corridor?actions=idle=0,a=1,d=2")
+    game = open_env("gym:tests.envs.corridor:Corridor?actions=idle=0,a=1,d=2", trusted=True)
     rng = np.random.default_rng(2)
     walk = [game.action_space.encode(Action({("a", "d")[k]})) for k in rng.integers(0, 2, 11)]
     rollouts = [play_actions(game, walk, seed=seed) for seed in (19, 39, 1)]
     cache = write_frame_cache(rollouts, tmp_path / "cache", world=game, num_frames=36, has_poses=False,
                               is_lossy=is_lossy)
     export_scenes(cache, tmp_path / "scenes", game.name, num=5)
-    twin = Twin("dream", tmp_path, action_space=game.action_space, frame_size=game.frame_size, fps=game.fps)
+    twin = Twin("dream", tmp_path, action_space=game.action_space, frame_size=game.frame_size, fps=game.fps,
+                env=game.name)
     assert len(twin.scenes) == 5
     for name in twin.scenes:
         scene = load_scene(tmp_path / f"scenes/{name}.safetensors", game.frame_size)

@@ -2,11 +2,14 @@
 import shutil
 
 import pytest
+import torch
 
 from tests import ROOT
 from worldplay.engine.loading import read_config
 from worldplay.errors import WorldError
+from worldplay.files import lock
 from worldplay.models.transformer import Transformer
+from worldplay.worlds import weights
 from worldplay.worlds.ship import ship
 from worldplay.worlds.weights import load_into, load_weights, world_hash
 
@@ -42,20 +45,41 @@ def test_it_plays_as_before_and_leaves_the_run_behind(run, shipped):
 def test_its_teacher_takes_half_the_room_and_is_off_by_half_a_step_of_a_row(run, shipped):
     size, before = ((folder / "teacher.safetensors").stat().st_size for folder in (shipped, run))
     assert size < 0.53 * before
-    weights, exact = (load_weights(folder / "teacher.safetensors") for folder in (shipped, run))
-    assert weights.keys() == exact.keys()
+    packed, exact = (load_weights(folder / "teacher.safetensors") for folder in (shipped, run))
+    assert packed.keys() == exact.keys()
     for name, x in exact.items():
         x = x.float()
         step = x.flatten(1).abs().amax(1) / 254 if x.dim() > 1 else 0 * x
-        error = (weights[name].float() - x).abs()
+        error = (packed[name].float() - x).abs()
         assert (error.flatten(1).amax(1) if x.dim() > 1 else error).le(step * 1.001).all(), name
     config = read_config(shipped)[1]
-    load_into(Transformer(config.transformer), weights, shipped / "teacher.safetensors")
+    load_into(Transformer(config.transformer), packed, shipped / "teacher.safetensors")
 
 
 def test_a_teacher_stays_behind_where_that_is_asked_for(run, tmp_path):
     ship(run, tmp_path / "maze", with_teacher=False)
     assert not (tmp_path / "maze/teacher.safetensors").exists()
+
+
+def test_weights_in_several_files_are_shipped_too(run, tmp_path, monkeypatch):
+    sharded = shutil.copytree(run, tmp_path / "sharded")
+    monkeypatch.setattr(weights, "MAX_SHARD_BYTES", 4 * 2**20)
+    for role in ("model", "teacher"):
+        weights.save_weights(sharded / f"{role}.safetensors", load_weights(run / f"{role}.safetensors"))
+        assert not (sharded / f"{role}.safetensors").exists()
+    ship(sharded, tmp_path / "out")
+    exact, shipped = (load_weights(folder / "model.safetensors") for folder in (run, tmp_path / "out"))
+    assert all(torch.equal(exact[name], x) for name, x in shipped.items()) and shipped.keys() == exact.keys()
+    assert load_weights(tmp_path / "out/teacher.safetensors").keys() == exact.keys()
+
+
+def test_a_run_that_is_trained_is_not_shipped(run, tmp_path):
+    with open(run / "run.lock", "a+b") as file:
+        assert lock(file)
+        with pytest.raises(ValueError, match="is being trained"):
+            ship(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    ship(run, tmp_path / "out")
 
 
 def test_what_cannot_be_shipped_is_said_before_anything_is_written(run, tmp_path):

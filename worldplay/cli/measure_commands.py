@@ -32,13 +32,16 @@ class Replay:
     """Decode by the full codec of a Wan-size world (fetch --vae), for finer pictures: --out keeps them."""
     real: bool = False
     """Play them in the real game behind the world, from the same start; --out is then a clip of the game."""
+    env: Annotated[str | None, arg(metavar="ENV")] = None
+    """With --real: that game, where it is in a module of your own (gym:MODULE:CLASS): a world's files alone
+    have none run."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.eval.replay import run_replay
         return report(run_replay(self.clip, world=self.world, out=self.out, device=self.device, vae=self.vae,
-                                 real=self.real, overwrite=self.overwrite), self.json)
+                                 real=self.real, env=self.env, overwrite=self.overwrite), self.json)
 
 
 @dataclass(frozen=True, kw_only=True)

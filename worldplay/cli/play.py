@@ -40,6 +40,9 @@ class PlayConfig:
     """A world's name, its folder, or a recorded clip (.mp4) to watch; none is the world that plays best."""
     real: bool = False
     """Play the real game instead, WORLD is then the name of an environment: to record clips to learn from."""
+    env: Annotated[str | None, tyro.conf.arg(metavar="ENV")] = None
+    """The real game that G shows, where it is in a module of your own (gym:MODULE:CLASS): a world's files
+    alone have none run."""
     scene: Annotated[str | None, tyro.conf.arg(metavar="SCENE")] = None
     """Where to begin: one of the world's scenes, or a file: a clip to go on from with its motion, a video, a
     picture; in a window first shown as the world sees it."""
@@ -105,16 +108,16 @@ class PlayConfig:
         if self.scene and self.image:
             raise ValueError("--scene and --image exclude each other: the world begins from one of them")
         if self.is_recording:
-            defaults = {"prompt": None, "steps": None, "seed": 0, "device": "auto", "path": "auto",
-                        "target-fps": None, "record": None}
+            defaults = {"env": None, "prompt": None, "steps": None, "seed": 0, "device": "auto",
+                        "path": "auto", "target-fps": None, "record": None}
             idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on a recording ({self.world}); leave it out")
         if self.real:
             if self.world is None:
                 raise ValueError("--real needs the name of an environment, for example doom-maze")
-            defaults = {"image": None, "prompt": None, "steps": None, "device": "auto", "path": "auto",
-                        "target-fps": None}
+            defaults = {"env": None, "image": None, "prompt": None, "steps": None, "device": "auto",
+                        "path": "auto", "target-fps": None}
             idle = self._given(defaults)
             if idle:
                 raise ValueError(f"--{idle[0]} has no effect on the real game; leave it out")
@@ -124,7 +127,7 @@ class PlayConfig:
                 raise ValueError(f"--seed {self.seed}: expected at least 0, of the real game")
         if self.headless:
             idle = self._given({"record": None, "fullscreen": False, "stats": None, "target-fps": None,
-                                "serve": None})
+                                "serve": None, "env": None})
             missing = [flag for flag in ("script", "out") if getattr(self, flag) is None]
             if idle:
                 raise ValueError(f"--{idle[0]} needs a window; leave it out, or leave out --headless")
@@ -134,6 +137,8 @@ class PlayConfig:
         else:
             if self.serve:
                 parse_address(self.serve)
+                if self.env:
+                    raise ValueError("--env has no effect with --serve: a page shows no real game")
                 if self.fullscreen:
                     raise ValueError("--fullscreen has no effect with --serve: the page has a button for it")
             idle = [flag for flag in ("script", "out", "overwrite", "json") if getattr(self, flag)]
@@ -183,7 +188,7 @@ def load(config, on_progress=lambda line: None):
         return ClipWorld(config.world)
     if config.real:
         from worldplay.envs import open_env
-        world = open_env(config.world)
+        world = open_env(config.world, trusted=True)
         world.reset(seed=config.seed)  # starts the engine here, and stays the seed of every later start
         return world
     published = catalog.WORLDS.get(config.world)
@@ -278,7 +283,7 @@ def _play_live(config, open_world, progress):
     reopening, first = _reopening(config, open_world)
     options = SessionOptions(
         title=first.title, progress=progress, start=first.start, record_in=record_in, reopening=reopening,
-        log_hint=f"Details are in {log_file}" if log_file else "")
+        log_hint=f"Details are in {log_file}" if log_file else "", env=config.env)
     with (_page if config.serve else _window)(config, settings, options) as (front, more_stats):
         loop = Loop(first.open, front)
         try:

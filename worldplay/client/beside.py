@@ -8,7 +8,7 @@ from worldplay.errors import WorldError
 from worldplay.eval.statistics import psnr
 
 DREAM, BOTH, REAL = SHOWN = ("dream", "dream and real game", "real game")
-AT_ONCE = 200  # steps asked for at once while the game catches up: 0.4 s of the maze, see real_game.AT_MOST
+AT_ONCE = 400  # steps asked for at once while the game catches up: about half a second of the maze
 RECENT = 300   # steps that the figures look back on
 SHOWN_FOR = 0.5  # seconds of world time that a picture of the game stands while its next one is missing
 
@@ -17,6 +17,7 @@ class Beside:
     """Follows the line that is played; window-free. While only the dream is shown, nothing runs.
 
     shows    what of SHOWN the player looks at
+    env      the game where the user named it, as worldplay.envs.twin.Twin takes it
     problem  why no real game can be shown here, one line; "" where one can
     psnr     dB of the dream's picture against the game's, of the newest frame that both have; None before one
     num      frames of the line so far whose `mean` dB this is
@@ -26,7 +27,7 @@ class Beside:
     """
 
     def __init__(self, view):
-        self.shows, self.problem = DREAM, ""
+        self.shows, self.problem, self.env = DREAM, "", None
         self._view, self._world, self._twin, self._game = view, None, None, None
         self._asked = None  # (line, step) that the game goes on from
         self._lost = []  # games that are ending
@@ -39,7 +40,7 @@ class Beside:
         """A world is open, and not yet begun."""
         self._world = world
         try:
-            self._twin, self.problem = Twin.of(world), ""
+            self._twin, self.problem = Twin.of(world, self.env), ""
         except WorldError as error:
             self._twin, self.problem = None, str(error)
 
@@ -168,9 +169,10 @@ class Beside:
         line, begun = self._asked
         if line is not self._line:
             return
-        is_start, step = self._step is None, begun + len(reply.seconds)
+        is_start, step = self._step is None, begun + reply.num
         self._step, last = step, step * self._twin.frames_per_step
-        self._seconds += reply.seconds
+        if reply.seconds is not None:
+            self._seconds.append(reply.seconds)
         first = last + 1 - len(reply.frames)
         self._real |= {first + i: frame for i, frame in enumerate(reply.frames)}
         self._compare()

@@ -24,6 +24,7 @@ class SessionOptions:
     record_in  folder to record into from the first frame on; None waits for F9
     log_hint   shown under a failure: where its details are
     reopening  worldplay.client.settings_page.Reopening; None where no other world can be opened
+    env        the real game beside a world where the user named it, as worldplay.envs.twin.Twin takes it
     """
     title: str
     progress: Callable[[], str] = lambda: ""
@@ -31,6 +32,7 @@ class SessionOptions:
     record_in: Path | None = None
     log_hint: str = ""
     reopening: Reopening | None = None
+    env: str | None = None
 
 
 def window_front(window, settings, options, *, events=pygame.event.get, clock=time.perf_counter):
@@ -43,4 +45,5 @@ def window_front(window, settings, options, *, events=pygame.event.get, clock=ti
     device.take(settings)
     device.pads.start()
     commands = WindowCommands(window, device, screen, recording, options.start, options.reopening)
+    commands.beside.env = options.env
     return Front(view=screen, device=device, recording=recording, commands=commands, events=events)

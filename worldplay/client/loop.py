@@ -91,8 +91,6 @@ class Loop:
     def leave(self):
         """Let `run` return soon, as when the player closes the window; a signal handler may call it."""
         self._commands.is_over = True
-        if self._worker:  # a wait whose time runs out in a signal handler never ends by itself (CPython 3.11)
-            self._worker.replies.put(None)
 
     def _handle_events(self):
         now = self._clock()
@@ -117,8 +115,6 @@ class Loop:
         except queue.Empty:
             return
         match reply:
-            case None:
-                pass  # the player leaves
             case worker.FrameReady():
                 self._frames.append(reply)
             case worker.Opened():

@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 
 LEAVE = 2.0  # seconds that the process is given to end by itself
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
+PIECE = 10   # actions that are played without a rest between them
 # While it catches up it rests, so that the threads of the learned world keep their cores (worldplay.cores):
-REST = 2.0   # times as long as a step took, which makes a third of a core,
-LEFT = 0.5   # but this share of what is left of the step's frames at most: a slow game catches up, too
+REST = 2.0   # times as long as it has worked, which makes a third of a core,
+LEFT = 0.5   # but this share of what is left of the frames it has played at most: a slow game catches up, too
 AT_MOST = 0.4  # seconds until what is played is shown, and another request can come
 
 
@@ -35,11 +36,13 @@ class Followed:
     """The first of them, one at least, are played: the frames of the last one, or of the start, uint8
     [n H W 3].
 
-    seconds     that each took, as many as were played
+    num         of the actions that were played
+    seconds     that the last one took, None of a start
     difference  as in worldplay.envs.twin.Twin
     """
     frames: np.ndarray
-    seconds: list
+    num: int
+    seconds: float | None
     difference: int
 
 
@@ -151,16 +154,19 @@ def _leave(*_):
 
 def _follow(twin, request, connection):
     """The Followed of a Follow, which is broken off after AT_MOST, and where the other side is gone."""
-    frames, seconds, is_behind = None, [], len(request.actions) > 1
-    until, period = time.perf_counter() + AT_MOST, twin.frames_per_step / twin.fps
+    frames, seconds, num, period = None, None, 0, twin.frames_per_step / twin.fps
     if request.scene is not None:
         frames = twin.reset(request.scene)[-1:]
-    for action in request.actions:
+    passed, until = request.actions[:-1], time.perf_counter() + AT_MOST
+    while num < len(passed):
+        begun, piece = time.perf_counter(), passed[num:num + PIECE]
+        twin.skip(piece)
+        num, took = num + len(piece), time.perf_counter() - begun
+        rest = min(REST * took, LEFT * max(0.0, len(piece) * period - took))
+        if connection.poll(rest) or time.perf_counter() > until:
+            break
+    for action in request.actions[num:num + 1]:
         begun = time.perf_counter()
         frames = np.stack(list(twin.step(action)))
-        seconds.append(time.perf_counter() - begun)
-        if is_behind and connection.poll(min(REST * seconds[-1], LEFT * max(0.0, period - seconds[-1]))):
-            break
-        if time.perf_counter() > until:
-            break
-    return Followed(frames, seconds, twin.difference)
+        seconds = time.perf_counter() - begun
+    return Followed(frames, num + (seconds is not None), seconds, twin.difference)

@@ -131,15 +131,15 @@ class WindowCommands(Commands):
     def _browse(self, event, now):
         """An event while the menu is open; returns whether it was meant for it."""
         pages, choices = self._screen.pages, self._screen.choices
-        if event.type == pygame.MOUSEMOTION:
-            (pages[-1].hover if pages else choices.hit)(event.pos)
-        elif event.type == pygame.MOUSEWHEEL:
-            pages and pages[-1].scroll(event.y)
-        elif pages and getattr(pages[-1], "entry", None):
+        if pages and getattr(pages[-1], "entry", None):  # first: the mouse chooses nothing else to be named
             if event.type in BESIDE_TEXT:
                 self._device.feed(event, now)
             else:
                 pages[-1].feed(event)
+        elif event.type == pygame.MOUSEMOTION:
+            (pages[-1].hover if pages else choices.hit)(event.pos)
+        elif event.type == pygame.MOUSEWHEEL:
+            pages and pages[-1].scroll(event.y)
         elif pages:
             page, takes_input = pages[-1], pages[-1].takes_input
             for code in self._device.feed(event, now):

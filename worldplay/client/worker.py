@@ -218,7 +218,9 @@ class Worker:
         keep_up_to  bytes of a snapshot that may come with the answer to a Reset or GoBack
         """
         self._keep_up_to = keep_up_to
-        self.replies = queue.SimpleQueue()
+        # Not a SimpleQueue, whose `get` waits for ever where its time is over before it begins to wait, or in
+        # a signal handler (CPython 3.11). The window stood still on a busy machine
+        self.replies = queue.Queue()
         self._requests = queue.Queue(maxsize=1)
         # A daemon: a model that is loading cannot be interrupted, and must not outlive a closed window.
         self._thread = threading.Thread(target=self._run, args=(open_world,), name="world", daemon=True)

@@ -98,10 +98,10 @@ class LeRobotFolder:
 
     @property
     def dreamed(self):
-        """Share of its recorded frames that a learned world made, 0 to 1."""
+        """Share of its frames that a learned world made, 0 to 1."""
         clips = self.info.get("worldplay", {}).get("clips", ())
         dreamed = sum(clip["frames"] for clip in clips if clip["world_hash"])
-        return dreamed / max(1, sum(clip["frames"] for clip in clips))
+        return dreamed / max(1, self.num_frames, sum(clip["frames"] for clip in clips))
 
     def rollouts(self):
         """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames each.

@@ -12,7 +12,8 @@ class DreamBatch:
     """Plays of a DreamWorld with an image codec, one frame a chunk; its own state of play stays as it is.
 
     Each follows from its start and its actions as the world's own `reset` and `step` would have it, but for
-    rounding; the noise is the same in all of them.
+    rounding; the noise is the same in all of them. Starts of different lengths are cut to the last frames of
+    the shortest.
 
     size  number of plays
     """
@@ -32,8 +33,12 @@ class DreamBatch:
 
         scenes  a name for each play; None: the world's scenes in turn
         seed    of the noise; None keeps the last one
+
+            Raises WorldError("bad_scene") for a scene that is not there, or another number of them.
         """
         world, config = self.world, self.world.config
+        if scenes is not None and len(scenes) != self.size:
+            raise WorldError("bad_scene", f"{len(scenes)} scenes for {self.size} plays; name one for each")
         scenes = scenes or [world.scenes[i % len(world.scenes)] for i in range(self.size)]
         starts = [scene_of(config, world.folder, world.scenes, scene, 0) for scene in scenes]
         length = min(len(start.frames) for start in starts)

@@ -7,7 +7,7 @@ from worldplay.engine.networks import new_cache
 
 
 @torch.inference_mode()
-def follow(world, frames, actions, others=(), *, start, is_free=False):
+def follow(world, frames, actions, others=(), *, start, is_free=False, seed=None):
     """Predict frame `start` and all later ones of real sequences, each chunk from the real frames before it.
 
     world    DreamWorld with an image codec; its state of play stays as it is
@@ -16,12 +16,14 @@ def follow(world, frames, actions, others=(), *, start, is_free=False):
     others   list of more such arrays, for predictions by other actions from the same past
     is_free  free play: each chunk follows from the chunks predicted before it, as by `reset` and `walk`, in a
              batch
+    seed     of the noise; None is that of the world's own play
     start    at least frames_per_chunk; a chunk begins there, and frames before the first whole chunk are left
              out
     Yields   [uint8 [b H W 3], ...], one for `actions` and each of `others`, n - start times
     """
     (b, n), size = actions.shape[:2], world.config.frames_per_chunk
-    sampler, seed, text = world.sampler, world.state.seed, world.state.text
+    sampler, text = world.sampler, world.state.text
+    seed = world.state.seed if seed is None else seed
     skipped = start % size
     actions, *others = (torch.as_tensor(vectors) for vectors in (actions, *others))
     cache, controls = new_cache(world.config, b, world.dtype, world.device), world.controls.start(b)

@@ -108,7 +108,7 @@ def plan_episodes(num_frames, longest, seed):
 def collect_rollouts(env, *, num_frames, seed, workers, player="explorer", rollout_frames=ROLLOUT_FRAMES):
     """Yield Rollouts of `num_frames` frames in all; the same, in the same order, for any number of workers.
 
-    env             as worldplay.envs.open_env takes it
+    env             as worldplay.envs.open_env takes it, of the user's naming
     seed            of the first rollout; see plan_episodes
     workers         processes that play, each with its own engine
     rollout_frames  frames of each rollout at most
@@ -140,25 +140,29 @@ def in_processes(function, tasks, workers):
         pool.shutdown(cancel_futures=True)
 
 
-def own_world(env):
-    """The environment called `env`, opened once in this process and closed when the process ends."""
+def own_world(env, trusted=False):
+    """The environment called `env`, opened once in this process and closed when the process ends; see
+    open_env.
+    """
     global _world
     if _world is None or _world.name != env:
         if _world is not None:
             _world.close()
-        _world = open_env(env)
+        _world = open_env(env, trusted)
         Finalize(_world, _world.close, exitpriority=10)
     return _world
 
 
 def _play(task):
     env, num_frames, seed, player = task
-    return list(play_to_the_last(own_world(env), num_frames=num_frames, seed=seed, player=player))
+    world = own_world(env, trusted=True)
+    return list(play_to_the_last(world, num_frames=num_frames, seed=seed, player=player))
 
 
 def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
     """Play `frames` frames of `env` into a new LeRobot folder `out`, with progress on stderr.
 
+    env      as worldplay.envs.open_env takes it, of the user's naming
     seed     of the first episode; see plan_episodes
     workers  processes; None is one for every core that may be used
     Returns  dict: env, player, seed, out, episodes, held_out_episodes, frames, workers, seconds,
@@ -175,7 +179,7 @@ def run_collect(env, *, frames, out, seed=0, workers=None, player="explorer"):
         raise ValueError(f"--workers {workers}: expected at least 1")
     _check_player(player, seed)
     check_new(out)
-    world = open_env(env)
+    world = open_env(env, trusted=True)
     # an engine that cannot start says so here, once, and not from every process
     world.reset(seed=seed)
     world.close()
@@ -228,7 +232,7 @@ def _shards(source, out, num_rows, seed, player):
 def _write_shard(task):
     """Play the stretches of one file and write its video; returns its Shard."""
     source, out, player, shard, stretches = task
-    world = own_world(source.name)
+    world = own_world(source.name, trusted=True)
     writer = ShardWriter(out, source, shard=shard, player=player)
     for num_rows, seed in stretches:
         # a frame more than rows: the last one of an episode has no action and is dropped

@@ -134,12 +134,17 @@ class DoomWorld:
         if self._stepping:
             raise WorldError("unfinished_step", f"{self.name}: the previous step was not run to its end")
         self._stepping = True
-        action = self.action_space.fit(action)
-        buttons = [float(key in action.keys) for key in self.action_space.keys]
         with self._running() as game:
-            game.make_action([*buttons, _turn(action.look[0] / TICS_PER_FRAME)], TICS_PER_FRAME)
+            game.make_action(self._buttons(action), TICS_PER_FRAME)
         yield self._look()
         self._stepping = False
+
+    def skip(self, actions):
+        """Play Actions without their frames and poses: 4 to 60 times as fast as `step`, to the same end."""
+        with self._running() as game:
+            for action in actions:
+                game.set_action(self._buttons(action))
+                game.advance_action(TICS_PER_FRAME, False)
 
     def close(self):
         """Stop the engine; calling it twice is fine."""
@@ -147,6 +152,12 @@ class DoomWorld:
             self._game.close()
             self._folder.cleanup()
             self._game = None
+
+    def _buttons(self, action):
+        """What the engine takes for a tic of an Action."""
+        action = self.action_space.fit(action)
+        return [*(float(key in action.keys) for key in self.action_space.keys),
+                _turn(action.look[0] / TICS_PER_FRAME)]
 
     @contextmanager
     def _running(self):

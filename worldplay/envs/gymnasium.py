@@ -26,6 +26,8 @@ def open_gym(name):
     size     "96x96", width x height: pictures are averaged to it
     picture  observation or render; without it the observation where that is a picture
 
+    A module's own code runs: worldplay.envs.open_env lets pass only names that may do that.
+
         Raises WorldError("not_found") for what cannot be made, ValueError for an option that does not fit.
     """
     env_id, _, query = name.removeprefix(PREFIX).partition("?")
@@ -238,13 +240,13 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
         self.observation_space, self.action_space = (gymnasium.vector.utils.batch_space(space, self.num_envs)
                                                      for space in (self.single_observation_space,
                                                                    self.single_action_space))
-        self._batch, self._horizon, self._steps = batch, horizon, 0
+        self._batch, self._horizon, self._steps, self._scenes = batch, horizon, 0, None
 
     def reset(self, *, seed=None, options=None):
-        """Start all plays; options may hold "scenes", a name for each."""
+        """Start all plays; options may hold "scenes", a name for each, which later starts keep."""
         super().reset(seed=seed)
-        self._steps = 0
-        return self._batch.reset((options or {}).get("scenes"), seed=seed), {}
+        self._steps, self._scenes = 0, (options or {}).get("scenes", self._scenes)
+        return self._batch.reset(self._scenes, seed=seed), {}
 
     def step(self, actions):
         """The next frame of every play; see gymnasium.vector.VectorEnv."""
@@ -257,6 +259,10 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
         self._steps += 1
         is_over = np.full(self.num_envs, self._steps == self._horizon)
         return frames, nothing, nothing.astype(bool), is_over, {}
+
+    def close_extras(self, **kwargs):
+        """Close the world."""
+        self._batch.world.close()
 
 
 def dream_vector_env(num_envs, world=None, horizon=None, **options):

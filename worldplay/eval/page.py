@@ -8,6 +8,7 @@ from worldplay.eval.verdict import lines, table
 _WIDTH, _HEIGHT = 560, 250  # of a chart, units of its view box
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 148, 12, 38  # margins; lines are named at the right
 _LINE = 14  # between two names
+_CASES = ("dream", "real", "shuffled")  # of what the probe reads
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fff; --ink: #1c2126; --faint: #66707a; --rule: #d9dee3;
   --card: #f5f7f9; --c0: #0b62c4; --c1: #c2410c; --c2: #15803d; --c3: #7e3bb5; --yes: #15803d;
@@ -44,7 +45,7 @@ def page(report, folder):
             f"{report['context_sigma']}, {report['streams']} held-out streams of each player")
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{escape(made)}</p>", *map(_verdict, lines(report)),
              *(f"<p>Left out: {escape(text)}.</p>" for text in report["left_out"]),
-             '<div class="charts">', *_charts(worlds), "</div>",
+             '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",
              "<p>Brackets: 95 % intervals over streams. What each figure is stands in docs/eval.md.</p>",
@@ -67,6 +68,39 @@ def _table(head, rows):
     cells = "".join(f"<th>{escape(text)}</th>" for text in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>\n" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>\n{body}</tbody></table></div>'
+
+
+def _control(world):
+    """The two tables of control of one world, str."""
+    parts, reading, changes = [], world.get("probe", {}), world.get("counterfactual")
+    rows = [[key, *(_share(each[case]) for case in _CASES)] for key, each in reading.get("keys", {}).items()]
+    rows += [[axis, *(f"{reading[axis][case]:.1f} degrees off" for case in _CASES)]
+             for axis in ("yaw", "pitch") if axis in reading]
+    if rows:
+        parts += [f"<h2>Can the keys be read off the frames? {escape(world['world'])}</h2>",
+                  "<p>By a probe that has learnt it on other real play. Keys: balanced accuracy, 50 % is "
+                  "chance.</p>",
+                  _table(["", "dream", "real frames (ceiling)", "other actions (floor)"], rows)]
+    if changes:
+        named = [(name, each) for name, each in changes.items() if isinstance(each, dict) and name != "idle"]
+        rows = [[name, *(text for prefix in ("", "real_") for text in (
+            _share(each.get(f"{prefix}answered")), _number(each.get(f"{prefix}frames")),
+            _share(each.get(f"{prefix}read"))))] for name, each in named]
+        parts += [f"<h2>What does one change do? {escape(world['world'])}</h2>",
+                  f"<p>The same past and noise with and without the key, {changes['starts']} starts. Without "
+                  f"any key the picture changes {_share(changes['idle']['dream'])} as much as where the real "
+                  f"player moves; in the real game {_share(changes['idle'].get('real'))}.</p>",
+                  _table(["", "answers", "after frames", "read rightly", "real: answers", "after frames",
+                          "read rightly"], rows)]
+    return "\n".join(parts)
+
+
+def _share(value):
+    return "not known" if value is None else f"{value:.0%}"
+
+
+def _number(value):
+    return "" if value is None else f"{value:.1f}"
 
 
 def _media(folder, player):

@@ -21,7 +21,8 @@ from worldplay.worlds import zoo
 log = logging.getLogger(__name__)
 
 
-def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=False, overwrite=False):
+def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=False, env=None,
+               overwrite=False):
     """Play a clip's actions again in its world and compare the frames.
 
     path    of the clip (.mp4, .json or without either)
@@ -31,7 +32,8 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=Fal
     vae     decode by the full codec, whatever the clip was decoded by: what is compared is then what the
             small one loses
     real    play them in the real game that the world was trained on, from the clip's start: the figures are
-            then how near the world came to it, and `out` is a clip of the game
+            then how near the world came to it, and `out` is a clip of the game; env: its name where the user
+            gave it, as worldplay.envs.twin.Twin takes it
     Returns dict: clip, world, frames, is_equal, largest_difference (levels), largest_difference_frame,
             first_difference_frame (None where equal), psnr{mean, min}, out
 
@@ -47,12 +49,14 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=Fal
     kept = target_of(out, overwrite=overwrite) if out else None
     if vae and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--vae: {clip.path.name} is of the real game, which no codec shows; leave it out")
+    if env and not real:
+        raise ValueError(f"--env {env}: only with --real; --world names the game of a clip of the real one")
     if real and vae:
         raise ValueError("--vae: no codec shows the real game; leave it out, or --real")
     if real and clip.sidecar["world_hash"] is None:
         raise ValueError(f"--real: {clip.path.name} is of the real game already; leave it out")
     deque(clip.frames(), maxlen=0)  # a damaged video is said now, not after the world was played
-    opened = twin_of(clip, world) if real else open_for(clip, world, device)
+    opened = twin_of(clip, world, env) if real else open_for(clip, world, device)
     try:
         if vae or clip.sidecar["info"].get("decoder") == "full":
             opened.render_fully()
@@ -67,8 +71,9 @@ def run_replay(path, *, world=None, out=None, device="auto", vae=False, real=Fal
     return {"clip": str(clip.path), "world": name, **figures, "out": str(out) if out else None}
 
 
-def twin_of(clip, name=None):
-    """The worldplay.envs.twin.Twin of a clip's world; name: of that world or its folder, where it is another.
+def twin_of(clip, name=None, env=None):
+    """The worldplay.envs.twin.Twin of a clip's world; name: of that world or its folder, where it is another;
+    env: as Twin takes it.
 
         Raises WorldError where the world is not here, its weights are others than those of the clip, or the
         game cannot be brought to the clip's start.
@@ -78,7 +83,7 @@ def twin_of(clip, name=None):
     _check_hash(clip, hash_of(name or sidecar["world"]))
     frames = clip.latents_per_action * sidecar["info"].get("frames_per_latent", 1)
     twin = Twin(sidecar["world"], zoo.find(name or sidecar["world"]), action_space=clip.action_space,
-                frame_size=sidecar["frame_size"], fps=sidecar["fps"], frames_per_step=frames)
+                frame_size=sidecar["frame_size"], fps=sidecar["fps"], frames_per_step=frames, env=env)
     twin.start(sidecar["scene"])
     return twin
 
@@ -97,7 +102,7 @@ def open_for(clip, name, device):
         if name not in (None, sidecar["env"]):
             log.warning("clip %s was played in the real %s; in %s the same actions give other frames",
                         clip.path.name, sidecar["env"], name)
-        return open_env(name or sidecar["env"])
+        return open_env(name or sidecar["env"], trusted=bool(name))
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
     _check_hash(clip, world.info["world_hash"])
@@ -251,9 +256,7 @@ def _write_game(clip, twin, target, overwrite):
                     twin.environment, clip.path.name, twin.difference)
     start = twin.start(scene)
     lead = len(start.led)
-    shares = [share for action in clip.actions[1:]
-              for share in [action.share(twin.frames_per_step)] * twin.frames_per_step]
-    actions = [Action(), *start.led, *shares]
+    actions = [Action(), *start.led, *twin.shares(clip.actions[1:])]
     header = describe(twin.game, scene=twin.game.scenes[0]) | {"seed": start.origin["seed"]}
     shown = chain(begun[-1:], chain.from_iterable(map(twin.step, clip.actions[1:])))
     writer = ClipWriter(target, header, actions=actions[:lead + first + 1], first=lead + first,

@@ -12,7 +12,17 @@ import worldplay
 from worldplay.engine.loading import read_config
 from worldplay.envs import ENVS
 from worldplay.errors import WorldError
-from worldplay.eval import blocked, control, detail, fidelity, pictures, revisit, survival
+from worldplay.eval import (
+    blocked,
+    control,
+    counterfactual,
+    detail,
+    fidelity,
+    pictures,
+    probe,
+    revisit,
+    survival,
+)
 from worldplay.eval.compare import difference
 from worldplay.eval.page import page
 from worldplay.eval.sources import open_source
@@ -47,6 +57,8 @@ SUITES = {
     "rollout": Suite(measure=fidelity.rollout_psnr),
     "turn_sign": Suite(measure=control.turn_sign),
     "sharpness": Suite(measure=detail.sharpness),
+    "probe": Suite(measure=probe.probe),
+    "counterfactual": Suite(measure=counterfactual.counterfactual, first_only=True),
     "blocked": Suite(measure=blocked.blocked, first_only=True, needs_game=True),
     "revisit": Suite(measure=revisit.revisit, first_only=True, needs_game=True),
     "walks": Suite(measure=survival.walks, first_only=True),
@@ -150,6 +162,7 @@ def planned_work(material):
         sampled = len(range(context, length, detail.EVERY))
         total += material.work(num, stop, context, variants=2) + 2 * num * (stop - context)
         total += material.work(dreams, length, context, is_free=True) + 2 * dreams * sampled * (sampled > 1)
+    total += probe.planned_work(material) + counterfactual.planned_work(material)
     total += 2 * len(first.frames) + sum(
         material.work(1, context + length, context, is_free=True) for length in material.walks)
     for frames, compared in (*blocked.trials(material.source), *revisit.trials(material.source)):
@@ -173,6 +186,8 @@ def evaluate(material):
         for player in [first] if suite.first_only else source.players:
             figures[player] |= suite.measure(material, player)
     why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
+    if unread := figures[first].get("probe", {}).get("not_judged"):
+        why.append(f"{' and '.join(unread)} in the probe, held or let go too seldom to be learnt")
     return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
                    "against": source.name, "streams": len(material.streams[first].frames),
                    "player": first, "other_players": others,

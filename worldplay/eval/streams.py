@@ -64,6 +64,7 @@ class Material:
     walks        frames of each drift walk
     num_trials   runs against a wall, turns on the spot and walks there and back, each
     advance      called with the work done since the last call, see `work`
+    kept         what suites leave for each other, by name
     """
     world: World
     source: object
@@ -73,6 +74,7 @@ class Material:
     walks: tuple[int, ...]
     num_trials: int = 0
     advance: object = field(default=lambda work: None)
+    kept: dict = field(default_factory=dict)
     _dreams: dict = field(default_factory=dict)
 
     def dreams(self, player):
@@ -83,17 +85,17 @@ class Material:
             self._dreams[player] = self.play(streams.frames[chosen], streams.actions[chosen], streams.context)
         return self._dreams[player]
 
-    def play(self, frames, actions, context):
+    def play(self, frames, actions, context, seed=None):
         """uint8 [s n H W 3]: `context` frames of uint8 [s m H W 3], then free play with actions float32 [s n
-        a].
+        a] and noise of `seed` (None is the world's own).
         """
         made = np.empty((*actions.shape[:2], *frames.shape[2:]), np.uint8)
         made[:, :context] = frames[:, :context]
-        for part, i, (shown,) in self.predict(frames, actions, start=context, is_free=True):
+        for part, i, (shown,) in self.predict(frames, actions, start=context, is_free=True, seed=seed):
             made[part, i] = shown
         return made
 
-    def predict(self, frames, actions, others=(), *, start, is_free=False):
+    def predict(self, frames, actions, others=(), *, start, is_free=False, seed=None):
         """Yield (slice of streams, frame number, [uint8 [b H W 3], ...]) of DreamWorld.follow, in batches of
         streams.
         """
@@ -101,7 +103,7 @@ class Material:
             part = slice(first, first + _BATCH)
             size, done = len(actions[part]), 0
             made = self.world.follow(frames[part], actions[part], [other[part] for other in others],
-                                     start=start, is_free=is_free)
+                                     start=start, is_free=is_free, seed=seed)
             for i, shown in enumerate(made, start):
                 yield part, i, shown
                 work = self.work(size, i + 1, start, 1 + len(others), is_free)

@@ -4,8 +4,9 @@ from worldplay.eval.drift import CURVE, has_edges, is_whole
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
 _FEW = 50  # frames: the answer may be another one for other frames
 _TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "turn_sign_accuracy",
-          "turn_sign", "sharpness", "blocked", "revisit", "drift")
-_BESIDE = ("interval", "by_stream")  # stand in the cell of their figure, or in report.json alone
+          "turn_sign", "probe", "counterfactual", "sharpness", "blocked", "revisit", "drift")
+# stand in the cell of their figure, in a line of their own, or in report.json alone
+_BESIDE = ("interval", "by_stream", "not_judged")
 
 
 def verdict(report):
@@ -67,6 +68,13 @@ def _follows_the_keys(report):
     if turns is not None:
         real = report["turn_sign"]["real"]
         line += f"; turns move the picture the right way in {turns:.0%} (real {real:.0%})"
+    reading, changes = report.get("probe", {}), report.get("counterfactual")
+    if reading.get("dream") is not None:
+        line += (f"; keys are read off the dream in {reading['dream']:.0%} of cases (real frames "
+                 f"{reading['real']:.0%}, chance 50%)")
+    if changes and changes["idle"]["dream"] is not None:
+        line += f"; without a key the picture changes {changes['idle']['dream']:.0%} as much as in play"
+        line += f" (real {changes['idle']['real']:.0%})" if "real" in changes["idle"] else ""
     walls = report.get("blocked", {})
     if walls.get("n"):
         line += f"; stands still at a wall in {walls['dream']:.0%} (real {walls['real']:.0%})"

@@ -1,47 +1,59 @@
 """Data sets on the Hugging Face hub: a LeRobot folder pushed as a repository, or pulled into a folder."""
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
 from worldplay.data import lerobot
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import check_new
+from worldplay.files import write_json
 
 # the files that a LeRobot folder consists of; a run's or an import's own lie beside them
-_FILES = ("meta/**", "data/**", "videos/**", "README.md")
+_PARTS = ("meta", "data", "videos")
+_FILES = [*(f"{part}/**" for part in _PARTS), "README.md"]
+_NOTE = ".cache/huggingface/worldplay.json"  # which repository a folder is pulled from
 
 
 def push(folder, repo, *, is_private=False):
     """Upload a data set, verified to its last pixel first, as the newest commit of a data set repository.
 
     The repository is made where there is none. LeRobot finds a set by a tag with the format's version, which
-    is moved to this commit. A README.md of the folder is its page; without one a short page is made.
+    is moved to this commit. A README.md of the folder becomes the repository's page; without one a page that
+    is there stays, else a short one is made.
 
-    repo      OWNER/NAME
-    Returns   dict: repo, url, frames
+    repo        OWNER/NAME
+    is_private  whether it must be private; False leaves a new one to the account's own setting
+    Returns     dict: repo, url, frames
 
-        Raises ValueError where the folder is not as written, OSError in one line where the hub refuses or is
-        out of reach.
+        Raises ValueError where the folder is not as written, or the repository that is there is public and
+        must not be; OSError in one line where the hub refuses or is out of reach.
     """
     from huggingface_hub import HfApi
     layout = lerobot.verify(folder)
     api, version = HfApi(), layout.info["codebase_version"]
     with _one_line(repo):
-        url = api.create_repo(repo, repo_type="dataset", private=is_private, exist_ok=True)
-        if not (layout.path / "README.md").exists():
+        url = api.create_repo(repo, repo_type="dataset", private=is_private or None, exist_ok=True)
+        if is_private and not api.repo_info(repo, repo_type="dataset").private:
+            raise ValueError(f"--private: {repo} is there already and public; nothing was uploaded. Make it "
+                             "private in its settings, or take another name")
+        if not (layout.path / "README.md").exists() and not api.file_exists(repo, "README.md",
+                                                                            repo_type="dataset"):
             api.upload_file(path_or_fileobj=_page(layout).encode(), path_in_repo="README.md", repo_id=repo,
                             repo_type="dataset")
         # files of an earlier set there would be read as part of this one
-        api.upload_folder(folder_path=str(layout.path), repo_id=repo, repo_type="dataset",
-                          allow_patterns=list(_FILES), delete_patterns=["meta/**", "data/**", "videos/**"],
-                          commit_message=f"{layout.num_frames} frames")
+        made = api.upload_folder(folder_path=str(layout.path), repo_id=repo, repo_type="dataset",
+                                 allow_patterns=_FILES, delete_patterns=[f"{part}/**" for part in _PARTS],
+                                 commit_message=f"{layout.num_frames} frames")
         if any(tag.name == version for tag in api.list_repo_refs(repo, repo_type="dataset").tags):
             api.delete_tag(repo, tag=version, repo_type="dataset")
-        api.create_tag(repo, tag=version, repo_type="dataset")
+        api.create_tag(repo, tag=version, revision=made.oid, repo_type="dataset")
     return {"repo": repo, "url": str(url), "frames": layout.num_frames}
 
 
 def pull(repo, out, *, revision=None):
-    """Download a LeRobot data set of the hub into the new folder `out`; the same call goes on after a break.
+    """Download one commit of a LeRobot data set of the hub into the new folder `out`.
+
+    The same call goes on after a break, or brings the folder to what is the newest commit by then.
 
     revision  branch, tag or commit; None is the newest
     Returns   dict: repo, out, format, episodes, frames
@@ -49,16 +61,28 @@ def pull(repo, out, *, revision=None):
         Raises ValueError where `out` holds something else or what came is no data set that can be read,
         OSError in one line where the hub refuses or is out of reach.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     out = Path(out)
-    if not (out / ".cache/huggingface").is_dir():  # where a download that broke off keeps its state
+    if not (out / _NOTE).is_file():
         check_new(out)
+    elif (before := json.loads((out / _NOTE).read_text())["repo"]) != repo:
+        raise ValueError(f"--out {out}: holds what was pulled from {before}; choose a new folder")
     with _one_line(repo):
-        snapshot_download(repo, repo_type="dataset", revision=revision, local_dir=out,
-                          allow_patterns=list(_FILES))
+        found = HfApi().repo_info(repo, repo_type="dataset", revision=revision)
+        (out / _NOTE).parent.mkdir(parents=True, exist_ok=True)
+        write_json(out / _NOTE, {"repo": repo})
+        snapshot_download(repo, repo_type="dataset", revision=found.sha, local_dir=out, allow_patterns=_FILES)
+    _remove_others(out, {each.rfilename for each in found.siblings})
     layout = Layout.open(out)
     return {"repo": repo, "out": str(out), "format": layout.info["codebase_version"],
             "episodes": len(layout.episodes), "frames": layout.num_frames}
+
+
+def _remove_others(out, names):
+    """Remove the data files of an earlier commit that are not among `names`: they would be read as well."""
+    for path in [path for part in _PARTS for path in (out / part).rglob("*") if path.is_file()]:
+        if path.relative_to(out).as_posix() not in names:
+            path.unlink()
 
 
 def _page(layout):

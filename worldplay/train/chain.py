@@ -178,7 +178,7 @@ class Chain:
         rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
                                             workers=allowed_cores(), player=recipe.player,
                                             rollout_frames=recipe.rollout_frames)
-        world = open_env(recipe.env)
+        world = open_env(recipe.env, trusted=True)
         with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
             write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
                               has_poses=hasattr(world, "pose"), progress=bar.update)
@@ -354,7 +354,8 @@ class Chain:
         if not self.processes.is_first:
             return
         world = load_world(self.folder, device=self.device.type)
-        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk)
+        best, scores = choose_context_sigma(world, self.place("data"), num_frames=self._context_walk,
+                                            seconds=self.log.seconds_left)
         write_json(self.folder / "config.json", replace(world.config, context_sigma=best).to_json())
         self.log["context_sigma_scores"] = {str(sigma): score for sigma, score in scores.items()}
 

@@ -1,5 +1,6 @@
 """Choose the noise level at which play commits frames to the cache: the one whose short walks drift least."""
 import logging
+import math
 import time
 from dataclasses import replace
 
@@ -47,13 +48,16 @@ def plan_walks(config, device, *, wanted, budget):
     return 0, seconds
 
 
-def choose_context_sigma(world, data, *, num_frames, num_walks=_WALKS, candidates=CANDIDATES):
-    """(best candidate, {candidate: drift_score after num_frames}) for a DreamWorld.
+def choose_context_sigma(world, data, *, num_frames, seconds=math.inf):
+    """(best of CANDIDATES, {candidate: drift_score after num_frames}) for a DreamWorld.
 
     data        folder of the frame cache that it was trained on: where there is no game called by its
                 environment's name, walks follow the actions of the held-out episodes, one after another
     num_frames  a point of drift.CURVE
+    seconds     after which no further one is begun, on a machine that has become slower than `plan_walks`
+                found it; those nearest to the world's own come first
     """
+    started = time.monotonic()
     if world.config.env in ENVS:
         source = Game(world.config.env, skip=_EVALUATION_SEEDS)
     else:
@@ -63,10 +67,14 @@ def choose_context_sigma(world, data, *, num_frames, num_walks=_WALKS, candidate
     player = source.players[0]
     streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}
     config, scores = world.config, {}
-    for sigma in candidates:
+    for sigma in sorted(CANDIDATES, key=lambda sigma: abs(sigma - config.context_sigma)):
+        if scores and time.monotonic() - started > seconds:
+            log.warning("the budget is over: the context sigma is chosen among %d of %d", len(scores),
+                        len(CANDIDATES))
+            break
         world.config = replace(config, context_sigma=sigma)
         material = Material(world=world, source=source, streams=streams, num_targets=0, num_dreams=0,
-                            walks=(num_frames,) * num_walks)
+                            walks=(num_frames,) * _WALKS)
         scores[sigma] = drift_score(drift(material, player)["drift"][str(num_frames)])
         log.info("context sigma %.2f: drift %.3f after %d frames", sigma, scores[sigma], num_frames)
     world.config = config

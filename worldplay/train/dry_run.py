@@ -108,7 +108,7 @@ def _shapes(recipe):
     if not recipe.env:
         raise ValueError(f"{recipe.name}: the dry run takes keys and frame size from a game; "
                          "name one (--env doom-maze)")
-    world = open_env(recipe.env)
+    world = open_env(recipe.env, trusted=True)
     sizes = recipe.network(world.action_space)
     return sizes, (sizes.in_channels, *(n // ImageCodec.stride for n in world.frame_size)), world.frame_size
 

@@ -75,7 +75,8 @@ class ImageLatents:
         if not recipe.env:
             raise ValueError(f"{recipe.name} has no game to collect in: give --data DIR, a LeRobot folder of "
                              "your own (docs/data.md)")
-        self._check_frame_size(open_env(recipe.env).frame_size, f"--env {recipe.env}")
+        world = open_env(recipe.env, trusted=True)
+        self._check_frame_size(world.frame_size, f"--env {recipe.env}")
         self._check_episodes(plan_episodes(recipe.num_frames, recipe.rollout_frames, seed),
                              f"--num-frames {recipe.num_frames} --rollout-frames {recipe.rollout_frames}")
 

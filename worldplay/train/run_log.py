@@ -1,5 +1,6 @@
 """run.json: the recipe that a run was started with, and the seconds that each part took and may take."""
 import json
+import math
 import time
 from dataclasses import asdict
 
@@ -45,6 +46,12 @@ class RunLog(dict):
         self.keep()
         return result
 
+    @property
+    def seconds_left(self):
+        """What parts and stages so far have left of the budget; infinite without one."""
+        spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
+        return math.inf if self.budget is None else self.budget - spent - sum(self["seconds"].values())
+
     def stage_seconds(self, name):
         """Seconds of a stage: its share of what the parts before it left of the budget; fixed when it starts.
 
@@ -52,9 +59,7 @@ class RunLog(dict):
         against the share of causal_ode.
         """
         if name not in self["seconds"]:
-            spent = sum(seconds for part, seconds in self["spent"].items() if part != "trajectories")
-            left = self.budget - spent - sum(self["seconds"].values())
-            left -= self.get("context_walk", {}).get("seconds", 0.0)
+            left = self.seconds_left - self.get("context_walk", {}).get("seconds", 0.0)
             stages = self.recipe.stages
             rest = [self.recipe.loop(later).share for later in stages[stages.index(name):]]
             self["seconds"][name] = max(1.0, left * rest[0] / sum(rest))

@@ -1,13 +1,14 @@
 """A world taken out of its run: the files that play and further training need, to share and to keep."""
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 from worldplay.errors import WorldError
-from worldplay.files import visible, writable_folder
+from worldplay.files import lock, visible, writable_folder
 from worldplay.worlds import zoo
 
 # of a world with an image codec; what else lies in a run's folder is for going on with the run
-_FILES = ("config.json", "model.safetensors", "codec.safetensors", "scenes")
+_WEIGHTS, _OTHERS = ("model", "codec"), ("scenes", "card.md", "config.json")
 
 
 def ship(name, out, *, with_teacher=True):
@@ -19,7 +20,7 @@ def ship(name, out, *, with_teacher=True):
     Returns       dict: out, mib
 
         Raises WorldError("bad_checkpoint") where a file is missing, "not_found" for a world that was fetched,
-        ValueError where `out` holds something.
+        ValueError where `out` holds something or the run is being trained.
     """
     from worldplay.worlds.weights import in_bytes, load_weights, save_weights
     folder, out = zoo.find(name), Path(out)
@@ -28,14 +29,34 @@ def ship(name, out, *, with_teacher=True):
                          "trained here are shipped")
     if out.exists() and (not out.is_dir() or visible(out, "*")):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
-    missing = [file for file in _FILES if not (folder / file).exists()]
-    if missing:
-        raise WorldError("bad_checkpoint", f"{folder / missing[0]} is missing; a run has it from its first "
+    if not (folder / "scenes").is_dir():
+        raise WorldError("bad_checkpoint", f"{folder / 'scenes'} is missing; a run has it from its first "
                          "save on")
-    writable_folder(out, "the world")
-    for file in (*_FILES, *["card.md"] * (folder / "card.md").exists()):
-        (shutil.copytree if (folder / file).is_dir() else shutil.copyfile)(folder / file, out / file)
-    if with_teacher and (folder / "teacher.safetensors").is_file():
-        save_weights(out / "teacher.safetensors", in_bytes(load_weights(folder / "teacher.safetensors")))
+    draft = out.with_name(out.name + ".tmp")  # a folder that is there is whole
+    shutil.rmtree(draft, ignore_errors=True)
+    writable_folder(draft, "the world")
+    with _at_rest(folder, name):
+        for role in _WEIGHTS:
+            save_weights(draft / f"{role}.safetensors", load_weights(folder / f"{role}.safetensors"))
+        if with_teacher and any(folder.glob("teacher.safetensors*")):  # the file, or the index of its shards
+            teacher = load_weights(folder / "teacher.safetensors")
+            save_weights(draft / "teacher.safetensors", in_bytes(teacher))
+        for path in [folder / file for file in _OTHERS if (folder / file).exists()]:
+            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft / path.name)
+    if out.exists():
+        out.rmdir()
+    draft.rename(out)
     return {"out": str(out),
             "mib": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20}
+
+
+@contextmanager
+def _at_rest(folder, name):
+    """Inside, no training writes into `folder`; ValueError where one is at work there."""
+    if not (folder / "run.lock").exists():
+        yield
+        return
+    with open(folder / "run.lock", "a+b") as file:
+        if not lock(file):
+            raise ValueError(f"{name}: is being trained; ship it when that has ended or was stopped")
+        yield
