@@ -97,7 +97,7 @@ def test_the_mazes_scenes_are_where_the_real_game_is(tmp_path):
 
 
 def test_steps_that_nobody_sees_lead_to_the_same_frame(folder):
-    seen, skipped = Twin.of(Dream(folder)), Twin.of(Dream(folder))
+    seen, skipped = Twin.of(Dream(folder), GAME), Twin.of(Dream(folder), GAME)
     with pytest.raises(WorldError, match="reset it"):
         skipped.skip([Action()])
     seen.reset("start-1"), skipped.reset("start-1")

@@ -97,8 +97,11 @@ def test_closing_a_game_that_is_at_work_leaves_nothing_behind(tmp_path, monkeypa
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     game = RealGame(Twin("maze", tmp_path / "world", action_space=world.action_space,
                          frame_size=world.frame_size, fps=world.fps))
-    game.ask(Follow("a", [Action({"w"})] * 5000))
-    wait_for(lambda: any((tmp_path / "tmp").glob("worldplay-*")) or None)
+    game.ask(Follow("a", []))
+    wait_for(game.take)
+    assert any((tmp_path / "tmp").glob("worldplay-*")), "the engine's folder"
+    game.ask(Follow(None, [Action({"w"})] * 5000))
+    time.sleep(0.1)
     game.close()
     game.wait()
     assert not any((tmp_path / "tmp").glob("worldplay-*")) and capfd.readouterr().err == ""

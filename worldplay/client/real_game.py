@@ -15,7 +15,7 @@ from worldplay.errors import WorldError
 
 log = logging.getLogger(__name__)
 
-LEAVE = 2.0  # seconds that the process is given to end by itself
+LEAVE = 5.0  # seconds that the process is given to end by itself: an engine may be about to start
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
 PIECE = 10   # actions that are played without a rest between them
 # While it catches up it rests, so that the threads of the learned world keep their cores (worldplay.cores):
