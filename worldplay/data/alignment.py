@@ -5,6 +5,7 @@ import numpy as np
 
 REACH = 2.0  # seconds searched to each side
 _STEP = 0.01  # seconds
+_ROUNDING = 1e-9  # of a correlation of the same numbers
 _APART = 0.5  # seconds: offsets farther away than this from the best one are other places
 _MAX_SHIFT = 24  # columns of 160
 _MAX_FRAMES = 12_000  # of a recording that are compared: ten minutes at 20 a second
@@ -70,7 +71,8 @@ def search(motion, inputs, times):
     times   float64 [n], seconds of those frames
 
     Where the view turns often enough, its yaw is compared with the shift of the picture; else all inputs,
-    held or just changed, with the change of the picture, by least squares.
+    held or just changed, with the change of the picture, by least squares. Of offsets that fit alike, as over
+    a row's time where a log has a row a frame, it is the one nearest to 0.
     """
     times, keys = times[:_MAX_FRAMES], inputs.num_keys
     energy, shift = motion.energy[1:len(times)], motion.shift[1:len(times)]
@@ -85,7 +87,8 @@ def search(motion, inputs, times):
         else:
             scores[i] = _fit(_stirs(actions, keys), energy)
     sizes = np.abs(scores)
-    best, zero = int(sizes.argmax()), int(np.abs(offsets).argmin())
+    alike = np.flatnonzero(sizes >= sizes.max() - _ROUNDING)
+    best, zero = int(alike[np.abs(offsets[alike]).argmin()]), int(np.abs(offsets).argmin())
     apart = np.abs(offsets - offsets[best]) > _APART
     return Offset(float(offsets[best]), float(sizes[best]), float(sizes[zero]), float(sizes[apart].max()),
                   "turns" if turns else "motion", bool(turns and scores[best] < 0))
