@@ -41,8 +41,11 @@ def test_the_same_seed_and_actions_give_the_same_frames():
     assert np.array_equal(walk("cuda"), walk("cuda"))
 
 
-def test_only_the_finished_frame_is_waited_for():
+@pytest.mark.parametrize("by_graph", [False, True])
+def test_only_the_finished_frame_is_waited_for(by_graph):
     world = worldplay.load_world(device="cuda")
+    if by_graph:
+        world.graphs.want()
     world.reset()
     actions = [world.action_space.decode(vector) for vector in PLAYERS["explorer"](world.action_space, 12, 0)]
     list(world.walk(actions))

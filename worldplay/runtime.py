@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -153,7 +154,7 @@ def record(device, work):
                 if isinstance(kept, torch.Tensor):
                     kept.copy_(made)
         return given, again
-    stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+    stream, graph = _recording_stream(device), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):  # kernels are loaded and workspaces taken, which cannot be recorded
         for _ in range(3):
@@ -163,6 +164,12 @@ def record(device, work):
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         given = work()
     return given, graph.replay
+
+
+@cache
+def _recording_stream(device):
+    """One for all graphs: cuBLAS keeps a workspace for every stream."""
+    return torch.cuda.Stream(device)
 
 
 def upload(x, device):

@@ -154,7 +154,7 @@ class GraphChoice:
         faster; the world must have begun, and goes on from where it is.
         """
         world, path = self._world, self._world.info["path"]
-        state = world.state
+        state, graphs, full = world.state, None, None
         self._trial, self._kept[path] = (None,), None
         try:
             world.state = state.clone()
@@ -172,7 +172,8 @@ class GraphChoice:
             self.figures[path] = {"problem": str(error).splitlines()[0], "is_used": False}
             log.warning("steps are not recorded (%s); play goes on without", self.figures[path]["problem"])
         finally:
-            self._trial, world.state = None, state
+            self._trial, world.state, graphs, full = None, state, None, None
+            runtime.release_memory(world.device)  # copies of the past, which the next step has no use for
             world.sampler.set_steps(world.info["steps"])
 
     @contextmanager
