@@ -49,8 +49,8 @@ def page(report, folder):
              '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",
-             "<p>Brackets: 95 % intervals over episodes. What each figure is stands in docs/eval.md. How fast "
-             f"the world answers: python -m worldplay bench {escape(report['world'])}.</p>",
+             "<p>Brackets: 95 % intervals over episodes. What each figure is stands in docs/eval.md. How "
+             f"fast the world answers: python -m worldplay bench {escape(report['world'])}.</p>",
              _table(["", *titles], [[name, *cells] for name, cells in rows])]
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -152,8 +152,8 @@ def _charts(worlds):
     yield _figure("How many walks are still alive?",
                   "Alive: sharpness, brightness and colours near those of the real frames of the same way, "
                   f"and at least {MIN_EDGES:.0%} of their edges. {walks[0]} walks at the start, {walks[-1]} "
-                  "of them to the end; a line ends where the walks that go on have died. Dashed: the same rule "
-                  "on real frames of another place.",
+                  "of them to the end; a line ends where the walks that go on have died. Dashed: the same "
+                  "rule on real frames of another place.",
                   lines, "frames walked", "share alive", low=0.0, high=1.0)
 
 
