@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tests.eval.turning import TurningWorld, material, texture
+from tests.eval.turning import TurningGame, TurningWorld, material, texture
 from worldplay.eval import survival
 from worldplay.eval.drift import row
 
@@ -23,6 +23,14 @@ def test_a_true_world_survives_and_a_melting_one_dies(streams):
     assert true["frames"] == [50, 100] and true["walks"] == [1, 1], "free play here is shorter than is judged"
     assert true["alive"] == [1, 1] and melting["alive"] == [0, 0]
     assert true["dream"]["brightness_ratio"] == pytest.approx(true["real"]["brightness_ratio"])
+
+
+def test_free_play_that_a_walk_repeats_is_not_counted_twice():
+    game = TurningGame()
+    long, walk = game.streams("explorer", 3, context=4, horizon=60), game.walk(0, 100, 4)
+    long.frames[1], long.actions[1] = [*walk.frames, *walk.real][:64], walk.actions[:64]
+    made = survival.walks(material({"explorer": long}, TurningWorld(), num_dreams=3), "explorer")["survival"]
+    assert made["walks"] == [3, 1], "the walk, and free play from the two other starts"
 
 
 def test_free_play_counts_as_a_short_walk_and_another_place_as_the_rules_own_strictness():

@@ -9,14 +9,18 @@ JUDGED = 50  # frames of a walk that are judged together
 def walks(material, player):
     """{drift, survival} of the same walks; see drift.drift and `survival`.
 
-    Free play counts among the walks of `survival`, as short ones.
+    Free play counts among the walks of `survival`, as short ones, but where a walk repeats it: from the same
+    real frames on, which then follow alike.
     """
     made, real, of_streams, codec = walked(material, player)
     streams, dreams = material.streams[player], material.dreams(player)
-    of_dreams = [np.stack(list(map(row, dream[streams.context:]))) for dream in dreams]
+    free = dreams[:, streams.context:], of_streams[:, streams.context:]
+    fresh = [(dream, rows) for dream, rows in zip(*free)
+             if not any(np.array_equal(walk[:len(rows)], rows[:len(walk)]) for walk in real)]
+    of_dreams = [np.stack(list(map(row, dream))) for dream, _ in fresh]
     return {"drift": curve(made, real, of_streams, codec), "survival": survival(
-        [*made, *of_dreams], [*real, *of_streams[:len(dreams), streams.context:]],
-        of_streams.mean((0, 1)), codec["sharpness_ratio"])}
+        [*made, *of_dreams], [*real, *(rows for _, rows in fresh)], of_streams.mean((0, 1)),
+        codec["sharpness_ratio"])}
 
 
 def survival(made, real, reference, codec):
