@@ -99,11 +99,11 @@ def licence_of(card):
 
 
 def look_of(card, num_scenes):
-    """What drift is measured against in a world, as a short line."""
+    """What the picture is compared with while it is played, as a short line."""
     if card.look is None:
         scenes = f"{num_scenes} scene{'s' * (num_scenes != 1)}"
-        return f"drift is measured against its {scenes}" if num_scenes else "drift is not measured"
-    return (f"drift is measured against {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
+        return f"in play compared with its {scenes}" if num_scenes else "in play compared with nothing"
+    return (f"in play compared with {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
             f"brightness {card.look.brightness:.0f}")
 
 
