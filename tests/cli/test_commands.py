@@ -99,6 +99,7 @@ def test_version(capsys):
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "pack", "nothing", "--out", "x"], 2, "1 of 1 clips cannot be packed, and nothing was "),
     (["dataset", "import", "nothing.mp4", "--out", "x"], 2, "nothing.mp4: no such video"),
+    (["record-desktop", "--out", "x"], 2, "say what to record: --window TITLE, or --region"),
     (["dataset", "info", "nothing"], 2, "no finished data set"),
     (["dataset", "verify", "nothing"], 2, "no finished data set"),
     (["collect", "nowhere", "--frames", "5", "--out", "x"], 1, "environment 'nowhere': unknown"),

@@ -147,7 +147,7 @@ def test_a_delay_is_found_and_only_applied_when_asked(keys, mapping, measured, t
     as_is, = run_import([tmp_path], out=tmp_path / "as_is", **read)["recordings"]
     found = as_is["search"]
     assert as_is["offset"] == 0 and (found["measured"], found["clear"]) == (measured, True)
-    assert found["offset"] == pytest.approx(0.3, abs=0.06) and found["score"] > found["at_zero"]
+    assert found["offset"] == pytest.approx(0.3, abs=0.06) and found["share"] > found["at_zero"]
     assert found["wrong_way"] == ("dx*-" in mapping)
     moved, = run_import([tmp_path], out=tmp_path / "moved", offset="auto", **read)["recordings"]
     assert moved["offset"] == found["offset"]

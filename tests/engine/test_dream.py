@@ -252,6 +252,21 @@ def test_free_play_in_a_batch_equals_the_walk_of_each():
         assert np.abs(np.stack(both).astype(int) - alone).max() <= 1
 
 
+def test_free_play_takes_the_noise_of_the_seed_asked_for_and_else_its_own():
+    world = float32_world()
+    frames, actions = context(5)
+    vectors = np.stack([SPACE.encode(action) for action in (*actions, *WALK)])[None]
+    alone = {}
+    for seed in (7, 3):
+        world.reset(frames=frames, actions=actions, seed=seed)
+        alone[seed] = np.stack(list(world.walk(WALK))).astype(int)
+    world.reset(frames=frames, actions=actions, seed=3)
+    assert np.abs(alone[7] - alone[3]).max() > 1
+    for seed, expected in ((7, alone[7]), (None, alone[3])):
+        made = world.follow(frames[None], vectors, start=5, is_free=True, seed=seed)
+        assert np.abs(np.stack([batch[0] for (batch,) in made]) - expected).max() <= 1
+
+
 def test_random_worlds_have_the_shape_and_no_weights(folder):
     for file in folder.glob("*.safetensors"):
         file.unlink()

@@ -8,6 +8,7 @@ import tyro
 from worldplay import __version__, cores
 from worldplay.cli.clip_commands import Clip
 from worldplay.cli.data_commands import Collect, Dataset
+from worldplay.cli.desktop_commands import RecordDesktop
 from worldplay.cli.measure_commands import Bench, Eval, Replay
 from worldplay.cli.process import run_process
 from worldplay.cli.worlds_commands import Compile, Export, Fetch, Ship, Worlds
@@ -16,7 +17,7 @@ from worldplay.log import run_command
 # Every command imports what it needs when it runs: --help and `worlds` start without torch.
 
 COMMANDS = {"worlds": Worlds, "fetch": Fetch, "compile": Compile, "export": Export, "ship": Ship,
-            "collect": Collect, "dataset": Dataset, "clip": Clip,
+            "collect": Collect, "record-desktop": RecordDesktop, "dataset": Dataset, "clip": Clip,
             "replay": Replay, "eval": Eval, "bench": Bench}
 
 _DESCRIPTION = """Play, record and measure learned worlds. `worldplay play` is play.py: worldplay play --help.

@@ -68,8 +68,14 @@ class Part:
     found: Offset
 
 
-def run_import(videos, *, out, logs=(), format="log", actions=None, time=None, events=None, fps=None,
-               fit=None, offset="0", name=None):
+def run_import(videos, *, out, **options):
+    """make_data_set in a folder that is new or empty."""
+    check_new(Path(out))
+    return make_data_set(videos, out=out, **options)
+
+
+def make_data_set(videos, *, out, logs=(), format="log", actions=None, time=None, events=None, fps=None,
+                  fit=None, offset="0", name=None):
     """Make the LeRobot folder `out` of videos and the logs of their input, with progress on stderr.
 
     videos   files, or folders of them; with format "csgo" HDF5 files
@@ -85,7 +91,6 @@ def run_import(videos, *, out, logs=(), format="log", actions=None, time=None, e
         Raises ValueError, before anything is written, for what cannot be read or does not belong together.
     """
     out = Path(out)
-    check_new(out)
     seconds = _offset(offset)
     pairs = _pairs(videos, logs, format, time, events)
     read = [log for _, log in pairs]
@@ -210,7 +215,7 @@ def _part(recording, inputs, fps, seconds):
         step = float(np.median(np.diff(log.times))) if len(log.times) > 1 else 0.0
         first = max(0, int(np.ceil(begin * fps - 1e-3)))
         stop = min(num, int(np.floor((end + step) * fps + 1e-3)) + 1)
-    if stop - first < 2 or end <= 0 or begin >= times[-1]:
+    if stop - first < 2 or end < 0 or begin >= times[-1]:
         raise ValueError(f"{log.path}: its times, {begin:.2f} to {end:.2f} s, are not those of the video, 0 "
                          f"to {times[-1]:.2f} s; say with --offset how many seconds to add, with --time how "
                          "long 1 is")
@@ -274,6 +279,6 @@ def _used(part, fps):
     return {"video": str(recording.footage.path), "frames": part.stop - part.first,
             "first_second": part.first / fps, "repeated": recording.repeated,
             "damage": recording.footage.damage, "offset": part.offset,
-            "search": {"offset": found.seconds, "score": found.score, "at_zero": found.at_zero,
-                       "elsewhere": found.elsewhere, "measured": found.measured, "clear": found.is_clear,
-                       "wrong_way": found.is_wrong_way, "text": str(found)}}
+            "search": {"offset": found.seconds, "share": found.share, "at_zero": found.at_zero,
+                       "elsewhere": found.elsewhere, "measured": found.measured, "columns": found.columns,
+                       "clear": found.is_clear, "wrong_way": found.is_wrong_way, "text": str(found)}}

@@ -59,8 +59,8 @@ def read_log(path, *, time=None, events=None):
     times = _times(path, table, columns, time)
     order = np.argsort(times, kind="stable")
     table, times = [table[i] for i in order], times[order]
-    names = _event_columns(path, columns, events)
     is_take = header.get("format") == TAKE
+    names = _EVENTS if is_take else _event_columns(path, columns, events)
     rows = _event_rows(path, table, names, is_take) if names else {}
     rows |= {name: numbers for name in columns if name not in (names or ()) for numbers in [
         _numbers(path, table, name, blank_is_zero=bool(names))] if numbers is not None}

@@ -48,7 +48,8 @@ def page(report, folder):
              '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",
-             "<p>Brackets: 95 % intervals over streams. What each figure is stands in docs/eval.md.</p>",
+             "<p>Brackets: 95 % intervals over streams. What each figure is stands in docs/eval.md. How fast "
+             f"the world answers: python -m worldplay bench {escape(report['world'])}.</p>",
              _table(["", *titles], [[name, *cells] for name, cells in rows])]
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'

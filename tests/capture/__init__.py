@@ -1,0 +1,1 @@
+"""Recording a desktop: what is stored, what never is, and when."""
