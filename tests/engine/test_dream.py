@@ -10,7 +10,7 @@ import torch
 from worldplay.action import Action, ActionSpace
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.engine.dream import DreamWorld
-from worldplay.engine.loading import load_world, random_configs, random_world
+from worldplay.engine.loading import hash_of, load_world, random_configs, random_world
 from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.files import write_json
@@ -84,7 +84,7 @@ def test_contract(folder):
     world = load_world(folder, device="cpu")
     check_world(world)
     assert world.scenes == ("a-first", "b-second")
-    assert world.info["world_hash"] and world.info["steps"] == 2
+    assert world.info["world_hash"] == hash_of(folder) and world.info["steps"] == 2
 
 
 def test_the_engine_equals_the_plain_loop_over_whole_sequences():

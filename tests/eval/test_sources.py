@@ -45,6 +45,7 @@ def test_streams_are_pieces_of_the_held_out_episodes(folder, rollouts):
         assert np.array_equal(streams.frames[found], rollout.frames[part])
         assert np.array_equal(streams.actions[found], rollout.actions[part])
         assert np.array_equal(streams.poses[found], rollout.poses[part])
+    assert streams.episodes.tolist() == [0, 2, 0, 2, 2]
     assert len(Recording(folder).streams("recorded", 3, context=4, horizon=11).frames) == 3
 
 

@@ -12,6 +12,11 @@ def test_survival_counts_a_walk_as_long_as_it_was_walked():
     assert survival.alive([[False, True]]) == [0.0, 0.0] and survival.alive([]) == []
 
 
+def test_short_walks_say_nothing_of_the_frames_after_the_long_one_has_died():
+    shares = survival.alive([[True] * 20] * 5 + [[True] * 9 + [False] * 191])
+    assert shares[8:20] == [1.0] + [pytest.approx(5 / 6)] * 11 and shares[20:] == [None] * 180
+
+
 def test_a_true_world_survives_and_a_melting_one_dies(streams):
     true, melting = (survival.walks(material(streams, TurningWorld(blur=blur)), "explorer")["survival"]
                      for blur in (0, 1))

@@ -125,12 +125,13 @@ class Recording:
         pieces = [[_cut(episode, start, length)
                    for start in range(0, len(episode.frames) - length + 1, length)]
                   for episode in self._episodes]
-        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces
-                   for piece in each[row:row + 1]]
+        in_turn = [(number, piece) for row in range(max(map(len, pieces)))
+                   for number, each in enumerate(pieces) for piece in each[row:row + 1]]
         if len(in_turn) < num or length < context + horizon:
             log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)),
                      length - context)
-        return stack(in_turn[:num], context)
+        episodes, chosen = zip(*in_turn[:num])
+        return stack(chosen, context, np.array(episodes))
 
     def walk(self, number, length, context):
         """The Walk of that number: one held-out episode after another, begun anew where they are too few."""
