@@ -225,8 +225,8 @@ class Options:
     device: str = "auto"
     """Where to train: auto takes a GPU where there is one, cpu does not."""
     path: Literal["auto", "eager"] = "auto"
-    """How blocks run: auto compiles them, which takes minutes the first time, where a compiler is found and
-    training lasts half an hour or longer; eager does not."""
+    """How blocks run: auto compiles them, which takes minutes the first time, where a compiler is found and,
+    on a processor, training lasts half an hour or longer; eager does not."""
     init_from: str | None = None
     """Name or folder of a world or run to go on from: its codec, its AR teacher, and its student where none
     is begun; of a published world its one network, for whatever begins from it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import train_world
 from worldplay import runtime
@@ -15,6 +16,8 @@ from worldplay.action import Action
 from worldplay.engine.loading import load_world
 from worldplay.eval.drift import drift_score
 from worldplay.models.block import Block
+from worldplay.train.chain import Chain
+from worldplay.train.processes import Processes
 from worldplay.train.stage_table import STAGES
 
 ROOT = Path(train_world.__file__).parent
@@ -67,6 +70,16 @@ def test_the_chain_makes_a_world_and_goes_on_where_it_stopped(tmp_path, command,
 
     status, said = command(*flags[:-1], "2")
     assert status == 2 and "was started with transformer" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_short_training_is_compiled_on_a_gpu_and_not_on_a_processor(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(runtime, "pick_compile", lambda device: (True, "found"))
+    monkeypatch.setattr(runtime, "keep_compiled_code", lambda folder: None)
+    chain = Chain(train_world.tiny_maze(), tmp_path, processes=Processes(torch.device(kind)),
+                  dtype=torch.float32, budget=60.0)
+    chain.close()
+    assert chain.compiled == (kind == "cuda")
 
 
 def test_compiled_blocks_train(tmp_path):

@@ -18,7 +18,7 @@ from worldplay.worlds import catalog, zoo
 HERE = SimpleNamespace(device=torch.device("cpu"), fps=16.0,  # what load_world is taken to open
                        config=SimpleNamespace(transformer=SimpleNamespace(
                            text_dim=4096, patch_size=(1, 2, 2))),
-                       threads=SimpleNamespace(adapt=lambda: None),
+                       threads=SimpleNamespace(adapt=lambda: None), graphs=SimpleNamespace(want=lambda: None),
                        quality=SimpleNamespace(govern=lambda target_fps: None))
 
 

@@ -3,19 +3,17 @@ import multiprocessing
 import os
 import random
 import signal
-import time
 
 import numpy as np
 import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld
-from tests.client.session import PATIENCE, QUIT, Session
+from tests.client.session import QUIT, Session
 from tests.client.test_devices import key
 from worldplay.action import Action, ActionSpace
-from worldplay.client import beside
+from worldplay.client import beside, hud
 from worldplay.client.beside import BOTH, DREAM, REAL, SHOWN_FOR
-from worldplay.client.real_game import Follow, Followed, Lost, RealGame
 from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
 from worldplay.envs import open_env
@@ -34,7 +32,7 @@ WALK = [(1, D), (4, UP[pygame.K_d], A)]
 
 
 def press(event):
-    return (0.0, event, UP[event.key])
+    return (0.0, event, key(event.key, False))
 
 
 class Dream(FakeWorld):
@@ -99,7 +97,7 @@ def test_the_mazes_scenes_are_where_the_real_game_is(tmp_path):
 
 
 def test_steps_that_nobody_sees_lead_to_the_same_frame(folder):
-    seen, skipped = Twin.of(Dream(folder)), Twin.of(Dream(folder))
+    seen, skipped = Twin.of(Dream(folder), GAME), Twin.of(Dream(folder), GAME)
     with pytest.raises(WorldError, match="reset it"):
         skipped.skip([Action()])
     seen.reset("start-1"), skipped.reset("start-1")
@@ -275,7 +273,67 @@ def test_the_end_of_the_game_is_said(folder):
     session = Played(Dream(folder), [(1, D), press(G)])
     session.script += [(lambda: len(session.notices) > 0, QUIT)]
     session.run()
-    assert "the episode is over" in session.notices[0] and session.beside.shows == DREAM
+    assert session.notices == ["The real game has ended here"] and session.beside.shows == DREAM
+
+
+def test_once_the_game_has_ended_the_key_says_so_until_the_next_start(folder):
+    session = Played(Dream(folder), [(1, D), press(G)])
+    session.script += [(lambda: len(session.notices) > 0,), press(G), (0.1,), press(R),
+                       (lambda: not session.beside.problem,), (1, UP[pygame.K_d]), press(G),
+                       (session.scored(2), QUIT)]
+    session.run()
+    assert session.notices == ["The real game has ended here"] * 2 and session.beside.shows == BOTH
+
+
+@pytest.mark.parametrize("way", ["keys", "mouse", "pad"])
+def test_the_pause_has_a_word_for_it_where_there_is_one(folder, way):
+    def is_open():
+        choices = session.loop._screen.choices
+        if session.mode is not Mode.MENU or not choices._places:
+            return False
+        assert choices.words[:2] == ("Go on", "Real game")
+        click = pygame.event.Event(pygame.MOUSEBUTTONDOWN, button=1, pos=choices._places[1].center)
+        session.script[1:1] = {
+            "keys": [press(key(pygame.K_RIGHT)), press(key(pygame.K_RETURN))], "mouse": [(0.0, click)],
+            "pad": [(0.0, button("dpright")), (0.0, button("dpright", False)), (0.0, button("a"))]}[way]
+        return True
+    session = Played(Dream(folder), [(3, *press(key(pygame.K_ESCAPE))[1:]), (is_open,)])
+    session.script += [(session.scored(2), QUIT)]
+    session.run()
+    assert session.beside.shows == BOTH and session.mode is Mode.PLAYING
+
+
+@pytest.mark.parametrize("size", [(560, 440), (640, 480), (1280, 720)])
+def test_the_figures_cover_neither_name_and_what_is_said_is_between_them(size, monkeypatch):
+    pygame.font.init()
+    surface, plates = pygame.Surface(size), []
+    monkeypatch.setattr(hud.theme, "panel", lambda surface, rect, *more, **how: plates.append(rect.copy()))
+    width = (size[0] - 8) // 2
+    boxes = {name: pygame.Rect(i * (width + 8), (size[1] - 3 * width // 4) // 2, width, 3 * width // 4)
+             for i, name in enumerate((DREAM, REAL))}
+    hud.draw_beside(surface, boxes, "PSNR 18.1 dB, mean 17.2 of 4321 frames")
+    upper = hud.draw_figures(surface, [("sharp, bright, colour off", "1.00, 1.01, 0.10")] * 14)
+    assert len(plates) == 4 and all(upper <= plate.top and plate.bottom <= size[1] for plate in plates[:3])
+    assert plates[0].right < plates[2].left and plates[2].right < plates[1].left
+
+
+def button(name, is_down=True):
+    kind = pygame.CONTROLLERBUTTONDOWN if is_down else pygame.CONTROLLERBUTTONUP
+    number = {"a": pygame.CONTROLLER_BUTTON_A, "dpright": pygame.CONTROLLER_BUTTON_DPAD_RIGHT}[name]
+    return pygame.event.Event(kind, button=number, instance_id=0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_while_time_goes_back_the_dream_is_shown_alone(folder, times):
+    """The game's frames of then are not there: its picture would be black."""
+    session, seen = Played(Dream(folder), [(10, *press(G)[1:]), *[press(G)] * (times - 1)]), []
+    session.script += [(session.scored(1), BACK),
+                       (lambda: session.loop._screen.rewound and seen.append(len(session.shown)) is None,),
+                       (0.3,),
+                       (lambda: seen.append(len(session.shown)) is None, UP[pygame.K_BACKSPACE], QUIT)]
+    session.run()
+    shown = [frames for _, frames in session.shown[seen[0] + 1:seen[1]]]
+    assert shown and all(len(frames) == 1 and frames[0].any() for frames in shown)
 
 
 def test_the_views_cycle_and_the_figures_say_what_is_shown(folder):
@@ -318,27 +376,3 @@ def test_whatever_is_pressed_the_two_stay_in_step(folder, tmp_path, monkeypatch)
     real = real_frames(8, list(line.actions)[1:])
     for number, frame in session.beside._real.items():
         assert np.array_equal(frame, real[number]), number
-
-
-def test_a_signal_to_all_processes_ends_the_games_engine_too(tmp_path):
-    scene(tmp_path, "start-1", 3, [])
-    game = RealGame(Twin("maze", tmp_path, action_space=SPACE, frame_size=(16, 32), fps=12.0, env=GAME))
-    game.ask(Follow("start-1", []))
-    reply = wait_for(game.take)
-    assert isinstance(reply, Followed) and game.is_idle
-    [process] = [each for each in multiprocessing.active_children() if each.name == "real game"]
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(PATIENCE)
-    assert process.exitcode == 0, "it left by itself, and closed its engine on the way"
-    game.ask(Follow(None, [Action()]))
-    assert wait_for(game.take) == Lost("The real game has stopped")
-    game.close()
-    game.wait()
-
-
-def wait_for(take):
-    until = time.perf_counter() + PATIENCE
-    while (reply := take()) is None:
-        assert time.perf_counter() < until
-        time.sleep(0.01)
-    return reply

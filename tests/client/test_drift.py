@@ -29,7 +29,8 @@ def test_a_picture_that_melts_darkens_or_loses_its_colours_is_said_once(change):
     said = [drift.see(change(good[number % 6]).astype(np.uint8), number)
             for number in range(EVERY * RECENT, 4 * EVERY * RECENT)]
     assert sum(said) == 1 and drift.is_away and len(drift.row) == 1
-    assert not drift.see(good[0], 0) and drift.figures is None, "a reset forgets"
+    drift.begin(0)
+    assert not drift.see(good[0], 0) and drift.figures is None and not drift.is_away, "a reset forgets"
 
 
 def test_a_world_of_which_nothing_is_known_is_not_measured():
@@ -70,11 +71,39 @@ def test_what_real_play_reaches_is_no_drift():
     assert drift.is_away
 
 
+def test_what_is_loaded_on_ahead_is_measured_by_itself():
+    """A saved place may lie at a later frame than the one that is left, in another part of the world."""
+    drift, good = Drift(look_of(frame[None] for frame in frames(0))), frames(1)
+    for number in range(EVERY * RECENT):
+        drift.see(good[number % 6] // 5, number)
+    assert drift.is_away
+    drift.begin(1000)
+    assert drift.figures is None and not drift.is_away and drift.is_good is None
+    for number in range(1001, 1001 + EVERY):
+        drift.see(good[number % 6], number)
+    assert drift.is_good and list(drift.good) == [number for number in drift.good if number > 1000]
+
+
+def test_a_reset_and_a_load_forget_what_was_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("worldplay.client.view.look_for", lambda world: look_of([FakeWorld().reset()]))
+    begun = []
+    begin = Drift.begin
+    monkeypatch.setattr(Drift, "begin", lambda self, number: begun.append(number) or begin(self, number))
+    session = Session(FakeWorld(fps=100.0), [
+        (20, key(pygame.K_F5)), (lambda: session.notice == "Saved", key(pygame.K_r)),
+        (lambda: begun == [0, 0], key(pygame.K_F8)), (lambda: len(begun) == 3, QUIT)])
+    session.run()
+    assert begun[2] >= 15
+
+
 def test_the_last_good_moment_is_before_the_picture_left_and_going_back_forgets_later_ones():
     drift, good = Drift(look_of(frame[None] for frame in frames(0))), frames(1)
     for number in range(0, 400):
         drift.see(good[number % 6] // (1 if number < 200 else 5), number)
     assert drift.is_away and drift.is_good is False and 190 <= drift.good[-1] < 220
+    drift.begin(100)
+    assert drift.is_good is None
     for number in range(100, 120):
         drift.see(good[number % 6], number)
     assert drift.is_good and drift.good[-1] == 112 and max(drift.good) == 112 and not drift.is_away

@@ -1,4 +1,6 @@
 """Play that begins from a file: the motion of a clip goes on, exactly again; its page; replay elsewhere."""
+import time
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from tests.client.fake_worlds import SPACE, FakeWorld, keys_shown
 from tests.client.session import QUIT, Session
-from tests.client.test_devices import key
+from tests.client.test_devices import key, motion
 from tests.client.test_pages import ENTER, Worlds, typed, up_of
 from tests.client.test_pictures_page import page, taps
 from tests.client.test_travel import WALK, Player, own_folders  # noqa: F401
@@ -163,6 +165,21 @@ def test_a_clip_is_replayed_in_another_world_and_a_key_takes_over(clips, monkeyp
     played = [action.keys for action in other.actions]
     assert played[:len(ahead)] == [action.keys for action in ahead] and {"d"} in played
     assert played[-1] == set() and not session.loop._commands.ahead, "the key took over for good"
+
+
+@pytest.mark.parametrize("event, takes_over", [
+    (motion(2), False), (motion(100), True), (key(pygame.K_LEFT), True), (key(pygame.K_w), True)])
+def test_a_replay_is_left_by_a_key_or_a_turn_and_not_by_a_tremor(event, takes_over):
+    session, world = Session(FakeWorld(), []), FakeWorld()
+    commands = session.loop._commands
+    commands.open(world)
+    commands.ahead = deque([Action({"d"})] * 9)
+    commands.next_action()
+    commands._device.feed(event)
+    time.sleep(0.05)  # a key that turns does so by time
+    action = commands.next_action()
+    assert (action == Action({"d"})) == (not takes_over) and bool(commands.ahead) == (not takes_over)
+    session.window.close()
 
 
 @pytest.mark.parametrize("size", [(560, 440), (3840, 2160), (80, 60)])

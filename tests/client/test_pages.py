@@ -1,6 +1,7 @@
 """The menu: its pages by keys, mouse and gamepad; controls changed in it; events at random."""
 import gc
 import random
+from dataclasses import replace
 
 import numpy as np
 import pygame
@@ -73,7 +74,7 @@ def test_losing_the_focus_or_a_step_that_fails_leaves_no_page_behind():
 @pytest.mark.parametrize("width", [480, 640, 1920])
 def test_the_words_of_the_pause_fit_into_every_window(width):
     pygame.font.init()
-    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Another one"))
+    surface, choices = pygame.Surface((width, 480)), Choices((*PAUSED, "Last good moment", "Real game"))
     choices.draw(surface, (width // 2, 100))
     assert [choices.hit((x, 100)) is None for x in (0, width - 1)] == [True, True]
     found = [choices.hit((x, 100)) for x in range(width)]
@@ -212,6 +213,27 @@ def test_what_cannot_go_on_offers_a_way_out_and_the_window_stays(tmp_path):
         (lambda: again.mode is Mode.FAILED, ENTER, up_of(ENTER)),
         (lambda: again.mode is Mode.PLAYING, QUIT)], reopening=Worlds(FakeWorld()).reopening)
     again.run()
+
+
+@pytest.mark.parametrize("word", ["Open again", "Processor"])
+def test_a_way_out_keeps_the_chosen_start(word):
+    """Also the actions of a clip that were to be replayed from there."""
+    second, start = FakeWorld(fps=50.0), Reset("two", ahead=(Action({"w"}),) * 30)
+    failures = [WorldError("device", "it is gone")]
+
+    def opening():
+        if failures:
+            raise failures.pop()
+        return second
+    reopening = Worlds(second).reopening
+    reopening = replace(reopening, chosen=lambda: {"steps": 2, "device": "cuda", "path": "auto"})
+    session = Session(opening, [
+        (lambda: session.mode is Mode.FAILED,),
+        *typed(*[RIGHT] * ["Open again", "Fewer steps", "Processor"].index(word), ENTER),
+        (lambda: session.mode is Mode.PLAYING and len(second.actions) > 3, QUIT)],
+        start=start, reopening=reopening)
+    session.run()
+    assert second.calls[0][:2] == ("reset", "two") and second.actions[2].keys == {"w"}
 
 
 def test_what_is_set_on_the_settings_page_holds_at_once(tmp_path):

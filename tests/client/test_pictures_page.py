@@ -1,9 +1,11 @@
 """Saved places and clips as pages: by keyboard, through the window's own events."""
+from types import SimpleNamespace
+
 import pygame
 import pytest
 
 from tests.client.fake_worlds import FakeWorld, keys_shown
-from tests.client.session import QUIT, Session
+from tests.client.session import FOCUS_LOST, QUIT, Session
 from tests.client.test_devices import key
 from tests.client.test_travel import own_folders  # noqa: F401
 from worldplay.client import places_page
@@ -74,6 +76,63 @@ def test_a_clip_is_played_trimmed_continued_and_thrown_away(tmp_path, trash):
     session.run()
     assert [what for what, *_ in world.calls].count("reset") == 2
     assert session.loop._travel.history.line.number >= 10
+
+
+@pytest.fixture
+def clip(tmp_path):
+    Session(FakeWorld(fps=50.0), [(12, QUIT)], record_in=tmp_path).run()
+    [video] = tmp_path.glob("*.mp4")
+    return read_clip(video)
+
+
+def test_a_click_before_the_page_was_drawn_is_harmless(clip):
+    session = Session(FakeWorld(), [])
+    shown = ClipPage(clip, session.loop._commands, session.loop._screen)
+    shown.click((20, 20))
+    assert shown._at == 0
+    shown.close()
+    session.window.close()
+
+
+def test_every_way_out_of_a_clip_closes_its_file(clip, monkeypatch):
+    is_open = {}
+
+    class Watched(FrameSeeker):
+        def __init__(self, path):
+            super().__init__(path)
+            is_open[self] = True
+
+        def close(self):
+            super().close()
+            is_open[self] = False
+    monkeypatch.setattr("worldplay.client.clips_page.FrameSeeker", Watched)
+    for leave in (taps(pygame.K_ESCAPE), [FOCUS_LOST], [QUIT]):
+        session = Session(FakeWorld(fps=50.0), [
+            (2, *taps(pygame.K_F7)), (lambda: isinstance(page(session), ClipsPage), *taps(pygame.K_RETURN)),
+            (lambda: isinstance(page(session), ClipPage),), (0.05, *leave), (0.05, QUIT)],
+            settings=Settings(record_folder=str(clip.path.parent)))
+        session.run()
+    assert len(is_open) == 6 and not any(is_open.values())
+
+
+def test_notices_name_the_keys_that_are_set_or_the_gamepads(tmp_path):
+    session = Session(FakeWorld(), [], settings=Settings(record_folder=str(tmp_path)))
+    screen, commands = session.loop._screen, session.loop._commands
+    screen.world = FakeWorld()
+    commands.travel.history = SimpleNamespace(moments=(), seconds=30.0)
+    for name, code in (("record", pygame.KSCAN_T), ("rewind", pygame.KSCAN_Y), ("reset", pygame.KSCAN_U)):
+        screen.bindings.bind(name, code)
+    screen.bindings.bind("keep", None)
+    assert ClipsPage(session.window, commands, screen).empty == "Nothing is recorded yet: T begins a clip"
+    screen.drift = SimpleNamespace(is_good=True)
+    commands.on_good_moment()
+    assert session.notice == "The picture looks like its world; Y goes back all the same"
+    screen.shows_pad = True
+    commands.on_good_moment()
+    assert "; LB goes back" in session.notice
+    commands.travel.go_to(3)
+    assert session.notice.endswith("is good; Back starts again")
+    session.window.close()
 
 
 def test_a_part_replays_as_the_whole_and_any_frame_can_be_sought(tmp_path):

@@ -113,12 +113,14 @@ def write_events(path, play):
 
 
 def write_states(path, play, fps):
-    """A row for every moment: whether each key is down, and what the mouse moved until the next row."""
+    """A row for every moment: whether each key is down, and what the mouse moved since the row before."""
     edges = np.arange(0, play.seconds, 1 / fps)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["ms", "forward", "jump", "turned"])
+        before = 0.0
         for a in edges:
             held, yaw = play.state(a)
-            writer.writerow([1000 * a, "W" in held, "space" in held, play.state(a + 1 / fps)[1] - yaw])
+            writer.writerow([1000 * a, "W" in held, "space" in held, yaw - before])
+            before = yaw
     return path

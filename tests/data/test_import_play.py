@@ -13,7 +13,8 @@ from worldplay.action import ActionSpace
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import is_held_out
 from worldplay.data.import_play import run_import
-from worldplay.data.input_log import read_log
+from worldplay.data.importing import ActionColumns
+from worldplay.data.input_log import Inputs, columns_of, read_log
 from worldplay.errors import WorldError
 
 ACTIONS = f"w=W, space=space, look_yaw=dx*{DEGREES}"
@@ -90,8 +91,29 @@ def test_turns_of_an_interval_are_summed_and_what_is_beyond_the_limit_is_cut(tmp
     assert turned[1:] == pytest.approx(np.clip(truth, -facts["look_limit"], facts["look_limit"]), abs=1e-5)
 
 
+@pytest.mark.parametrize("rows, turned", [
+    ("t,w,dx\n0,1,9\n0.05,0,1\n0.1,0,2\n", [1, 2]),  # states: what was moved since the row before
+    ("t,key,down,dx\n0,w,1,1\n0,,,3\n0.05,w,0,\n0.05,,,2\n0.1,,,9\n", [4, 2])])  # events: at that moment
+def test_what_a_row_moved_is_of_the_stretch_that_it_tells_of(tmp_path, rows, turned):
+    (tmp_path / "a.csv").write_text(rows)
+    log = read_log(tmp_path / "a.csv")
+    columns = ActionColumns.parse("w=w, look_yaw=dx", columns_of([log]))
+    between = Inputs(log, columns, columns.space({})).between(np.array([0.0, 0.05, 0.1]))
+    assert between[:, 0].tolist() == [1, 0] and between[:, 1].tolist() == turned
+
+
+def test_a_log_as_documented_fits_its_video_as_it_is(tmp_path, play):
+    write_video(tmp_path / "a.mp4", play, np.arange(0, SECONDS, 0.05))
+    write_states(tmp_path / "a.csv", play, FPS)
+    facts, = run_import([tmp_path], out=tmp_path / "set", time="ms*0.001", fit=SMALL,
+                        actions="w=forward, space=jump, look_yaw=turned")["recordings"]
+    assert facts["search"]["clear"] and abs(facts["search"]["offset"]) <= 0.01
+
+
 def test_a_log_with_a_row_for_every_frame_gives_each_frame_its_row(tmp_path, play):
-    """Row i is the action taken at frame i; what lies outside the log is left out."""
+    """Row i holds the keys of the action taken at frame i, row i + 1 what it moved; what lies outside the log
+    is left out.
+    """
     write_video(tmp_path / "a.mp4", play, np.arange(0, SECONDS, 0.05))
     log = write_states(tmp_path / "a.csv", play, FPS)
     lines = log.read_text().splitlines()
@@ -100,8 +122,8 @@ def test_a_log_with_a_row_for_every_frame_gives_each_frame_its_row(tmp_path, pla
                        actions="w=forward, space=jump, look_yaw=turned")
     assert facts["recordings"][0]["first_second"] == 0.5
     first, space = episodes(tmp_path / "set")[0], ActionSpace(("w", "space"), facts["look_limit"], 1)
-    for vector, line in list(zip(first.actions[1:], lines[11:]))[:60]:
-        _, forward, jump, turned = line.split(",")
+    for vector, line, after in list(zip(first.actions[1:], lines[11:], lines[12:]))[:60]:
+        (_, forward, jump, _), turned = line.split(","), after.split(",")[-1]
         action = space.decode(vector)
         assert (("w" in action.keys), ("space" in action.keys)) == (forward == "True", jump == "True")
         limit = facts["look_limit"]
@@ -229,7 +251,16 @@ def test_every_kind_of_file_holds_the_same_log(tmp_path, play):
     ("when,w\n0,1\n", {"time": "then*2"}, "--time 'then.2': expected COLUMN .* 'when', 'w'"),
     ("t,key,down\n0,w,maybe\n", {}, "row 0: column 'down' is 'maybe', expected down or up"),
     ("t,name,act\n0,w,1\n", {"events": "name=what"}, "--events 'name=what': .* 't', 'name', 'act'"),
-    ("t,w\n0,\n", {}, "row 0: column 'w' is empty"),
+    ("t,w\n0,\n", {}, r"a.csv, row 0 .at 0 s.: column 'w' is empty or no finite .* out of --actions"),
+    ("t,w,dx\n0,1,2\n1,0,nan\n", {"actions": "w=w, look_yaw=dx"}, r"a.csv, row 1 .at 1 s.: column 'dx'"),
+    ("t,w,dx\n0,1,inf\n1,0,2\n", {"actions": "w=w, look_yaw=dx"}, r"a.csv, row 0 .at 0 s.: column 'dx'"),
+    ("t,key,down,dx\n0,w,1,\n1,,,-inf\n", {"actions": "w=w, look_yaw=dx"}, r"a.csv, row 1 .*column 'dx'"),
+    ("t,w\n0,1\n,0\n", {}, "row 1: column 't' holds no number of seconds"),
+    *(("t,w\n0,1\n9,0\n", {"fps": fps}, f"--fps {fps}: expected frames a second, more than 0 and at most")
+      for fps in (-5.0, 0.0, 1000.5, math.inf, math.nan)),
+    *((f'{{"format": "worldplay take", "fps": {fps}}}\n{{"t": 0, "key": "w", "down": 1}}\n', {},
+       "a.jsonl: fps .* in its first line: expected frames a second")
+      for fps in ("-5", "0", '"20"', "Infinity")),
     ("t,w\n0,1,2\n", {}, "line 2: has another number of columns"),
     ("t,w\n1700000000,1\n1700000009,0\n", {}, "1700000000.00 to .* are not those of the video, 0 to"),
     ("t,w\n", {}, "no rows"),
@@ -242,16 +273,26 @@ def test_what_does_not_fit_is_said_before_anything_is_written(log, options, word
     folder.mkdir()
     (folder / "a.mp4").write_bytes((recorded / "a.mp4").read_bytes())
     if log is not None:
-        (folder / "a.csv").write_text(log)
+        (folder / f"a.{'jsonl' if log.startswith('{') else 'csv'}").write_text(log)
     with pytest.raises(ValueError, match=words):
         run_import([folder], out=tmp_path / "set", **options)
     assert not (tmp_path / "set").exists()
+
+
+def test_a_blank_in_a_column_that_is_not_used_is_nothing(tmp_path, recorded):
+    (tmp_path / "a.mp4").write_bytes((recorded / "a.mp4").read_bytes())
+    rows = "".join(f"{0.5 * i},{i % 2},{'' if i else 'nan'}\n" for i in range(25))
+    (tmp_path / "a.csv").write_text(f"t,w,health\n{rows}")
+    assert run_import([tmp_path / "a.mp4"], out=tmp_path / "set", fit=SMALL)["actions"] == "w=w"
 
 
 def test_vpt_and_counter_strike_say_what_is_missing(tmp_path, recorded, monkeypatch):
     (tmp_path / "a.mp4").write_bytes((recorded / "a.mp4").read_bytes())
     (tmp_path / "a.jsonl").write_text('{"t": 1}\n')
     with pytest.raises(ValueError, match="a.jsonl, line 1: no line of VPT's recorder"):
+        run_import([tmp_path / "a.mp4"], out=tmp_path / "set", format="vpt")
+    (tmp_path / "a.jsonl").write_text("")
+    with pytest.raises(ValueError, match="a.jsonl: no rows"):
         run_import([tmp_path / "a.mp4"], out=tmp_path / "set", format="vpt")
     (tmp_path / "b.hdf5").write_bytes(b"x")
     with pytest.raises(ValueError, match="b.hdf5: no HDF5 file that can be read"):

@@ -23,6 +23,7 @@ from tests.data.foreign_folders import (
 )
 from tests.data.test_lerobot import write_folder
 from worldplay.action import ActionSpace
+from worldplay.cli.commands import main
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import FrameCache, is_held_out
 from worldplay.data.importing import ActionColumns, Column, FrameFit, action_columns
@@ -90,6 +91,15 @@ def test_without_actions_the_error_lists_the_columns(folder):
                                          r"\(-1 to 1\)") as error:
         LeRobotFolder.open(folder)
     assert "\n" not in str(error.value)
+
+
+def test_another_programs_folder_is_viewed_with_the_columns_and_the_camera_named(tmp_path, capsys):
+    write_v3(tmp_path / "two", cameras=(FRONT, WRIST), codec="libx264")
+    view = ["dataset", "view", str(tmp_path / "two"), "--out", str(tmp_path / "sheet.png")]
+    for flags, said in (([], "--camera"), (["--camera", WRIST], "--actions")):  # what is advised is there
+        assert main([*view, *flags]) == 2 and said in capsys.readouterr().err
+    assert main([*view, "--camera", WRIST, "--actions", ACTIONS]) == 0
+    assert capsys.readouterr().out.strip() == view[-1] and (tmp_path / "sheet.png").is_file()
 
 
 def test_of_several_cameras_one_is_named(tmp_path):

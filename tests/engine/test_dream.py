@@ -10,7 +10,7 @@ import torch
 from worldplay.action import Action, ActionSpace
 from worldplay.diffusion import add_noise, frame_noise, sample_frame, warped_sigmas
 from worldplay.engine.dream import DreamWorld
-from worldplay.engine.loading import load_world, random_configs, random_world
+from worldplay.engine.loading import hash_of, load_world, random_configs, random_world
 from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.errors import WorldError
 from worldplay.files import write_json
@@ -84,7 +84,7 @@ def test_contract(folder):
     world = load_world(folder, device="cpu")
     check_world(world)
     assert world.scenes == ("a-first", "b-second")
-    assert world.info["world_hash"] and world.info["steps"] == 2
+    assert world.info["world_hash"] == hash_of(folder) and world.info["steps"] == 2
 
 
 def test_the_engine_equals_the_plain_loop_over_whole_sequences():
@@ -250,6 +250,21 @@ def test_free_play_in_a_batch_equals_the_walk_of_each():
         world.reset(frames=start, actions=actions)
         alone = np.stack(list(world.walk(later)))
         assert np.abs(np.stack(both).astype(int) - alone).max() <= 1
+
+
+def test_free_play_takes_the_noise_of_the_seed_asked_for_and_else_its_own():
+    world = float32_world()
+    frames, actions = context(5)
+    vectors = np.stack([SPACE.encode(action) for action in (*actions, *WALK)])[None]
+    alone = {}
+    for seed in (7, 3):
+        world.reset(frames=frames, actions=actions, seed=seed)
+        alone[seed] = np.stack(list(world.walk(WALK))).astype(int)
+    world.reset(frames=frames, actions=actions, seed=3)
+    assert np.abs(alone[7] - alone[3]).max() > 1
+    for seed, expected in ((7, alone[7]), (None, alone[3])):
+        made = world.follow(frames[None], vectors, start=5, is_free=True, seed=seed)
+        assert np.abs(np.stack([batch[0] for (batch,) in made]) - expected).max() <= 1
 
 
 def test_random_worlds_have_the_shape_and_no_weights(folder):

@@ -5,6 +5,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from worldplay import envs
 from worldplay.action import Action
 from worldplay.data import lerobot
 from worldplay.data.frame_cache import is_held_out
@@ -23,6 +24,16 @@ def test_a_class_by_its_name_keeps_the_contract():
     check_world(world, num_steps=6)
     assert world.name == CORRIDOR and world.frame_size == (16, 32) and world.fps == 12
     assert world.action_space.keys == ("a", "d") and world.info["actions"] == "idle=0, a=1, d=2"
+
+
+def test_what_an_environment_is_played_by_is_missed_before_it_is_imported(monkeypatch):
+    here = {"gymnasium", "Box2D"}
+    monkeypatch.setattr(envs, "find_spec", lambda package: package in here or None)
+    envs.check_openable("gym:CarRacing-v3?size=96x96")
+    here.remove("Box2D")
+    envs.check_openable(CORRIDOR, trusted=True)
+    with pytest.raises(WorldError, match="gym:CarRacing-v3: Box2D is not installed"):
+        envs.check_openable("gym:CarRacing-v3")
 
 
 def test_a_registered_one_by_its_id_and_by_its_module():

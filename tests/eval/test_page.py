@@ -98,6 +98,18 @@ def test_what_was_not_measured_leaves_a_page_without_its_chart(tmp_path):
     assert bare.count("<svg") == 1 and not {"img", "video"} & set(Tags(bare).seen)
 
 
+def test_a_line_of_the_living_ends_where_no_walk_is_left_to_live(tmp_path):
+    dead = REPORT["survival"] | {"alive": [1.0, 0.75, None]}
+    made = page(REPORT | {"survival": dead}, tmp_path)
+    *_, drawing = re.findall(r"<svg.*?</svg>", made, re.S)
+    assert len(next(ElementTree.fromstring(drawing).iter("polyline")).get("points").split()) == 2
+    assert "alive at frame 100 are 75% of 9 walks, 3 of them so long, and the 3 longer ones were dead" in made
+
+
+def test_who_is_alive_is_told_with_all_of_the_rule(made):
+    assert "sharpness, brightness and colours" in made and "at least 50% of their edges" in made
+
+
 def test_names_at_the_ends_of_lines_do_not_cover_each_other():
     placed = sorted(_apart([100.0, 101.0, 99.0, 205.0, 206.0, 207.0]))
     assert all(b - a >= 13.9 for a, b in zip(placed, placed[1:])) and placed[-1] <= 250

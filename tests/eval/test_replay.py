@@ -10,6 +10,7 @@ from worldplay.cli.commands import main
 from worldplay.data import clip_writer
 from worldplay.data.clip import read_clip
 from worldplay.data.clip_writer import ClipWriter, describe
+from worldplay.engine import loading
 from worldplay.envs import open_env
 from worldplay.errors import WorldError
 from worldplay.eval import replay
@@ -169,6 +170,7 @@ def test_a_clip_is_played_in_the_real_game_from_its_start(maze, tmp_path, monkey
         name="a", frames=np.stack(frames[:3]), actions=[Action(), *led], poses=None,
         origin={"environment": "doom-maze", "seed": 19}), maze.action_space)
     monkeypatch.setattr(replay.zoo, "find", lambda name: tmp_path / name)
+    monkeypatch.setattr(loading, "hash_of", lambda name: "f00d")
 
     def record(path, frames, **fields):
         header = describe(maze, scene="a") | {"world": "world", "world_hash": "f00d"} | fields
@@ -194,3 +196,6 @@ def test_a_clip_is_played_in_the_real_game_from_its_start(maze, tmp_path, monkey
     record(tmp_path / "elsewhere", frames[2:], scene="b")
     with pytest.raises(WorldError, match="no real game behind world, scene b"):
         replay.run_replay(tmp_path / "elsewhere", real=True)
+    record(tmp_path / "other", frames[2:], world_hash="beef")
+    with pytest.raises(WorldError, match="other.mp4 was played in world beef, here it is f00d"):
+        replay.run_replay(tmp_path / "other", real=True)

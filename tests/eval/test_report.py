@@ -99,9 +99,11 @@ def test_compared_worlds_share_the_streams_of_the_source(streams, monkeypatch):
         np.testing.assert_allclose(its.actions[..., 2], streams[player].actions[..., 4], atol=1e-6)
 
 
-@pytest.mark.parametrize("env", [None, "square"])
-def test_for_a_world_without_a_game_the_error_names_the_remedy(monkeypatch, env):
+@pytest.mark.parametrize("env, words", [
+    (None, "no environment that is here.*--against FOLDER"), ("square", "no environment .*--against FOLDER"),
+    ("gym:Square-v0", "trained on gym:Square-v0: a game of Gymnasium has no held-out play.*RUN/data")])
+def test_for_a_world_without_a_game_the_error_names_the_remedy(monkeypatch, env, words):
     config = SimpleNamespace(name="square", env=env, codec="an image codec")
     monkeypatch.setattr(report, "read_config", lambda name: (None, config))
-    with pytest.raises(WorldError, match="--against FOLDER"):
+    with pytest.raises(WorldError, match=words):
         report.run_eval("square")

@@ -45,6 +45,7 @@ def test_streams_are_pieces_of_the_held_out_episodes(folder, rollouts):
         assert np.array_equal(streams.frames[found], rollout.frames[part])
         assert np.array_equal(streams.actions[found], rollout.actions[part])
         assert np.array_equal(streams.poses[found], rollout.poses[part])
+    assert streams.episodes.tolist() == [0, 2, 0, 2, 2]
     assert len(Recording(folder).streams("recorded", 3, context=4, horizon=11).frames) == 3
 
 
@@ -70,6 +71,14 @@ def test_a_walk_goes_from_episode_to_episode_and_begins_anew(folder, rollouts):
     assert not np.array_equal(real[-1], real[0])
 
 
+def test_no_walk_is_the_copy_of_another(folder):
+    """Of the two episodes that are longer than the context."""
+    source = Recording(folder)
+    starts = [source.walk(number, 4, 20) for number in range(6)]
+    ways = {walk.frames.tobytes() + walk.actions.tobytes() for walk in starts}
+    assert len(ways) == 6 and all(len(walk.frames) == 20 and len(walk.actions) == 24 for walk in starts)
+
+
 def test_a_world_is_evaluated_on_a_data_set(folder):
     source, world = open_source(folder), TurningWorld()
     (made,) = report.prepare([world], source, report.Plan(
@@ -85,6 +94,8 @@ def test_a_world_is_evaluated_on_a_data_set(folder):
 def test_what_is_no_source_is_said(tmp_path, rollouts):
     with pytest.raises(WorldError, match="nowhere is no environment .there are doom-maze, .*, no folder"):
         open_source("nowhere")
+    with pytest.raises(WorldError, match="gym:CarRacing-v3: a game of Gymnasium .*--against RUN/data"):
+        open_source("gym:CarRacing-v3")
     with pytest.raises(ValueError, match="no finished data set"):
         open_source(tmp_path)
     cache = write_frame_cache([rollouts[17]], tmp_path / "new", world=Source.of(TurningWorld()),

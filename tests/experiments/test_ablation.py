@@ -51,9 +51,10 @@ def test_the_grid_is_that_of_the_papers():
 
 def test_an_interval_holds_the_mean_and_shrinks_in_a_paired_difference():
     a, b = rows(20.0), rows(19.5)
-    alone = interval(lambda picks: FIGURES["next_psnr"].value(a, picks), NUM_STREAMS)
+    alone = interval(lambda picks: FIGURES["next_psnr"].value(a, picks), np.arange(NUM_STREAMS))
     assert alone[1] < alone[0] < alone[2] and alone[0] == pytest.approx(a["next_psnr"].mean())
-    paired = interval(lambda picks: (a["next_psnr"][picks] - b["next_psnr"][picks]).mean(), NUM_STREAMS)
+    paired = interval(lambda picks: (a["next_psnr"][picks] - b["next_psnr"][picks]).mean(),
+                      np.arange(NUM_STREAMS))
     assert paired == pytest.approx((0.5, 0.5, 0.5))
 
 

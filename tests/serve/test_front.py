@@ -138,6 +138,11 @@ def test_a_world_that_stops_says_why_and_starts_again():
     assert len(session.world.actions) > 3
 
 
-def test_what_only_a_window_has_is_said_at_the_page_and_play_goes_on():
-    session = Session(FakeWorld(), (is_in("menu"), Joined()), (2, key(1, "F6"), key(2, "F7")), (3,))
-    assert any("window only" in state["notice"] for state in session.states)
+def test_what_only_a_window_has_is_not_listed_at_the_page_and_its_keys_do_nothing():
+    session = Session(FakeWorld(), (is_in("menu"), Joined()), (2, key(1, "F6"), key(2, "F7"), key(3, "KeyG")),
+                      (3,))
+    facts = session.exchange.world
+    listed = {says for rows in facts["help"] for _, says in rows}
+    assert "save this place" in listed and not listed & {"saved places", "clips", "the real game"}
+    assert not {"F6", "F7"} & facts["commands"].keys()
+    assert not any(state["notice"] for state in session.states)

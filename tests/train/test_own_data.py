@@ -64,6 +64,19 @@ def test_keys_alone_and_no_game_make_a_world_that_plays(tmp_path, caplog):
     check_that_a_lost_codec_is_not_mixed_with_what_came_of_it(tmp_path, clips)
 
 
+def test_a_data_set_and_its_run_folder_have_no_module_run_that_they_name(tmp_path, monkeypatch):
+    (tmp_path / "stranger_set.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    clips = make_clips(tmp_path / "clips", length=22, space=KEYS)
+    info = clips / "meta" / "info.json"
+    info.write_text(info.read_text().replace('"elsewhere"', '"gym:stranger_set:Game"'))
+    for _ in range(2):  # once more: from the run folder
+        run = begin(tmp_path / "run", clips)
+        assert run.run() and run.cache.env == "gym:stranger_set:Game"
+    assert load_world(tmp_path / "run", device="cpu").config.env == "gym:stranger_set:Game"
+    assert not (tmp_path / "ran").exists()
+
+
 def check_that_latents_are_of_mean_0_and_variance_1(run):
     """After two steps: statistics that run along with training are still those it began with."""
     cache = FrameCache.open(run / "data")

@@ -43,6 +43,15 @@ def grey(tmp_path):
     return shown(tmp_path / "grey.png")
 
 
+@pytest.mark.parametrize("origin", [[1], "doom-maze", {"environment": 3, "seed": 1}, {"environment": None},
+                                    {"environment": "doom-maze", "seed": "4"}, {"seed": -1}, {"seed": True}])
+def test_an_origin_that_names_no_game_is_refused_in_one_line(tmp_path, origin):
+    frames = np.zeros((1, *SIZE, 3), np.uint8)
+    save_scene(tmp_path, Scene(name="s", frames=frames, actions=[Action()], poses=None, origin=origin), SPACE)
+    with pytest.raises(WorldError, match="names no environment and seed"):
+        load_scene(tmp_path / "s.safetensors", SIZE)
+
+
 def test_a_scene_is_read_as_it_was_written(tmp_path):
     frames = np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), np.uint8)
     actions = [Action({"w"}, (float(i), 0)) for i in range(3)]

@@ -144,13 +144,18 @@ class Import:
 class View:
     """Draw a contact sheet: the moments at which keys go down or a turn begins, with what was held."""
     folder: Folder
-    """A data set of worldplay's."""
+    """The LeRobot folder."""
     out: Annotated[Path | None, arg(metavar="FILE.png")] = None
     """The picture; none is contact-sheet.png in the data set."""
+    camera: Annotated[str | None, arg(metavar="NAME")] = None
+    """Of a folder with several cameras the one that is drawn."""
+    actions: Annotated[str | None, arg(metavar="KEY=COLUMN,...")] = None
+    """Of a folder by another program: which action columns are which keys and the look, as in training; the
+    error without it lists the columns."""
 
     def run(self):
         from worldplay.data.contact_sheet import write_contact_sheet
-        print(write_contact_sheet(self.folder, self.out))
+        print(write_contact_sheet(self.folder, self.out, camera=self.camera, actions=self.actions))
 
 
 @dataclass(frozen=True, kw_only=True)

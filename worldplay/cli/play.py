@@ -47,7 +47,8 @@ class PlayConfig:
     """Where to begin: one of the world's scenes, or a file: a clip to go on from with its motion, a video, a
     picture; in a window first shown as the world sees it."""
     image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """A picture to begin from instead of a scene, scaled and cropped to the world's frame."""
+    """A file to begin from, as --scene takes it: a clip, a video or a picture, scaled and cropped to the
+    world's frame."""
     prompt: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
     """What a world that reads text shows, or a .safetensors file with its rows; none is the world's own."""
     steps: Steps = None

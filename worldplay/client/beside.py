@@ -29,7 +29,7 @@ class Beside:
     def __init__(self, view):
         self.shows, self.problem, self.env = DREAM, "", None
         self._view, self._world, self._twin, self._game = view, None, None, None
-        self._asked = None  # (line, step) that the game is at work on
+        self._asked = None  # (line, step) that the game goes on from
         self._lost = []  # games that are ending
         self._seconds = deque(maxlen=RECENT)
         self._leave_line()
@@ -65,7 +65,7 @@ class Beside:
         self._dream(frame, line.number)
 
     def see(self, frame, number):
-        """The dream's frame of a number since the start is about to be shown."""
+        """The dream's frame of a number since the start is shown: what is measured on it comes after that."""
         self.follow()
         if self.shows != DREAM:
             self._dream(frame, number)
@@ -92,7 +92,7 @@ class Beside:
         begun = -1 if self._step is None else self._step
         last = min(len(self._line.actions) - 1, max(begun, 0) + AT_ONCE)
         if self._game.is_idle and last > begun:
-            self._asked = self._line, last
+            self._asked = self._line, max(begun, 0)
             self._game.ask(Follow(self._line.header["scene"] if begun < 0 else None,
                                   self._line.actions[max(begun, 0) + 1:last + 1]))
 
@@ -160,12 +160,16 @@ class Beside:
         if isinstance(reply, Lost):
             self._end_game()
             self._step = None
+            if reply.is_end:
+                if self._asked[0] is not self._line:  # of a line that was left meanwhile
+                    return
+                self.problem = reply.problem  # until the next line
             self._leave(reply.problem)
             return
-        line, step = self._asked
+        line, begun = self._asked
         if line is not self._line:
             return
-        is_start = self._step is None
+        is_start, step = self._step is None, begun + reply.num
         self._step, last = step, step * self._twin.frames_per_step
         if reply.seconds is not None:
             self._seconds.append(reply.seconds)

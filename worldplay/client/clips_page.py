@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pygame
 
@@ -23,13 +24,15 @@ log = logging.getLogger(__name__)
 
 class ClipsPage(PicturesPage):
     """The clips of the folder of clips, the newest first."""
-    title, empty = "Clips", "Nothing is recorded yet: F9 begins a clip, F12 keeps the last 30 seconds"
+    title = "Clips"
 
     def __init__(self, window, commands, view):
         super().__init__(window)
         self._commands, self._view, self._frames = commands, view, {}
         self._folder = view.recording.folder
         self._paths = self._list()
+        how = view.choices_of(record="begins a clip", keep="keeps the last 30 seconds")
+        self.empty = f"Nothing is recorded yet{': ' if how else ''}{how}"
 
     def hint(self):
         return "Enter plays, N names, Del throws away, O opens the folder, Esc goes back"
@@ -86,9 +89,8 @@ class ClipsPage(PicturesPage):
         """The first frame of a clip; None where it cannot be read."""
         if path not in self._frames:
             try:
-                seeker = FrameSeeker(path)
-                self._frames[path] = seeker.frame(0)
-                seeker.close()
+                with closing(FrameSeeker(path)) as seeker:
+                    self._frames[path] = seeker.frame(0)
             except (DamagedVideo, OSError):
                 self._frames[path] = None
         return self._frames[path]
@@ -106,17 +108,19 @@ class ClipPage(Page):
         self._clip, self._commands, self._view, self._clock = clip, commands, view, clock
         self._seeker, self._times = FrameSeeker(clip.path), shown_at(clip)
         self._at, self._since, self.is_moving = 0, clock(), True
-        self._frame, self._shown = None, None
+        self._frame, self._shown, self._track = None, None, pygame.Rect(0, 0, 0, 0)
         self._begin, self._end = 0, clip.num_frames
 
     def hint(self):
         return ("Space stops, arrows seek, I O mark, T trims, G GIF, C goes on, B begins here, "
                 "W other worlds")
 
+    def close(self):
+        self._seeker.close()
+
     def press(self, code):
         way = NAVIGATION.get(code)
         if way == "back":
-            self._seeker.close()
             self.is_over = True
         elif way in ("left", "right", "up", "down"):
             step = {"left": -1, "right": 1, "up": -round(self._clip.sidecar["fps"]),

@@ -12,6 +12,7 @@ from worldplay.client.worker import Reset
 BEFORE_PLAY = ("escape", "fullscreen", "scaling")
 # what works after a step that failed
 AFTER_ERROR = (*BEFORE_PLAY, "reset", "next_scene", "rewind", "good_moment", "quick_load")
+TAKES_OVER = 1.0  # degrees that the player turns in a step, from which a replay is left; less is a tremor
 
 
 class Commands:
@@ -92,12 +93,13 @@ class Commands:
         if not self.ahead:
             return action
         replayed = self.ahead.popleft()
-        if action.keys:
+        takes_over = action.keys or max(map(abs, action.look)) > TAKES_OVER
+        if takes_over:
             self.ahead.clear()
         self._screen.replay_left = len(self.ahead) / self._world.fps
         if not self.ahead:
             self._screen.notify("The replay is over: you play on")
-        return action if action.keys else replayed
+        return action if takes_over else replayed
 
     def arrive(self):
         """The world is at the place that the player wanted: go on as before."""
@@ -198,7 +200,8 @@ class Commands:
         if drift.is_good is None:
             self._screen.notify("How this world should look is not known, or nothing was measured yet")
         elif drift.is_good:
-            self._screen.notify("The picture looks like its world; Backspace goes back all the same")
+            back = self._screen.choices_of(rewind="goes back all the same")
+            self._screen.notify(f"The picture looks like its world{'; ' if back else ''}{back}")
         elif self.travel.go_to(drift.good[-1] if drift.good else -1) and self.mode is not Mode.STOPPED:
             self._mode_before, self.mode = Mode.PLAYING, Mode.PAUSED
 
@@ -207,12 +210,6 @@ class Commands:
 
     def on_quick_load(self):
         self.load(QUICK)
-
-    def on_places(self):
-        self._screen.notify("Saved places are shown in a window only")
-
-    def on_clips(self):
-        self._screen.notify("Clips are shown in a window only")
 
     def on_keep(self):
         self.travel.keep()

@@ -27,13 +27,18 @@ class Drift:
         self._recent, self._newest, self._was_away = deque(maxlen=RECENT), -1, False
         self.good = deque(maxlen=REMEMBERED)
 
+    def begin(self, number):
+        """The world was brought to the frame of this number, by a reset, back in time or from a saved place:
+        nothing that was measured holds for what follows.
+        """
+        self._recent.clear()
+        self._newest, self._was_away = -1, False
+        self.good = deque((each for each in self.good if each < number), maxlen=REMEMBERED)
+
     def see(self, frame, number):
         """A frame was shown; number: its place since the start. Returns whether the picture has just left."""
         if self._look is None or number % EVERY:
             return False
-        if number <= self._newest:  # a reset, or time went back
-            self._recent.clear()
-            self.good = deque((each for each in self.good if each < number), maxlen=REMEMBERED)
         self._newest = number
         self._recent.append(measured(frame))
         if self._is_within(compare(list(self._recent)[-MOMENT:], self._real)):

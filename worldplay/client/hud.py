@@ -95,23 +95,24 @@ def draw_keys(surface, title, rows, position, idle=()):
 
 
 def draw_beside(surface, boxes, says):
-    """Names of the pictures of the dream and the real game above them, and how near they are below.
+    """Names of the pictures of the dream and the real game, and how near they are, in a row below them: the
+    figures take the upper part.
 
-    boxes  {name: pygame.Rect} of those that are shown
+    boxes  {name: pygame.Rect} of those that are shown, one or two
     """
     size = theme.unit(surface)
-    for name, box in boxes.items():
-        width = theme.width(name, "bold", size) + 2 * size
-        plate = pygame.Rect(0, 0, width, round(1.8 * size))
-        plate.midbottom = box.midtop
-        plate.top = max(size // 2, plate.top)
+    height = round(1.8 * size)
+    lower = max(box.bottom for box in boxes.values()) + height + size // 2
+    lower = min(surface.get_height() - size // 2, lower)
+    for i, (name, box) in enumerate(boxes.items()):
+        plate = pygame.Rect(0, lower - height, theme.width(name, "bold", size) + 2 * size, height)
+        plate.left = box.right - plate.width - size // 2 if i else box.left + size // 2
         theme.panel(surface, plate)
         theme.write(surface, name, plate.center, size_px=size, face="bold", color=theme.ACCENT,
                     anchor="center")
     if says:
-        plate = pygame.Rect(0, 0, theme.width(says, "text", size) + 2 * size, round(1.8 * size))
-        lower = max(box.bottom for box in boxes.values()) + plate.height + size // 2
-        plate.midbottom = surface.get_width() // 2, min(surface.get_height() - size // 2, lower)
+        plate = pygame.Rect(0, 0, theme.width(says, "text", size) + 2 * size, height)
+        plate.midbottom = surface.get_width() // 2, lower
         theme.panel(surface, plate)
         theme.write(surface, says, plate.center, size_px=size, anchor="center")
 

@@ -183,6 +183,7 @@ class Loop:
     def _start(self, started):
         """A reset is done: its last frame is shown, and the world waits for the first action."""
         self._screen.frame, self._screen.number, self._screen.is_dirty = started.frames[-1], 0, True
+        self._screen.drift.begin(0)
         self._overcome("started again")
         if self.timing.loading is None:
             self.timing.loading = self._clock() - self._began
@@ -199,6 +200,7 @@ class Loop:
     def _return(self, returned):
         """The world is at an earlier or a saved place, or stays where it was."""
         if self._travel.returned(returned):
+            self._screen.drift.begin(self._screen.number)
             self._overcome("went back")
             self._has_ended = False
             self._commands.request = self._travel.history.line.request
@@ -295,7 +297,6 @@ class Loop:
     def _show(self, ready):
         """Put a new frame on screen and on record."""
         self._screen.frame, self._screen.number = ready.frame, self._screen.number + 1
-        self._beside.see(ready.frame, self._screen.number)
         self._screen.draw(self._commands.mode)
         flipped, step, is_further = self._clock(), self._pace.step, self._pace.step.num_frames > 0
         self._pace.shown(flipped)
@@ -305,6 +306,7 @@ class Loop:
                              ready=ready.at, flipped=flipped)
         self._travel.history.show(ready.frame, times)
         self._recording.frame(ready.frame, times)
+        self._beside.see(ready.frame, self._screen.number)
         self._screen.saw()
 
     def _finish_saving(self):

@@ -61,6 +61,9 @@ class Page:
         """Whether the next input of any kind is what the page waits for, and clicks nothing."""
         return False
 
+    def close(self):
+        """The page is taken off the stack, in whatever way."""
+
     def make_rows(self):
         """List of Row."""
         raise NotImplementedError

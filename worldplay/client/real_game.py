@@ -15,11 +15,13 @@ from worldplay.errors import WorldError
 
 log = logging.getLogger(__name__)
 
-LEAVE = 2.0  # seconds that the process is given to end by itself
+LEAVE = 5.0  # seconds that the process is given to end by itself: an engine may be about to start
 LOOK_EVERY = 0.2  # seconds, at the answer of a game that may hang and at whether it is still wanted
 PIECE = 10   # actions that are played without a rest between them
-REST = 2.0   # times as long as it has worked it rests while it catches up: a third of a core, so that the
-# threads of the learned world keep theirs (worldplay.cores)
+# While it catches up it rests, so that the threads of the learned world keep their cores (worldplay.cores):
+REST = 2.0   # times as long as it has worked, which makes a third of a core,
+LEFT = 0.5   # but this share of what is left of the frames it has played at most: a slow game catches up, too
+AT_MOST = 0.4  # seconds until what is played is shown, and another request can come
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,27 @@ class Follow:
 
 @dataclass(frozen=True)
 class Followed:
-    """They are played: the frames of the last one, or of the start, uint8 [n H W 3].
+    """The first of them, one at least, are played: the frames of the last one, or of the start, uint8
+    [n H W 3].
 
+    num         of the actions that were played
     seconds     that the last one took, None of a start
     difference  as in worldplay.envs.twin.Twin
     """
     frames: np.ndarray
+    num: int
     seconds: float | None
     difference: int
 
 
 @dataclass(frozen=True)
 class Lost:
-    """There is no real game any more, for a problem in one line."""
+    """There is no real game any more, for a problem in one line.
+
+    is_end  whether its episode is over: another game would come to the same
+    """
     problem: str
+    is_end: bool = False
 
 
 class RealGame:
@@ -125,13 +134,16 @@ def _play(twin, connection):
             signal.signal(getattr(signal, name), _leave)
     try:
         while True:
-            connection.send(_follow(twin, connection.recv()))
-    except EOFError:
+            connection.send(_follow(twin, connection.recv(), connection))
+    except (EOFError, ConnectionError):  # nobody listens any more
         pass
     except Exception as error:
         problem = str(error) if isinstance(error, (WorldError, OSError, ValueError)) else \
             f"the real game failed ({type(error).__name__}: {error})"
-        connection.send(Lost(" ".join(problem.split())))
+        is_end = isinstance(error, WorldError) and error.kind == "ended"
+        with suppress(ConnectionError):
+            connection.send(Lost("The real game has ended here" if is_end else " ".join(problem.split()),
+                                 is_end))
     finally:
         twin.close()
 
@@ -140,17 +152,21 @@ def _leave(*_):
     raise SystemExit
 
 
-def _follow(twin, request):
-    frames, seconds = None, None
+def _follow(twin, request, connection):
+    """The Followed of a Follow, which is broken off after AT_MOST, and where the other side is gone."""
+    frames, seconds, num, period = None, None, 0, twin.frames_per_step / twin.fps
     if request.scene is not None:
         frames = twin.reset(request.scene)[-1:]
-    passed, last = request.actions[:-1], request.actions[-1:]
-    for i in range(0, len(passed), PIECE):
-        begun = time.perf_counter()
-        twin.skip(passed[i:i + PIECE])
-        time.sleep(REST * (time.perf_counter() - begun))
-    for action in last:
+    passed, until = request.actions[:-1], time.perf_counter() + AT_MOST
+    while num < len(passed):
+        begun, piece = time.perf_counter(), passed[num:num + PIECE]
+        twin.skip(piece)
+        num, took = num + len(piece), time.perf_counter() - begun
+        rest = min(REST * took, LEFT * max(0.0, len(piece) * period - took))
+        if connection.poll(rest) or time.perf_counter() > until:
+            break
+    for action in request.actions[num:num + 1]:
         begun = time.perf_counter()
         frames = np.stack(list(twin.step(action)))
         seconds = time.perf_counter() - begun
-    return Followed(frames, seconds, twin.difference)
+    return Followed(frames, num + (seconds is not None), seconds, twin.difference)

@@ -36,7 +36,7 @@ class ReplayPage(Page):
     def _problem(self, card):
         """Why the clip cannot be replayed in a world, in a few words; "" where it can."""
         if self._clip.sidecar.get("is_rollout") or self._clip.latents_per_action != card.frames_per_chunk:
-            return "A step of the clip makes another number of latents than one of this world"
+            return "The actions of the clip last for another number of frames than those of this world"
         problem = other_controls(self._clip, card.action_space)
         return problem and f"{problem[0].upper()}{problem[1:]}"
 

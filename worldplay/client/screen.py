@@ -55,8 +55,14 @@ class Screen(View):
         """The keyboard has another layout: its keys are labelled anew."""
         self._key_labels, self.is_dirty = printed_labels(), True
 
+    def close_pages(self):
+        """The menu is left, and all that is open in it."""
+        while self.pages:
+            self.pages.pop().close()
+
     def close(self):
         """The window goes; its size is kept for the next time."""
+        self.close_pages()
         self.capture_mouse(False)
         self.window.close()
         try:
@@ -77,6 +83,8 @@ class Screen(View):
         elif self.frame is None:
             what = self._progress() or f"Opening {self._title}"
             menu.draw_loading(surface, what, self._clock() - self._began)
+            if self.notice:
+                hud.draw_notice(surface, self.notice)
         else:
             self._draw_world(surface)
             if mode is Mode.MENU:
@@ -98,7 +106,7 @@ class Screen(View):
 
     def _draw_world(self, surface):
         """The newest frame, with or in place of it the real game's, which is said to be that."""
-        if self.beside.shows == DREAM:
+        if self.beside.shows == DREAM or self.rewound:  # the game is not where time goes back to
             self.window.draw(self.frame)
             return
         real = self.beside.frame_at(self.number)
@@ -106,7 +114,7 @@ class Screen(View):
         if self.beside.shows == REAL:
             shown.pop(DREAM)
         boxes = self.window.draw(*shown.values())
-        hud.draw_beside(surface, dict(zip(shown, boxes)), "" if self.rewound else self.beside.says)
+        hud.draw_beside(surface, dict(zip(shown, boxes)), self.beside.says)
 
     def _draw_page(self, surface):
         """The page on top, over the picture."""
@@ -124,7 +132,7 @@ class Screen(View):
             hud.draw_notice(surface, self.notice, is_over_text=True)
 
     def _draw_stopped(self, surface):
-        says = self._choices_of(reset="starts again", next_scene="takes the next scene",
+        says = self.choices_of(reset="starts again", next_scene="takes the next scene",
                                 rewind="goes back", escape="quits")
         menu.draw_stopped(surface, self._failure_text(), self._log_hint, says, self.choices)
         if self.notice:
@@ -147,10 +155,10 @@ class Screen(View):
             hud.draw_badge(surface, waited, "", lower)
         elif mode is Mode.PAUSED and not shows_help:
             hud.draw_badge(surface, "Paused",
-                           self._choices_of(pause="goes on", single_step="makes one frame"), lower)
+                           self.choices_of(pause="goes on", single_step="makes one frame"), lower)
         elif self.replay_left and not shows_help:
             left = f"Replay, {self.replay_left:.0f} s"
-            hud.draw_badge(surface, left, "a key of the world takes over", lower)
+            hud.draw_badge(surface, left, "a key or a turn takes over", lower)
 
     def _draw_figures(self, surface):
         parts, rows = self.settings.hud_parts, self._figures()

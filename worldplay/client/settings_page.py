@@ -40,8 +40,9 @@ class SettingsPage(Page):
             Row(label="Window", value="fullscreen" if window.is_fullscreen else "a window",
                 change=lambda step: self._screen.on_fullscreen(),
                 says="The screen that the window is on; a window can be moved to another one first"),
-            Row(label="Figures (F3)", value="shown" if settings.show_hud else "hidden",
-                change=lambda step: self._screen.on_hud()),
+            Row(label="Figures", value="shown" if settings.show_hud else "hidden",
+                change=lambda step: self._screen.on_hud(),
+                says=self._screen.choices_of(hud="shows and hides them while you play")),
             Row(label="Parts of the figures", value=settings.hud_parts,
                 change=lambda step: self._screen.choose(
                     hud_parts=_next(HUD_PARTS, settings.hud_parts, step))),

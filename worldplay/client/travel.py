@@ -92,8 +92,10 @@ class Travel:
         """Go back to the frame of this number since the start; returns whether that is begun, or says so."""
         moment = next((each for each in self.history.moments if each.number == number), None)
         if moment is None or self._asked:
+            back = self._view.choices_of(reset="starts again")
             self._view.notify("The world is still at work on the last place; try again" if self._asked else
-                              f"No moment of the last {self.history.seconds:.0f} s is good; R starts again")
+                              f"No moment of the last {self.history.seconds:.0f} s is good"
+                              f"{'; ' if back else ''}{back}")
             return False
         self._wish = moment
         return True

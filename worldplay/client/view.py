@@ -76,7 +76,7 @@ class View:
     def saw(self):
         """The newest frame is on the screen: where it has left the look of its world, that is said."""
         if self.drift.see(self.frame, self.number):
-            back = self._choices_of(good_moment="goes back to the last good moment", reset="starts again")
+            back = self.choices_of(good_moment="goes back to the last good moment", reset="starts again")
             self.notify(f"The picture has left the look of its world: {back}")
 
     def close_world(self, title):
@@ -101,7 +101,7 @@ class View:
 
     def notify_ended(self, message):
         """Say that a recording or an episode is over, and which key resets it."""
-        self.notify(f"{message} ({self._choices_of(reset='resets')})")
+        self.notify(f"{message} ({self.choices_of(reset='resets')})")
 
     def wait_for(self, what, *, after):
         """From now on the model is being waited for: `what` is written once that takes `after` seconds."""
@@ -129,7 +129,7 @@ class View:
 
     # For the subclass
 
-    def _choices_of(self, **says):
+    def choices_of(self, **says):
         """"P goes on, ...": what some commands do now, by their keys; those that work in this world."""
         labels = {name: self.bindings.label_of(name, self._key_labels, self.world.action_space,
                                                is_pad=self.shows_pad) for name in says}

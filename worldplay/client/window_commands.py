@@ -1,4 +1,6 @@
 """What the player does at the window: pygame's events become commands, written text and input."""
+from pathlib import Path
+
 import pygame
 
 from worldplay.client import gamepad
@@ -107,11 +109,12 @@ class WindowCommands(Commands):
     def _leave_pages(self):
         if any(getattr(page, "entry", None) for page in self._screen.pages):
             self._window.take_text(False)
-        self._screen.pages.clear()
+        self._screen.close_pages()
 
     def open_menu(self):
         super().open_menu()
         offer = ("Last good moment",) if self._screen.drift.is_away else ()
+        offer += ("Real game",) if not self.beside.problem else ()
         self._screen.choices = Choices((*PAUSED[:1], *offer, *PAUSED[1:]))
 
     def _remedies(self, mode):
@@ -145,6 +148,7 @@ class WindowCommands(Commands):
                 page.click(event.pos)
             if page.is_over and page in pages:
                 pages.remove(page)
+                page.close()
         elif event.type == pygame.MOUSEBUTTONDOWN:
             self._take(choices.hit(event.pos) or ("Go on" if self.mode is Mode.MENU else None))
         else:
@@ -174,6 +178,9 @@ class WindowCommands(Commands):
                 self.resume()
             case "Last good moment":
                 self.on_good_moment()
+            case "Real game":
+                self.on_real()
+                self.resume()
             case "Places":
                 self._screen.pages.append(PlacesPage(self._window, self, self._screen.notify))
             case "Clips":
@@ -188,12 +195,12 @@ class WindowCommands(Commands):
             case "Start again":
                 self.on_reset()
             case "Open again":
-                self.reopen(self._reopening.opening())
+                self.reopen(self._reopening.opening(), self.request)
             case "Fewer steps":
                 steps = (self._world.info["steps"] if self._world else self._reopening.chosen()["steps"]) // 2
-                self.reopen(self._reopening.opening(steps=steps))
+                self.reopen(self._reopening.opening(steps=steps), self.request)
             case "Processor":
-                self.reopen(self._reopening.opening(device="cpu"))
+                self.reopen(self._reopening.opening(device="cpu"), self.request)
             case "Quit":
                 self.is_over = True
 
@@ -229,6 +236,7 @@ class WindowCommands(Commands):
     def begin_from(self, path, at=0):
         """A picture or a clip of the player's own, from its frame `at` (None: the last): the page for it."""
         if self._world is None or self.mode not in (Mode.PLAYING, Mode.PAUSED, Mode.MENU, Mode.STOPPED):
+            self._screen.notify(f"{Path(path).name} cannot be taken now; drop it again once the world plays")
             return
         if self.mode in (Mode.PLAYING, Mode.PAUSED):
             self.open_menu()

@@ -9,6 +9,7 @@ from worldplay.client.pages import Page, Row
 from worldplay.client.worker import Reset
 from worldplay.data.clip import read_clip
 from worldplay.data.file_start import is_clip, other_controls
+from worldplay.data.stills import Stills
 from worldplay.errors import WorldError
 from worldplay.files import missing_space
 from worldplay.worlds import catalog, zoo
@@ -98,11 +99,11 @@ def licence_of(card):
 
 
 def look_of(card, num_scenes):
-    """What drift is measured against in a world, as a short line."""
+    """What the picture is compared with while it is played, as a short line."""
     if card.look is None:
         scenes = f"{num_scenes} scene{'s' * (num_scenes != 1)}"
-        return f"drift is measured against its {scenes}" if num_scenes else "drift is not measured"
-    return (f"drift is measured against {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
+        return f"in play compared with its {scenes}" if num_scenes else "in play compared with nothing"
+    return (f"in play compared with {card.look.frames} real frames: sharpness {card.look.sharpness:.1f}, "
             f"brightness {card.look.brightness:.0f}")
 
 
@@ -134,12 +135,13 @@ class StartPage(Page):
     def __init__(self, screen, commands, path, at=0):
         """at: number of the frame that is shown first; None: the last one.
 
-            Raises WorldError where the file can be neither read as a picture nor as a video.
+            Raises WorldError where the file can be neither read as a picture nor as a video, also where the
+            frame is damaged.
         """
         super().__init__()
         world = screen.world
         self._screen, self._commands, self._path = screen, commands, Path(path)
-        self._stills = stills_of(self._path, world.frame_size)
+        self._stills = Stills(self._path, world.frame_size)
         self._misfit = None  # why the motion of a clip does not fit; "": it does
         if is_clip(self._path):
             self._misfit = other_controls(read_clip(self._path), world.action_space)
@@ -170,7 +172,7 @@ class StartPage(Page):
         wanted = min(max(self._at_second + seconds, 0.0), self._stills.seconds)
         try:
             self._at_second, self._still = wanted, self._stills.at(wanted)
-        except (WorldError, OSError, ValueError) as error:
+        except WorldError as error:
             self._screen.notify(str(error))
 
     def _begin(self):
@@ -179,12 +181,3 @@ class StartPage(Page):
     def _go_on(self):
         at = round(self._at_second / self._stills.period)
         self._commands.begin_at(Reset(file=self._path, at=at))
-
-
-def stills_of(path, frame_size):
-    """worldplay.data.stills.Stills of a file; WorldError where it is neither a picture nor a video."""
-    from worldplay.data.stills import Stills
-    try:
-        return Stills(path, frame_size)
-    except (OSError, ValueError) as error:
-        raise WorldError("bad_scene", f"{path} cannot be begun from: {error}") from None

@@ -5,6 +5,7 @@ import numpy as np
 
 REACH = 2.0  # seconds searched to each side
 _STEP = 0.01  # seconds
+_ROUNDING = 1e-9  # of shares: equal ones may differ by so much
 _APART = 0.5  # seconds: offsets farther away than this from the best one are other places
 _MAX_SHIFT = 24  # columns of 160
 _MAX_FRAMES = 12_000  # of a recording that are compared: ten minutes at 20 a second
@@ -81,7 +82,8 @@ def search(motion, inputs, times):
 
     Where the view turns often enough: how much closer the frame before comes when it is moved to the left in
     proportion to the turn. Else what least squares make of all inputs, held or just changed, for the change
-    of the picture.
+    of the picture. Of offsets that fit alike, as over a row's time where a log has a row a frame, it is the
+    one nearest to 0.
     """
     times, keys = times[:_MAX_FRAMES], inputs.num_keys
     look = inputs.between(times)[:, keys:]
@@ -97,7 +99,8 @@ def search(motion, inputs, times):
             shares[i], scale[i] = _moved(motion.costs[1:len(times)], actions[:, keys], scales)
         else:
             shares[i] = _fit(_stirs(actions, keys), motion.energy[1:len(times)])
-    best, zero = int(shares.argmax()), int(np.abs(offsets).argmin())
+    alike = np.flatnonzero(shares >= shares.max() - _ROUNDING)
+    best, zero = int(alike[np.abs(offsets[alike]).argmin()]), int(np.abs(offsets).argmin())
     apart = np.abs(offsets - offsets[best]) > _APART
     share, at_zero, elsewhere = (max(0.0, float(found)) for found in (
         shares[best], shares[zero], shares[apart].max()))

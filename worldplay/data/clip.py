@@ -147,6 +147,8 @@ def read_clip(path):
         fields = json.loads(sidecar.read_text(encoding="utf-8"))
         is_clip = fields["format"] == FORMAT
         version = int(fields["version"])
+    except OSError as error:
+        raise WorldError("bad_scene", f"clip {path}: {sidecar.name} cannot be read ({error})") from None
     except (ValueError, TypeError, KeyError, RecursionError):
         is_clip = False
     if not is_clip:

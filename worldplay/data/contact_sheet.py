@@ -16,15 +16,16 @@ _QUIET = 6  # frames without that key before it
 _ROLLOUTS = 40  # that are looked through
 
 
-def write_contact_sheet(folder, path=None):
-    """Write a contact sheet of a data set of worldplay's as a PNG, and return its path.
+def write_contact_sheet(folder, path=None, **reading):
+    """Write a contact sheet of a data set as a PNG, and return its path.
 
-    path  of the picture; None is contact-sheet.png in the data set
+    path     of the picture; None is contact-sheet.png in the data set
+    reading  options of LeRobotFolder.open, which another program's folder needs
 
     A row shows a moment: the frame that the key or the turn led to is marked, with two frames before it and
     four after it. Over each frame stands what was held on the way to it, and the turn in degrees.
     """
-    opened = LeRobotFolder.open(folder)
+    opened = LeRobotFolder.open(folder, **reading)
     space, rows, counts = opened.source.action_space, [], {}  # rows: (which one of its key, picture)
     for number, rollout in enumerate(opened.rollouts()):
         for i, what in _moments(rollout.actions, space):

@@ -11,7 +11,7 @@ from worldplay.data.contact_sheet import write_contact_sheet
 from worldplay.data.footage import VideoFootage, steady
 from worldplay.data.frame_cache import Source
 from worldplay.data.importing import ActionColumns, FrameFit
-from worldplay.data.input_log import SUFFIXES, TAKE, Inputs, columns_of, own_actions, read_log
+from worldplay.data.input_log import SUFFIXES, TAKE, Inputs, check_numbers, columns_of, own_actions, read_log
 from worldplay.data.lerobot import describe
 from worldplay.data.lerobot_writer import PACKED_SHARE, check_new, finish
 from worldplay.data.named_formats import (
@@ -28,6 +28,7 @@ from worldplay.files import require_space, visible, writable_folder
 from worldplay.log import track
 
 FPS, FIT = 20.0, "resize 160x112"
+MAX_FPS = 1000  # frames a second of a data set
 _LOOK_SHARE = 99.5  # percent of the frames that turn which turn no more than the world's look limit
 
 
@@ -92,14 +93,20 @@ def make_data_set(videos, *, out, logs=(), format="log", actions=None, time=None
     """
     out = Path(out)
     seconds = _offset(offset)
+    if fps is not None:
+        _check_rate(fps, f"--fps {fps}")
     pairs = _pairs(videos, logs, format, time, events)
     read = [log for _, log in pairs]
     is_take = all(log.header.get("format") == TAKE for log in read)
     columns = columns_of(read)
     text = actions or {"vpt": VPT_ACTIONS, "csgo": CSGO_ACTIONS}.get(format) or read[0].header.get("actions")
     mapping = ActionColumns.parse(text or own_actions(read), columns)
+    check_numbers(read, mapping.features)
     keys = mapping.space({})
-    fps = float(fps or read[0].header.get("fps") or {"vpt": VPT_FPS, "csgo": CSGO_FPS}.get(format, FPS))
+    if fps is None:
+        fps = read[0].header.get("fps", {"vpt": VPT_FPS, "csgo": CSGO_FPS}.get(format, FPS))
+        _check_rate(fps, f"{read[0].path}: fps {fps!r} in its first line")
+    fps = float(fps)
     fit = FrameFit.parse(fit or FIT) if fit or not is_take else None
     with track(pairs, desc="read", unit="video") as bar:
         recordings = [_read(footage, log, fps, fit) for footage, log in bar]
@@ -143,6 +150,12 @@ def _offset(text):
     except ValueError:
         raise ValueError(f"--offset {text}: expected a number of seconds, or auto") from None
     return seconds
+
+
+def _check_rate(fps, where):
+    if not isinstance(fps, int | float) or not 0 < fps <= MAX_FPS:
+        raise ValueError(f"{where}: expected frames a second, more than 0 and at most {MAX_FPS}; --fps "
+                         f"{FPS:g} is the usual rate")
 
 
 def _pairs(videos, logs, format, time, events):
@@ -212,9 +225,8 @@ def _part(recording, inputs, fps, seconds):
     first, stop = 0, num
     begin, end = log.times[0] + seconds, log.times[-1] + seconds
     if not log.is_events:  # it says nothing of the time before its first row and after its last one
-        step = float(np.median(np.diff(log.times))) if len(log.times) > 1 else 0.0
         first = max(0, int(np.ceil(begin * fps - 1e-3)))
-        stop = min(num, int(np.floor((end + step) * fps + 1e-3)) + 1)
+        stop = min(num, int(np.floor(end * fps + 1e-3)) + 1)
     if stop - first < 2 or end < 0 or begin >= times[-1]:
         raise ValueError(f"{log.path}: its times, {begin:.2f} to {end:.2f} s, are not those of the video, 0 "
                          f"to {times[-1]:.2f} s; say with --offset how many seconds to add, with --time how "

@@ -27,7 +27,8 @@ class InputLog:
     path       the file
     times      float64 [n], seconds, ascending
     rows       {column: float64 [n]}: a key's column is 1 from a row on until one in which it is 0; the column
-               of a movement holds what was moved since the row before
+               of a movement holds what was moved since the row before, of a log of events what was moved at
+               that moment; not finite where the file has no number
     is_events  whether it has a row where something changed; else a row for every moment, up to its end
     header     what its first line says of a take of `record-desktop`; {} of another log
     """
@@ -47,7 +48,7 @@ def read_log(path, *, time=None, events=None):
             "key=down" where there are such columns
 
         Raises ValueError, naming file, row and column, for what cannot be read; it lists the columns where
-        one is not there.
+        one is not there. A cell without a number is none of that: see check_numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,7 +64,7 @@ def read_log(path, *, time=None, events=None):
     names = _EVENTS if is_take else _event_columns(path, columns, events)
     rows = _event_rows(path, table, names, is_take) if names else {}
     rows |= {name: numbers for name in columns if name not in (names or ()) for numbers in [
-        _numbers(path, table, name, blank_is_zero=bool(names))] if numbers is not None}
+        _numbers(table, name, blank=0.0 if names else np.nan)] if numbers is not None}
     rows.pop(_time_column(path, columns, time)[0], None)
     return InputLog(path, times, rows, bool(names), header)
 
@@ -83,6 +84,18 @@ def columns_of(logs):
         for name in missing:
             log.rows[name] = np.zeros(len(log.times))
     return [Column(name, name, 0) for name in names]
+
+
+def check_numbers(logs, names):
+    """Raise ValueError, naming file, row and column, where one of these columns holds no finite number."""
+    for log in logs:
+        for name in names:
+            wrong = np.flatnonzero(~np.isfinite(log.rows[name]))
+            if len(wrong):
+                at = log.times[wrong[0]]
+                raise ValueError(f"{log.path}, row {wrong[0]} (at {at:g} s): column {name!r} is empty or no "
+                                 "finite number; write one there, 0 for a key that is up and for no "
+                                 "movement, or leave the column out of --actions")
 
 
 def own_actions(logs):
@@ -106,6 +119,7 @@ class Inputs:
     def __init__(self, log, columns, space):
         """log: InputLog; columns: ActionColumns; space: its ActionSpace with a look limit of 1."""
         self._times, self.num_keys = log.times, len(space.keys)
+        self._is_events = log.is_events
         states = columns.encode(log.rows, space).astype(np.float64)
         self._before = np.concatenate([np.zeros((1, self.num_keys)), states[:, :self.num_keys]])
         self._sums = np.concatenate([np.zeros((1, states.shape[1])), np.cumsum(states, axis=0)])
@@ -113,11 +127,15 @@ class Inputs:
     def between(self, edges):
         """float64 [n a]: the actions between the moments `edges`, float64 [n + 1] seconds of the log.
 
-        A key counts where it was down at any time between two moments; movements are added up.
+        A key counts where it was down at any time between two moments; movements are added up. Of a row at
+        the border of two stretches, what was moved since the row before is the first one's, an event is the
+        second one's.
         """
         begin = np.searchsorted(self._times, edges[:-1] - _SAME)
         end = np.searchsorted(self._times, edges[1:] - _SAME)
+        moved = np.searchsorted(self._times, edges + (-_SAME if self._is_events else _SAME))
         actions = self._sums[end] - self._sums[begin]
+        actions[:, self.num_keys:] = np.diff(self._sums[moved, self.num_keys:], axis=0)
         # what was held before goes on, unless a row at the very beginning says otherwise
         goes_on = np.append(self._times, np.inf)[begin] > edges[:-1] + _SAME
         actions[:, :self.num_keys] += self._before[np.where(goes_on, begin, 0)]
@@ -196,9 +214,12 @@ def _json_lines(path, text):
 
 def _times(path, table, columns, time):
     name, factor = _time_column(path, columns, time)
-    times = _numbers(path, table, name, blank_is_zero=False)
-    if times is None or not np.isfinite(times).all():
+    times = _numbers(table, name, blank=np.nan)
+    if times is None:
         raise ValueError(f"{path}: column {name!r} holds no numbers of seconds")
+    wrong = np.flatnonzero(~np.isfinite(times))
+    if len(wrong):
+        raise ValueError(f"{path}, row {wrong[0]}: column {name!r} holds no number of seconds")
     return times * factor
 
 
@@ -254,21 +275,16 @@ def _held(changes, num_rows):
     return np.array(is_down)[np.searchsorted(at, np.arange(num_rows), side="right")]
 
 
-def _numbers(path, table, name, blank_is_zero):
-    """float64 [n] of a column; None where it holds anything that is no number."""
-    cells = [row.get(name) for row in table]
-    blank = next((i for i, cell in enumerate(cells) if cell is None or cell == ""), None)
+def _numbers(table, name, blank):
+    """float64 [n] of a column, `blank` where a cell is empty; None where it holds what is no number."""
     try:
-        numbers = np.array([_number(cell) for cell in cells], np.float64)
+        return np.array([_number(row.get(name), blank) for row in table], np.float64)
     except (TypeError, ValueError):
         return None
-    if blank is not None and not blank_is_zero:
-        raise ValueError(f"{path}, row {blank}: column {name!r} is empty")
-    return numbers
 
 
-def _number(cell):
+def _number(cell, blank):
     if cell is None or cell == "":
-        return 0.0
+        return blank
     word = cell.strip().lower() if isinstance(cell, str) else cell
     return {"true": 1.0, "false": 0.0}[word] if word in ("true", "false") else float(word)

@@ -35,10 +35,12 @@ def read_vpt(path):
     Where the game shows a screen of its own (isGuiOpen) the mouse moves a cursor and no view: its movement is
     0 there. An attack that the first line says is held before it is pressed is none, as in OpenAI's loader.
 
-        Raises ValueError, naming file and line, for anything else.
+        Raises ValueError, naming file and line, for anything else, and for a file without lines.
     """
     path = Path(path)
     lines, rows, is_stuck = read_objects(path), [], False
+    if not lines:
+        raise ValueError(f"{path}: no rows")
     for i, line in enumerate(lines):
         try:
             keys, mouse = set(line["keyboard"]["keys"]), line["mouse"]
@@ -51,8 +53,7 @@ def read_vpt(path):
         rows.append([*(key in keys for key in _VPT_KEYS),
                      *(button in buttons and not (button == 0 and is_stuck) for button in range(3)), *moved])
     names = (*_VPT_KEYS, "mouse.0", "mouse.1", "mouse.2", "mouse.dx", "mouse.dy")
-    columns = np.array(rows, np.float64).reshape(len(rows), len(names)).T
-    return InputLog(path, np.arange(len(rows)) / VPT_FPS, dict(zip(names, columns)), False, {})
+    return _log(path, VPT_FPS, dict(zip(names, np.array(rows, np.float64).T)), ("mouse.dx", "mouse.dy"))
 
 
 @dataclass
@@ -86,7 +87,17 @@ class CsgoFootage:
         rows = {key: (vectors[:, i] > 0.5).astype(np.float64) for i, key in enumerate(_CSGO_KEYS)}
         rows |= {"mouse_x": _CSGO_X[vectors[:, keys:keys + x].argmax(1)],
                  "mouse_y": _CSGO_Y[vectors[:, keys + x:].argmax(1)]}
-        return InputLog(self.path, np.arange(num) / CSGO_FPS, rows, False, {})
+        return _log(self.path, CSGO_FPS, rows, ("mouse_x", "mouse_y"))
+
+
+def _log(path, fps, rows, moved):
+    """The InputLog of a row a frame, {column: float64 [n]}, in which the columns `moved` hold what is moved
+    until the next row: it is told by the row after it, and a last row ends the log.
+    """
+    num = len(next(iter(rows.values())))
+    rows = {name: np.append(0.0, column) if name in moved else np.append(column, column[-1])
+            for name, column in rows.items()}
+    return InputLog(path, np.arange(num + 1) / fps, rows, False, {})
 
 
 def _opened(path):

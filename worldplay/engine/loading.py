@@ -16,7 +16,7 @@ from worldplay.models.attention.kernels import AttentionShape
 from worldplay.models.transformer import Transformer
 from worldplay.worlds import catalog, zoo
 from worldplay.worlds.config import WorldConfig
-from worldplay.worlds.weights import load_weights
+from worldplay.worlds.weights import load_weights, world_hash
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +101,15 @@ def read_config(name):
     """(folder, WorldConfig) of a world, as `load_world` finds it and with its errors."""
     folder = Path(zoo.find(name))
     return folder, WorldConfig.from_json(read_json(folder / "config.json"), folder / "config.json")
+
+
+def hash_of(name=None):
+    """info["world_hash"] of the world that `load_world` finds under a name, of its files alone.
+
+        Raises WorldError where the world, or a part of it, is not here.
+    """
+    folder, config = read_config(name)
+    return world_hash(folder, config, Parts(config, torch.device("cpu")).codec_file(folder))
 
 
 def _random_transformer(sizes, device):

@@ -9,6 +9,9 @@ from worldplay.errors import WorldError
 # name -> constructor; action_space, frame_size and fps are known before the first reset starts the engine
 ENVS = {name: partial(DoomWorld, name) for name in SCENARIOS}
 
+# how names of Gymnasium's own environments begin -> the package that plays them
+_NEEDED = {f"gym:{family}": "Box2D" for family in ("CarRacing-", "LunarLander", "BipedalWalker")}
+
 
 # what is installed: an id that Gymnasium knows, and what is in a module of worldplay's
 _INSTALLED = re.compile(r"gym:([^:]*|worldplay(\.\w+)*:[^:]*)")
@@ -47,5 +50,9 @@ def check_openable(name, trusted=False):
                          "--world to replay a clip of the game")
     if name.startswith("gym:") and not find_spec("gymnasium"):
         raise WorldError("not_found", f"{name}: Gymnasium is not installed (pip install gymnasium)")
+    needs = next((package for start, package in _NEEDED.items() if name.startswith(start)), None)
+    if needs and not find_spec(needs):
+        raise WorldError("not_found", f"{name}: {needs} is not installed "
+                         f'(pip install "gymnasium[{needs.lower()}]")')
     if name in ENVS and not find_spec("vizdoom"):
         raise WorldError("not_found", NEEDS_VIZDOOM)

@@ -1,4 +1,4 @@
-"""Bootstrap over streams: where a figure might lie had other streams been drawn."""
+"""Bootstrap over episodes: where a figure might lie had others been drawn; streams of one go together."""
 import math
 from statistics import NormalDist
 
@@ -8,9 +8,9 @@ RESAMPLES = 1_000
 LEVEL = 95.0  # per cent
 
 
-def resampled(num_streams, seed=0):
-    """int64 [RESAMPLES num_streams]: as many streams, drawn with replacement."""
-    return np.random.default_rng(seed).integers(0, num_streams, (RESAMPLES, num_streams))
+def resampled(num, seed=0):
+    """int64 [RESAMPLES num]: as many episodes, drawn with replacement."""
+    return np.random.default_rng(seed).integers(0, num, (RESAMPLES, num))
 
 
 def student(level, free):
@@ -28,11 +28,13 @@ def student(level, free):
             + (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / (384 * free ** 3))
 
 
-def interval(value, num_streams, level=LEVEL, seed=0):
-    """(figure, low, high): a figure over all streams and its interval by resampling the streams.
+def interval(value, episodes, level=LEVEL, seed=0):
+    """(figure, low, high): a figure over all streams and its interval by resampling the episodes.
 
-    value  function of an int array of streams -> float; a difference of two worlds' figures is one too,
-           paired
+    value     function of an int array of streams -> float; a difference of two worlds' figures is one too,
+              paired
+    episodes  int [s], the episode that each stream is cut from: streams of one are drawn together, since they
+              say little of others
 
     The interval is the figure and so many bootstrap standard errors as Student's t asks for, with the error
     made larger by sqrt(n / (n - 1)), which resampling n streams leaves out. Percentiles of the resampled
@@ -42,18 +44,21 @@ def interval(value, num_streams, level=LEVEL, seed=0):
     Source: Hesterberg, What Teachers Should Know about the Bootstrap, arXiv:1411.5279, "t with bootstrap
     standard error".
     """
-    figure = float(value(np.arange(num_streams)))
-    return (figure, *_around(figure, [value(picks) for picks in resampled(num_streams, seed)], num_streams,
-                             level))
+    figure = float(value(np.arange(len(episodes))))
+    members = [np.flatnonzero(episodes == each) for each in np.unique(episodes)]
+    draws = [value(np.concatenate([members[i] for i in picks])) for picks in resampled(len(members), seed)]
+    return (figure, *_around(figure, draws, len(members), level))
 
 
-def ratio_interval(sums, counts, level=LEVEL, seed=0):
+def ratio_interval(sums, counts, episodes, level=LEVEL, seed=0):
     """[low, high] of sum(sums) / sum(counts) over streams, as `interval` does; a mean over frames is one.
 
     sums, counts  float [s], of each stream
-    Returns       None where fewer than two streams count anything: nothing is known of others then
+    episodes      int [s], as `interval` takes them
+    Returns       None where fewer than two episodes count anything: nothing is known of others then
     """
-    sums, counts = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    _, of_episode = np.unique(episodes, return_inverse=True)
+    sums, counts = (np.bincount(of_episode, np.asarray(each, np.float64)) for each in (sums, counts))
     if np.count_nonzero(counts) < 2:
         return None
     picks = resampled(len(counts), seed)

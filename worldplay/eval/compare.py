@@ -12,8 +12,8 @@ def difference(ours, theirs):
     Returns  {better, line, FIGURE: {difference, interval, n}, PLAYER: {FIGURE: ...}}; the figures of the
              first player at the top, those of the others under their names
              FIGURE    moving_psnr, rollout_psnr_4, _16, _64
-             interval  [low, high], dB, of the difference over other streams that might have been drawn, each
-                       stream of one world beside the same one of the other; None of fewer than two of n
+             interval  [low, high], dB, of the difference over other episodes that might have been drawn,
+                       each stream of one world beside the same one of the other; None of fewer than two
              better    "first", "second", "mixed", or None where the streams do not tell; see `_judge`
     """
     first, *others = [_of_player(ours if player == ours["player"] else ours[player],
@@ -26,20 +26,19 @@ def difference(ours, theirs):
 
 def _of_player(ours, theirs):
     each = [ours["moving"]["by_stream"], theirs["moving"]["by_stream"]]
-    # without poses a frame counts as moving by a world's own keys, so it has to for both
-    counts = [np.array(figures["n"], np.float64) for figures in each]
-    both = np.where(np.minimum(*counts) > 0, counts[0], 0)
+    assert each[0]["n"] == each[1]["n"]  # the source says which frames move (Streams.is_moving)
+    counts, episodes = np.array(each[0]["n"], np.float64), np.array(each[0]["episode"])
     psnrs = [np.array([value or 0.0 for value in figures["psnr"]]) for figures in each]
-    made = {"moving_psnr": _figure(*psnrs, both)}
+    made = {"moving_psnr": _figure(*psnrs, counts, episodes)}
     for number in _HORIZONS:
         if number in ours["rollout_by_stream"]:
             rows = [np.array(figures["rollout_by_stream"][number]) for figures in (ours, theirs)]
-            made[f"rollout_psnr_{number}"] = _figure(*rows, np.ones(len(rows[0])))
+            made[f"rollout_psnr_{number}"] = _figure(*rows, np.ones(len(rows[0])), episodes[:len(rows[0])])
     return made
 
 
-def _figure(ours, theirs, counts):
-    """One difference of psnr by stream, each stream by the frames that it counts.
+def _figure(ours, theirs, counts, episodes):
+    """One difference of psnr by stream, each stream by the frames that it counts, of these episodes.
 
     `strict` is the interval by which `_judge` goes: at the level at which all of the figures together hold
     with LEVEL, by Bonferroni's inequality.
@@ -47,7 +46,8 @@ def _figure(ours, theirs, counts):
     sums = (ours - theirs) * counts
     level = 100 - (100 - LEVEL) / (1 + len(_HORIZONS))
     return {"difference": float(sums.sum() / counts.sum()) if counts.any() else None,
-            "interval": ratio_interval(sums, counts), "strict": ratio_interval(sums, counts, level),
+            "interval": ratio_interval(sums, counts, episodes),
+            "strict": ratio_interval(sums, counts, episodes, level),
             "n": int(np.count_nonzero(counts))}
 
 
@@ -62,7 +62,8 @@ def _judge(figures, ours, theirs):
         better, name = ("first", ours) if up else ("second", theirs)
         said = f"{name}, and the difference is more than the choice of streams makes"
     else:
-        better, said = None, "Not known; what differs, other streams might turn round"
+        better, said = None, ("Not known; what differs, other streams might turn round" if known else
+                              "Not known; fewer than two episodes, so no interval")
     numbers = ", ".join(f"{_title(name)} {figure['difference']:+.2f} dB [{figure['interval'][0]:+.2f}, "
                         f"{figure['interval'][1]:+.2f}]" for name, figure in known.items())
     said = f"Which is better? {said}"

@@ -11,7 +11,7 @@ _TAIL = 0.25  # a figure at frame N is the mean over the last quarter of the way
 # how far a walk may be from the real frames of the same way: ratios between these, and the share of pixels
 # that have another colour beyond what the choice of places makes
 _SHARPNESS, _BRIGHTNESS, _COLOURS = (0.75, 1.33), (0.8, 1.25), 0.25
-_EDGES = 0.5  # part of the real frames' edges that has to be there, whatever the codec leaves of them
+MIN_EDGES = 0.5  # part of the real frames' edges that has to be there, whatever the codec leaves of them
 
 
 def is_whole(walk, real, codec_sharpness):
@@ -27,7 +27,7 @@ def is_whole(walk, real, codec_sharpness):
 def has_edges(walk, real):
     """Whether figures of `drift` of dreamed frames have the edges of the real frames of the same way: an
     object that has become a blot on a plain ground, or nothing, changes little else."""
-    return walk["edge_ratio"] >= _EDGES * real["edge_ratio"]
+    return walk["edge_ratio"] >= MIN_EDGES * real["edge_ratio"]
 
 
 def _is_within(value, real, bounds):

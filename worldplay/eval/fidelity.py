@@ -57,10 +57,13 @@ def next_frame(material, player):
     frame drawn at random) and codec_psnr (the real frame through the codec).
 
     interval   {psnr, over_NAME: [low, high]}, dB: of psnr, and of what it is above each baseline (BASELINES)
-    by_stream  {psnr, n}: psnr of each stream and the number of its frames, which `compare` pairs
+    by_stream  {psnr, n, episode}: psnr of each stream, the number of its frames, and its episode, which
+               `compare` pairs
     """
     scores, moving = score_targets(material, player)
-    return {"next_frame": _figures(scores, np.ones_like(moving)), "moving": _figures(scores, moving)}
+    episodes = material.streams[player].episodes
+    return {"next_frame": _figures(scores, np.ones_like(moving), episodes),
+            "moving": _figures(scores, moving, episodes)}
 
 
 def rollout_psnr(material, player):
@@ -74,7 +77,8 @@ def rollout_psnr(material, player):
     at = {str(number): streams.context + number - 1 for number in HORIZONS if number <= horizon}
     scores = {number: psnr(real[:, i], dreams[:, i]) for number, i in at.items()}
     return {"rollout_psnr": {number: float(score.mean()) for number, score in scores.items()},
-            "rollout_psnr_interval": {number: ratio_interval(score, np.ones(len(score)))
+            "rollout_psnr_interval": {number: ratio_interval(
+                                 score, np.ones(len(score)), streams.episodes[:len(score)])
                                  for number, score in scores.items()},
             "rollout_repeat_psnr": {number: float(psnr(real[:, i], real[:, streams.context - 1]).mean())
                                     for number, i in at.items()},
@@ -102,15 +106,17 @@ def score_targets(material, player):
     return scores, streams.is_moving(material.world.action_space)[:, start:stop]
 
 
-def _figures(scores, chosen):
-    """Means over the frames chosen, bool [s i], with their intervals over the streams; see next_frame."""
+def _figures(scores, chosen, episodes):
+    """Means over the frames chosen, bool [s i], with their intervals over the episodes, int [s]; see
+    next_frame.
+    """
     counts, count = chosen.sum(1), int(chosen.sum())
     sums = {name: np.where(chosen, values, 0).sum(1) for name, values in scores.items()}
     means = {name: float(each.sum() / count) if count else math.nan for name, each in sums.items()}
     each = [float(score / n) if n else math.nan for score, n in zip(sums["psnr"], counts)]
     return {"psnr": means["psnr"], "ssim": means["ssim"], "n": count} | {
         name: value for name, value in means.items() if name not in ("psnr", "ssim")} | {
-        "interval": {"psnr": ratio_interval(sums["psnr"], counts), **{
-            f"over_{name}": ratio_interval(sums["psnr"] - sums[f"{name}_psnr"], counts)
+        "interval": {"psnr": ratio_interval(sums["psnr"], counts, episodes), **{
+            f"over_{name}": ratio_interval(sums["psnr"] - sums[f"{name}_psnr"], counts, episodes)
             for name in BASELINES}},
-        "by_stream": {"psnr": each, "n": counts.tolist()}}
+        "by_stream": {"psnr": each, "n": counts.tolist(), "episode": episodes.tolist()}}

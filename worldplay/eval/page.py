@@ -3,6 +3,7 @@ import base64
 import math
 from html import escape
 
+from worldplay.eval.drift import MIN_EDGES
 from worldplay.eval.verdict import lines, table
 
 _WIDTH, _HEIGHT = 560, 250  # of a chart, units of its view box
@@ -48,7 +49,8 @@ def page(report, folder):
              '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",
-             "<p>Brackets: 95 % intervals over streams. What each figure is stands in docs/eval.md.</p>",
+             "<p>Brackets: 95 % intervals over episodes. What each figure is stands in docs/eval.md. How "
+             f"fast the world answers: python -m worldplay bench {escape(report['world'])}.</p>",
              _table(["", *titles], [[name, *cells] for name, cells in rows])]
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -130,7 +132,7 @@ def _charts(worlds):
                    bounds=[world["rollout_psnr_interval"][x] for x in at]) for i, world in enumerate(worlds)]
     lines += [_Line("last real frame", at, [first["rollout_repeat_psnr"][x] for x in at], 3, is_dashed=True),
               _Line("codec alone", at, [first["next_frame"]["codec_psnr"]] * len(at), 2, is_dashed=True)]
-    yield _figure("How near do frames stay to the real ones?", "Bars: 95 % intervals over streams.", lines,
+    yield _figure("How near do frames stay to the real ones?", "Bars: 95 % intervals over episodes.", lines,
                   "frame of free play", "dB PSNR", is_log=True)
     if not survivals:
         return
@@ -148,9 +150,10 @@ def _charts(worlds):
     lines = [_Line(named(world, "dream"), each["frames"], each["alive"], i) for i, world, each in survivals]
     lines.append(_Line("real, elsewhere", of_real["frames"], of_real["real_elsewhere"], 2, is_dashed=True))
     yield _figure("How many walks are still alive?",
-                  "Alive: sharpness, brightness and colours near those of the real frames of the same way. "
-                  f"{walks[0]} walks at the start, {walks[-1]} of them to the end. Dashed: the same rule on "
-                  "real frames of another place.",
+                  "Alive: sharpness, brightness and colours near those of the real frames of the same way, "
+                  f"and at least {MIN_EDGES:.0%} of their edges. {walks[0]} walks at the start, {walks[-1]} "
+                  "of them to the end; a line ends where the walks that go on have died. Dashed: the same "
+                  "rule on real frames of another place.",
                   lines, "frames walked", "share alive", low=0.0, high=1.0)
 
 

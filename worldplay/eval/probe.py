@@ -133,7 +133,7 @@ def probe(material, player):
     material.advance(_pairs_work(found.shape[0] * found.shape[1]))
     given = streams.actions[:len(dreams), start:]
     other = np.random.default_rng(0).permutation(given.reshape(-1, given.shape[-1])).reshape(given.shape)
-    numbers = range(len(dreams))
+    numbers, episodes = range(len(dreams)), streams.episodes[:len(dreams)]
     dreamed = reader.read(found, numbers)
     real = reader.read(reader.features[player][:len(dreams), start - 1:], numbers)
     cases = {"dream": (dreamed, given), "real": (real, given), "shuffled": (dreamed, other)}
@@ -147,10 +147,11 @@ def probe(material, player):
         held = {case: (read[..., known], actions[..., keys] > 0.5)
                 for case, ((read, _), actions) in cases.items()}
         each = {case: balanced(*pair) for case, pair in held.items()}
-        means = {case: interval(lambda picks, pair=pair: _mean(balanced(*pair, picks)), len(dreams))
+        means = {case: interval(lambda picks, pair=pair: _mean(balanced(*pair, picks)), episodes)
                  for case, pair in held.items()}
         named |= {case: values[0] for case, values in means.items()} | {
-            "interval": {case: list(values[1:]) for case, values in means.items()} if len(dreams) > 1 else {},
+            "interval": {case: list(values[1:]) for case, values in means.items()
+                         if len(set(episodes)) > 1},
             "keys": {space.keys[key]: {case: float(each[case][i]) for case in cases} | {
                 "n": int(held["dream"][1][..., i].sum())} for i, key in enumerate(keys)}}
     for axis, name in enumerate(_AXES[:space.look_axes]):

@@ -75,9 +75,12 @@ def twin_of(clip, name=None, env=None):
     """The worldplay.envs.twin.Twin of a clip's world; name: of that world or its folder, where it is another;
     env: as Twin takes it.
 
-        Raises WorldError where the world is not here, or the game cannot be brought to the clip's start.
+        Raises WorldError where the world is not here, its weights are others than those of the clip, or the
+        game cannot be brought to the clip's start.
     """
+    from worldplay.engine.loading import hash_of
     sidecar = clip.sidecar
+    _check_hash(clip, hash_of(name or sidecar["world"]))
     frames = clip.latents_per_action * sidecar["info"].get("frames_per_latent", 1)
     twin = Twin(sidecar["world"], zoo.find(name or sidecar["world"]), action_space=clip.action_space,
                 frame_size=sidecar["frame_size"], fps=sidecar["fps"], frames_per_step=frames, env=env)
@@ -102,10 +105,7 @@ def open_for(clip, name, device):
         return open_env(name or sidecar["env"], trusted=bool(name))
     world = worldplay.load_world(name or sidecar["world"], device=device, steps=sidecar["info"].get("steps"),
                                  seed=sidecar["seed"], prompt=sidecar["info"].get("prompt"))
-    found, played = world.info["world_hash"], sidecar["world_hash"]
-    if found != played:
-        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} "
-                         f"{played}, here it is {found}; name the folder of the other with --world")
+    _check_hash(clip, world.info["world_hash"])
     _compare_attention(clip, world)
     # kept once encoded: what is wrong with one is said before anything is played
     for prompt in clip.prompts.values():
@@ -119,6 +119,14 @@ def open_for(clip, name, device):
             log.warning("clip %s was played by compiled code, here it runs eager, so frames differ: %s",
                         clip.path.name, problem)
     return world
+
+
+def _check_hash(clip, found):
+    """Raise WorldError("bad_checkpoint") unless the hash found here is that of the clip's world."""
+    sidecar, played = clip.sidecar, clip.sidecar["world_hash"]
+    if found != played:
+        raise WorldError("bad_checkpoint", f"clip {clip.path.name} was played in {sidecar['world']} "
+                         f"{played}, here it is {found}; name the folder of the other with --world")
 
 
 def _compare_attention(clip, world):

@@ -25,7 +25,7 @@ from worldplay.eval import (
 )
 from worldplay.eval.compare import difference
 from worldplay.eval.page import page
-from worldplay.eval.sources import open_source
+from worldplay.eval.sources import NO_PLAY, open_source
 from worldplay.eval.streams import Material
 from worldplay.eval.verdict import markdown
 from worldplay.files import writable_folder, write_picture, write_text
@@ -207,6 +207,9 @@ def _own_game(config):
     """The environment that a world was trained on; without one a WorldError that names the other way."""
     if config.env in ENVS:
         return open_source(config.env)
+    if (config.env or "").startswith("gym:"):
+        raise WorldError("not_found", f"{config.name} was trained on {config.env}: {NO_PLAY}; name the data "
+                         "of its run, to measure it on its held-out episodes: --against RUN/data")
     raise WorldError("not_found", f"{config.name} was trained on no environment that is here; name the data "
                      "set it was trained on, to measure it on its held-out episodes: --against FOLDER")
 

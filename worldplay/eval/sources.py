@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _MOST_EPISODES = 64  # of a data set that are read
 WALKER = "explorer"
+NO_PLAY = "a game of Gymnasium has no held-out play to measure on"
+_GOLDEN = 0.618034  # parts of an episode by which one start of a walk lies after the last: never near another
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,23 +127,29 @@ class Recording:
         pieces = [[_cut(episode, start, length)
                    for start in range(0, len(episode.frames) - length + 1, length)]
                   for episode in self._episodes]
-        in_turn = [piece for row in range(max(map(len, pieces))) for each in pieces
-                   for piece in each[row:row + 1]]
+        in_turn = [(number, piece) for row in range(max(map(len, pieces)))
+                   for number, each in enumerate(pieces) for piece in each[row:row + 1]]
         if len(in_turn) < num or length < context + horizon:
             log.info("%s: %d held-out streams of %d frames", self.name, min(num, len(in_turn)),
                      length - context)
-        return stack(in_turn[:num], context)
+        episodes, chosen = zip(*in_turn[:num])
+        return stack(chosen, context, np.array(episodes))
 
     def walk(self, number, length, context):
-        """The Walk of that number: one held-out episode after another, begun anew where they are too few."""
+        """The Walk of that number: one held-out episode after another, begun anew where they are too few.
+
+        The first walks begin with an episode each, further ones within the episodes.
+        """
         usable = [episode for episode in self._episodes if len(episode.frames) > context]
-        at = number % len(usable)
+        round_, at = divmod(number, len(usable))
         usable = usable[at:] + usable[:at]
-        frames = np.asarray(usable[0].frames[:context])
-        after = chain(zip(usable[0].frames[context:], usable[0].actions[context:]), chain.from_iterable(
+        start = int(round_ * _GOLDEN % 1 * (len(usable[0].frames) - context))
+        stop = start + context
+        frames = np.asarray(usable[0].frames[start:stop])
+        after = chain(zip(usable[0].frames[stop:], usable[0].actions[stop:]), chain.from_iterable(
             zip(episode.frames[1:], episode.actions[1:]) for episode in islice(cycle(usable), 1, None)))
         steps = [(frame, action) for frame, action in islice(after, length)]
-        actions = np.concatenate([usable[0].actions[:context], np.stack([action for _, action in steps])])
+        actions = np.concatenate([usable[0].actions[start:stop], np.stack([action for _, action in steps])])
         return Walk(frames, actions, (np.asarray(frame) for frame, _ in steps))
 
     def check(self):
@@ -158,6 +166,8 @@ def open_source(name):
     """
     if name in ENVS:
         return Game(name)
+    if str(name).startswith("gym:"):
+        raise WorldError("not_found", f"{name}: {NO_PLAY}; name the data of a run on it: --against RUN/data")
     if not Path(name).is_dir():
         raise WorldError("not_found", f"{name} is no environment (there are {', '.join(ENVS)}), no folder "
                          "of a data set")

@@ -22,11 +22,19 @@ class Streams:
     poses    float32 [s n 4], x, y, z in map units and yaw in degrees to the left; None of recordings without
              them
     context  frames at the start that are given to the world
+    episodes int [s], number of the episode that each is cut from; given as None, one of its own each
+    moving   bool [s n], see is_moving, by the actions from before `encoded_for`; None of others
     """
     frames: np.ndarray
     actions: np.ndarray
     poses: np.ndarray | None
     context: int
+    episodes: np.ndarray | None = None
+    moving: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.episodes is None:
+            object.__setattr__(self, "episodes", np.arange(len(self.frames)))
 
     @property
     def moves(self):
@@ -39,8 +47,11 @@ class Streams:
 
     def is_moving(self, space):
         """bool [s n]: whether the player moved or turned since the last frame; without poses whether the
-        action, of ActionSpace `space`, holds a key or turns.
+        action, of ActionSpace `space`, holds a key or turns: the action that was recorded, also where a world
+        lacks its key, so that all worlds are asked for the same frames.
         """
+        if self.moving is not None:
+            return self.moving
         if self.poses is None:
             keys, look = np.split(self.actions, [len(space.keys)], axis=-1)
             return (keys > 0.5).any(-1) | (np.abs(look) * space.look_limit > _TURNED).any(-1)
@@ -49,7 +60,7 @@ class Streams:
 
     def encoded_for(self, space, other):
         """The same streams with their actions, of ActionSpace `space`, encoded for `other`."""
-        return replace(self, actions=encode_for(self.actions, space, other))
+        return replace(self, actions=encode_for(self.actions, space, other), moving=self.is_moving(space))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -139,14 +150,14 @@ def held_out_seeds(num, skip=0):
     return seeds
 
 
-def stack(rollouts, context):
-    """Streams made of rollouts of equal length."""
+def stack(rollouts, context, episodes=None):
+    """Streams made of rollouts of equal length; episodes: see Streams."""
     rollouts = list(rollouts)
     frames, actions = (np.stack([getattr(rollout, name) for rollout in rollouts])
                        for name in ("frames", "actions"))
     has_poses = all(rollout.poses is not None for rollout in rollouts)
     return Streams(frames, actions, np.stack([rollout.poses for rollout in rollouts]) if has_poses else None,
-                   context)
+                   context, episodes)
 
 
 def encode_for(vectors, space: ActionSpace, other: ActionSpace):

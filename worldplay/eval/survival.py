@@ -9,14 +9,18 @@ JUDGED = 50  # frames of a walk that are judged together
 def walks(material, player):
     """{drift, survival} of the same walks; see drift.drift and `survival`.
 
-    Free play counts among the walks of `survival`, as short ones.
+    Free play counts among the walks of `survival`, as short ones, but where a walk repeats it: from the same
+    real frames on, which then follow alike.
     """
     made, real, of_streams, codec = walked(material, player)
     streams, dreams = material.streams[player], material.dreams(player)
-    of_dreams = [np.stack(list(map(row, dream[streams.context:]))) for dream in dreams]
+    free = dreams[:, streams.context:], of_streams[:, streams.context:]
+    fresh = [(dream, rows) for dream, rows in zip(*free)
+             if not any(np.array_equal(walk[:len(rows)], rows[:len(walk)]) for walk in real)]
+    of_dreams = [np.stack(list(map(row, dream))) for dream, _ in fresh]
     return {"drift": curve(made, real, of_streams, codec), "survival": survival(
-        [*made, *of_dreams], [*real, *of_streams[:len(dreams), streams.context:]],
-        of_streams.mean((0, 1)), codec["sharpness_ratio"])}
+        [*made, *of_dreams], [*real, *(rows for _, rows in fresh)], of_streams.mean((0, 1)),
+        codec["sharpness_ratio"])}
 
 
 def survival(made, real, reference, codec):
@@ -29,7 +33,7 @@ def survival(made, real, reference, codec):
     Returns     {frames, alive, walks, real_elsewhere, dream, real}, lists over time but dream and real
                 frames          JUDGED, 2 JUDGED, ...: the last frame judged
                 alive           share of walks that were whole until then, 0 to 1, by Kaplan and Meier's
-                                estimate, so that a walk counts as long as it was walked
+                                estimate, so that a walk counts as long as it was walked; see `alive`
                 walks           walks that long
                 real_elsewhere  alive of the real frames of each next walk held against this one's: what the
                                 choice of places alone lets die
@@ -54,12 +58,17 @@ def survival(made, real, reference, codec):
 
 
 def alive(lives):
-    """[share] still alive by time, of lists of bool, one a life: whether it was whole at each time seen."""
+    """[share] still alive by time, of lists of bool, one a life: whether it was whole at each time seen.
+
+    None from the first time on at which some were alive when last seen, and no life that is seen is: of the
+    share of those nothing is known there. Where all have been seen to die it stays 0.
+    """
     share, shares = 1.0, []
     for k in range(max(map(len, lives), default=0)):
         at_risk = [life[k] for life in lives if len(life) > k and all(life[:k])]
-        share *= np.mean(at_risk) if at_risk else 1.0
-        shares.append(float(share))
+        if at_risk:
+            share *= float(np.mean(at_risk))
+        shares.append(share if at_risk or not share else None)
     return shares
 
 

@@ -41,7 +41,7 @@ def markdown(report):
         *(f"- {line}" for line in lines(report)), "",
         f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
         f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
-        f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over streams.",
+        f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over episodes.",
         *(f"Left out: {text}." for text in report["left_out"]), "",
         "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
         *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
@@ -100,9 +100,11 @@ def _survivors(report):
     survival = report.get("survival", {})
     if not survival.get("frames"):
         return ""
-    walks = survival["walks"]
-    return (f"; alive at frame {survival['frames'][-1]} are {survival['alive'][-1]:.0%} of {walks[0]} walks, "
-            f"{walks[-1]} of them so long")
+    walks, shares = survival["walks"], survival["alive"]
+    last = max(k for k, share in enumerate(shares) if share is not None)
+    ended = "" if last + 1 == len(shares) else f", and the {walks[last + 1]} longer ones were dead by then"
+    return (f"; alive at frame {survival['frames'][last]} are {shares[last]:.0%} of {walks[0]} walks, "
+            f"{walks[last]} of them so long{ended}")
 
 
 def _state(figures):
@@ -115,15 +117,16 @@ def _gain(moving, *baselines):
     """(answer, text): whether a world is better than the best of the baselines, and by how much.
 
     By the figures as they are printed, dB to a tenth: what reads as equal is no gain. Yes takes _CLEAR or
-    more, and an interval above 0: other streams would not have said otherwise.
+    more, and an interval above 0: other streams would not have said otherwise. Where there is no interval
+    the mean alone says it, and the text says that.
     """
     best = max(baselines, key=lambda name: moving[f"{name}_psnr"])
     ours, theirs = (float(f"{moving[name]:.1f}") for name in ("psnr", f"{best}_psnr"))
     gain, bounds = round(ours - theirs, 1), moving["interval"][f"over_{best}"]
-    is_sure = bounds is not None and bounds[0] > 0
+    is_sure = bounds is None or bounds[0] > 0
     answer = "Yes" if gain >= _CLEAR and is_sure else "Hardly" if gain > 0 else "No"
     return answer, f"{gain:+.1f} dB " + (f"[{bounds[0]:+.1f}, {bounds[1]:+.1f}]" if bounds
-                                         else "(one stream, so no interval)")
+                                         else "(one episode, so no interval: by the mean alone)")
 
 
 def _few(figures):

@@ -2,6 +2,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldplay.eval.bootstrap import RESAMPLES, interval
@@ -45,7 +46,7 @@ def compare_worlds(figures, cell, other):
     """
     a, b = figures[cell], figures[other]
     return [Comparison(_name(cell), _name(other), name, *interval(
-        lambda picks: figure.value(a, picks) - figure.value(b, picks), _num_streams(figures)))
+        lambda picks: figure.value(a, picks) - figure.value(b, picks), _episodes(figures)))
         for name, figure in FIGURES.items() if figure.direction]
 
 
@@ -87,7 +88,7 @@ def write_report(folder, figures, costs, latencies, scale):
     scale      how large it all was, as Ablation says it
     """
     folder = Path(folder)
-    table = {cell: {name: interval(lambda picks: figure.value(rows, picks), _num_streams(figures))
+    table = {cell: {name: interval(lambda picks: figure.value(rows, picks), _episodes(figures))
                     for name, figure in FIGURES.items()} for cell, rows in figures.items()}
     real = next(iter(figures.values()))
     real_turns = float(real["real_turns_obeyed"].sum() / max(real["turns"].sum(), 1))
@@ -174,8 +175,9 @@ def _mib(cost):
     return f"{cost['bytes'] / 2**20:.1f}"
 
 
-def _num_streams(figures):
-    return len(next(iter(figures.values()))["next_psnr"])
+def _episodes(figures):
+    """int [s]: of a game every stream is one of its own."""
+    return np.arange(len(next(iter(figures.values()))["next_psnr"]))
 
 
 # The picture ------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from worldplay.serve import protocol
 from worldplay.serve.exchange import Joined, Left, Picture
 from worldplay.serve.keys import BUTTONS, CODE_OF, strengths
 
-ABSENT = ("real",)  # what only a window shows
+ABSENT = ("real", "places", "clips")  # what only a window shows
 LOCAL = ("help", "hud", "scaling", "fullscreen", "prompt")  # what a page does by itself
 BUTTON_OF = {code: button for button, code in BUTTONS.items()}
 

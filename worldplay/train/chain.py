@@ -66,7 +66,7 @@ class Chain:
         from: its codec, and its networks where the stage that makes one has no share or begins from it.
         shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
         it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
-        is possible and training lasts half an hour or longer, "eager" does not.
+        is possible and, on a processor, training lasts half an hour or longer; "eager" does not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
@@ -82,7 +82,7 @@ class Chain:
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
             self.compiled, reason = False, "--path eager"
-        elif _planned_seconds(recipe, budget) < _WORTH_COMPILING:
+        elif self.device.type == "cpu" and _planned_seconds(recipe, budget) < _WORTH_COMPILING:
             self.compiled, reason = False, "in less than half an hour compiling takes more than it gives"
         elif self.latents.no_compile():
             self.compiled, reason = False, self.latents.no_compile()

@@ -9,7 +9,7 @@ import numpy as np
 from worldplay.engine.loading import random_world
 from worldplay.envs import ENVS
 from worldplay.eval.drift import CURVE, drift, drift_score
-from worldplay.eval.sources import Game, Recording
+from worldplay.eval.sources import NO_PLAY, Game, Recording
 from worldplay.eval.statistics import statistics
 from worldplay.eval.streams import Material
 
@@ -61,8 +61,9 @@ def choose_context_sigma(world, data, *, num_frames, seconds=math.inf):
     if world.config.env in ENVS:
         source = Game(world.config.env, skip=_EVALUATION_SEEDS)
     else:
-        log.info("there is no game called %r here: the context sigma is chosen on held-out episodes",
-                 world.config.env)
+        why = (f"{world.config.env}: {NO_PLAY}" if (world.config.env or "").startswith("gym:") else
+               f"there is no game called {world.config.env!r} here")
+        log.info("%s: the context sigma is chosen on held-out episodes of the run's data", why)
         source = Recording(data)
     player = source.players[0]
     streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}

@@ -109,6 +109,10 @@ def load_scene(path, frame_size):
     if frames.dtype != np.uint8 or frames.shape[1:] != (*frame_size, 3):
         raise WorldError("bad_scene", f"scene {path} has frames {frames.dtype} {frames.shape[1:]}, "
                          f"this world shows uint8 {(*frame_size, 3)}")
+    if not (isinstance(origin, dict) and isinstance(origin.get("environment", ""), str)
+            and type(origin.get("seed", 0)) is int and origin.get("seed", 0) >= 0):
+        raise WorldError("bad_scene", f"scene {path} has an origin that names no environment and seed; "
+                         f"{RESTORE}")
     poses = tensors.get("poses")
     has_poses = poses is not None
     if len(frames) == 0 or len(frames) != len(vectors) or has_poses and poses.shape != (len(frames), 4):
