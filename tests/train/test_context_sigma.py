@@ -1,6 +1,6 @@
 """Which noise level of the past is chosen, and how much of a budget that takes."""
 import itertools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +68,16 @@ def test_walks_that_outlast_the_budget_leave_the_candidates_nearest_to_the_recip
     assert "chosen among 3 of 5" in caplog.text and world.config == _config()
     seen.clear()
     assert choose_context_sigma(world, "data", num_frames=100)[0] == 0.3 and len(seen) == 5
+
+
+def test_a_game_of_gymnasium_is_told_apart_from_no_game(monkeypatch, caplog):
+    def no_data(folder):
+        raise ValueError("no data")
+    monkeypatch.setattr(context_sigma, "Recording", no_data)
+    world = SimpleNamespace(config=replace(_config(), env="gym:Square-v0"))
+    with caplog.at_level("INFO", "worldplay"), pytest.raises(ValueError, match="no data"):
+        choose_context_sigma(world, "data", num_frames=100)
+    assert "gym:Square-v0: a game of Gymnasium has no held-out play to measure on: the con" in caplog.text
 
 
 def test_without_a_budget_the_walks_are_the_recipes(tmp_path):
