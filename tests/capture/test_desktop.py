@@ -79,7 +79,7 @@ def test_a_window_is_recorded_while_it_has_the_focus(display, tmp_path):
             run(display, "xdotool", "keydown", "w", "sleep", 1, "keyup", "w", "sleep", 1)
             run(display, "xdotool", "key", "e", "key", "1")
             run(display, "xdotool", *["mousemove_relative", 5, 2, "sleep", 0.02] * 10, "sleep", 0.5)
-        wait(lambda: seconds(tmp_path / "set/takes/take-001.jsonl") > 8)
+        wait(lambda: moved(tmp_path / "set/takes/take-001.jsonl") == 150)
         run(display, "xdotool", "key", "F9", "sleep", 1)
         recorder.send_signal(signal.SIGINT)
         made = json.loads(recorder.communicate(timeout=PATIENCE)[0])
@@ -117,7 +117,7 @@ def wait(condition):
         time.sleep(0.1)
 
 
-def seconds(log):
-    """Seconds of a take so far, by its last line."""
-    last = log.read_text().splitlines()[-1] if log.is_file() else "{}"
-    return json.loads(last).get("t", 0)
+def moved(log):
+    """Columns by which the mouse moved in a take so far."""
+    lines = log.read_text().splitlines() if log.is_file() else ()
+    return sum(json.loads(line).get("dx", 0) for line in lines)

@@ -244,21 +244,3 @@ def test_closing_while_a_world_opens_does_not_wait_for_it():
     start = time.perf_counter()
     Session(lambda: time.sleep(30.0), [(0.2, QUIT)]).run()
     assert time.perf_counter() - start < 10
-
-
-def test_leaving_ends_a_wait_whose_time_never_runs_out():
-    class Endless:
-        """Replies whose `get` knows no timeout, as a signal can leave it."""
-
-        def __init__(self, replies):
-            self.put, self.get = replies.put, lambda timeout: replies.get()
-
-    def stand_still():
-        if session.mode is not Mode.MENU or not session.loop._is_idle:
-            return False
-        session.loop._worker.replies = Endless(session.loop._worker.replies)
-        threading.Timer(0.0, session.loop.leave).start()
-        return True
-    session = Session(FakeWorld(), [(2, FOCUS_LOST), (stand_still,)])
-    session.run()
-    assert session.world.calls[-1][0] == "close"
