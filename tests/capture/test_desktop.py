@@ -1,7 +1,6 @@
 """Recording a real window under a real X server: its pixels, and what is pressed and moved in it."""
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -81,7 +80,7 @@ def test_a_window_is_recorded_while_it_has_the_focus(display, tmp_path):
             run(display, "xdotool", *["mousemove_relative", 5, 2, "sleep", 0.02] * 10, "sleep", 0.5)
         wait(lambda: moved(tmp_path / "set/takes/take-001.jsonl") == 150)
         run(display, "xdotool", "key", "F9", "sleep", 1)
-        recorder.send_signal(signal.SIGINT)
+        recorder.terminate()
         made = json.loads(recorder.communicate(timeout=PATIENCE)[0])
     finally:
         game.kill()
