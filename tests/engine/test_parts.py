@@ -103,11 +103,11 @@ def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_p
     write_json(folder / "config.json", replace(CONFIG, frames_per_chunk=4, window=8).to_json())
     rows, clip, decode, made = tmp_path / "rows.safetensors", tmp_path / "clip.mp4", DreamWorld._decode, []
 
-    def breaking(world, latent):
+    def breaking(world, latent, player):
         if len(made) == 6:
             raise WorldError("device", "the device went away; plug it in again")
         made.append(latent)
-        return decode(world, latent)
+        return decode(world, latent, player)
     with monkeypatch.context() as patch:
         patch.setattr(DreamWorld, "_decode", breaking)
         assert play.main([str(folder), "--headless", "--script", "w*4,l*1,d*2,j*20", "--prompt", str(rows),
@@ -116,8 +116,8 @@ def test_a_clip_of_a_script_that_breaks_off_within_a_chunk_replays(folder, tmp_p
     cut = read_clip(clip)
     assert cut.num_frames == 1 + 5 * 4 and cut.actions == [Action(),
                                                            *parse_script("w*4,l*1,d*2,j*20", CAMERA_SPACE)]
-    monkeypatch.setattr(DreamWorld, "_decode", lambda world,
-                        latent: made.append(latent) or decode(world, latent))
+    monkeypatch.setattr(DreamWorld, "_decode", lambda world, latent, player:
+                        made.append(latent) or decode(world, latent, player))
     made.clear()
     again = tmp_path / "again.mp4"
     assert run_replay(clip, world=str(folder), device="cpu", out=str(again))["is_equal"]

@@ -55,8 +55,8 @@ def test_only_the_pictures_are_others_and_they_replay(clip, full, folder, tmp_pa
 def test_it_is_the_decoding_of_the_latents_that_play_makes(full, folder, tmp_path, monkeypatch):  # noqa: F811
     world, latents = load_world(folder, device="cpu", prompt=str(tmp_path / "rows.safetensors")), []
     decode = type(world)._decode
-    monkeypatch.setattr(type(world), "_decode", lambda self,
-                        latent: latents.append(latent) or decode(self, latent))
+    monkeypatch.setattr(type(world), "_decode", lambda self, latent, player:
+                        latents.append(latent) or decode(self, latent, player))
     world.render_fully()
     start, walk = world.reset(), parse_script("w*2", world.action_space)
     frames = np.concatenate([start, *(np.stack(list(world.step(action))) for action in walk)])

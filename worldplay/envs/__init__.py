@@ -10,8 +10,8 @@ from worldplay.errors import WorldError
 ENVS = {name: partial(DoomWorld, name) for name in SCENARIOS}
 
 # how names of Gymnasium's own environments begin -> the package that plays them
-_NEEDED = {f"gym:{family}": "Box2D" for family in ("CarRacing-", "LunarLander", "BipedalWalker")}
-
+_NEEDED = {f"gym:{family}": "Box2D" for family in (
+    "CarRacing-", "LunarLander", "BipedalWalker", "worldplay.envs.car_racing:")}
 
 # what is installed: an id that Gymnasium knows, and what is in a module of worldplay's
 _INSTALLED = re.compile(r"gym:([^:]*|worldplay(\.\w+)*:[^:]*)")
@@ -29,14 +29,14 @@ def open_env(name, trusted=False):
         Raises WorldError("not_found") for another name, and for a module that is neither installed with
         worldplay nor trusted; ValueError for options of "gym:ID" that do not fit.
     """
-    check_openable(name, trusted)
-    if name.startswith("gym:"):
-        from worldplay.envs.gymnasium import open_gym
-        return open_gym(name)
-    if name not in ENVS:
+    if name in ENVS:
+        return ENVS[name]()
+    if not name.startswith("gym:"):
         raise WorldError("not_found", f"environment {name!r}: unknown; there are {', '.join(ENVS)}, and any "
                          "of Gymnasium's as gym:ID, for example gym:CarRacing-v3")
-    return ENVS[name]()
+    check_openable(name, trusted)
+    from worldplay.envs.gymnasium import open_gym
+    return open_gym(name)
 
 
 def check_openable(name, trusted=False):
