@@ -169,11 +169,11 @@ class Merge:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        from worldplay.data.rearrange import run_merge, summary
+        from worldplay.data.rearrange import run_merge
         made = run_merge(self.folders, out=self.out)
         if self.json:
             return made
-        print(summary(made))
+        _print_rearranged(made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +189,11 @@ class Split:
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
-        from worldplay.data.rearrange import run_split, summary
+        from worldplay.data.rearrange import run_split
         made = run_split(self.folder, episodes=self.episodes, out=self.out)
         if self.json:
             return made
-        print(summary(made))
+        _print_rearranged(made)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,3 +268,9 @@ def print_import(made):
     print(f"{made['out']}: {made['frames']} frames ({made['minutes']:.1f} minutes at {made['fps']:g} a "
           f"second) in {made['episodes']} episodes, {made['held_out_episodes']} of them held out, "
           f"{made['mib']:.1f} MiB")
+
+
+def _print_rearranged(made):
+    """Print what run_merge and run_split return."""
+    print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, "
+          f"{made['held_out_episodes']} of them held out, {made['mib']:.1f} MiB")

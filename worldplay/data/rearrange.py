@@ -153,9 +153,3 @@ def _whole_episodes(opened, numbers, look_limit):
         actions = np.concatenate([np.zeros_like(rows["action"][:1]), rows["action"] * scale])
         poses = np.concatenate([rows[STATE], rows[STATE][-1:]]) if opened.has_poses else None
         yield Rollout(np.stack([*pixels, pixels[-1]]), actions, poses, episode["seed"])
-
-
-def summary(made):
-    """One line about what run_merge and run_split return."""
-    return (f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, "
-            f"{made['held_out_episodes']} of them held out, {made['mib']:.1f} MiB")
