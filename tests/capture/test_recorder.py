@@ -205,6 +205,9 @@ def test_the_command_records_and_makes_the_data_set(on_desktop, tmp_path):
     ({"window": "game", "exclude": ("esc",)}, "--exclude esc: no key is called so"),
     ({"window": "game", "hotkey": "esc"}, "--hotkey esc: expected f1 to f12"),
     ({"window": "game", "size": "big"}, "expected pad, crop or resize"),
+    ({"window": "game", "fps": 0.0}, "--fps 0.0: expected frames a second"),
+    ({"window": "game", "fps": 2000.0}, "--fps 2000.0: expected frames a second"),
+    ({"window": "game", "offset": "soon"}, "--offset soon: expected a number of seconds"),
     ({"window": "game", "actions": "w=jump"}, "there is no column 'jump'; the columns are 0 'a'"),
     ({"window": "game", "actions": "f=e", "exclude": ("e",)}, "there is no column 'e'"),
 ])

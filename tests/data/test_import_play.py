@@ -14,7 +14,7 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import is_held_out
 from worldplay.data.import_play import run_import
 from worldplay.data.importing import ActionColumns
-from worldplay.data.input_log import Inputs, columns_of, read_log
+from worldplay.data.input_log import Inputs, columns_of, own_actions, read_log
 from worldplay.errors import WorldError
 
 ACTIONS = f"w=W, space=space, look_yaw=dx*{DEGREES}"
@@ -311,3 +311,14 @@ def test_pictures_of_an_odd_size_stay_so_where_they_are_not_fitted(tmp_path, pla
     assert first.frames.shape[1:] == (*SIZE, 3) and math.prod(first.actions.shape) == len(first.frames)
     error = np.abs(first.frames[20].astype(int) - play.frame(20 * 0.05)).mean()
     assert error < 12  # lossy, and upright
+
+
+def test_the_key_t_is_kept_beside_a_column_of_times_called_t(tmp_path):
+    lines = [{"format": "worldplay take", "version": 1, "fps": 20.0}, {"t": 0.0, "dx": 0, "dy": 0},
+             {"t": 0.5, "key": "t", "down": 1}, {"t": 1.0, "key": "w", "down": 1},
+             {"t": 1.5, "key": "t", "down": 0}]
+    (tmp_path / "take.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    log = read_log(tmp_path / "take.jsonl")
+    assert log.rows["t"].tolist() == [0, 1, 1, 0] and log.rows["w"].tolist() == [0, 0, 1, 1]
+    assert log.times.tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert own_actions([log]) == "t=t, w=w"

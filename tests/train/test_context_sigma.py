@@ -3,10 +3,13 @@ import itertools
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from tests.train.test_finetune import make_world
 from tests.train.test_own_data import KEYS, begin, make_clips, recipe
+from worldplay.engine.loading import load_world
 from worldplay.train import chain, context_sigma
 from worldplay.train.context_sigma import choose_context_sigma, least_drift, plan_walks
 from worldplay.worlds.config import ImageWorldConfig
@@ -60,12 +63,12 @@ def test_walks_that_outlast_the_budget_leave_the_candidates_nearest_to_the_recip
         players=("recorded",), streams=lambda *_, **__: None, close=lambda: None))
     seen = []
     monkeypatch.setattr(context_sigma, "drift", lambda material, player: seen.append(
-        material.world.config.context_sigma) or {"drift": {"100": {}}})
+        material.world.sampler.context_sigma) or {"drift": {"100": {}}})
     monkeypatch.setattr(context_sigma, "drift_score", lambda figures: 1.0 - seen[-1])
-    world = SimpleNamespace(config=_config())
+    world = SimpleNamespace(config=_config(), sampler=SimpleNamespace(context_sigma=0.1))
     best, scores = choose_context_sigma(world, "data", num_frames=100, seconds=100.0)
     assert seen == [0.1, 0.05, 0.0] and best == 0.1 and list(scores) == seen
-    assert "chosen among 3 of 5" in caplog.text and world.config == _config()
+    assert "chosen among 3 of 5" in caplog.text and world.sampler.context_sigma == 0.1
     seen.clear()
     assert choose_context_sigma(world, "data", num_frames=100)[0] == 0.3 and len(seen) == 5
 
@@ -86,3 +89,21 @@ def test_without_a_budget_the_walks_are_the_recipes(tmp_path):
     it._plan_context_walks()
     assert it._context_walk == 100
     it.close()
+
+
+def test_every_candidate_plays_other_frames(tmp_path, monkeypatch):
+    """On a world with weights: the level that is tried is the one that play commits its frames at."""
+    world = load_world(make_world(tmp_path / "world", context_sigma=0.1), device="cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 2, 16, 24, 3), np.uint8)
+    actions, played = np.zeros((1, 12, world.action_space.num_channels), np.float32), []
+
+    def drift(material, player):
+        played.append(np.stack([shown for shown, in world.follow(frames, actions, start=2, is_free=True)]))
+        return {"drift": {"100": {}}}
+    monkeypatch.setattr(context_sigma, "Recording", lambda data: SimpleNamespace(
+        players=("recorded",), streams=lambda *_, **__: None, close=lambda: None))
+    monkeypatch.setattr(context_sigma, "drift", drift)
+    monkeypatch.setattr(context_sigma, "drift_score", lambda figures: 0.0)
+    choose_context_sigma(world, "data", num_frames=100)
+    assert len({each.tobytes() for each in played}) == len(context_sigma.CANDIDATES)
+    assert world.sampler.context_sigma == 0.1

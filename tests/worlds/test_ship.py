@@ -93,6 +93,7 @@ def test_what_cannot_be_shipped_is_said_before_anything_is_written(run, tmp_path
     (broken / "codec.safetensors").unlink()
     with pytest.raises(WorldError, match="codec.safetensors is missing"):
         ship(broken, tmp_path / "out")
+    assert not (tmp_path / "out.tmp").exists()
     (broken / "lock.json").write_text("{}")
     with pytest.raises(WorldError, match="published by others"):
         ship(broken, tmp_path / "out")

@@ -13,7 +13,7 @@ from worldplay.action import KEYS
 from worldplay.capture.inputs import open_inputs
 from worldplay.capture.takes import TakeWriter
 from worldplay.capture.windows import Region, open_desktop
-from worldplay.data.import_play import make_data_set
+from worldplay.data.import_play import check_rate, make_data_set, read_offset
 from worldplay.data.importing import ActionColumns, Column, FrameFit
 from worldplay.data.lerobot_writer import check_new
 from worldplay.data.pack import SHORTEST
@@ -164,6 +164,7 @@ def run_record(*, out, window=None, region=None, fps=20.0, size="160x112", actio
     out = Path(out)
     if bool(window) == bool(region):
         raise ValueError("say what to record: --window TITLE, or --region X,Y,W,H")
+    read_offset(offset), check_rate(fps, f"--fps {fps}")  # what the data set would refuse at the end
     _check_new(out)
     fit, region = FrameFit.parse(f"resize {size}"), region and _region(region)
     wanted = _wanted(actions, exclude, hotkey)

@@ -115,7 +115,7 @@ class Beside:
     @property
     def says(self):
         """How near the two are, or how far the game is behind, in one line."""
-        if self._missing > self._twin.frames_per_step * SHOWN_FOR * self._world.fps:
+        if self._missing > max(self._twin.frames_per_step, SHOWN_FOR * self._world.fps):
             return f"The real game has {self._missing} frames to catch up"
         if self._step is None or self.psnr is None and self._view.number:
             return "The real game is coming"
@@ -186,7 +186,7 @@ class Beside:
         for number in sorted(self._real.keys() & self._dreamed.keys()):
             self.psnr = float(psnr(self._dreamed.pop(number), self._real[number]))
             self._sum, self.num, self._scored = self._sum + self.psnr, self.num + 1, number
-        oldest = self._view.number - 2 * self._twin.frames_per_step * max(1, round(self._world.fps))
+        oldest = self._view.number - 2 * max(self._twin.frames_per_step, round(self._world.fps))
         for kept in (self._real, self._dreamed):
             for number in [each for each in kept if each < oldest]:
                 del kept[number]

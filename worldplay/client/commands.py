@@ -7,6 +7,7 @@ from worldplay.client.saves import QUICK
 from worldplay.client.travel import Travel
 from worldplay.client.view import Mode
 from worldplay.client.worker import Reset
+from worldplay.envs.twin import frames_per_step
 
 # what works while the world opens or goes back, and once it has failed
 BEFORE_PLAY = ("escape", "fullscreen", "scaling")
@@ -96,7 +97,7 @@ class Commands:
         takes_over = action.keys or max(map(abs, action.look)) > TAKES_OVER
         if takes_over:
             self.ahead.clear()
-        self._screen.replay_left = len(self.ahead) / self._world.fps
+        self._screen.replay_left = len(self.ahead) * frames_per_step(self._world) / self._world.fps
         if not self.ahead:
             self._screen.notify("The replay is over: you play on")
         return action if takes_over else replayed

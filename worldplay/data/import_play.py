@@ -92,9 +92,9 @@ def make_data_set(videos, *, out, logs=(), format="log", actions=None, time=None
         Raises ValueError, before anything is written, for what cannot be read or does not belong together.
     """
     out = Path(out)
-    seconds = _offset(offset)
+    seconds = read_offset(offset)
     if fps is not None:
-        _check_rate(fps, f"--fps {fps}")
+        check_rate(fps, f"--fps {fps}")
     pairs = _pairs(videos, logs, format, time, events)
     read = [log for _, log in pairs]
     is_take = all(log.header.get("format") == TAKE for log in read)
@@ -105,7 +105,7 @@ def make_data_set(videos, *, out, logs=(), format="log", actions=None, time=None
     keys = mapping.space({})
     if fps is None:
         fps = read[0].header.get("fps", {"vpt": VPT_FPS, "csgo": CSGO_FPS}.get(format, FPS))
-        _check_rate(fps, f"{read[0].path}: fps {fps!r} in its first line")
+        check_rate(fps, f"{read[0].path}: fps {fps!r} in its first line")
     fps = float(fps)
     fit = FrameFit.parse(fit or FIT) if fit or not is_take else None
     with track(pairs, desc="read", unit="video") as bar:
@@ -140,7 +140,8 @@ def make_data_set(videos, *, out, logs=(), format="log", actions=None, time=None
 # What is read -----------------------------------------------------------------------------------------------
 
 
-def _offset(text):
+def read_offset(text):
+    """Seconds of "0.1", None of "auto"; ValueError otherwise."""
     if text == "auto":
         return None
     try:
@@ -152,7 +153,8 @@ def _offset(text):
     return seconds
 
 
-def _check_rate(fps, where):
+def check_rate(fps, where):
+    """Raise ValueError, beginning with `where`, for what are no frames a second."""
     if not isinstance(fps, int | float) or not 0 < fps <= MAX_FPS:
         raise ValueError(f"{where}: expected frames a second, more than 0 and at most {MAX_FPS}; --fps "
                          f"{FPS:g} is the usual rate")

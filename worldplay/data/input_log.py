@@ -62,10 +62,10 @@ def read_log(path, *, time=None, events=None):
     table, times = [table[i] for i in order], times[order]
     is_take = header.get("format") == TAKE
     names = _EVENTS if is_take else _event_columns(path, columns, events)
+    when = _time_column(path, columns, time)[0]  # its name may be a key's too: T
     rows = _event_rows(path, table, names, is_take) if names else {}
-    rows |= {name: numbers for name in columns if name not in (names or ()) for numbers in [
+    rows |= {name: numbers for name in columns if name not in (when, *(names or ())) for numbers in [
         _numbers(table, name, blank=0.0 if names else np.nan)] if numbers is not None}
-    rows.pop(_time_column(path, columns, time)[0], None)
     return InputLog(path, times, rows, bool(names), header)
 
 

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from worldplay import runtime
 from worldplay.action import Action
+from worldplay.errors import WorldError
 from worldplay.models.attention.static_cache import StaticCache
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class StepGraphs:
             self._sampler.committed(latents, noise, self._cache, chunk, self._kept_text())
         noise = self._sampler.context_noise(seed, chunk.frame)
         self._run("commit", work, latents, noise, _tensors(chunk))
+        self._cache.place(cache)
         self._run("move", self._cache.move)
         cache.advance(chunk.frame, chunk.positions)
 
@@ -120,6 +122,7 @@ class GraphChoice:
 
     def __init__(self, world):
         self._world, self._kept, self._trial, self._is_wanted, self.figures = world, {}, None, False, {}
+        self._windows = {}  # path -> window that its figures are of
 
     def want(self):
         """From the next reset on use graphs where the device has them and they win."""
@@ -141,12 +144,13 @@ class GraphChoice:
 
     def update(self):
         """Call after a reset: measures what is due."""
-        if self._is_wanted and not self.is_measuring and self._world.info["path"] not in self.figures:
+        info = self._world.info
+        if self._is_wanted and not self.is_measuring and self._windows.get(info["path"]) != info["window"]:
             self.measure(_FRAMES)
 
     def forget(self):
         """Drop all graphs, which have something in them that has been replaced."""
-        self._kept, self.figures = {}, {}
+        self._kept, self.figures, self._windows = {}, {}, {}
 
     @torch.inference_mode()
     def measure(self, frames):
@@ -155,7 +159,7 @@ class GraphChoice:
         """
         world, path = self._world, self._world.info["path"]
         state, graphs, full = world.state, None, None
-        self._trial, self._kept[path] = (None,), None
+        self._trial, self._kept[path], self._windows[path] = (None,), None, world.info["window"]
         try:
             world.state = state.clone()
             while not world.state.cache.is_full or world.state.frame == world.state.first_generated:
@@ -168,7 +172,8 @@ class GraphChoice:
                     self._step(graphs, full.clone())
             graphs.is_recording = False
             self._kept[path] = graphs if self.figures[path]["is_used"] else None
-        except RuntimeError as error:  # a kernel that cannot be recorded, or no memory for it
+        # a kernel that cannot be recorded, or no memory for it, or one that gives no finite numbers
+        except (RuntimeError, WorldError) as error:
             self.figures[path] = {"problem": str(error).splitlines()[0], "is_used": False}
             log.warning("steps are not recorded (%s); play goes on without", self.figures[path]["problem"])
         finally:

@@ -12,6 +12,7 @@ class ChunkSampler:
     """Prepares, samples and commits a chunk a call, by passes of a transformer; the caches are the caller's.
 
     decoder  codec that latents are decoded by; the caller may change it
+    context_sigma  noise level at which chunks are committed, the config's; the caller may change it
     sigmas, first_sigmas  noise levels of the sampling steps of a chunk, and of the first one generated, for
                           the caller to hand to `sample`; `set_steps` changes them
     """
@@ -21,7 +22,7 @@ class ChunkSampler:
         steps.
         """
         self.config, self.transformer, self.device, self.dtype = config, transformer, device, dtype
-        self.decoder = decoder
+        self.decoder, self.context_sigma = decoder, config.context_sigma
         self.set_steps(steps)
 
     def set_steps(self, steps):
@@ -57,7 +58,7 @@ class ChunkSampler:
 
     def context_noise(self, seed, frame):
         """Noise [1 t c h w] of the chunk that begins at `frame` when it is committed; None for clean ones."""
-        return self.noise(seed, frame, CONTEXT_STEP) if self.config.context_sigma else None
+        return self.noise(seed, frame, CONTEXT_STEP) if self.context_sigma else None
 
     def sampled(self, noises, sigmas, cache, chunk, text):
         """As `sample`, by the `noises`."""
@@ -75,7 +76,7 @@ class ChunkSampler:
 
     def committed(self, latents, noise, cache, chunk, text):
         """As `commit`, by the `context_noise`."""
-        sigma = self.config.context_sigma
+        sigma = self.context_sigma
         if noise is not None:
             latents = add_noise(latents.float(), noise, sigma)
         self.transformer.commit(latents.to(self.dtype), sigma, cache, chunk, text)

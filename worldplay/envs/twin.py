@@ -9,6 +9,11 @@ from worldplay.errors import WorldError
 from worldplay.worlds.scene import load_scene, scene_names
 
 
+def frames_per_step(world):
+    """Frames that an open World shows for an action."""
+    return world.info.get("frames_per_chunk", 1) * world.info.get("frames_per_latent", 1)
+
+
 class Twin:
     """A real game as a World (worldplay.world.World) with the scenes of a learned one: the same actions from
     the same start. It can cross processes until its engine has started, which the first reset does.
@@ -38,9 +43,8 @@ class Twin:
         folder = getattr(world, "folder", None)
         if folder is None or not world.info.get("world_hash"):
             raise WorldError("not_found", f"{world.name} is no learned world: no real game is beside it")
-        frames = world.info.get("frames_per_chunk", 1) * world.info.get("frames_per_latent", 1)
         return cls(world.name, folder, action_space=world.action_space, frame_size=world.frame_size,
-                   fps=world.fps, frames_per_step=frames, env=env)
+                   fps=world.fps, frames_per_step=frames_per_step(world), env=env)
 
     def start(self, scene):
         """The worldplay.worlds.scene.Scene called so; None: a start that is no scene.

@@ -2,7 +2,6 @@
 import logging
 import math
 import time
-from dataclasses import replace
 
 import numpy as np
 
@@ -67,20 +66,20 @@ def choose_context_sigma(world, data, *, num_frames, seconds=math.inf):
         source = Recording(data)
     player = source.players[0]
     streams = {player: source.streams(player, 12, context=world.config.window, horizon=16)}
-    config, scores = world.config, {}
-    for sigma in sorted(CANDIDATES, key=lambda sigma: abs(sigma - config.context_sigma)):
+    default, scores = world.config.context_sigma, {}
+    for sigma in sorted(CANDIDATES, key=lambda sigma: abs(sigma - default)):
         if scores and time.monotonic() - started > seconds:
             log.warning("the budget is over: the context sigma is chosen among %d of %d", len(scores),
                         len(CANDIDATES))
             break
-        world.config = replace(config, context_sigma=sigma)
+        world.sampler.context_sigma = sigma
         material = Material(world=world, source=source, streams=streams, num_targets=0, num_dreams=0,
                             walks=(num_frames,) * _WALKS)
         scores[sigma] = drift_score(drift(material, player)["drift"][str(num_frames)])
         log.info("context sigma %.2f: drift %.3f after %d frames", sigma, scores[sigma], num_frames)
-    world.config = config
+    world.sampler.context_sigma = default
     source.close()
-    return least_drift(scores, config.context_sigma), scores
+    return least_drift(scores, default), scores
 
 
 def least_drift(scores, default):

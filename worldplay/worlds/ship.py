@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worldplay.errors import WorldError
-from worldplay.files import lock, visible, writable_folder
+from worldplay.files import lock, writable_folder
 from worldplay.worlds import zoo
 
 # of a world with an image codec; what else lies in a run's folder is for going on with the run
@@ -22,32 +22,40 @@ def ship(name, out, *, with_teacher=True):
         Raises WorldError("bad_checkpoint") where a file is missing, "not_found" for a world that was fetched,
         ValueError where `out` holds something or the run is being trained.
     """
-    from worldplay.worlds.weights import in_bytes, load_weights, save_weights
     folder, out = zoo.find(name), Path(out)
     if (folder / "lock.json").is_file():
         raise WorldError("not_found", f"{name} was published by others, who have it; only worlds that were "
                          "trained here are shipped")
-    if out.exists() and (not out.is_dir() or visible(out, "*")):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out}: already holds something; choose a new folder")
     if not (folder / "scenes").is_dir():
         raise WorldError("bad_checkpoint", f"{folder / 'scenes'} is missing; a run has it from its first "
                          "save on")
-    draft = out.with_name(out.name + ".tmp")  # a folder that is there is whole
-    shutil.rmtree(draft, ignore_errors=True)
-    writable_folder(draft, "the world")
+    draft = out.with_name(out.name + ".tmp")  # so that a world that is there is whole
+    if draft.exists():
+        raise ValueError(f"--out {out}: {draft} is in the way, of a call that was cut off; remove it first")
     with _at_rest(folder, name):
-        for role in _WEIGHTS:
-            save_weights(draft / f"{role}.safetensors", load_weights(folder / f"{role}.safetensors"))
-        if with_teacher and any(folder.glob("teacher.safetensors*")):  # the file, or the index of its shards
-            teacher = load_weights(folder / "teacher.safetensors")
-            save_weights(draft / "teacher.safetensors", in_bytes(teacher))
-        for path in [folder / file for file in _OTHERS if (folder / file).exists()]:
-            (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft / path.name)
+        writable_folder(draft, "the world")
+        try:
+            _copy(folder, draft, with_teacher)
+        except BaseException:
+            shutil.rmtree(draft)
+            raise
     if out.exists():
         out.rmdir()
     draft.rename(out)
     return {"out": str(out),
             "mib": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20}
+
+
+def _copy(folder, draft, with_teacher):
+    from worldplay.worlds.weights import in_bytes, load_weights, save_weights
+    for role in _WEIGHTS:
+        save_weights(draft / f"{role}.safetensors", load_weights(folder / f"{role}.safetensors"))
+    if with_teacher and any(folder.glob("teacher.safetensors*")):  # the file, or the index of its shards
+        save_weights(draft / "teacher.safetensors", in_bytes(load_weights(folder / "teacher.safetensors")))
+    for path in [folder / file for file in _OTHERS if (folder / file).exists()]:
+        (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft / path.name)
 
 
 @contextmanager

@@ -33,8 +33,8 @@ class StaticCache(KVCache):
         return cache.is_full and cache.rule == self.rule and cache._slots.shape == self._slots.shape
 
     def hold(self, cache):
-        """Make the keys and values of a KVCache these, which it writes to from now on, and say where its next
-        chunk goes. The cache held before gets a copy of its own.
+        """Make the keys and values of a KVCache these, which it writes to from now on. The cache held before
+        gets a copy of its own.
         """
         if cache._slots is not self._slots:
             before = self._holds and self._holds()
@@ -46,6 +46,9 @@ class StaticCache(KVCache):
                 self._sink_keys.copy_(cache._sink_keys)
                 cache._sink_keys = self._sink_keys
             self._holds = weakref.ref(cache)
+
+    def place(self, cache):
+        """Say where the next chunk of the KVCache that is held goes; `move` reads it."""
         sink, ring = self.rule.sink, self.rule.window - self.rule.sink - self.rule.frames_per_chunk
         after = cache.num_frames + self.rule.frames_per_chunk
         slots = [sink + (frame - sink) % ring for frame in range(after - self._kept, after)]
