@@ -18,6 +18,7 @@ from worldplay import runtime
 from worldplay.cli.process import at_end_signal, run_process
 from worldplay.engine.threads import choose_threads
 from worldplay.experiments.ablation import Ablation, AblationRecipe
+from worldplay.experiments.faults import Faults, FaultsRecipe
 from worldplay.log import run_command
 from worldplay.models.configs import CodecConfig, TransformerConfig
 from worldplay.train.chain import Chain
@@ -185,6 +186,21 @@ def ablation_init():
         decoder_loop=LoopConfig(batch=8, steps=1, optim=frames))
 
 
+def faults():
+    """What pictures of a stage look like when its training goes wrong: 14 small worlds of the car, one fault
+    each, beside right ones; half an hour on 2 cores. It needs gymnasium[box2d].
+    """
+    recipe = demo()
+    own = {item.name: getattr(recipe, item.name) for item in fields(recipe)}
+    lengths = {"codec": 2900, "bidirectional": 600, "teacher_forcing": 4300, "causal_cd": 700, "dmd": 120}
+    for stage, steps in lengths.items():
+        own[f"{stage}_loop"] = replace(recipe.loop(stage), share=1, steps=steps, seconds=None)
+    own["bidirectional_loop"] = replace(own["bidirectional_loop"], optim=OptimConfig(
+        lr=6e-4, muon_lr=0.01, warmup=50, decay=0.4))  # it goes on from the AR teacher
+    own["dmd_loop"] = replace(own["dmd_loop"], batch=2, optim=replace(own["dmd_loop"].optim, lr=1e-4))
+    return FaultsRecipe(**own | {"name": "faults"})
+
+
 def finetune():
     """Any world on your own clips: give --init-from WORLD and --data DIR."""
     return Tuning()
@@ -195,7 +211,8 @@ log = logging.getLogger("worldplay.train")
 RECIPES = {"doom-maze": doom_maze, "doom-gallery": doom_gallery, "doom-arena": doom_arena,
            "car-racing": car_racing, "demo": demo, "tiny-maze": tiny_maze, "own-data": own_data,
            "finetune": finetune, "wan-frame": wan_frame, "wan-chunk": wan_chunk,
-           "ablation-init": ablation_init}
+           "ablation-init": ablation_init, "faults": faults}
+JOBS = {AblationRecipe: Ablation, FaultsRecipe: Faults}  # recipes of several runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,8 +317,8 @@ def train(options):
     if options.dry_run:
         print(dry_run(options))
         return
-    is_ablation = isinstance(options.recipe, AblationRecipe)
-    if is_ablation and (options.budget or options.init_from):
+    several = JOBS.get(type(options.recipe))
+    if several and (options.budget or options.init_from):
         raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and "
                          "--init-from")
     if options.budget is None and options.steps is None and not knows_its_end(options.recipe):
@@ -331,8 +348,9 @@ def train(options):
     folder = options.out or Path("runs") / recipe.name
     given = {"processes": processes, "dtype": dtype, "deadline": deadline, "seed": options.seed,
              "data": options.data, "reading": reading, "path": options.path}
-    if is_ablation:
-        job, made, then = Ablation(recipe, folder, **given), "RESULTS.md", f"read it: {folder / 'RESULTS.md'}"
+    if several:
+        job, made = several(recipe, folder, **given), several.report
+        then = f"read it: {folder / made}"
     else:
         job = Chain(recipe, folder, budget=budget, init_from=options.init_from, **given)
         made, then = "config.json", f"play it: python play.py {folder}"

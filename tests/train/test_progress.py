@@ -51,6 +51,14 @@ def test_a_line_holds_frames_operations_ceiling_time_and_memory(tmp_path, quick,
     assert it.status.flush(since + 4.0)["loss/student"] == 1  # of its own steps alone
 
 
+def test_a_line_shows_what_a_stage_measures_beside_its_loss(tmp_path, quick, caplog):
+    it = trainer(tmp_path, STAGES["causal_cd"](), data())
+    it.status.add({"loss/student": 3.36e-4, "data_error": 0.0739, "grad_norm/student": 0.5})
+    with caplog.at_level(logging.INFO, "worldplay"):
+        it.status.flush(it.status.since + 2.0)
+    assert "  student 0.000336 data_error 0.0739  " in caplog.records[-1].getMessage()
+
+
 def test_operations_are_those_of_the_steps_made(tmp_path, quick):
     """A stage whose steps differ by role; 12 steps are the critic's and the student's turns, six each."""
     stage = STAGES["dmd"](critic_turns=1, guidance=1.0)

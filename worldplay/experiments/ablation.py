@@ -2,7 +2,7 @@
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +12,11 @@ from worldplay.engine.loading import load_world
 from worldplay.eval.sources import Game
 from worldplay.eval.streams import Material
 from worldplay.experiments.ablation_report import write_report
+from worldplay.experiments.job import Job
 from worldplay.experiments.paired import measure
 from worldplay.files import read_json, replacing
 from worldplay.log import track
 from worldplay.models.transformer import Transformer
-from worldplay.train.chain import Chain
-from worldplay.train.deadline import Deadline
 from worldplay.train.recipe import ImageRecipe
 from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.draws import Draws
@@ -68,8 +67,8 @@ def cells():
     return [(init, steps) for init in INITS for steps in STEPS if init != "chunk-wise-ode" or steps == 4]
 
 
-class Ablation:
-    """All runs in one folder; `run` goes on where the last call stopped and writes the report at the end.
+class Ablation(Job):
+    """All runs in one folder, and the report of them.
 
     OUT/shared          data, latents, codec, bidirectional network and AR teacher, made once
     OUT/INIT            what an initialisation needs beside them, and the world it makes
@@ -77,32 +76,23 @@ class Ablation:
     OUT/RESULTS.md ...  the table, its numbers as JSON and its picture
     """
 
-    def __init__(self, recipe, folder, *, processes, deadline=None, seed=0, **options):
-        """options: of Chain.
-
-            Raises ValueError for several processes: its networks are too small to be spread.
-        """
-        if processes.size > 1:
-            raise ValueError(f"{recipe.name} runs in one process, not in {processes.size}: start it without "
-                             "torchrun")
-        self.recipe, self.folder, self.seed = recipe, Path(folder), seed
-        self.deadline = deadline or Deadline()
-        self.processes, self.device = processes, processes.device
-        self.options = {"processes": processes, "deadline": self.deadline, "seed": seed, **options}
-        self.source, self.streams, self.where = None, None, ""
+    def __init__(self, recipe, folder, **options):
+        """options: of Job."""
+        super().__init__(recipe, folder, **options)
+        self.source, self.streams = None, None
         for init, steps in cells():
             recipe.variant(init, steps)  # refuses now what would end a part hours later
 
-    def run(self):
-        """True when the report is written, False when stopped with work left."""
-        parts = [(self._train, init, None) for init in INITS]
-        parts += [(part, *cell) for cell in cells() for part in (self._train, self._measure)]
-        for number, (part, init, steps) in enumerate(parts, 1):
-            self.where = f"part {number} of {len(parts)}: {init}" + (f", {steps} steps" if steps else "")
-            if self.deadline.passed(time.monotonic()) or not part(init, steps):
-                return False
+    def parts(self):
+        """As Job.parts: the shared stages, then every world and its figures."""
+        todo = [(self._train, init, None) for init in INITS]
+        todo += [(part, *cell) for cell in cells() for part in (self._train, self._measure)]
+        return [(init + (f", {steps} steps" if steps else ""), partial(part, init, steps))
+                for part, init, steps in todo]
+
+    def finish(self):
+        """Write the table, its numbers and its picture."""
         write_report(self.folder, self._collect_figures(), self._costs(), self._latencies(), self._scale())
-        return True
 
     # The parts; each returns whether it is done
 
@@ -113,14 +103,7 @@ class Ablation:
         shared |= {part: own for part in ("trajectories", "causal_ode", "causal_cd")}
         if init == "chunk-wise-ode":
             shared["teacher_forcing"] = own
-        chain = Chain(recipe, folder, shared=shared, **self.options)
-        try:
-            done = chain.run_stages()
-        finally:
-            chain.close()
-        if not done:
-            self.where += f" ({chain.where})"
-        return done
+        return self.train(recipe, folder, shared=shared)
 
     def _measure(self, init, steps):
         path = self._place(init, steps) / "figures.npz"

@@ -58,8 +58,9 @@ class Progress:
             "ceiling_gflops": self.ceiling, "progress": trainer.progress,
             "memory/peak_mib": runtime.peak_memory_mib(trainer.device), "threads": torch.get_num_threads()}
         left = trainer.spent * (1 - trainer.progress) / max(trainer.progress, 1e-9)
-        losses = " ".join(f"{name.removeprefix('loss/')} {x:.3g}" for name, x in values.items()
-                          if name.startswith("loss/"))
+        # what a stage measures beside its loss tells more than it: a consistency loss has no scale of its own
+        losses = " ".join(f"{name.removeprefix('loss/')} {values[name]:.3g}" for name in self.sums
+                          if not name.startswith("grad_norm/"))
         log.info("%s step %6d  %s  %.1f frames/s  %.0f ms/step  %.0f of %.0f GFLOP/s (%.0f %%)  "
                  "%3.0f %% done  left %d:%02d  %.0f MiB", trainer.stage.name, trainer.step, losses,
                  values["frames_per_second"], values["time/step_ms"], gflops, self.ceiling,
