@@ -77,8 +77,8 @@ def test_a_table_leaves_open_what_was_not_measured():
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Run the recipe on few cases in this process, without compilation: (exit status, what it said)."""
-    few = ("teacher", "student", "dmd", "codec-narrow", "teacher-late", "student-early", "teacher-short",
-           "sigma-high")
+    few = ("teacher", "student", "dmd", "codec-narrow", "teacher-short", "teacher-fifth", "teacher-late",
+           "student-early", "sigma-high")
     monkeypatch.setattr(faults, "CASES", {name: case for name, case in CASES.items() if name in few})
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(runtime, "pick_compile", lambda device: (False, "this is a test"))
@@ -104,7 +104,9 @@ def test_a_toy_run_goes_on_where_it_stopped_and_shows_every_case(tmp_path, comma
     assert (out / "RESULTS.md").read_text().count("\n") == 2 + len(found)
     assert found["codec-narrow"]["codec_psnr"] and "next_frame" not in found["codec-narrow"]
     assert found["teacher"]["next_frame"]["n"] == 12 and found["student"]["drift"]["n"] == 3 * 25
-    rows = {"codec": 3, "teacher_forcing": 4, "causal_cd": 3, "dmd": 2, "teacher_forcing-play": 4,
+    over = found["teacher-late"]["play_over"]
+    assert over["case"] == "teacher-fifth" and over["16"]["low"] <= over["16"]["mean"] <= over["16"]["high"]
+    rows = {"codec": 3, "teacher_forcing": 5, "causal_cd": 3, "dmd": 2, "teacher_forcing-play": 5,
             "causal_cd-play": 3, "dmd-play": 2, "sigma-play": 3}
     heights = {path.stem: Image.open(path).height for path in (out / "pictures").iterdir()}
     assert heights == {name: 14 + number * (16 + 2) for name, number in rows.items()}
