@@ -1,4 +1,4 @@
-"""Gymnasium in both directions: its environments as Worlds; our Worlds as its environments, by their names."""
+"""Gymnasium both ways: its environments as Worlds, our Worlds as environments by their names."""
 import importlib
 from urllib.parse import parse_qsl
 
@@ -251,8 +251,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
         self._batch, self._horizon, self._steps, self._scenes = batch, horizon, 0, None
 
     def reset(self, *, seed=None, options=None):
-        """Start all plays; options may hold "scenes", a name for each, which later starts keep. Without a seed
-        they start from a new one, drawn after the last that was given.
+        """Start all plays; options may hold "scenes", a name for each, which later starts keep. Without a
+        seed they start from a new one, drawn after the last that was given.
         """
         super().reset(seed=seed)
         self._steps, self._scenes = 0, (options or {}).get("scenes", self._scenes)
