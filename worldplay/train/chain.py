@@ -8,20 +8,16 @@ from pathlib import Path
 import torch
 
 from worldplay import runtime
-from worldplay.cores import allowed_cores
-from worldplay.data import lerobot
-from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
-from worldplay.envs import collect, open_env
 from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
-from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.context_sigma import choose_context_sigma, plan_walks
 from worldplay.train.deadline import Deadline
+from worldplay.train.gameplay import Gameplay
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
@@ -72,13 +68,15 @@ class Chain:
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.deadline = budget, deadline or Deadline()
-        self.data_from, self.reading, self.seed = data, reading or {}, seed
+        self.seed = seed
         self.init_from = init_from and zoo.find(init_from)
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         kind = ImageLatents if isinstance(recipe, ImageRecipe) else VideoLatents
         self.latents = kind(recipe, self.init_from, self.device)
-        self._check_data()
+        self.gameplay = Gameplay(recipe, self.place("data"), self.latents, data=data, reading=reading or {},
+                                 seed=seed)
+        self.gameplay.check()
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
             self.compiled, reason = False, "--path eager"
@@ -92,7 +90,7 @@ class Chain:
         if self.compiled:
             runtime.keep_compiled_code(zoo.user_cache() / "training")
         self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
-                          **self.reading, init_from=self.init_from and str(self.init_from))
+                          **self.gameplay.reading, init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
         self.look = None  # of the world, once something of it is written
@@ -154,7 +152,7 @@ class Chain:
 
     def open_data(self):
         """Open the frame cache, which is collected or read from the data set first."""
-        self.cache = self.log.timed("collect", self._collect)
+        self.cache = self.log.timed("collect", lambda: self.gameplay.open(self.processes))
 
     def make_windows(self):
         """Whether the windows of latents are there, or the call's time ended before."""
@@ -163,38 +161,6 @@ class Chain:
         if self.windows is None:
             self.where = "encoding"
         return self.windows is not None
-
-    def _collect(self):
-        folder = self.place("data")
-        self.processes.first_makes(folder / "index.json", lambda: self._write_cache(folder))
-        return FrameCache.open(folder)
-
-    def _write_cache(self, folder):
-        recipe = self.recipe
-        if self.data_from is not None:
-            with track(desc="decode", total=self._opened_data().num_frames, unit="frame") as bar:
-                lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
-            return
-        rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=allowed_cores(), player=recipe.player,
-                                            rollout_frames=recipe.rollout_frames)
-        world = open_env(recipe.env, trusted=True)
-        with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
-            write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
-                              has_poses=hasattr(world, "pose"), progress=bar.update)
-        world.close()
-
-    def _check_data(self):
-        """Refuse what cannot be learnt before anything is written."""
-        if (self.place("data") / "index.json").exists():
-            return
-        if self.data_from is None:
-            self.latents.check_collection(self.seed)
-        else:
-            self.latents.check_data(self._opened_data(), self.data_from)
-
-    def _opened_data(self):
-        return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
         """What gives batches of this kind (StageEntry.data); None if the call's time ended before."""
@@ -210,6 +176,12 @@ class Chain:
 
     def _run_stage(self, name):
         """Whether the stage is done; its result is among the networks from its start on."""
+        if name not in self.shared:
+            return self._train_stage(name)
+        with self.processes.turn(self.place(name)):
+            return self._train_stage(name)
+
+    def _train_stage(self, name):
         entry, loop = STAGES[name], self.recipe.loop(name)
         if self.processes.agree(self.deadline.is_interrupted):
             self.where = f"{name}, which has not begun"
