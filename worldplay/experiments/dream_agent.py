@@ -81,7 +81,8 @@ class Experiment:
         for place, plays in (("dream", partial(self._dreams, reader)), ("real", self._real)):
             agents[place], learned[place] = self._agent(place, plays)
         info = {name: self.world.info[name] for name in ("device_name", "dtype", "steps", "world_hash")}
-        report = {"options": asdict(self.options) | {"out": ""}, "world": {"name": self.world.name, **info},
+        options = {name: value for name, value in asdict(self.options).items() if name != "out"}
+        report = {"options": options, "world": {"name": self.world.name, **info},
                   "reward": reading, "learned": learned} | self._test(reader, agents)
         write_json(self.out / "report.json", report)
         write_text(self.out / "table.md", table(report))
@@ -157,6 +158,8 @@ class Experiment:
                 returns, frames, tiles = drive_episodes(env, choose, seed=_TEST)
                 env.close()
                 figures[name][place] = _figures(returns, tiles)
+                if place == "real":
+                    figures[name][place]["read"] = self._read_off(reader, frames)
                 shown[name, place] = frames[np.argsort(returns)[len(returns) // 2]]
         figures["driver"]["real"] = _figures(*self._driver())
         write_picture(self.out / "drives.png", _sheet([(text, shown[key]) for key, text in _ROWS.items()]))
@@ -165,6 +168,12 @@ class Experiment:
         share = interval(lambda picks: dream[picks].mean() / real[picks].mean(), np.arange(len(random)))
         return {"players": figures, "constant": "+".join(KEYS[constant]) or "nothing",
                 "carried_over": dict(zip(("share", "low", "high"), share))}
+
+    def _read_off(self, reader, frames):
+        """Mean return that is read off the pictures of real episodes, uint8 [n 1 + actions H W 3]."""
+        from worldplay.experiments.reward_reader import through
+        shown = (through(self.world.codec, episode) for episode in frames)
+        return float(np.mean([reader.read(episode[:-1], episode[1:]).sum() for episode in shown]))
 
     def _best_constant(self):
         """The action that pays most if nothing else is done, on other tracks."""
@@ -215,19 +224,19 @@ def _sheet(rows):
     from worldplay.eval.pictures import contact_sheet
     from worldplay.experiments.driving import EPISODE
     actions = np.linspace(EPISODE // _SHOWN, EPISODE, _SHOWN).astype(int)
-    larger = [(text, frames[np.minimum(actions, len(frames)) - 1].repeat(_SCALE, 1).repeat(_SCALE, 2))
+    larger = [(text, frames[actions].repeat(_SCALE, 1).repeat(_SCALE, 2))
               for text, frames in rows]
     return contact_sheet(larger, [f"action {number}" for number in actions])
 
 
 def table(report):
     """A report as Markdown."""
-    lines = ["| | real game: return | 95 % | tiles | in the dream, as read | 95 % |",
-             "|---|---:|---:|---:|---:|---:|"]
+    lines = ["| | real game: return | 95 % | tiles | return as read | dream: return as read | 95 % |",
+             "|---|---:|---:|---:|---:|---:|---:|"]
     for name, title in _PLAYERS.items():
         title += f" ({report['constant']})" if name == "constant" else ""
         real, dream = (report["players"][name].get(place) for place in ("real", "dream"))
-        read = _mean(dream) if dream else " | "
+        read = f"{real['read']:.0f} | {_mean(dream)}" if dream else " | | "
         lines.append(f"| {title} | {_mean(real)} | {real['tiles']:.1f} | {read} |")
     over, learned = report["carried_over"], report["learned"]
     times = ", ".join(f"{each['seconds']:.0f} s in the {_PLACES[place]}" for place, each in learned.items())

@@ -86,18 +86,19 @@ def drive_episodes(plays, choose, *, seed):
 
     choose   function (stacked pictures uint8 [n H W 3 * STACK]) -> actions [n]
     seed     of the first play
-    Returns  (returns [n], frames uint8 [n steps H W 3] after each action, tiles [n] or None in a dream)
+    Returns  (returns [n], frames uint8 [n 1 + actions H W 3], tiles [n] or None in a dream); an episode that
+             ends early shows its end to the last
     """
     env = VecFrameStack(plays, STACK)
     env.seed(seed)
     seen, num = env.reset(), plays.num_envs
-    total, over, tiles, shown = np.zeros(num), np.zeros(num, bool), [None] * num, []
+    total, over, tiles, shown = np.zeros(num), np.zeros(num, bool), [None] * num, [seen[..., -3:]]
     while not over.all():
         seen, rewards, ended, infos = env.step(choose(seen))
         total += np.where(over, 0, rewards)
         frames = np.array([info["terminal_observation"] if end else stacked for stacked, end, info in
                            zip(seen, ended, infos)])[..., -3:]
-        shown.append(np.where(over[:, None, None, None], shown[-1], frames) if over.any() else frames)
+        shown.append(np.where(over[:, None, None, None], shown[-1], frames))
         for i in np.flatnonzero(ended & ~over):
             tiles[i] = infos[i].get("tiles")
         over |= ended
