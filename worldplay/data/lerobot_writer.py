@@ -14,7 +14,7 @@ from worldplay.files import replacing, visible, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
-CAMERA, STATE = "observation.images.main", "observation.state"
+CAMERA, STATE, DONE = "observation.images.main", "observation.state", "next.done"
 EPISODES, TASKS, INFO, STATS = "meta/episodes", "meta/tasks.parquet", "meta/info.json", "meta/stats.json"
 _CHUNK_FILES = 1000
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -77,6 +77,7 @@ class ShardWriter:
         at = np.arange(length)
         poses = {} if rollout.poses is None else {STATE: rollout.poses[:-1]}
         columns = {"action": rollout.actions[1:], **poses,
+                   DONE: at == length - 1,
                    "timestamp": (at / self._source.fps).astype(np.float32), "frame_index": at,
                    "task_index": np.zeros(length, np.int64)}
         self._columns.append(columns)
@@ -175,6 +176,7 @@ def _features(source, has_poses):
                        "names": [*source.action_space.keys, *look]},
             **({STATE: {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]}} if has_poses
                else {}),
+            DONE: {"dtype": "bool", "shape": [1], "names": None},
             **single}
 
 
