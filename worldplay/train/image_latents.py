@@ -59,8 +59,8 @@ class ImageLatents:
         if not data.is_lossy:
             return
         if self.world is None and data.is_others:
-            log.warning("%s holds another program's pictures: the codec learns the flaws of their compression "
-                        "too, so a world of it is for you to play and not to ship", where)
+            log.warning("%s holds another program's pictures: the codec learns their compression too, "
+                        "so a world of it is for you to play and not to ship", where)
             return
         if self.world is None:
             raise ValueError(f"--data {where}: recorded clips are lossy, and no codec is trained on them: go "
