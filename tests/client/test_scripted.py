@@ -45,7 +45,7 @@ def test_the_report_says_on_what_path_and_threads():
     report._add_latency(figures, lambda world: stamped(world, seconds=0.0), world)
     line, = latency_lines(figures)
     assert f"{figures['latency']['key_flip_ms']['p95']:.0f} ms (p95)" in line
-    assert "Path eager, 2 threads; what else this machine did meanwhile is in it." in line
+    assert "Path eager, threads 2; what else this machine did meanwhile is in it." in line
     both = latency_lines(figures | {"compare": figures | {"world": "other"}})
     assert ["of fake," in both[0], "of other," in both[1]] == [True, True]
     unseen = figures | {"latency": figures["latency"] | {"key_flip_ms": None, "inputs": 0}}

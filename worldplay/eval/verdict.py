@@ -106,12 +106,12 @@ def _stays_whole(report):
 def _latency(world, whose):
     figures = world["latency"]
     delays, inputs = figures["key_flip_ms"], figures["inputs"]
-    threads = " or ".join(figures["threads"]) or "an unknown number of"
+    threads = " or ".join(figures["threads"]) or "not known"
     said = (f"{delays['p50']:.0f} ms (p50), {delays['p95']:.0f} ms (p95) of {inputs} inputs" if delays
             else "not known, no input reached a frame")
     return (f"Latency{whose}, by the client's own stamps in a window without a screen: from an input to the "
             f"frame drawn {said}; late {figures['late']} of {figures['frames']} frames. Path "
-            f"{figures['path']}, {threads} threads; what else this machine did meanwhile is in it.")
+            f"{figures['path']}, threads {threads}; what else this machine did meanwhile is in it.")
 
 
 def _survivors(report):
