@@ -20,13 +20,12 @@ from worldplay.data.lerobot_info import (
 )
 from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
 from worldplay.data.tables import column, read_table
-from worldplay.data.video import DamagedVideo, read_frames
 from worldplay.files import visible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A folder whose meta/ was read and checked; rows and frames are read and checked episode by episode.
+    """A folder whose meta/ was read and checked; rows are read and checked episode by episode.
 
     info      fields of meta/info.json
     episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), data (path of
@@ -262,42 +261,6 @@ class Layout:
             counts[episode["data"]] += episode["length"]
         return counts
 
-    # Frames
-
-    def frames(self, camera):
-        """Yield, for every episode in order, an iterator of its frames, uint8 [H W 3]; take each to its end.
-
-            Raises ValueError naming the file, and the frame where one is missing, late or of another size.
-        """
-        path, reader = None, iter(())
-        for episode in self.episodes:
-            video, begins = episode["videos"][camera]
-            if video != path or reader.position > begins + 0.5 / self.fps:
-                self._check_end(path, reader)
-                path, reader = video, _Reader(video, self.remedy)
-            yield self._episode_frames(reader, video, begins, episode, camera)
-        self._check_end(path, reader)
-
-    def _episode_frames(self, reader, video, begins, episode, camera):
-        size, where = self.frame_size(camera), f"{video}, episode {episode['episode_index']}"
-        reader.skip_to(begins - 0.5 / self.fps)
-        for i in range(episode["length"]):
-            seconds, frame = reader.take()
-            expected = begins + i / self.fps
-            if frame is None:
-                raise ValueError(f"{where}: frame {i} is missing; {self.remedy}")
-            if frame.shape[:2] != size:
-                raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} "
-                                 f"columns, {INFO} says {size[0]} and {size[1]}; {self.remedy}")
-            if abs(seconds - expected) > 0.5 / self.fps:
-                raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} "
-                                 f"({self.fps:g} a second); {self.remedy}")
-            yield frame
-
-    def _check_end(self, path, reader):
-        if path and self.is_own and reader.take()[1] is not None:
-            raise ValueError(f"{path}: more frames than its episodes have; {self.remedy}")
-
     # What only LeRobot reads
 
     def check_rest(self):
@@ -348,37 +311,3 @@ class Layout:
                 raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} "
                                  f"and {row.get('task')!r}, expected {i} and a text; {self.remedy}")
         return [row["task"] for row in rows]
-
-
-class _Reader:
-    """Reads the frames of a video one ahead, so that the time of the next one is known.
-
-    position  seconds at which the next frame is shown; infinity at the end
-    """
-
-    def __init__(self, path, remedy):
-        if not path.is_file():
-            raise ValueError(f"{path}: missing; {remedy}")
-        self._path, self._remedy, self._frames = path, remedy, read_frames(path)
-        self._advance()
-
-    @property
-    def position(self):
-        return self._next[0]
-
-    def skip_to(self, seconds):
-        """Drop the frames that are shown before that time."""
-        while self._next[1] is not None and self.position < seconds:
-            self._advance()
-
-    def take(self):
-        """(seconds, frame) of the next one; (inf, None) at the end."""
-        taken = self._next
-        self._advance()
-        return taken
-
-    def _advance(self):
-        try:
-            self._next = next(self._frames, (math.inf, None))
-        except DamagedVideo as error:
-            raise ValueError(f"{self._path}: unreadable ({error}); {self._remedy}") from error

@@ -8,6 +8,7 @@ import numpy as np
 
 from worldplay.data.frame_cache import Rollout
 from worldplay.data.lerobot import LeRobotFolder, checked_frames, describe
+from worldplay.data.lerobot_frames import episode_frames
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import (
     PACKED_SHARE,
@@ -143,7 +144,7 @@ def _whole_episodes(opened, numbers, look_limit):
     if look_limit:
         scale[len(space.keys):] = space.look_limit / look_limit
     names = ["action", *[STATE] * opened.has_poses]
-    for number, (episode, frames) in enumerate(zip(layout.episodes, layout.frames(opened.camera))):
+    for number, (episode, frames) in enumerate(zip(layout.episodes, episode_frames(layout, opened.camera))):
         if number > max(wanted):
             return
         pixels = list(checked_frames(frames, layout, episode, opened.camera))
