@@ -2,11 +2,13 @@
 import numpy as np
 import pytest
 
+from tests import ROOT
 from tests.data.foreign_folders import write_v2, write_v3
 from worldplay.data import lerobot_frames
 from worldplay.data.lerobot import LeRobotFolder
 
 LENGTHS = (150, 320, 140, 30)
+FOLDERS = ROOT / "tests/data/lerobot_library"
 
 
 @pytest.fixture(scope="module", params=[write_v2, write_v3])
@@ -41,3 +43,11 @@ def test_a_video_whose_index_leads_behind_the_wanted_frame_is_read_from_its_star
     monkeypatch.setattr(lerobot_frames, "read_frames",
                         lambda path, begin, **options: read(path, begin and begin + 15.0, **options))
     assert np.array_equal(next(opened.rollouts([opened.parts[number]])).frames, whole.frames)
+
+
+def test_stretches_of_pictures_in_tables_are_those_of_the_whole(monkeypatch):
+    monkeypatch.setattr("worldplay.data.lerobot.MAX_ROWS", 10)
+    opened = LeRobotFolder.open(FOLDERS / "images", actions="w=forward", camera="observation.images.front")
+    whole = list(opened.rollouts())
+    for i, each in zip((1, 3), opened.rollouts([opened.parts[1], opened.parts[3]]), strict=True):
+        assert np.array_equal(each.frames, whole[i].frames)

@@ -11,7 +11,7 @@ import numpy as np
 from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import Rollout, Source, is_held_out, write_frame_cache
 from worldplay.data.importing import LOOK, ActionColumns, FrameFit, action_columns
-from worldplay.data.lerobot_frames import episode_frames, stretches
+from worldplay.data.lerobot_frames import camera_frames, stretches
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import STATE
 
@@ -24,7 +24,7 @@ _AT_ONCE = 32  # frames that are scaled together, each by a thread
 class LeRobotFolder:
     """A finished data set, one of its cameras, and its actions; `rollouts` reads the frames.
 
-    camera   name of the feature whose videos are read
+    camera   name of the feature whose pictures are read
     source   Source of the play; in a folder by another program its action space follows from `columns`
     columns  ActionColumns of a folder by another program; None of our own, whose actions are encoded already
     fit      FrameFit of the frames; None leaves them as they are
@@ -171,7 +171,7 @@ def verify(folder, *, progress=None):
             raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is "
                              f"beyond the table of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
-        for episode, frames in zip(layout.episodes, episode_frames(layout, camera), strict=True):
+        for episode, frames in zip(layout.episodes, camera_frames(layout, camera), strict=True):
             num = sum(1 for _ in checked_frames(frames, layout, episode, camera))
             if progress and not number:
                 progress(num)
@@ -244,8 +244,8 @@ def _camera(layout, name):
     if name in found or name is None and len(found) == 1:
         return name or found[0]
     if not found:
-        raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not "
-                         "read: write it again with videos (LeRobot: use_videos=True)")
+        raise ValueError(f"{layout.path}: has no camera (a feature whose dtype is video or image, other than "
+                         "a depth map), so there is nothing to learn from")
     asked = f"has no camera {name!r}" if name else "has several cameras"
     raise ValueError(f"{layout.path}: {asked}; name one of them with --camera: {', '.join(found)}")
 

@@ -1,6 +1,11 @@
-"""Frames of a LeRobot folder, read and checked video by video: of all episodes, or of stretches of some."""
+"""Frames of a LeRobot folder, of its videos or of picture files in its tables: all, or stretches of some."""
 import math
 from contextlib import ExitStack, closing
+from io import BytesIO
+from itertools import islice
+
+import numpy as np
+from PIL import Image
 
 from worldplay.data.hub_videos import video_file
 from worldplay.data.lerobot_writer import INFO
@@ -10,7 +15,7 @@ from worldplay.data.video import DamagedVideo, read_frames
 _JUMP, _EARLIER = 100, 20
 
 
-def episode_frames(layout, camera):
+def camera_frames(layout, camera):
     """Yield, for every episode of a Layout in order, an iterator of its frames, as `stretches` does."""
     return stretches(layout, camera, [(episode, 0, episode["length"]) for episode in layout.episodes])
 
@@ -18,10 +23,15 @@ def episode_frames(layout, camera):
 def stretches(layout, camera, wanted):
     """Yield, for every (episode, start, stop) in order, an iterator of those of its frames, uint8 [H W 3].
 
-    Each iterator is to be taken to its end.
+    Each iterator is to be taken to its end. camera: one of the Layout's
 
-        Raises ValueError naming the file, and the frame where one is missing, late or of another size.
+        Raises ValueError naming the file, and the frame where one is missing, late, unreadable or of another
+        size.
     """
+    if camera not in layout.videos:
+        for episode, start, stop in wanted:
+            yield _stored(layout, camera, episode, start, stop)
+        return
     last = {episode["videos"][camera][0]: episode for episode in layout.episodes}
     path, reader = None, None
     try:
@@ -32,7 +42,7 @@ def stretches(layout, camera, wanted):
                 if reader:
                     reader.close()
                 path, reader = video, _Reader(layout, video)
-            yield _stretch(layout, camera, reader, episode, start, stop)
+            yield _shown(layout, camera, reader, episode, start, stop)
             is_end = episode is last[video] and stop == episode["length"]
             if is_end and layout.is_own and reader.take()[1] is not None:
                 raise ValueError(f"{path}: more frames than its episodes have; {layout.remedy}")
@@ -41,22 +51,42 @@ def stretches(layout, camera, wanted):
             reader.close()
 
 
-def _stretch(layout, camera, reader, episode, start, stop):
+def _shown(layout, camera, reader, episode, start, stop):
+    """Frames of an episode in a video whose Reader stands at or before them."""
     video, begins = episode["videos"][camera]
-    size, where = layout.frame_size(camera), f"{video}, episode {episode['episode_index']}"
+    where = f"{video}, episode {episode['episode_index']}"
     reader.skip_to(begins + (start - 0.5) / layout.fps)
     for i in range(start, stop):
         seconds, frame = reader.take()
         expected = begins + i / layout.fps
         if frame is None:
             raise ValueError(f"{where}: frame {i} is missing; {layout.remedy}")
-        if frame.shape[:2] != size:
-            raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} "
-                             f"columns, {INFO} says {size[0]} and {size[1]}; {layout.remedy}")
+        _check_size(layout, camera, frame, f"{where}: frame {i}")
         if abs(seconds - expected) > 0.5 / layout.fps:
             raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} "
                              f"({layout.fps:g} a second); {layout.remedy}")
         yield frame
+
+
+def _stored(layout, camera, episode, start, stop):
+    """Frames of an episode whose rows hold picture files."""
+    for where, file in islice(layout.picture_files(episode, camera), start, stop):
+        try:
+            with Image.open(BytesIO(file)) as picture:
+                frame = np.asarray(picture.convert("RGB"))
+        # what Pillow raises for damaged files
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{where}: unreadable ({str(error).splitlines()[0]}); "
+                             f"{layout.remedy}") from None
+        _check_size(layout, camera, frame, where)
+        yield frame
+
+
+def _check_size(layout, camera, frame, where):
+    size = layout.frame_size(camera)
+    if frame.shape[:2] != size:
+        raise ValueError(f"{where} has {frame.shape[0]} rows and {frame.shape[1]} columns, {INFO} says "
+                         f"{size[0]} and {size[1]}; {layout.remedy}")
 
 
 class _Reader:

@@ -13,19 +13,21 @@ from worldplay.data.lerobot_info import (
     INDEX_FIELDS,
     OTHERS_REMEDY,
     OWN_REMEDY,
+    PICTURES,
+    is_depth,
     parse_object,
     read_info,
     read_lines,
     read_object,
 )
 from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
-from worldplay.data.tables import column, read_table
+from worldplay.data.tables import binary_column, column, read_table
 from worldplay.files import visible
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A folder whose meta/ was read and checked; rows are read and checked episode by episode.
+    """A folder whose meta/ was read and checked; rows and frames are read and checked episode by episode.
 
     info      fields of meta/info.json
     episodes  a dict of each: episode_index, length, dataset_from_index, tasks (list of texts), data (path of
@@ -36,7 +38,7 @@ class Layout:
     path: Path
     info: dict
     episodes: list
-    _last: dict = field(default_factory=dict)  # the table read last and its columns read so far, by its path
+    _last: dict = field(default_factory=dict)  # of the table read last: {its path: its columns read so far}
 
     @classmethod
     def open(cls, folder):
@@ -71,8 +73,14 @@ class Layout:
 
     @property
     def cameras(self):
-        """Names of the features that are videos."""
-        return [name for name, feature in self.info["features"].items() if feature["dtype"] == "video"]
+        """Names of the features that are pictures for the eye: videos, or picture files in the tables."""
+        return [name for name, feature in self.info["features"].items()
+                if feature["dtype"] in PICTURES and not is_depth(feature)]
+
+    @property
+    def videos(self):
+        """Those cameras that are videos."""
+        return [name for name in self.cameras if self.info["features"][name]["dtype"] == "video"]
 
     @property
     def number_fields(self):
@@ -104,7 +112,7 @@ class Layout:
                 self._whole_number(row, name, where)
             row["data"] = self._place("data_path", where, chunk_index=row["data/chunk_index"],
                                       file_index=row["data/file_index"])
-            row["videos"] = {camera: self._video_place(row, camera, where) for camera in self.cameras}
+            row["videos"] = {camera: self._video_place(row, camera, where) for camera in self.videos}
         return found
 
     def _video_place(self, row, camera, where):
@@ -129,7 +137,7 @@ class Layout:
             row |= {"dataset_from_index": first, "dataset_to_index": first + length,
                     "data": self._place("data_path", where, **files), "videos": {
                         camera: (self._place("video_path", where, video_key=camera, **files), 0.0)
-                        for camera in self.cameras}}
+                        for camera in self.videos}}
             first += length
             found.append((where, row))
         return found
@@ -205,20 +213,23 @@ class Layout:
         """
         path, length = episode["data"], episode["length"]
         names = list(dict.fromkeys([*INDEX_FIELDS, *names]))
-        table, columns = self._table(path)
-        for name in names:
-            if name not in columns:
-                columns[name] = column(table, name, path, self.remedy)
-        at = np.flatnonzero(columns["episode_index"].ravel() == episode["episode_index"])
-        if len(at) != length or length and at[-1] - at[0] != length - 1:
-            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode "
-                             f"{episode['episode_index']}, expected "
-                             f"{length} one after another; {self.remedy}")
+        columns, at = self._columns(path, names, column), self._places(episode)
         rows = {name: columns[name][at] for name in names}
         for name in INDEX_FIELDS:
             rows[name] = rows[name].reshape(length, -1)[:, 0]
-        self._check_rows(path, at[0], episode, rows)
+        self._check_rows(path, at.start, episode, rows)
         return rows
+
+    def picture_files(self, episode, camera):
+        """[("FILE, row NUMBER: field NAME", bytes of a picture file)] of an episode, of a camera without
+        videos.
+
+            Raises ValueError naming file, row and field.
+        """
+        path, at = episode["data"], self._places(episode)
+        files = self._columns(path, [camera], binary_column)[camera]
+        for i in range(at.start, at.stop):
+            yield f"{path}, row {i}: field {camera}", files[i].as_py()
 
     def _check_rows(self, path, first, episode, rows):
         def require(name, is_good, expected):
@@ -243,15 +254,30 @@ class Layout:
         if self.is_own:
             require("action", (np.abs(rows["action"]) <= 1).all(1), lambda i: "numbers from -1 to 1")
 
-    def _table(self, path):
+    def _places(self, episode):
+        """The slice of rows that an episode has in its table."""
+        path, length = episode["data"], episode["length"]
+        numbers = self._columns(path, ["episode_index"], column)["episode_index"]
+        at = np.flatnonzero(numbers.ravel() == episode["episode_index"])
+        if len(at) != length or length and at[-1] - at[0] != length - 1:
+            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode "
+                             f"{episode['episode_index']}, expected "
+                             f"{length} one after another; {self.remedy}")
+        return slice(int(at[0]), int(at[0]) + length)
+
+    def _columns(self, path, names, read):
+        """{name: column} of a table, at least these, of which those not read before are by `read`."""
         if path not in self._last:
             self._last.clear()
-            table = read_table(path, self.remedy)
+            self._last[path] = {}
+        columns = self._last[path]
+        if new := [name for name in names if name not in columns]:
+            table = read_table(path, self.remedy, new)
             if table.num_rows != self._num_rows[path]:
                 raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say "
                                  f"{self._num_rows[path]}; {self.remedy}")
-            self._last[path] = (table, {})
-        return self._last[path]
+            columns |= {name: read(table, name, path, self.remedy) for name in new}
+        return columns
 
     @cached_property
     def _num_rows(self):
@@ -268,7 +294,7 @@ class Layout:
 
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """
-        tasks = self._tasks()
+        tasks = self.tasks()
         known = set(tasks)
         for number, episode in enumerate(self.episodes):
             strange = [task for task in episode["tasks"] if task not in known]
@@ -290,7 +316,7 @@ class Layout:
                                      f"numbers; {self.remedy}")
         return len(tasks)
 
-    def _tasks(self):
+    def tasks(self):
         """The texts of all tasks, by their number."""
         if self.info["codebase_version"] == "v2.1":
             path = self.path / "meta/tasks.jsonl"

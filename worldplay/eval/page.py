@@ -134,6 +134,12 @@ def _charts(worlds):
               _Line("codec alone", at, [first["next_frame"]["codec_psnr"]] * len(at), 2, is_dashed=True)]
     yield _figure("How near do frames stay to the real ones?", "Bars: 95 % intervals over episodes.", lines,
                   "frame of free play", "dB PSNR", is_log=True)
+    if all("lpips" in world for world in worlds):
+        lines = [_Line(named(world, "free play"), at, [world["lpips"][x] for x in at], i,
+                       bounds=[world["lpips_interval"][x] for x in at]) for i, world in enumerate(worlds)]
+        lines.append(_Line("last real frame", at, [first["lpips_repeat"][x] for x in at], 3, is_dashed=True))
+        yield _figure("How alike do they look?", "Lower is more alike. Bars: 95 % intervals over episodes.",
+                      lines, "frame of free play", "LPIPS", is_log=True, low=0.0)
     if not survivals:
         return
     of_real = survivals[0][2]

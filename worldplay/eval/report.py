@@ -18,6 +18,7 @@ from worldplay.eval import (
     counterfactual,
     detail,
     fidelity,
+    perceptual,
     pictures,
     probe,
     revisit,
@@ -43,7 +44,7 @@ _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "co
 class Suite:
     """One kind of figures.
 
-    measure      function of (Material, player) -> dict of figures
+    measure      function of (Material, player) -> dict of figures; what raises perceptual.Missing is left out
     first_only   whether it is run for the source's first player alone
     needs_game   whether it needs a real game that plays any sequence of actions; left out on a data set
     """
@@ -55,6 +56,8 @@ class Suite:
 SUITES = {
     "next_frame": Suite(measure=fidelity.next_frame),
     "rollout": Suite(measure=fidelity.rollout_psnr),
+    "lpips": Suite(measure=perceptual.lpips),
+    "fvd": Suite(measure=perceptual.fvd, first_only=True),
     "turn_sign": Suite(measure=control.turn_sign),
     "sharpness": Suite(measure=detail.sharpness),
     "probe": Suite(measure=probe.probe),
@@ -178,14 +181,18 @@ def evaluate(material):
     """
     world, source = material.world, material.source
     first, *others = source.players
-    figures, left_out = {player: {} for player in source.players}, []
+    figures, left_out, missing = {player: {} for player in source.players}, [], []
     for name, suite in SUITES.items():
         if suite.needs_game and not source.is_game:
             left_out.append(name)
             continue
-        for player in [first] if suite.first_only else source.players:
-            figures[player] |= suite.measure(material, player)
+        try:
+            for player in [first] if suite.first_only else source.players:
+                figures[player] |= suite.measure(material, player)
+        except perceptual.Missing as reason:
+            missing.append(str(reason))
     why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
+    why += missing
     if unread := figures[first].get("probe", {}).get("not_judged"):
         why.append(f"{' and '.join(unread)} in the probe, held or let go too seldom to be learnt")
     return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},

@@ -3,8 +3,9 @@ from worldplay.eval.drift import CURVE, has_edges, is_whole
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
 _FEW = 50  # frames: the answer may be another one for other frames
-_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "turn_sign_accuracy",
-          "turn_sign", "probe", "counterfactual", "sharpness", "blocked", "revisit", "drift")
+_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "lpips", "lpips_repeat",
+          "fvd", "turn_sign_accuracy", "turn_sign", "probe", "counterfactual", "sharpness", "blocked",
+          "revisit", "drift")
 # stand in the cell of their figure, in a line of their own, or in report.json alone
 _BESIDE = ("interval", "by_stream", "not_judged")
 

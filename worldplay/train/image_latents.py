@@ -62,7 +62,7 @@ class ImageLatents:
         if not data.is_lossy:
             return
         if self.world is None and data.is_others:
-            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, "
+            log.warning("%s holds another program's pictures: the codec learns their compression too, "
                         "so a world of it is for you to play and not to ship", where)
             return
         if self.world is None:
