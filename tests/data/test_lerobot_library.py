@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -183,7 +184,7 @@ def read_back(tmp_path_factory):
     write_events(base / "play.csv", play)
     run_import([base / "play.mp4"], out=base / "import", fit="resize 48x32",
                actions=f"w=W, space=space, look_yaw=dx*{DEGREES}")
-    other = write_folder_of([noise_rollout(40, 77)], base / "other")
+    other = write_folder_of([replace(noise_rollout(40, 77), text="turn around")], base / "other")
     run_merge([base / "writer", other], out=base / "merge")
     run_split(base / "writer", episodes="1:", out=base / "split")
     commands = ("writer", "collect", "pack", "import", "merge", "split")

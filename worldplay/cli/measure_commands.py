@@ -73,11 +73,27 @@ class Eval:
         from worldplay.eval.verdict import markdown
         choose_threads(runtime.pick_device(self.device)[0])
         report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
-                          compare=self.compare, device=self.device, steps=self.steps)
+                          compare=self.compare, device=self.device, steps=self.steps,
+                          latency=_latency)
         if self.json:
             return report
         print(markdown(report))
         print(f"{report['seconds']:.0f} s; report and pictures are in {report['out']}")
+
+
+def _latency(world):
+    """The client's own stamps of an open world, played as in a window; code that takes minutes to make is
+    not waited for.
+    """
+    from worldplay.client.scripted import stamped
+    from worldplay.engine.code_choice import is_native
+    if is_native(world.config, world.device):
+        try:
+            world.compile(wait=True)
+        except WorldError as problem:
+            log.warning("%s; latency is measured eager", problem)
+    world.threads.adapt()
+    return stamped(world)
 
 
 @dataclass(frozen=True, kw_only=True)

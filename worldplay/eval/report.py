@@ -91,7 +91,8 @@ FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, *[1_00
 QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300, 300), trials=6)
 
 
-def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
+def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None,
+             latency=None):
     """Evaluate a world on real play that no trainer sees, and write the report.
 
     name     of the world, as load_world takes it
@@ -101,6 +102,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     out      folder for report.html, .md and .json, contact_sheet.png and side_by_side.mp4; None is
              runs/eval-NAME
     compare  another world, measured on the same streams
+    latency  function of a world, which it may close -> figures of its delays in the client
+             (worldplay.client.scripted); asked last, None leaves them out
     Returns  the report, a dict (names: docs/eval.md)
 
         Raises WorldError, ValueError, or OSError where `out` cannot be written.
@@ -123,6 +126,9 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
             reports = [evaluate(material) for material in materials]
     finally:
         source.close()
+    if latency is not None:
+        for world, each in zip(worlds, reports):
+            _add_latency(each, latency, world)
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
@@ -235,6 +241,14 @@ def _check_fits(world, source, is_own):
                          f"the game has {source.action_space}")
     if not is_own and world.info["env"] != source.name:
         log.info("%s learnt %s; it is measured on %s", world.name, world.info["env"], source.name)
+
+
+def _add_latency(report, latency, world):
+    """The figures of a world's delays into its report, or why there are none: they cost no others."""
+    try:
+        report["latency"] = finite(latency(world))
+    except (WorldError, OSError, RuntimeError) as problem:  # the last is torch's and pygame's
+        report["left_out"].append(f"latency: {str(problem).splitlines()[0].rstrip('.')}")
 
 
 def _write_pictures(material, out):

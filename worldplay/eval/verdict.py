@@ -34,6 +34,13 @@ def lines(report):
     return [*([report["compare"]["difference"]["line"]] if len(worlds) > 1 else []), *said]
 
 
+def latency_lines(report):
+    """What the client itself stamped while it played each world, a sentence a world that was."""
+    worlds = [report, *([report["compare"]] if "compare" in report else [])]
+    return [_latency(world, f" of {world['world']}" if len(worlds) > 1 else "") for world in worlds
+            if "latency" in world]
+
+
 def markdown(report):
     """The report as a page: what is said of it, then its table."""
     titles, rows = table(report)
@@ -43,7 +50,7 @@ def markdown(report):
         f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
         f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
         f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over episodes.",
-        *(f"Left out: {text}." for text in report["left_out"]), "",
+        *latency_lines(report), *(f"Left out: {text}." for text in report["left_out"]), "",
         "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
         *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
 
@@ -94,6 +101,17 @@ def _stays_whole(report):
     return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
             f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
             f"the real frames of the same way: {_state(real)}{_survivors(report)}.")
+
+
+def _latency(world, whose):
+    figures = world["latency"]
+    delays, inputs = figures["key_flip_ms"], figures["inputs"]
+    threads = " or ".join(figures["threads"]) or "an unknown number of"
+    said = (f"{delays['p50']:.0f} ms (p50), {delays['p95']:.0f} ms (p95) of {inputs} inputs" if delays
+            else "not known, no input reached a frame")
+    return (f"Latency{whose}, by the client's own stamps in a window without a screen: from an input to the "
+            f"frame drawn {said}; late {figures['late']} of {figures['frames']} frames. Path "
+            f"{figures['path']}, {threads} threads; what else this machine did meanwhile is in it.")
 
 
 def _survivors(report):
