@@ -2,6 +2,11 @@
 
     python docs/results/2026-11-27-loader.py [FRAMES [SECONDS]]
 
+    python docs/results/2026-11-27-loader.py videos FOLDER [NAME=VALUE...]
+
+The second one reads a LeRobot folder twice (options of LeRobotFolder.open), and encodes as many frames by an
+untrained codec of doom-maze: frames a second, the better pass.
+
 FRAMES raw frames and their latents are written to a folder and read as a run reads them, by memory-mapped
 arrays: once as they come, from the system's memory, and once with the files' pages dropped from it before
 every batch, so that each byte comes from the disk, as of a data set that is larger than the memory.
@@ -20,16 +25,20 @@ import torch
 
 import train_world
 from worldplay import runtime
+from worldplay.data.lerobot import LeRobotFolder
 from worldplay.envs import open_env
+from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
+from worldplay.train.image_latents import FrameEncoder
 from worldplay.train.processes import Processes
 from worldplay.train.stage_table import STAGES, Ingredients
 from worldplay.train.stages.draws import Draws
 from worldplay.train.trainer import Trainer
 from worldplay.train.windows import FrameBatches, LatentWindows
 
-FRAMES = int(sys.argv[1]) if len(sys.argv) > 1 else 64_000
-SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
+OF_VIDEOS = sys.argv[1:2] == ["videos"]
+FRAMES = int(sys.argv[1]) if len(sys.argv) > 1 and not OF_VIDEOS else 64_000
+SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 and not OF_VIDEOS else 10.0
 
 
 def stored(folder, name, dtype, shape):
@@ -88,7 +97,27 @@ def measure(name, recipe, sizes, data, array, path):
                       round(from_disk / takes, 1), "mib": path.stat().st_size >> 20}), flush=True)
 
 
+def videos(folder, **options):
+    """Prints the row of a data set."""
+    device = torch.device("cpu")
+    codec = ImageCodec(train_world.doom_maze().codec.model).eval().to(memory_format=torch.channels_last)
+    encode = FrameEncoder(codec, device, runtime.pick_dtype(device)[0])
+    rates = {"reads": 0.0, "encodes": 0.0}
+    for _ in range(2):
+        start, num, first = time.perf_counter(), 0, None
+        for rollout in LeRobotFolder.open(folder, **options).rollouts():
+            num, first = num + len(rollout.frames), rollout.frames[:64] if first is None else first
+        rates["reads"] = max(rates["reads"], num / (time.perf_counter() - start))
+        start = time.perf_counter()
+        for _ in range(10):
+            encode(first)
+        rates["encodes"] = max(rates["encodes"], 10 * len(first) / (time.perf_counter() - start))
+    print(json.dumps({"folder": folder, "frames": num, **{name: round(x) for name, x in rates.items()}}))
+
+
 def main():
+    if OF_VIDEOS:
+        return videos(sys.argv[2], **dict(each.split("=", 1) for each in sys.argv[3:]))
     recipe = train_world.doom_maze()
     world = open_env(recipe.env)
     space, (height, width) = world.action_space, world.frame_size

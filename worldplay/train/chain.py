@@ -42,8 +42,8 @@ class Chain:
     """One run in a folder; `run` goes on where the last call stopped and leaves a playable world there.
 
     RUN/run.json           the recipe and the seconds each part took and may take
-    RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show,
-                           in words
+    RUN/data, RUN/latents  the frame cache and the latents of its frames, or RUN/streamed of a data set whose
+                           frames are not all kept; RUN/texts: rows of what they show, in words
     RUN/STAGE/state        what a stage needs to go on
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed with every save
 
@@ -54,15 +54,15 @@ class Chain:
     """
 
     def __init__(self, recipe, folder, *, processes, dtype, budget=None, deadline=None, data=None,
-                 reading=None, init_from=None, seed=0, shared=None, path="auto"):
+                 reading=None, keep_frames=None, init_from=None, seed=0, shared=None, path="auto"):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; deadline: the Deadline
-        of this call. data: a LeRobot folder to train on instead of collecting; reading: options of
-        LeRobotFolder.open, which run.json keeps. init_from: name or folder of a world to go on
-        from: its codec, and its networks where the stage that makes one has no share or begins from it.
-        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
-        it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
-        is possible and, on a processor, training lasts half an hour or longer; "eager" does not.
+        of this call. data, reading, keep_frames: as Gameplay has them. init_from: name or folder of a world
+        to go on from: its codec, and its networks where the stage that makes one has no share or begins from
+        it. shared: part of the run folder (data, latents.npy, streamed, trajectories, a stage) -> another
+        folder that keeps it, for several runs; whoever needs it first makes it there. path: "auto" compiles
+        blocks where that is possible and, on a processor, training lasts half an hour or longer; "eager" does
+        not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
@@ -75,7 +75,7 @@ class Chain:
         kind = ImageLatents if isinstance(recipe, ImageRecipe) else VideoLatents
         self.latents = kind(recipe, self.init_from, self.device)
         self.gameplay = Gameplay(recipe, self.place("data"), self.latents, data=data, reading=reading or {},
-                                 seed=seed)
+                                 keep_frames=keep_frames, seed=seed)
         self.gameplay.check()
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
@@ -90,7 +90,8 @@ class Chain:
         if self.compiled:
             runtime.keep_compiled_code(zoo.user_cache() / "training")
         self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
-                          **self.gameplay.reading, init_from=self.init_from and str(self.init_from))
+                          **self.gameplay.reading, keep_frames=keep_frames,
+                          init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
         self.look = None  # of the world, once something of it is written
@@ -225,7 +226,7 @@ class Chain:
         """
         later = self.recipe.stages[self.recipe.stages.index(name) + 1:]
         made = [self.place(part) / "state" for part in later]
-        made += [self.place("latents.npy")] * (name == "codec")
+        made += [self.place("latents.npy"), self.place("streamed")] * (name == "codec")
         made += [self.place("trajectories")] * ("causal_ode" in later)
         stale = [str(path) for path in made if path.exists()]
         if stale:
