@@ -230,6 +230,9 @@ class Options:
     right=action:1". Without it the error lists the columns."""
     fit: str | None = None
     """Frames of --data in another size: "pad 160x112", "crop 160x112" or "resize 160x112", width x height."""
+    keep_frames: int | None = None
+    """Frames of --data that are kept on disk at most, for codec and evaluation; latents of all are read from
+    the videos in a second pass. None keeps every frame."""
     out: Path | None = None
     """The run's folder; runs/NAME of the world it makes without it. play.py opens it as a world."""
     budget: str | None = None
@@ -275,8 +278,8 @@ def check_flags(options):
         return [f"--{f.name.replace('_', '-')}" for f in fields(options)
                 if f.name in names and getattr(options, f.name) != f.default]
     if options.dry_run:
-        useless = given(("data", "camera", "actions", "fit", "out", "budget", "stop_after", "steps", "device",
-                         "init_from", "path", "seed"))
+        useless = given(("data", "camera", "actions", "fit", "keep_frames", "out", "budget", "stop_after",
+                         "steps", "device", "init_from", "path", "seed"))
         if useless:
             raise ValueError(f"--dry-run trains nothing: leave out {', '.join(useless)}")
         if isinstance(options.recipe, Tuning):
@@ -285,9 +288,12 @@ def check_flags(options):
     useless = given(("gpus", "gpu_memory", "tflops"))
     if useless:
         raise ValueError(f"{', '.join(useless)}: only for --dry-run; training takes the GPUs it finds")
-    useless = given(("camera", "actions", "fit")) if options.data is None else []
+    useless = given(("camera", "actions", "fit", "keep_frames")) if options.data is None else []
     if useless:
         raise ValueError(f"{', '.join(useless)}: only with --data DIR")
+    if isinstance(options.recipe, VideoRecipe) and options.keep_frames is not None:
+        raise ValueError(f"--keep-frames: {options.recipe.name} encodes windows of frames, not single ones, "
+                         "and keeps them all; leave it out")
     if isinstance(options.recipe, VideoRecipe) and not (options.data and options.init_from):
         raise ValueError(f"{options.recipe.name} goes on from a published world on clips: give both, "
                          "--init-from WORLD (python -m worldplay worlds lists them) and --data DIR, a "
@@ -347,7 +353,8 @@ def train(options):
              dtype_reason, f", {processes.size} processes" if processes.size > 1 else "")
     folder = options.out or Path("runs") / recipe.name
     given = {"processes": processes, "dtype": dtype, "deadline": deadline, "seed": options.seed,
-             "data": options.data, "reading": reading, "path": options.path}
+             "data": options.data, "reading": reading, "keep_frames": options.keep_frames,
+             "path": options.path}
     if several:
         job, made = several(recipe, folder, **given), several.report
         then = f"read it: {folder / made}"

@@ -96,6 +96,8 @@ def test_version(capsys):
     (["eval"], 1, "no default world"),
     (["bench", "--random"], 1, "no default world"),
     (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
+    (["bench", "packaged/toy", "--batch", "4", "--loaded"], 2, "--batch plays as written and measures itself "
+                                                               "alone: leave out --loaded"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "pack", "nothing", "--out", "x"], 2, "1 of 1 clips cannot be packed, and nothing was "),
     (["dataset", "import", "nothing.mp4", "--out", "x"], 2, "nothing.mp4: no such video"),

@@ -168,12 +168,17 @@ def test_a_task_may_hold_any_character(tmp_path):
     assert lerobot.verify(folder).episodes[0]["tasks"] == [TASKS[0].replace("reach", "r\u2028each")]
 
 
-def test_pictures_that_are_no_videos_are_said(tmp_path):
-    write_v2(tmp_path / "set")
-    path = tmp_path / "set/meta/info.json"
-    path.write_text(path.read_text().replace('"video"', '"image"'))
-    with pytest.raises(ValueError, match="has no videos.*write it again with videos"):
-        LeRobotFolder.open(tmp_path / "set", actions=ACTIONS)
+def test_a_depth_map_is_no_camera(tmp_path):
+    folder = write_v3(tmp_path / "set", cameras=(FRONT, WRIST), codec="libx264")
+    path = folder / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"][WRIST]["info"]["is_depth_map"] = True
+    path.write_text(json.dumps(info))
+    assert LeRobotFolder.open(folder, actions=ACTIONS).camera == FRONT
+    info["features"][FRONT]["info"]["video.is_depth_map"] = True
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="set: has no camera .*other than a depth map"):
+        LeRobotFolder.open(folder, actions=ACTIONS)
 
 
 def test_actions_of_our_own_folders_are_not_to_be_named(tmp_path):

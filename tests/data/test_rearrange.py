@@ -57,6 +57,8 @@ def test_poses_stay_where_all_sets_have_them(written, tmp_path):
     opened = lerobot.LeRobotFolder.open(tmp_path / "both")
     assert not opened.has_poses and len(opened.episodes) == len(ROLLOUTS) + 1
     assert opened.info["worldplay"]["player"] == "explorer and tester"
+    tasks = ["explorer plays noise"] * len(ROLLOUTS) + ["tester plays noise"]
+    assert [rollout.text for rollout in opened.rollouts()] == tasks, "every episode keeps its own"
     lerobot.verify(tmp_path / "both")
 
 

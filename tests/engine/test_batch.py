@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import worldplay
-from worldplay.envs.registration import register_all
+import worldplay.envs.gymnasium  # tells Gymnasium our names
 from worldplay.errors import WorldError
 from worldplay.eval.statistics import psnr
 
@@ -36,7 +36,7 @@ def batched(world, actions):
 
 @pytest.mark.parametrize("play, scene", [(0, "start-2"), (1, "start-3")])
 def test_a_play_in_a_batch_is_the_play_that_the_world_shows(world, actions, batched, play, scene):
-    frames, space = [world.reset(scene, seed=5)[-1]], world.action_space
+    frames, space = [world.reset(scene, seed=5 + play)[-1]], world.action_space
     frames += [frame for vector in actions[:, play] for frame in world.step(space.decode(vector))]
     assert np.array_equal(batched[0, play], frames[0])
     assert psnr(batched[:, play], np.stack(frames)).min() > 40  # but for rounding
@@ -65,7 +65,6 @@ def test_a_batch_begins_with_a_reset_and_leaves_the_world_as_it_is(world, action
 
 
 def test_gymnasium_makes_a_vector_environment_that_starts_again_at_its_horizon(actions):
-    register_all()  # which Gymnasium does when it is imported
     envs = gymnasium.make_vec("worldplay/Dream-v0", num_envs=2, vectorization_mode="vector_entry_point",
                               world="doom-maze", device="cpu", steps=1, horizon=3)
     first, _ = envs.reset(seed=4)
@@ -79,6 +78,13 @@ def test_gymnasium_makes_a_vector_environment_that_starts_again_at_its_horizon(a
     assert ends == [False, False, True]
     again, _, _, truncated, _ = envs.step(actions[3])
     assert np.array_equal(again, first) and not truncated.any()
+    for vectors in actions[:3]:
+        other, *_ = envs.step(vectors)
+    assert not np.array_equal(other, frames), "the second episode had the noise of the first"
+    envs.reset(seed=4)
+    for vectors in actions[:3]:
+        same, *_ = envs.step(vectors)
+    assert np.array_equal(same, frames)
     with pytest.raises(WorldError, match="1 scenes for 2 plays"):
         envs.reset(options={"scenes": ["start-1"]})
     chosen, _ = envs.reset(options={"scenes": ["start-4", "start-4"]})
@@ -86,4 +92,6 @@ def test_gymnasium_makes_a_vector_environment_that_starts_again_at_its_horizon(a
         envs.step(vectors)
     again, *_ = envs.step(actions[3])
     assert np.array_equal(again, chosen) and np.array_equal(again[0], again[1])
+    frames, *_ = envs.step(actions[0][[0, 0]])
+    assert not np.array_equal(frames[0], frames[1])  # the same scene and actions, each with its own noise
     envs.close()

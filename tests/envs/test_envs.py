@@ -392,7 +392,7 @@ def test_world_as_environment_shows_the_world_and_truncates_where_it_ends():
     right, steps, truncated = np.array([0, 1], np.float32), 0, False
     while not truncated:
         observation, reward, terminated, truncated, _ = env.step(right)
-        assert reward == 0 and not terminated and np.array_equal(observation, env.render())
+        assert reward == (not truncated) and not terminated and np.array_equal(observation, env.render())
         if not truncated:
             assert np.array_equal(observation, next(iter(world.step(Action({"d"})))))
             world._stepping = False

@@ -1,6 +1,4 @@
 """Any Gymnasium environment by its name: opened, played, collected with its ends, read back."""
-from importlib.metadata import entry_points
-
 import gymnasium
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from worldplay.data import lerobot
 from worldplay.data.frame_cache import is_held_out
 from worldplay.envs import open_env
 from worldplay.envs.collect import collect_rollouts, play_rollout, run_collect
+from worldplay.envs.gymnasium import WorldEnv
 from worldplay.envs.players import PLAYERS
 from worldplay.errors import WorldError
 from worldplay.world import check_world
@@ -141,10 +140,7 @@ def test_random_players_hold_any_key():
 
 
 def test_gymnasium_knows_our_worlds_by_name():
-    entry, = (point for point in entry_points(group="gymnasium.envs")
-              if point.value.startswith("worldplay."))
-    entry.load()()  # Gymnasium calls it when it is imported
-    env = gymnasium.make("worldplay/DoomMaze-v0")
+    env = gymnasium.make("worldplay.envs.gymnasium:worldplay/DoomMaze-v0")  # imports the module before it
     observation, _ = env.reset(seed=3)
     assert np.array_equal(observation, open_env("doom-maze").reset(seed=3)[-1])
     assert env.unwrapped.action_space.shape == (5,)
@@ -155,3 +151,12 @@ def test_gymnasium_knows_our_worlds_by_name():
     assert frame.shape == first.shape and not np.array_equal(frame, first)
     assert (reward, terminated, truncated) == (0, False, False)
     dream.close()
+
+
+def test_an_environment_hands_on_its_worlds_reward_and_starts_elsewhere_each_time():
+    env = WorldEnv(open_env(CORRIDOR, trusted=True))
+    first = [env.reset(seed=3)[0], *(env.reset()[0] for _ in range(4))]
+    again = [env.reset(seed=3)[0], *(env.reset()[0] for _ in range(4))]
+    assert np.array_equal(first, again) and len({frame.tobytes() for frame in first}) > 1
+    rewards = [env.step(np.array([0, 1], np.float32))[1] for _ in range(2)]
+    assert rewards == [1, 1]

@@ -5,6 +5,7 @@ import pytest
 from tests.eval.turning import HEIGHT, WIDTH, TurningGame, TurningWorld, texture
 from worldplay.data.frame_cache import Rollout
 from worldplay.eval import blocked
+from worldplay.eval.statistics import motion
 from worldplay.eval.streams import Material, held_out_seeds
 
 STEP = 3  # pixels and map units of a frame
@@ -83,4 +84,4 @@ def test_the_part_around_the_wall_is_cut_out():
 def test_motion_is_the_mean_change_of_brightness():
     frames = np.zeros((1, 3, HEIGHT, WIDTH, 3), np.uint8)
     frames[0, 2] = 10
-    assert blocked.motion(frames).tolist() == [[0, pytest.approx(10, abs=1e-3)]]
+    assert motion(frames).tolist() == [[0, pytest.approx(10, abs=1e-3)]]

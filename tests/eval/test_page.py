@@ -93,6 +93,16 @@ def test_control_is_told_beside_its_ceiling_and_floor(made):
     assert "<td>w</td><td>0%</td><td></td><td>not known</td><td>100%</td>" in made
 
 
+def test_lpips_has_a_chart_beside_psnr_where_it_was_measured(tmp_path):
+    lpips = {"lpips": {"1": 0.1, "4": 0.2, "16": 0.3}, "lpips_repeat": {"1": 0.2, "4": 0.3, "16": 0.35},
+             "lpips_interval": {"1": [0.05, 0.15], "4": None, "16": [0.2, 0.4]}}
+    made = page(REPORT | lpips, tmp_path)
+    assert made.count("<svg") == 6 and made.index("dB PSNR") < made.index("How alike") < made.index("alive?")
+    other = REPORT | {"left_out": ["lpips, which needs a file"]}
+    assert page(REPORT | lpips | {"compare": other | {"difference": {"line": ""}}},
+                tmp_path).count("How alike") == 0
+
+
 def test_what_was_not_measured_leaves_a_page_without_its_chart(tmp_path):
     bare = page({name: value for name, value in REPORT.items() if name != "survival"}, tmp_path)
     assert bare.count("<svg") == 1 and not {"img", "video"} & set(Tags(bare).seen)

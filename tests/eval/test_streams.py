@@ -37,9 +37,19 @@ def test_actions_are_encoded_for_a_world_of_other_keys():
 
 def test_without_poses_an_action_says_who_moves():
     space = ActionSpace(("w",), 10.0, look_axes=1)
-    actions = np.float32([[[0, 0], [1, 0], [0, 0.04], [0, -0.06]]])
-    moving = Streams(np.zeros(0), actions, None, 1).is_moving(space)
+    actions = np.float32([[[1, 0], [1, 0], [0, 0.04], [0, -0.06]]])
+    frames = np.broadcast_to(np.uint8([10, 20, 30, 40])[None, :, None, None, None], (1, 4, 8, 8, 3))
+    moving = Streams(frames, actions, None, 1).is_moving(space)
     assert moving.tolist() == [[False, True, False, True]]
+
+
+def test_without_poses_a_key_that_the_picture_does_not_answer_is_no_move():
+    space = ActionSpace(("w",), 10.0, look_axes=1)
+    actions = np.float32([[[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [0, 0]]])
+    levels = np.uint8([10, 20, 20, 21, 33, 60])  # of the changes under w, 10, 0, 1 and 12, the mean is 5.75
+    frames = np.broadcast_to(levels[None, :, None, None, None], (1, 6, 8, 8, 3))
+    moving = Streams(frames, actions, None, 1).is_moving(space)
+    assert moving.tolist() == [[False, True, False, False, True, False]]
 
 
 def test_free_play_in_batches_is_the_free_play_of_each(streams):

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -91,13 +92,22 @@ def copy(folder, place, patterns):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     hub, download = FolderHub(tmp_path / "hub"), huggingface_hub.snapshot_download
+    one_file = huggingface_hub.hf_hub_download
 
     def snapshot_download(*args, **kwargs):
         given = inspect.signature(download).bind(*args, **kwargs).arguments
         assert given["repo_type"] == "dataset" and given["revision"].startswith("commit ")
         copy(hub.root / given["repo_id"], Path(given["local_dir"]), given["allow_patterns"])
 
+    def hf_hub_download(*args, **kwargs):
+        given = inspect.signature(one_file).bind(*args, **kwargs).arguments
+        assert given["repo_type"] == "dataset" and given["revision"].startswith("commit ")
+        hub.calls.append(given["filename"])
+        copy(hub.root / given["repo_id"], Path(given["local_dir"]), [given["filename"]])
+        return str(Path(given["local_dir"], given["filename"]))
+
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     return hub
 
@@ -171,6 +181,41 @@ def test_a_pull_goes_on_in_its_folder_and_into_no_other(hub, folder, tmp_path):
         pull(REPO, folder)
     with pytest.raises(ValueError, match=f"pulled from {REPO}"):
         pull("somebody/else", tmp_path / "back")
+
+
+def test_videos_left_on_the_hub_are_fetched_one_by_one_and_no_longer_there_afterwards(hub, folder, tmp_path):
+    push(folder, REPO)
+    back = tmp_path / "back"
+    assert run("dataset", "pull", REPO, "--out", str(back), "--without-videos") == 0
+    left = back / ".cache" / "videos" / "of a killed process"
+    left.mkdir(parents=True)
+    left.with_suffix(".lock").touch()
+    read = []
+    for rollout, whole in zip(lerobot.LeRobotFolder.open(back).rollouts(),
+                              lerobot.LeRobotFolder.open(folder).rollouts(), strict=True):
+        assert np.array_equal(rollout.frames, whole.frames) and np.array_equal(rollout.actions, whole.actions)
+        assert len(list(back.rglob("*.mp4"))) == 1 and not left.exists()
+        read.append(hub.calls[-1])
+    videos = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.mp4"))
+    assert read == [videos[0], videos[0], videos[1]] and hub.calls[-2:] == videos, "each is fetched once"
+    opened = lerobot.LeRobotFolder.open(back)
+    reading, beside = (opened.rollouts(opened.parts[2:]) for _ in range(2))
+    next(reading), next(beside)
+    assert hub.calls[-2:] == [videos[1]] * 2, "a video without a wanted frame is not fetched"
+    assert len(list(back.rglob("*.mp4"))) == 2, "two that read do not share a file"
+    reading.close(), beside.close()
+    assert [path.name for path in (back / ".cache" / "videos").iterdir()] == ["lock"]
+
+
+def test_a_video_that_the_hub_refuses_is_one_line(hub, folder, tmp_path, monkeypatch):
+    push(folder, REPO)
+    pull(REPO, tmp_path / "back", without_videos=True)
+
+    def refuse(*args, **kwargs):
+        raise answered(502)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(OSError, match=f"{REPO}: the hub answers 502; the same command tries again"):
+        lerobot.verify(tmp_path / "back")
 
 
 def answered(status):

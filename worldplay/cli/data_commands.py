@@ -221,16 +221,20 @@ class Pull:
     """New folder of the data set."""
     revision: Annotated[str | None, arg(metavar="NAME")] = None
     """Branch, tag or commit; none is the newest."""
+    without_videos: bool = False
+    """Leave the videos on the hub: whatever reads the data set, training too, fetches one after another and
+    removes it again."""
     json: bool = False
     """Print one JSON object on stdout and nothing else there."""
 
     def run(self):
         from worldplay.hub.dataset import pull
-        made = pull(self.repo, self.out, revision=self.revision)
+        made = pull(self.repo, self.out, revision=self.revision, without_videos=self.without_videos)
         if self.json:
             return made
+        videos = ", its videos left on the hub" if self.without_videos else ""
         print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, LeRobot "
-              f"{made['format']}; next: python -m worldplay dataset verify {made['out']}")
+              f"{made['format']}{videos}; next: python -m worldplay dataset verify {made['out']}")
 
 
 @dataclass(frozen=True, kw_only=True)

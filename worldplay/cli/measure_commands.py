@@ -73,11 +73,27 @@ class Eval:
         from worldplay.eval.verdict import markdown
         choose_threads(runtime.pick_device(self.device)[0])
         report = run_eval(self.world, against=self.against, quick=self.quick, out=self.out,
-                          compare=self.compare, device=self.device, steps=self.steps)
+                          compare=self.compare, device=self.device, steps=self.steps,
+                          latency=_latency)
         if self.json:
             return report
         print(markdown(report))
         print(f"{report['seconds']:.0f} s; report and pictures are in {report['out']}")
+
+
+def _latency(world):
+    """The client's own stamps of an open world, played as in a window; code that takes minutes to make is
+    not waited for.
+    """
+    from worldplay.client.scripted import stamped
+    from worldplay.engine.code_choice import is_native
+    if is_native(world.config, world.device):
+        try:
+            world.compile(wait=True)
+        except WorldError as problem:
+            log.warning("%s; latency is measured eager", problem)
+    world.threads.adapt()
+    return stamped(world)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +109,15 @@ class Bench:
     """Also every frame twice, as written and by compiled code: times, ratio, distance to real frames."""
     loaded: bool = False
     """Also beside as many busy loops as cores: what is left of the rate while other programs run."""
+    batch: Annotated[tuple[int, ...], arg(metavar="INT ...")] = ()
+    """Instead: frames a second of so many plays in one batch, as agents learn in (--batch 1 2 4 8)."""
     gpu_check: bool = False
     """Instead: all there is to know of a new GPU in nine minutes, tests, ceilings and worlds, into --out."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """With --gpu-check: folder of gpu-check.json and gpu-check.md, written after every part."""
     frames: Annotated[int | None, arg(metavar="INT")] = None
-    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one."""
+    """Frames to play, 10000 tells whether the cost stays flat; none is 1000, or 120 of a Wan-size one, or 100
+    of each play of a batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     steps: Steps = None
@@ -122,8 +141,13 @@ class Bench:
         from worldplay.worlds.config import VideoWorldConfig
         configs = random_configs(self.world, steps=self.steps) if self.random else []
         is_wan_size = bool(configs) and isinstance(configs[0], VideoWorldConfig)
-        frames = self.frames if self.frames is not None else throughput.FRAMES if is_wan_size else 1000
+        usual = 100 if self.batch else throughput.FRAMES if is_wan_size else 1000
+        frames = self.frames if self.frames is not None else usual
         latency.check_frames(frames)
+        given = [name for name in ("ceilings", "compare", "loaded") if getattr(self, name)]
+        if self.batch and (given or self.path == "compiled"):
+            raise ValueError(f"--batch plays as written and measures itself alone: leave out "
+                             f"{'--' + given[0] if given else '--path compiled'}")
         if is_wan_size and (self.loaded or self.compare):
             raise ValueError(f"--{'loaded' if self.loaded else 'compare'}: a Wan-size random world is no "
                              "figure of play; leave it out")
@@ -140,6 +164,9 @@ class Bench:
         world = random_world(configs[0], device=self.device) if self.random else load_world(
             self.world, device=self.device, steps=self.steps)
         load_ms = 1000 * (time.perf_counter() - start)
+        if self.batch:
+            from worldplay.eval.batches import bench_batches
+            return report(bench_batches(world, self.batch, frames=frames, track=track), self.json)
         if self.compare or self.path == "compiled" or (
                 self.path == "auto" and is_chosen(world.config, world.device)):
             try:
@@ -164,8 +191,8 @@ class Bench:
     def _check_gpu(self):
         if not (self.gpu_check and self.out):
             raise ValueError("--gpu-check and --out DIR go together")
-        given = [name for name in ("world", "random", "ceilings", "compare", "loaded", "frames", "steps")
-                 if getattr(self, name)] + ["path"] * (self.path != "auto")
+        given = [name for name in ("world", "random", "ceilings", "compare", "loaded", "batch", "frames",
+                              "steps") if getattr(self, name)] + ["path"] * (self.path != "auto")
         if given:
             raise ValueError(f"--gpu-check says itself what is measured: leave out {given[0]}")
         from worldplay.eval.gpu_check import run_gpu_check

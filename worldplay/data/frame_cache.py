@@ -136,12 +136,17 @@ class FrameCache:
 
     def split(self, name):
         """Episodes int64 [e 3] of "train" or "held_out" (see `is_held_out`)."""
-        held_out = np.array([is_held_out(int(seed)) for seed in self.episodes[:, 2]], bool)
-        return self.episodes[{"train": ~held_out, "held_out": held_out}[name]]
+        return split_episodes(self.episodes, name)
 
     def text_at(self, row):
         """The text of the episode that contains that row."""
         return self.texts[np.searchsorted(self.episodes[:, 0], row, side="right") - 1]
+
+
+def split_episodes(episodes, name):
+    """Those of int64 [e 3], start, length and seed, that are of "train" or "held_out" (see `is_held_out`)."""
+    held_out = np.array([is_held_out(int(seed)) for seed in episodes[:, 2]], bool)
+    return episodes[{"train": ~held_out, "held_out": held_out}[name]]
 
 
 def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is_lossy=False, imported=None,
@@ -159,7 +164,8 @@ def write_frame_cache(rollouts, folder, *, world, num_frames, has_poses=True, is
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shapes = _shapes(num_frames, world.frame_size, world.action_space)
-    (folder / "index.json").unlink(missing_ok=True)
+    for name in ("index.json", *(f"{name}.npy" for name in _ARRAYS)):  # of one that was never finished, too
+        (folder / name).unlink(missing_ok=True)
     require_space(folder, int(np.prod(shapes["frames"])) + num_frames * 64)
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shapes[name])
               for name, dtype in _ARRAYS.items() if has_poses or name != "poses"}

@@ -1,24 +1,30 @@
 """LeRobot folders, ours and those of other programs, as training reads them."""
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from worldplay.cores import allowed_cores
 from worldplay.data.frame_cache import Rollout, Source, is_held_out, write_frame_cache
 from worldplay.data.importing import LOOK, ActionColumns, FrameFit, action_columns
+from worldplay.data.lerobot_frames import camera_frames, stretches
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import STATE
 
 # rows of a rollout at most: an episode of another program may be longer than memory
 MAX_ROWS = 1024
+_AT_ONCE = 32  # frames that are scaled together, each by a thread
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeRobotFolder:
     """A finished data set, one of its cameras, and its actions; `rollouts` reads the frames.
 
-    camera   name of the feature whose videos are read
+    camera   name of the feature whose pictures are read
     source   Source of the play; in a folder by another program its action space follows from `columns`
     columns  ActionColumns of a folder by another program; None of our own, whose actions are encoded already
     fit      FrameFit of the frames; None leaves them as they are
@@ -103,31 +109,49 @@ class LeRobotFolder:
         dreamed = sum(clip["frames"] for clip in clips if clip["world_hash"])
         return dreamed / max(1, self.num_frames, sum(clip["frames"] for clip in clips))
 
-    def rollouts(self):
-        """Yield every episode, in order, as Rollouts of at most MAX_ROWS frames each.
+    @cached_property
+    def parts(self):
+        """[(episode, start, stop)] of every rollout in order: rows of an episode, which is read in parts of
+        equal length, MAX_ROWS at most, so that none is too short for a window.
+        """
+        found = []
+        for episode in self.episodes:
+            num_parts = -(-episode["length"] // MAX_ROWS)
+            borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
+            found += [(episode, *rows) for rows in zip(borders, borders[1:])]
+        return found
+
+    def rollouts(self, parts=None):
+        """Yield Rollouts of these of `parts`, in their order; None is all.
+
+        Of an episode that is read whole the checksum is compared.
 
             Raises ValueError, naming file and row or frame, at the first one that contradicts the tables.
         """
         names = ["action", *[STATE] * self.has_poses] if self.is_own else self.columns.features
-        for episode, frames in zip(self.episodes, self.layout.frames(self.camera), strict=True):
+        with ThreadPoolExecutor(allowed_cores()) as fitters:  # scaling a frame takes longer than decoding it
+            yield from self._rollouts(_runs(self.parts if parts is None else parts), names, fitters)
+
+    def _rollouts(self, runs, names, fitters):
+        wanted = [(episode, borders[0], borders[-1]) for episode, borders in runs]
+        for (episode, borders), frames in zip(runs, stretches(self.layout, self.camera, wanted), strict=True):
             rows = self.layout.rows(episode, names)
             vectors = rows["action"] if self.is_own else self.columns.encode(rows, self.source.action_space)
             # a row holds the action taken at its frame, a Rollout the action that led to the frame
             actions = np.concatenate([np.zeros_like(vectors[:1]), vectors[:-1]])
-            frames = checked_frames(frames, self.layout, episode, self.camera)
-            num_parts = -(-episode["length"] // MAX_ROWS)
-            borders = np.linspace(0, episode["length"], num_parts + 1).astype(int).tolist()
-            for start, stop in zip(borders, borders[1:]):  # of equal length: none too short for a window
+            if borders[-1] - borders[0] == episode["length"]:
+                frames = checked_frames(frames, self.layout, episode, self.camera)
+            for start, stop in zip(borders, borders[1:]):
                 part = slice(start, stop)
                 pixels = np.empty((stop - start, *self.source.frame_size, 3), np.uint8)
-                for i in range(len(pixels)):
-                    frame = next(frames)
-                    pixels[i] = self.fit.apply(frame) if self.fit else frame
+                for i in range(0, len(pixels), _AT_ONCE):
+                    taken = list(islice(frames, len(pixels[i:i + _AT_ONCE])))
+                    pixels[i:i + _AT_ONCE] = list(fitters.map(self.fit.apply, taken)) if self.fit else taken
                 vectors = actions[part].copy()
                 vectors[0] = 0  # null at the start of every rollout
                 poses = rows[STATE][part] if self.has_poses else None
                 yield Rollout(pixels, vectors, poses, episode["seed"], text_of(episode))
-            next(frames, None)  # compares the checksum of the whole episode
+            next(frames, None)  # compares the checksum
 
 
 def verify(folder, *, progress=None):
@@ -147,7 +171,7 @@ def verify(folder, *, progress=None):
             raise ValueError(f"{episode['data']}: field task_index of episode {episode['episode_index']} is "
                              f"beyond the table of tasks, which has {num_tasks}; {layout.remedy}")
     for number, camera in enumerate(layout.cameras):
-        for episode, frames in zip(layout.episodes, layout.frames(camera), strict=True):
+        for episode, frames in zip(layout.episodes, camera_frames(layout, camera), strict=True):
             num = sum(1 for _ in checked_frames(frames, layout, episode, camera))
             if progress and not number:
                 progress(num)
@@ -183,17 +207,31 @@ def describe(folder):
                                 "turning": float((np.abs(look) >= 1).any(axis=1).mean())}}
 
 
-def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, progress=None):
-    """A FrameCache in `out` of all episodes of a data set, checked while it is read.
+def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, keep=None, progress=None):
+    """A FrameCache in `out` of the episodes of a data set, checked while it is read.
 
     camera, actions, fit  as LeRobotFolder.open takes them
+    keep                  function of LeRobotFolder.parts: those that are read; None reads all
     progress              called with the number of frames of every rollout written
     """
     opened = LeRobotFolder.open(folder, camera=camera, actions=actions, fit=fit)
+    parts = keep(opened.parts) if keep else opened.parts
     imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text, "fit": fit}
-    return write_frame_cache(opened.rollouts(), out, world=opened.source, num_frames=opened.num_frames,
+    return write_frame_cache(opened.rollouts(parts), out, world=opened.source,
+                             num_frames=sum(stop - start for _, start, stop in parts),
                              has_poses=opened.has_poses, is_lossy=opened.is_lossy, imported=imported,
                              progress=progress)
+
+
+def _runs(parts):
+    """[(episode, [start, ..., stop])]: the borders of parts that follow one another, joined."""
+    runs = []
+    for episode, start, stop in parts:
+        if runs and runs[-1][0] is episode and runs[-1][1][-1] == start:
+            runs[-1][1].append(stop)
+        else:
+            runs.append((episode, [start, stop]))
+    return runs
 
 
 def text_of(episode):
@@ -206,8 +244,8 @@ def _camera(layout, name):
     if name in found or name is None and len(found) == 1:
         return name or found[0]
     if not found:
-        raise ValueError(f"{layout.path}: has no videos; its pictures are stored otherwise, which is not "
-                         "read: write it again with videos (LeRobot: use_videos=True)")
+        raise ValueError(f"{layout.path}: has no camera (a feature whose dtype is video or image, other than "
+                         "a depth map), so there is nothing to learn from")
     asked = f"has no camera {name!r}" if name else "has several cameras"
     raise ValueError(f"{layout.path}: {asked}; name one of them with --camera: {', '.join(found)}")
 

@@ -7,6 +7,7 @@ from worldplay.data.lerobot_writer import INFO
 
 VERSIONS = ("v3.0", "v2.1")
 INDEX_FIELDS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+PICTURES = ("video", "image")
 OWN_REMEDY, OTHERS_REMEDY = "collect or pack it again", "mend it with the program that wrote it"
 
 
@@ -71,9 +72,10 @@ def read_info(path):
         if name not in info["features"]:
             raise ValueError(f"{path}: field features.{name} is missing; {remedy}")
     for name, feature in info["features"].items():
-        if feature["dtype"] != "video":
+        if feature["dtype"] not in PICTURES:
             continue
-        require("video_path", lambda x: isinstance(x, str), "a text, for the videos")
+        if feature["dtype"] == "video":
+            require("video_path", lambda x: isinstance(x, str), "a text, for the videos")
         names, facts = feature.get("names") or [], feature.get("info") or {}
         if not isinstance(names, list) or not isinstance(facts, dict):
             raise ValueError(f"{path}: field features.{name}: names is no list, or info no object; {remedy}")
@@ -92,6 +94,12 @@ def read_info(path):
 def _is_feature(feature):
     return isinstance(feature, dict) and isinstance(feature.get("dtype"), str) and isinstance(
         feature.get("shape"), list) and all(type(length) is int and length > 0 for length in feature["shape"])
+
+
+def is_depth(feature):
+    """Whether a feature's pictures are distances, by what LeRobot writes beside them."""
+    facts = feature.get("info") or {}
+    return bool(facts.get("is_depth_map") or facts.get("video.is_depth_map"))
 
 
 def _check_own(path, info):

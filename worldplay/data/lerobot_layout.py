@@ -13,14 +13,15 @@ from worldplay.data.lerobot_info import (
     INDEX_FIELDS,
     OTHERS_REMEDY,
     OWN_REMEDY,
+    PICTURES,
+    is_depth,
     parse_object,
     read_info,
     read_lines,
     read_object,
 )
 from worldplay.data.lerobot_writer import EPISODES, INFO, STATS, TASKS
-from worldplay.data.tables import column, read_table
-from worldplay.data.video import DamagedVideo, read_frames
+from worldplay.data.tables import binary_column, column, read_table
 from worldplay.files import visible
 
 
@@ -37,7 +38,7 @@ class Layout:
     path: Path
     info: dict
     episodes: list
-    _last: dict = field(default_factory=dict)  # the table read last and its columns read so far, by its path
+    _last: dict = field(default_factory=dict)  # of the table read last: {its path: its columns read so far}
 
     @classmethod
     def open(cls, folder):
@@ -72,8 +73,14 @@ class Layout:
 
     @property
     def cameras(self):
-        """Names of the features that are videos."""
-        return [name for name, feature in self.info["features"].items() if feature["dtype"] == "video"]
+        """Names of the features that are pictures for the eye: videos, or picture files in the tables."""
+        return [name for name, feature in self.info["features"].items()
+                if feature["dtype"] in PICTURES and not is_depth(feature)]
+
+    @property
+    def videos(self):
+        """Those cameras that are videos."""
+        return [name for name in self.cameras if self.info["features"][name]["dtype"] == "video"]
 
     @property
     def number_fields(self):
@@ -105,7 +112,7 @@ class Layout:
                 self._whole_number(row, name, where)
             row["data"] = self._place("data_path", where, chunk_index=row["data/chunk_index"],
                                       file_index=row["data/file_index"])
-            row["videos"] = {camera: self._video_place(row, camera, where) for camera in self.cameras}
+            row["videos"] = {camera: self._video_place(row, camera, where) for camera in self.videos}
         return found
 
     def _video_place(self, row, camera, where):
@@ -130,7 +137,7 @@ class Layout:
             row |= {"dataset_from_index": first, "dataset_to_index": first + length,
                     "data": self._place("data_path", where, **files), "videos": {
                         camera: (self._place("video_path", where, video_key=camera, **files), 0.0)
-                        for camera in self.cameras}}
+                        for camera in self.videos}}
             first += length
             found.append((where, row))
         return found
@@ -206,20 +213,23 @@ class Layout:
         """
         path, length = episode["data"], episode["length"]
         names = list(dict.fromkeys([*INDEX_FIELDS, *names]))
-        table, columns = self._table(path)
-        for name in names:
-            if name not in columns:
-                columns[name] = column(table, name, path, self.remedy)
-        at = np.flatnonzero(columns["episode_index"].ravel() == episode["episode_index"])
-        if len(at) != length or length and at[-1] - at[0] != length - 1:
-            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode "
-                             f"{episode['episode_index']}, expected "
-                             f"{length} one after another; {self.remedy}")
+        columns, at = self._columns(path, names, column), self._places(episode)
         rows = {name: columns[name][at] for name in names}
         for name in INDEX_FIELDS:
             rows[name] = rows[name].reshape(length, -1)[:, 0]
-        self._check_rows(path, at[0], episode, rows)
+        self._check_rows(path, at.start, episode, rows)
         return rows
+
+    def picture_files(self, episode, camera):
+        """[("FILE, row NUMBER: field NAME", bytes of a picture file)] of an episode, of a camera without
+        videos.
+
+            Raises ValueError naming file, row and field.
+        """
+        path, at = episode["data"], self._places(episode)
+        files = self._columns(path, [camera], binary_column)[camera]
+        for i in range(at.start, at.stop):
+            yield f"{path}, row {i}: field {camera}", files[i].as_py()
 
     def _check_rows(self, path, first, episode, rows):
         def require(name, is_good, expected):
@@ -244,15 +254,30 @@ class Layout:
         if self.is_own:
             require("action", (np.abs(rows["action"]) <= 1).all(1), lambda i: "numbers from -1 to 1")
 
-    def _table(self, path):
+    def _places(self, episode):
+        """The slice of rows that an episode has in its table."""
+        path, length = episode["data"], episode["length"]
+        numbers = self._columns(path, ["episode_index"], column)["episode_index"]
+        at = np.flatnonzero(numbers.ravel() == episode["episode_index"])
+        if len(at) != length or length and at[-1] - at[0] != length - 1:
+            raise ValueError(f"{path}: field episode_index: {len(at)} rows of episode "
+                             f"{episode['episode_index']}, expected "
+                             f"{length} one after another; {self.remedy}")
+        return slice(int(at[0]), int(at[0]) + length)
+
+    def _columns(self, path, names, read):
+        """{name: column} of a table, at least these, of which those not read before are by `read`."""
         if path not in self._last:
             self._last.clear()
-            table = read_table(path, self.remedy)
+            self._last[path] = {}
+        columns = self._last[path]
+        if new := [name for name in names if name not in columns]:
+            table = read_table(path, self.remedy, new)
             if table.num_rows != self._num_rows[path]:
                 raise ValueError(f"{path}: {table.num_rows} rows, the episodes' tables say "
                                  f"{self._num_rows[path]}; {self.remedy}")
-            self._last[path] = (table, {})
-        return self._last[path]
+            columns |= {name: read(table, name, path, self.remedy) for name in new}
+        return columns
 
     @cached_property
     def _num_rows(self):
@@ -262,42 +287,6 @@ class Layout:
             counts[episode["data"]] += episode["length"]
         return counts
 
-    # Frames
-
-    def frames(self, camera):
-        """Yield, for every episode in order, an iterator of its frames, uint8 [H W 3]; take each to its end.
-
-            Raises ValueError naming the file, and the frame where one is missing, late or of another size.
-        """
-        path, reader = None, iter(())
-        for episode in self.episodes:
-            video, begins = episode["videos"][camera]
-            if video != path or reader.position > begins + 0.5 / self.fps:
-                self._check_end(path, reader)
-                path, reader = video, _Reader(video, self.remedy)
-            yield self._episode_frames(reader, video, begins, episode, camera)
-        self._check_end(path, reader)
-
-    def _episode_frames(self, reader, video, begins, episode, camera):
-        size, where = self.frame_size(camera), f"{video}, episode {episode['episode_index']}"
-        reader.skip_to(begins - 0.5 / self.fps)
-        for i in range(episode["length"]):
-            seconds, frame = reader.take()
-            expected = begins + i / self.fps
-            if frame is None:
-                raise ValueError(f"{where}: frame {i} is missing; {self.remedy}")
-            if frame.shape[:2] != size:
-                raise ValueError(f"{where}: frame {i} has {frame.shape[0]} rows and {frame.shape[1]} "
-                                 f"columns, {INFO} says {size[0]} and {size[1]}; {self.remedy}")
-            if abs(seconds - expected) > 0.5 / self.fps:
-                raise ValueError(f"{where}: frame {i} is shown at {seconds:.3f} s, expected {expected:.3f} "
-                                 f"({self.fps:g} a second); {self.remedy}")
-            yield frame
-
-    def _check_end(self, path, reader):
-        if path and self.is_own and reader.take()[1] is not None:
-            raise ValueError(f"{path}: more frames than its episodes have; {self.remedy}")
-
     # What only LeRobot reads
 
     def check_rest(self):
@@ -305,7 +294,7 @@ class Layout:
 
         Returns the number of tasks; ValueError naming file and field where they are missing or wrong.
         """
-        tasks = self._tasks()
+        tasks = self.tasks()
         known = set(tasks)
         for number, episode in enumerate(self.episodes):
             strange = [task for task in episode["tasks"] if task not in known]
@@ -327,7 +316,7 @@ class Layout:
                                      f"numbers; {self.remedy}")
         return len(tasks)
 
-    def _tasks(self):
+    def tasks(self):
         """The texts of all tasks, by their number."""
         if self.info["codebase_version"] == "v2.1":
             path = self.path / "meta/tasks.jsonl"
@@ -348,37 +337,3 @@ class Layout:
                 raise ValueError(f"{path}, row {i}: fields task_index and task are {row.get('task_index')!r} "
                                  f"and {row.get('task')!r}, expected {i} and a text; {self.remedy}")
         return [row["task"] for row in rows]
-
-
-class _Reader:
-    """Reads the frames of a video one ahead, so that the time of the next one is known.
-
-    position  seconds at which the next frame is shown; infinity at the end
-    """
-
-    def __init__(self, path, remedy):
-        if not path.is_file():
-            raise ValueError(f"{path}: missing; {remedy}")
-        self._path, self._remedy, self._frames = path, remedy, read_frames(path)
-        self._advance()
-
-    @property
-    def position(self):
-        return self._next[0]
-
-    def skip_to(self, seconds):
-        """Drop the frames that are shown before that time."""
-        while self._next[1] is not None and self.position < seconds:
-            self._advance()
-
-    def take(self):
-        """(seconds, frame) of the next one; (inf, None) at the end."""
-        taken = self._next
-        self._advance()
-        return taken
-
-    def _advance(self):
-        try:
-            self._next = next(self._frames, (math.inf, None))
-        except DamagedVideo as error:
-            raise ValueError(f"{self._path}: unreadable ({error}); {self._remedy}") from error

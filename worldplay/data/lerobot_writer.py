@@ -14,7 +14,7 @@ from worldplay.files import replacing, visible, write_json
 
 # https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 VERSION = "v3.0"
-CAMERA, STATE = "observation.images.main", "observation.state"
+CAMERA, STATE, DONE = "observation.images.main", "observation.state", "next.done"
 EPISODES, TASKS, INFO, STATS = "meta/episodes", "meta/tasks.parquet", "meta/info.json", "meta/stats.json"
 _CHUNK_FILES = 1000
 _FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -48,7 +48,7 @@ class ShardWriter:
     """Writes Rollouts into one video of a data set; `close` gives the Shard, which `finish` numbers.
 
     Row i of a rollout is frames[i] with actions[i + 1], the action taken at it; the last frame has none and
-    is dropped.
+    is dropped. Its task is its text, where it has none PLAYER plays ENV.
 
     folder   of the data set
     source   Source of the play
@@ -77,13 +77,13 @@ class ShardWriter:
         at = np.arange(length)
         poses = {} if rollout.poses is None else {STATE: rollout.poses[:-1]}
         columns = {"action": rollout.actions[1:], **poses,
-                   "timestamp": (at / self._source.fps).astype(np.float32), "frame_index": at,
-                   "task_index": np.zeros(length, np.int64)}
+                   DONE: at == length - 1,
+                   "timestamp": (at / self._source.fps).astype(np.float32), "frame_index": at}
         self._columns.append(columns)
         stats = {name: field_stats(values) for name, values in columns.items()}
         stats[CAMERA] = frame_stats(frames)
         self._episodes.append({
-            "tasks": [self._task], "length": length,
+            "tasks": [rollout.text or self._task], "length": length,
             **{f"data/{name}": value for name, value in self._where.items()},
             **{f"videos/{CAMERA}/{name}": value for name, value in self._where.items()},
             f"videos/{CAMERA}/from_timestamp": self._rows / self._source.fps,
@@ -110,42 +110,44 @@ def finish(folder, source, shards, *, player, clips=()):
     clips     of a folder packed from recordings: a dict of each, with `world_hash` (None of a real game),
               `frames` and `lossy`
     """
-    episodes = _numbered(shards)
+    tasks = list(dict.fromkeys(row["tasks"][0] for shard in shards for row in shard.episodes))
+    episodes = _numbered(shards, tasks)
     pa, pq = libraries()
     folder = Path(folder)
     path = folder / EPISODES / "chunk-000/file-000.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_pylist(episodes), temporary)
-    _write_tasks(folder / TASKS, _task(player, source.name))
+    _write_tasks(folder / TASKS, tasks)
     features = _features(source, has_poses=STATE in shards[0].columns)
     write_json(folder / STATS, {name: merge_stats([{stat: row[f"stats/{name}/{stat}"] for stat in (
         "min", "max", "mean", "std", "count")} for row in episodes]) for name in features})
     num_rows = episodes[-1]["dataset_to_index"]
     write_json(folder / INFO, {
         "codebase_version": VERSION, "robot_type": None, "total_episodes": len(episodes),
-        "total_frames": num_rows, "total_tasks": 1, "chunks_size": _CHUNK_FILES, "fps": source.fps,
+        "total_frames": num_rows, "total_tasks": len(tasks), "chunks_size": _CHUNK_FILES, "fps": source.fps,
         "splits": {"train": f"0:{len(episodes)}"}, "data_path": DATA_PATH, "video_path": VIDEO_PATH,
         "features": features, "worldplay": {
             **source.to_json(), "player": player, "lossy": any(clip["lossy"] for clip in clips),
             "clips": list(clips)}})
 
 
-def _numbered(shards):
-    """Write the shards' tables, rows and episodes counted over all of them; returns the episodes' rows."""
+def _numbered(shards, tasks):
+    """Write the shards' tables, counted over all of them, with tasks' numbers; returns the episodes' rows."""
     rows, first = [], 0
     for shard in shards:
         numbers = []
         for row in shard.episodes:
             counted = {"episode_index": np.full(row["length"], len(rows)),
-                       "index": first + np.arange(row["length"])}
+                       "index": first + np.arange(row["length"]),
+                       "task_index": np.full(row["length"], tasks.index(row["tasks"][0]))}
             numbers.append(counted)
             first += row["length"]
             rows.append({"episode_index": len(rows), **row, "dataset_from_index": first - row["length"],
                          "dataset_to_index": first, **_stats_row(
                              {name: field_stats(values) for name, values in counted.items()})})
         write_table(shard.path, {**shard.columns, **{
-            name: np.concatenate([part[name] for part in numbers]) for name in ("episode_index", "index")}})
+            name: np.concatenate([part[name] for part in numbers]) for name in numbers[0]}})
     return rows
 
 
@@ -175,15 +177,16 @@ def _features(source, has_poses):
                        "names": [*source.action_space.keys, *look]},
             **({STATE: {"dtype": "float32", "shape": [4], "names": ["x", "y", "z", "yaw"]}} if has_poses
                else {}),
+            DONE: {"dtype": "bool", "shape": [1], "names": None},
             **single}
 
 
-def _write_tasks(path, task):
+def _write_tasks(path, tasks):
     # LeRobot reads this table with pandas and takes the task's text as the index
     pa, pq = libraries()
     pandas = {"index_columns": ["task"], "column_indexes": [], "creator": {"library": "pyarrow"}, "columns": [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
         for name, kind, numpy_type in (("task_index", "int64", "int64"), ("task", "unicode", "object"))]}
-    table = pa.table({"task_index": [0], "task": [task]})
+    table = pa.table({"task_index": range(len(tasks)), "task": tasks})
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(pandas)}), temporary)

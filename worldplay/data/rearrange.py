@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout
-from worldplay.data.lerobot import LeRobotFolder, checked_frames, describe
+from worldplay.data.lerobot import LeRobotFolder, checked_frames, describe, text_of
+from worldplay.data.lerobot_frames import camera_frames
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import (
     PACKED_SHARE,
@@ -143,7 +144,7 @@ def _whole_episodes(opened, numbers, look_limit):
     if look_limit:
         scale[len(space.keys):] = space.look_limit / look_limit
     names = ["action", *[STATE] * opened.has_poses]
-    for number, (episode, frames) in enumerate(zip(layout.episodes, layout.frames(opened.camera))):
+    for number, (episode, frames) in enumerate(zip(layout.episodes, camera_frames(layout, opened.camera))):
         if number > max(wanted):
             return
         pixels = list(checked_frames(frames, layout, episode, opened.camera))
@@ -152,4 +153,4 @@ def _whole_episodes(opened, numbers, look_limit):
         rows = layout.rows(episode, names)
         actions = np.concatenate([np.zeros_like(rows["action"][:1]), rows["action"] * scale])
         poses = np.concatenate([rows[STATE], rows[STATE][-1:]]) if opened.has_poses else None
-        yield Rollout(np.stack([*pixels, pixels[-1]]), actions, poses, episode["seed"])
+        yield Rollout(np.stack([*pixels, pixels[-1]]), actions, poses, episode["seed"], text_of(episode))

@@ -5,8 +5,10 @@ from worldplay.errors import WorldError
 from worldplay.files import replacing
 
 
-def read_table(path, remedy):
+def read_table(path, remedy, names=None):
     """The table in a Parquet file.
+
+    names  of the columns to read, those that are missing left out; None is all
 
         Raises ValueError, which names the file and ends in `remedy`, where it is missing or unreadable.
     """
@@ -14,7 +16,8 @@ def read_table(path, remedy):
     if not path.is_file():
         raise ValueError(f"{path}: missing; {remedy}")
     try:
-        return pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            return file.read(names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: unreadable ({str(error).splitlines()[0]}); {remedy}") from error
 
@@ -48,6 +51,26 @@ def column(table, name, path, remedy):
         raise ValueError(f"{path}: field {name} holds {kind}, expected numbers; {remedy}")
     numbers = values.to_numpy(zero_copy_only=False)
     return numbers.reshape(num_rows, width) if is_list else numbers
+
+
+def binary_column(table, name, path, remedy):
+    """A column of files, each bytes or as Hugging Face's datasets library keeps a picture; a pyarrow array.
+
+        Raises ValueError, which names the file, the field and where it can the row, where the column is
+        missing, or a file is not in the table itself.
+    """
+    pa, _ = libraries()
+    if name not in table.column_names:
+        raise ValueError(f"{path}: field {name} is missing; {remedy}")
+    values = table[name]
+    if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
+        values = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], pa.binary())
+    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
+        raise ValueError(f"{path}: field {name} holds {values.type}, expected picture files; {remedy}")
+    missing = _nulls(values)
+    if len(missing):
+        raise ValueError(f"{path}, row {missing[0]}: field {name} has no picture file in the table; {remedy}")
+    return values
 
 
 def _storage(values):

@@ -109,14 +109,21 @@ def padded_size(frame_size):
     return tuple(length + length % 2 for length in frame_size)
 
 
-def read_frames(path):
+def read_frames(path, begin=0.0, on_all_cores=False):
     """Yield (seconds since the video's start, frame uint8 [H W 3] RGB) of every frame of a file.
+
+    begin         seconds: the first one is a key frame at or before that time, where its index is right
+    on_all_cores  whether several frames are decoded at once; some before a damaged one may then be lost
 
         Raises FileNotFoundError for a missing file, DamagedVideo after the last frame before damage.
     """
     try:
         with open_video(path) as container:
             stream = container.streams.video[0]
+            if on_all_cores:
+                stream.thread_type = "AUTO"
+            if begin:
+                container.seek(int(begin / stream.time_base), stream=stream)
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise DamagedVideo("a packet is damaged")

@@ -3,6 +3,7 @@ import numpy as np
 import torch
 
 from worldplay.engine.networks import new_cache
+from worldplay.engine.sampler import CONTEXT_STEP
 from worldplay.engine.start import scene_of
 from worldplay.errors import WorldError
 from worldplay.worlds.config import ImageWorldConfig
@@ -11,8 +12,8 @@ from worldplay.worlds.config import ImageWorldConfig
 class DreamBatch:
     """Plays of a DreamWorld with an image codec, one frame a chunk; its own state of play stays as it is.
 
-    Each follows from its start and its actions as the world's own `reset` and `step` would have it, but for
-    rounding; the noise is the same in all of them. Starts of different lengths are cut to the last frames of
+    Play i of a start with `seed` follows from its scene and its actions as the world's own `reset` and `step`
+    would have it with seed + i, but for rounding. Starts of different lengths are cut to the last frames of
     the shortest.
 
     size  number of plays
@@ -25,14 +26,14 @@ class DreamBatch:
             raise WorldError("not_found", f"{world.name} makes several frames at once; batches are of worlds "
                              "that make one")
         self.world, self.size = world, size
-        self._cache, self._seed = None, world.state.seed
+        self._cache, self._seeds = None, self._from(world.state.seed)
 
     @torch.inference_mode()
     def reset(self, scenes=None, *, seed=None):
         """Start all plays; returns the newest frames, uint8 [size H W 3].
 
         scenes  a name for each play; None: the world's scenes in turn
-        seed    of the noise; None keeps the last one
+        seed    of the noise of the first play; None keeps the last one
 
             Raises WorldError("bad_scene") for a scene that is not there, or another number of them.
         """
@@ -45,7 +46,7 @@ class DreamBatch:
         frames = np.stack([start.frames[-length:] for start in starts])
         actions = np.stack([[world.action_space.encode(action) for action in start.actions[-length:]]
                             for start in starts])
-        self._seed = self._seed if seed is None else seed
+        self._seeds = self._seeds if seed is None else self._from(seed)
         self._cache = new_cache(config, self.size, world.dtype, world.device)
         self._controls, self._frame = world.controls.start(self.size), 0
         self._sigmas = world.sampler.first_sigmas
@@ -65,8 +66,8 @@ class DreamBatch:
             raise WorldError("ended", "reset the batch before the first step")
         world = self.world
         chunk, controls = self._prepare(np.asarray(actions, np.float32))
-        latents = world.sampler.sample(self._cache, chunk, seed=self._seed, text=None, sigmas=self._sigmas,
-                                       batch=self.size)
+        noises = [self._noise(step) for step in range(len(self._sigmas))]
+        latents = world.sampler.sampled(noises, self._sigmas, self._cache, chunk, None)
         if not torch.isfinite(latents).all():
             raise WorldError("not_finite", "a frame is not finite; reset the batch")
         shown = world.codec.decode_uint8(latents[:, 0]).cpu().numpy()
@@ -74,12 +75,21 @@ class DreamBatch:
         self._sigmas = world.sampler.sigmas
         return shown
 
+    def _from(self, seed):
+        return range(seed, seed + self.size)
+
     def _prepare(self, vectors):
         world = self.world
         conditions, controls = world.controls.conditions(
             self._controls, torch.as_tensor(vectors)[:, None, None], self._frame)
         return world.sampler.prepare(self._cache, self._frame, conditions, batch=self.size), controls
 
+    def _noise(self, step):
+        """float32 [size 1 c h w], of a sampling step for the frame that is next."""
+        return torch.cat([self.world.sampler.noise(seed, self._frame, step) for seed in self._seeds])
+
     def _commit(self, latents, chunk, controls):
-        self.world.sampler.commit(self._cache, latents, chunk, seed=self._seed, text=None)
+        sampler = self.world.sampler
+        noise = self._noise(CONTEXT_STEP) if sampler.context_sigma else None
+        sampler.committed(latents, noise, self._cache, chunk, None)
         self._controls, self._frame = controls, self._frame + 1

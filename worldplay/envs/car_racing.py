@@ -17,15 +17,18 @@ class CarRacing(car_racing.CarRacing):
     """Gymnasium's CarRacing at 25 frames a second: an action holds for two steps, and the second is drawn.
 
     Of its shapes only those are drawn that can reach into the window; the pictures are equal.
+
+    steps  that an action holds for; whoever wants fewer pictures raises it
     """
+    steps = _STEPS
     metadata = {**car_racing.CarRacing.metadata, "render_fps": car_racing.FPS / _STEPS}
     _is_drawn = True
 
     def step(self, action):
-        """(observation, reward of both steps, terminated, truncated, info), as gymnasium.Env."""
+        """(observation, reward of all steps, terminated, truncated, info), as gymnasium.Env."""
         total = 0.0
-        for i in range(_STEPS):
-            self._is_drawn = action is None or i == _STEPS - 1  # reset steps without an action, to see
+        for i in range(self.steps):
+            self._is_drawn = action is None or i == self.steps - 1  # reset steps without an action, to see
             observation, reward, terminated, truncated, info = super().step(action)
             total += reward
             if action is None or terminated:

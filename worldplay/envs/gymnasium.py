@@ -1,4 +1,4 @@
-"""Gymnasium in both directions: an environment with pictures as a World, a World as an environment."""
+"""Gymnasium both ways: its environments as Worlds, our Worlds as environments by their names."""
 import importlib
 from urllib.parse import parse_qsl
 
@@ -12,6 +12,7 @@ from worldplay.envs.gym_actions import gym_actions
 from worldplay.errors import WorldError
 
 PREFIX = "gym:"
+_REAL = {"DoomMaze": "doom-maze", "DoomArena": "doom-arena", "DoomGallery": "doom-gallery"}
 _OPTIONS = ("actions", "repeat", "size", "picture")
 
 
@@ -167,11 +168,12 @@ def _is_picture(space):
 
 
 class WorldEnv(gymnasium.Env):
-    """A World as a Gymnasium environment: pictures in, encoded actions out, no reward, no end of its own.
+    """A World as a Gymnasium environment: pictures in, encoded actions out, no end of its own.
 
     observation  uint8 [H W 3], RGB: the newest frame
     action       float32 [a] in [-1, 1], encoded: a key is down above 0.5, look is a share of the largest turn
                  of a step
+    reward       the world's own where it has one, as a GymWorld does; else 0
     info         "frames" uint8 [n H W 3]: every frame since the last action
     """
 
@@ -184,9 +186,11 @@ class WorldEnv(gymnasium.Env):
         self._world, self._frame = world, None
 
     def reset(self, *, seed=None, options=None):
-        """Reset the world; options may hold "scene", one of its scenes."""
+        """Reset the world; options may hold "scene", one of its scenes. Without a seed it starts from a new
+        one, drawn after the last that was given.
+        """
         super().reset(seed=seed)
-        frames = self._world.reset((options or {}).get("scene"), seed=seed)
+        frames = self._world.reset((options or {}).get("scene"), seed=_next_seed(self, seed))
         self._frame = frames[-1]
         return self._frame, {"frames": frames}
 
@@ -199,7 +203,7 @@ class WorldEnv(gymnasium.Env):
                 raise
             return self._frame, 0.0, False, True, {"frames": self._frame[None]}
         self._frame = frames[-1]
-        return self._frame, 0.0, False, False, {"frames": frames}
+        return self._frame, getattr(self._world, "reward", 0.0), False, False, {"frames": frames}
 
     def render(self):
         """The newest frame, uint8 [H W 3]."""
@@ -207,6 +211,10 @@ class WorldEnv(gymnasium.Env):
 
     def close(self):
         self._world.close()
+
+
+def _next_seed(env, seed):
+    return int(env.np_random.integers(2**31)) if seed is None else seed
 
 
 def real_env(name, render_mode="rgb_array"):
@@ -227,8 +235,8 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
     """Many plays of one learned world, in a batch, as a Gymnasium vector environment.
 
     Observations and actions are those of WorldEnv, batched; there is no reward. All plays begin together,
-    from the world's scenes in turn. After `horizon` steps all are truncated; the step after that starts them
-    again, whatever its actions are (AutoresetMode.NEXT_STEP).
+    from the world's scenes in turn, each with noise of its own. After `horizon` steps all are truncated; the
+    step after that starts them again, with new noise, whatever its actions are (AutoresetMode.NEXT_STEP).
     """
 
     def __init__(self, batch, horizon=None):
@@ -243,10 +251,12 @@ class DreamVectorEnv(gymnasium.vector.VectorEnv):
         self._batch, self._horizon, self._steps, self._scenes = batch, horizon, 0, None
 
     def reset(self, *, seed=None, options=None):
-        """Start all plays; options may hold "scenes", a name for each, which later starts keep."""
+        """Start all plays; options may hold "scenes", a name for each, which later starts keep. Without a
+        seed they start from a new one, drawn after the last that was given.
+        """
         super().reset(seed=seed)
         self._steps, self._scenes = 0, (options or {}).get("scenes", self._scenes)
-        return self._batch.reset(self._scenes, seed=seed), {}
+        return self._batch.reset(self._scenes, seed=_next_seed(self, seed)), {}
 
     def step(self, actions):
         """The next frame of every play; see gymnasium.vector.VectorEnv."""
@@ -271,3 +281,14 @@ def dream_vector_env(num_envs, world=None, horizon=None, **options):
     num_envs  plays in the batch; world, options: as for `dream_env`; horizon: steps of an episode
     """
     return DreamVectorEnv(worldplay.load_world(world, **options).batch(num_envs), horizon)
+
+
+def _register():
+    """Tell Gymnasium the names of our environments; Gymnasium 1 looks for none by itself."""
+    for title, name in _REAL.items():
+        gymnasium.register(f"worldplay/{title}-v0", entry_point=f"{__name__}:real_env", kwargs={"name": name})
+    gymnasium.register("worldplay/Dream-v0", entry_point=f"{__name__}:dream_env",
+                       vector_entry_point=f"{__name__}:dream_vector_env")
+
+
+_register()

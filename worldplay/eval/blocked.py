@@ -4,7 +4,7 @@ import math
 import numpy as np
 
 from worldplay.data.frame_cache import Rollout
-from worldplay.eval.statistics import luma
+from worldplay.eval.statistics import motion
 from worldplay.eval.streams import encode_for, stack
 
 MOVE_KEYS = ("w", "s", "a", "d")
@@ -13,11 +13,6 @@ _TRIES = 3  # ways walked for each one that is used
 _BEFORE, _AFTER = 4, 12  # frames of free play before the real player stops, and after
 _STANDS, _WALKS = 0.1, 2.0  # map units a frame, at most and at least
 _STILL = 0.25  # of the median change of the picture while the real player walks
-
-
-def motion(frames):
-    """float32 [s n - 1]: mean change of the luma between neighbouring frames of uint8 [s n H W 3]."""
-    return np.stack([np.abs(np.diff(luma(stream), axis=0)).mean((1, 2)) for stream in frames])
 
 
 def blocked(material, player):

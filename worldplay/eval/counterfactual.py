@@ -4,8 +4,7 @@ import math
 import numpy as np
 
 from worldplay.eval import probe
-from worldplay.eval.blocked import motion
-from worldplay.eval.statistics import luma
+from worldplay.eval.statistics import luma, motion
 from worldplay.eval.streams import encode_for
 
 _FRAMES = 8  # after the change

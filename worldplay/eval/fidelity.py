@@ -72,9 +72,7 @@ def rollout_psnr(material, player):
     rollout_by_stream.
     """
     streams, dreams = material.streams[player], material.dreams(player)
-    horizon = dreams.shape[1] - streams.context
-    real = streams.frames[:len(dreams)]
-    at = {str(number): streams.context + number - 1 for number in HORIZONS if number <= horizon}
+    real, at = streams.frames[:len(dreams)], horizons(streams)
     scores = {number: psnr(real[:, i], dreams[:, i]) for number, i in at.items()}
     return {"rollout_psnr": {number: float(score.mean()) for number, score in scores.items()},
             "rollout_psnr_interval": {number: ratio_interval(
@@ -84,6 +82,12 @@ def rollout_psnr(material, player):
                                     for number, i in at.items()},
             "rollout_by_stream": {number: score.tolist() for number, score in scores.items()},
             "rollout_n": len(dreams)}
+
+
+def horizons(streams):
+    """{number of the frame of free play, a str: its index in the streams} of HORIZONS that they reach."""
+    horizon = streams.frames.shape[1] - streams.context
+    return {str(number): streams.context + number - 1 for number in HORIZONS if number <= horizon}
 
 
 def score_targets(material, player):

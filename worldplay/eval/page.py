@@ -4,7 +4,7 @@ import math
 from html import escape
 
 from worldplay.eval.drift import MIN_EDGES
-from worldplay.eval.verdict import lines, table
+from worldplay.eval.verdict import latency_lines, lines, table
 
 _WIDTH, _HEIGHT = 560, 250  # of a chart, units of its view box
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 148, 12, 38  # margins; lines are named at the right
@@ -45,12 +45,13 @@ def page(report, folder):
     made = (f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
             f"{report['context_sigma']}, {report['streams']} held-out streams of each player")
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{escape(made)}</p>", *map(_verdict, lines(report)),
+             *(f"<p>{escape(text)}</p>" for text in latency_lines(report)),
              *(f"<p>Left out: {escape(text)}.</p>" for text in report["left_out"]),
              '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",
              "<p>Brackets: 95 % intervals over episodes. What each figure is stands in docs/eval.md. How "
-             f"fast the world answers: python -m worldplay bench {escape(report['world'])}.</p>",
+             f"fast the world plays unpaced: python -m worldplay bench {escape(report['world'])}.</p>",
              _table(["", *titles], [[name, *cells] for name, cells in rows])]
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -134,6 +135,12 @@ def _charts(worlds):
               _Line("codec alone", at, [first["next_frame"]["codec_psnr"]] * len(at), 2, is_dashed=True)]
     yield _figure("How near do frames stay to the real ones?", "Bars: 95 % intervals over episodes.", lines,
                   "frame of free play", "dB PSNR", is_log=True)
+    if all("lpips" in world for world in worlds):
+        lines = [_Line(named(world, "free play"), at, [world["lpips"][x] for x in at], i,
+                       bounds=[world["lpips_interval"][x] for x in at]) for i, world in enumerate(worlds)]
+        lines.append(_Line("last real frame", at, [first["lpips_repeat"][x] for x in at], 3, is_dashed=True))
+        yield _figure("How alike do they look?", "Lower is more alike. Bars: 95 % intervals over episodes.",
+                      lines, "frame of free play", "LPIPS", is_log=True, low=0.0)
     if not survivals:
         return
     of_real = survivals[0][2]

@@ -18,6 +18,7 @@ from worldplay.eval import (
     counterfactual,
     detail,
     fidelity,
+    perceptual,
     pictures,
     probe,
     revisit,
@@ -43,7 +44,7 @@ _INFO = ("env", "device", "device_name", "dtype", "steps", "seed", "window", "co
 class Suite:
     """One kind of figures.
 
-    measure      function of (Material, player) -> dict of figures
+    measure      function of (Material, player) -> dict of figures; what raises perceptual.Missing is left out
     first_only   whether it is run for the source's first player alone
     needs_game   whether it needs a real game that plays any sequence of actions; left out on a data set
     """
@@ -55,6 +56,8 @@ class Suite:
 SUITES = {
     "next_frame": Suite(measure=fidelity.next_frame),
     "rollout": Suite(measure=fidelity.rollout_psnr),
+    "lpips": Suite(measure=perceptual.lpips),
+    "fvd": Suite(measure=perceptual.fvd, first_only=True),
     "turn_sign": Suite(measure=control.turn_sign),
     "sharpness": Suite(measure=detail.sharpness),
     "probe": Suite(measure=probe.probe),
@@ -88,7 +91,8 @@ FULL = Plan(streams=52, targets=40, dreams=24, horizon=64, walks=(10_000, *[1_00
 QUICK = Plan(streams=12, targets=8, dreams=6, horizon=64, walks=(300, 300, 300), trials=6)
 
 
-def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None):
+def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, device="auto", steps=None,
+             latency=None):
     """Evaluate a world on real play that no trainer sees, and write the report.
 
     name     of the world, as load_world takes it
@@ -98,6 +102,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
     out      folder for report.html, .md and .json, contact_sheet.png and side_by_side.mp4; None is
              runs/eval-NAME
     compare  another world, measured on the same streams
+    latency  function of a world, which it may close -> figures of its delays in the client
+             (worldplay.client.scripted); asked last, None leaves them out
     Returns  the report, a dict (names: docs/eval.md)
 
         Raises WorldError, ValueError, or OSError where `out` cannot be written.
@@ -120,6 +126,9 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
             reports = [evaluate(material) for material in materials]
     finally:
         source.close()
+    if latency is not None:
+        for world, each in zip(worlds, reports):
+            _add_latency(each, latency, world)
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
@@ -178,14 +187,18 @@ def evaluate(material):
     """
     world, source = material.world, material.source
     first, *others = source.players
-    figures, left_out = {player: {} for player in source.players}, []
+    figures, left_out, missing = {player: {} for player in source.players}, [], []
     for name, suite in SUITES.items():
         if suite.needs_game and not source.is_game:
             left_out.append(name)
             continue
-        for player in [first] if suite.first_only else source.players:
-            figures[player] |= suite.measure(material, player)
+        try:
+            for player in [first] if suite.first_only else source.players:
+                figures[player] |= suite.measure(material, player)
+        except perceptual.Missing as reason:
+            missing.append(str(reason))
     why = [f"{' and '.join(left_out)}, which need a real game and not recordings of it"] if left_out else []
+    why += missing
     if unread := figures[first].get("probe", {}).get("not_judged"):
         why.append(f"{' and '.join(unread)} in the probe, held or let go too seldom to be learnt")
     return finite({"world": world.name, **{name: world.info.get(name) for name in _INFO},
@@ -228,6 +241,14 @@ def _check_fits(world, source, is_own):
                          f"the game has {source.action_space}")
     if not is_own and world.info["env"] != source.name:
         log.info("%s learnt %s; it is measured on %s", world.name, world.info["env"], source.name)
+
+
+def _add_latency(report, latency, world):
+    """The figures of a world's delays into its report, or why there are none: they cost no others."""
+    try:
+        report["latency"] = finite(latency(world))
+    except (WorldError, OSError, RuntimeError) as problem:  # the last is torch's and pygame's
+        report["left_out"].append(f"latency: {str(problem).splitlines()[0].rstrip('.')}")
 
 
 def _write_pictures(material, out):

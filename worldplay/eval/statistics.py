@@ -23,6 +23,11 @@ def luma(frames):
     return np.asarray(frames, np.float32) @ np.array(_LUMA, np.float32)
 
 
+def motion(frames):
+    """float32 [s n - 1]: mean change of the luma between neighbouring frames of uint8 [s n H W 3]."""
+    return np.stack([np.abs(np.diff(luma(stream), axis=0)).mean((1, 2)) for stream in frames])
+
+
 def statistics(frame):
     """float64 [2 + 3 bins] of one frame, uint8 [H W 3].
 

@@ -5,10 +5,12 @@ import numpy as np
 
 from worldplay.action import ActionSpace
 from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
+from worldplay.eval.statistics import motion
 from worldplay.world import World
 
 # the player moved or turned by more than this since the last frame: map units, degrees
 _MOVED, _TURNED = 0.5, 0.5
+_ANSWERED = 0.25  # of the mean change of the picture under an action, above which it answers
 _FIRST_SEED = 1_000_000  # far above the seeds of any collection
 _BATCH = 13  # streams; larger ones outgrow a laptop's caches
 
@@ -46,15 +48,21 @@ class Streams:
         return np.stack([forward, right, -((step[..., 3] + 180) % 360 - 180)], axis=-1)
 
     def is_moving(self, space):
-        """bool [s n]: whether the player moved or turned since the last frame; without poses whether the
-        action, of ActionSpace `space`, holds a key or turns: the action that was recorded, also where a world
-        lacks its key, so that all worlds are asked for the same frames.
+        """bool [s n]: whether the player moved or turned since the last frame.
+
+        Without poses whether the action, of ActionSpace `space`, holds a key or turns and the picture
+        answers: it changes by a quarter or more of what it changes under such actions in the mean. It is the
+        action that was recorded, also where a world lacks its key, so that all worlds are asked for the same
+        frames.
         """
         if self.moving is not None:
             return self.moving
         if self.poses is None:
             keys, look = np.split(self.actions, [len(space.keys)], axis=-1)
-            return (keys > 0.5).any(-1) | (np.abs(look) * space.look_limit > _TURNED).any(-1)
+            acts = (keys > 0.5).any(-1) | (np.abs(look) * space.look_limit > _TURNED).any(-1)
+            acts[:, 0] = False  # no frame before it says what the picture did
+            change = np.pad(motion(self.frames), ((0, 0), (1, 0)))
+            return acts & (change >= _ANSWERED * change[acts].mean()) if acts.any() else acts
         forward, right, turn = np.moveaxis(self.moves, -1, 0)
         return (np.hypot(forward, right) > _MOVED) | (np.abs(turn) > _TURNED)
 

@@ -3,8 +3,9 @@ from worldplay.eval.drift import CURVE, has_edges, is_whole
 
 _CLEAR = 1.0  # dB by which a world has to be better than a baseline
 _FEW = 50  # frames: the answer may be another one for other frames
-_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "turn_sign_accuracy",
-          "turn_sign", "probe", "counterfactual", "sharpness", "blocked", "revisit", "drift")
+_TABLE = ("next_frame", "moving", "rollout_psnr", "rollout_repeat_psnr", "rollout_n", "lpips", "lpips_repeat",
+          "fvd", "turn_sign_accuracy", "turn_sign", "probe", "counterfactual", "sharpness", "blocked",
+          "revisit", "drift")
 # stand in the cell of their figure, in a line of their own, or in report.json alone
 _BESIDE = ("interval", "by_stream", "not_judged")
 
@@ -33,6 +34,13 @@ def lines(report):
     return [*([report["compare"]["difference"]["line"]] if len(worlds) > 1 else []), *said]
 
 
+def latency_lines(report):
+    """What the client itself stamped while it played each world, a sentence a world that was."""
+    worlds = [report, *([report["compare"]] if "compare" in report else [])]
+    return [_latency(world, f" of {world['world']}" if len(worlds) > 1 else "") for world in worlds
+            if "latency" in world]
+
+
 def markdown(report):
     """The report as a page: what is said of it, then its table."""
     titles, rows = table(report)
@@ -42,7 +50,7 @@ def markdown(report):
         f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
         f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
         f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over episodes.",
-        *(f"Left out: {text}." for text in report["left_out"]), "",
+        *latency_lines(report), *(f"Left out: {text}." for text in report["left_out"]), "",
         "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
         *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
 
@@ -93,6 +101,17 @@ def _stays_whole(report):
     return (f"Stays whole? {'Yes' if yes else 'No'}: after {reached[-1]} frames {_state(walk)} (of the codec "
             f"alone sharpness {walk['codec_sharpness_ratio']:.2f}, edges {walk['codec_edge_ratio']:.2f}); "
             f"the real frames of the same way: {_state(real)}{_survivors(report)}.")
+
+
+def _latency(world, whose):
+    figures = world["latency"]
+    delays, inputs = figures["key_flip_ms"], figures["inputs"]
+    threads = " or ".join(figures["threads"]) or "not known"
+    said = (f"{delays['p50']:.0f} ms (p50), {delays['p95']:.0f} ms (p95) of {inputs} inputs" if delays
+            else "not known, no input reached a frame")
+    return (f"Latency{whose}, by the client's own stamps in a window without a screen: from an input to the "
+            f"frame drawn {said}; late {figures['late']} of {figures['frames']} frames. Path "
+            f"{figures['path']}, threads {threads}; what else this machine did meanwhile is in it.")
 
 
 def _survivors(report):

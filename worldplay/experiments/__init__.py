@@ -1,1 +1,1 @@
-"""Comparisons of training runs."""
+"""Comparisons of training runs, and an agent that learns in a dream."""

@@ -30,7 +30,7 @@ STEPS = (1, 2, 4)
 # initialisation -> the stage that makes it, None: the AR teacher itself
 INITS = {"bidirectional-ode": "causal_ode", "none": None, "causal-ode": "causal_ode",
          "causal-cd": "causal_cd", "chunk-wise-ode": "causal_ode"}
-_SHARED = ("data", "latents.npy", "codec", "bidirectional", "teacher_forcing")
+_SHARED = ("data", "latents.npy", "streamed", "codec", "bidirectional", "teacher_forcing")
 _ROUNDS = 10  # of the latency measurement, all worlds in turn
 
 

@@ -1,9 +1,9 @@
 """Data sets on the Hugging Face hub: a LeRobot folder pushed as a repository, or pulled into a folder."""
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 from worldplay.data import lerobot
+from worldplay.data.hub_videos import NOTE, one_line
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import check_new
 from worldplay.files import write_json
@@ -11,7 +11,6 @@ from worldplay.files import write_json
 # the files that a LeRobot folder consists of; a run's or an import's own lie beside them
 _PARTS = ("meta", "data", "videos")
 _FILES = [*(f"{part}/**" for part in _PARTS), "README.md"]
-_NOTE = ".cache/huggingface/worldplay.json"  # which repository a folder is pulled from
 
 
 def push(folder, repo, *, is_private=False):
@@ -31,7 +30,7 @@ def push(folder, repo, *, is_private=False):
     from huggingface_hub import HfApi
     layout = lerobot.verify(folder)
     api, version = HfApi(), layout.info["codebase_version"]
-    with _one_line(repo):
+    with one_line(repo):
         url = api.create_repo(repo, repo_type="dataset", private=is_private or None, exist_ok=True)
         if is_private and not api.repo_info(repo, repo_type="dataset").private:
             raise ValueError(f"--private: {repo} is there already and public; nothing was uploaded. Make it "
@@ -50,28 +49,31 @@ def push(folder, repo, *, is_private=False):
     return {"repo": repo, "url": str(url), "frames": layout.num_frames}
 
 
-def pull(repo, out, *, revision=None):
+def pull(repo, out, *, revision=None, without_videos=False):
     """Download one commit of a LeRobot data set of the hub into the new folder `out`.
 
     The same call goes on after a break, or brings the folder to what is the newest commit by then.
 
-    revision  branch, tag or commit; None is the newest
-    Returns   dict: repo, out, format, episodes, frames
+    revision        branch, tag or commit; None is the newest
+    without_videos  leave the videos on the hub: whoever reads the data set fetches one after another of this
+                    commit, and removes it again
+    Returns         dict: repo, out, format, episodes, frames
 
         Raises ValueError where `out` holds something else or what came is no data set that can be read,
         OSError in one line where the hub refuses or is out of reach.
     """
     from huggingface_hub import HfApi, snapshot_download
     out = Path(out)
-    if not (out / _NOTE).is_file():
+    if not (out / NOTE).is_file():
         check_new(out)
-    elif (before := json.loads((out / _NOTE).read_text())["repo"]) != repo:
+    elif (before := json.loads((out / NOTE).read_text())["repo"]) != repo:
         raise ValueError(f"--out {out}: holds what was pulled from {before}; choose a new folder")
-    with _one_line(repo):
+    with one_line(repo):
         found = HfApi().repo_info(repo, repo_type="dataset", revision=revision)
-        (out / _NOTE).parent.mkdir(parents=True, exist_ok=True)
-        write_json(out / _NOTE, {"repo": repo})
-        snapshot_download(repo, repo_type="dataset", revision=found.sha, local_dir=out, allow_patterns=_FILES)
+        (out / NOTE).parent.mkdir(parents=True, exist_ok=True)
+        write_json(out / NOTE, {"repo": repo, "videos_at": found.sha if without_videos else None})
+        snapshot_download(repo, repo_type="dataset", revision=found.sha, local_dir=out, allow_patterns=[
+            name for name in _FILES if not (without_videos and name.startswith("videos"))])
     _remove_others(out, {each.rfilename for each in found.siblings})
     layout = Layout.open(out)
     return {"repo": repo, "out": str(out), "format": layout.info["codebase_version"],
@@ -92,26 +94,3 @@ def _page(layout):
             "- config_name: default\n  data_files: data/*/*.parquet\n---\n\n"
             f"{len(layout.episodes)} episodes, {layout.num_frames} frames at {layout.fps:g} a second, in the "
             f"format of LeRobot {layout.info['codebase_version']}, written by {by}.\n")
-
-
-@contextmanager
-def _one_line(repo):
-    """Inside, what the hub's library raises becomes an OSError of one line that names the repository."""
-    from huggingface_hub import errors
-    try:
-        yield
-    except errors.HFValidationError:
-        raise ValueError(f"{repo}: expected OWNER/NAME of a data set repository") from None
-    except errors.OfflineModeIsEnabled:
-        raise OSError(f"{repo}: HF_HUB_OFFLINE is set, and this needs the hub; unset it") from None
-    except errors.LocalTokenNotFoundError:
-        raise OSError(f"{repo}: nobody is logged in to the hub; run hf auth login first") from None
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        remedy = ("log in with write access (hf auth login), or take a repository of your own"
-                  if status in (401, 403) else "see its address and revision" if status == 404 else
-                  "the same command tries again")
-        raise OSError(f"{repo}: the hub answers {status}; {remedy}") from None
-    except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:
-        raise OSError(f"{repo}: the hub is out of reach ({type(error).__name__}); the same command tries "
-                      "again") from None

@@ -8,20 +8,16 @@ from pathlib import Path
 import torch
 
 from worldplay import runtime
-from worldplay.cores import allowed_cores
-from worldplay.data import lerobot
-from worldplay.data.frame_cache import FrameCache, write_frame_cache
 from worldplay.engine.loading import load_world
-from worldplay.envs import collect, open_env
 from worldplay.eval.look import look_of_cache
 from worldplay.files import lock, write_json
-from worldplay.log import track
 from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.lora import add_adapters, merged_weights
 from worldplay.models.transformer import Transformer
 from worldplay.train.attention_choice import fastest_attention
 from worldplay.train.context_sigma import choose_context_sigma, plan_walks
 from worldplay.train.deadline import Deadline
+from worldplay.train.gameplay import Gameplay
 from worldplay.train.image_latents import ImageLatents
 from worldplay.train.metrics import Metrics
 from worldplay.train.processes import full_state
@@ -46,8 +42,8 @@ class Chain:
     """One run in a folder; `run` goes on where the last call stopped and leaves a playable world there.
 
     RUN/run.json           the recipe and the seconds each part took and may take
-    RUN/data, RUN/latents  the frame cache and the latents of its frames; RUN/texts: rows of what they show,
-                           in words
+    RUN/data, RUN/latents  the frame cache and the latents of its frames, or RUN/streamed of a data set whose
+                           frames are not all kept; RUN/texts: rows of what they show, in words
     RUN/STAGE/state        what a stage needs to go on
     RUN/{config.json, model.safetensors, ...}   the world so far, renewed with every save
 
@@ -58,27 +54,29 @@ class Chain:
     """
 
     def __init__(self, recipe, folder, *, processes, dtype, budget=None, deadline=None, data=None,
-                 reading=None, init_from=None, seed=0, shared=None, path="auto"):
+                 reading=None, keep_frames=None, init_from=None, seed=0, shared=None, path="auto"):
         """processes: worldplay.train.processes.Processes; the folder is the same for all.
         budget: seconds of the whole job, None when every loop has its steps; deadline: the Deadline
-        of this call. data: a LeRobot folder to train on instead of collecting; reading: options of
-        LeRobotFolder.open, which run.json keeps. init_from: name or folder of a world to go on
-        from: its codec, and its networks where the stage that makes one has no share or begins from it.
-        shared: part of the run folder (data, latents.npy, trajectories, a stage) -> another folder that keeps
-        it, for several runs; whoever needs it first makes it there. path: "auto" compiles blocks where that
-        is possible and, on a processor, training lasts half an hour or longer; "eager" does not.
+        of this call. data, reading, keep_frames: as Gameplay has them. init_from: name or folder of a world
+        to go on from: its codec, and its networks where the stage that makes one has no share or begins from
+        it. shared: part of the run folder (data, latents.npy, streamed, trajectories, a stage) -> another
+        folder that keeps it, for several runs; whoever needs it first makes it there. path: "auto" compiles
+        blocks where that is possible and, on a processor, training lasts half an hour or longer; "eager" does
+        not.
         """
         self.shared = shared or {}
         self.recipe, self.folder = recipe, Path(folder)
         self.processes, self.device, self.dtype = processes, processes.device, dtype
         self.budget, self.deadline = budget, deadline or Deadline()
-        self.data_from, self.reading, self.seed = data, reading or {}, seed
+        self.seed = seed
         self.init_from = init_from and zoo.find(init_from)
         if self.init_from and self.init_from.resolve() == self.folder.resolve():
             raise ValueError(f"--out {folder}: that is the world to go on from; give another folder")
         kind = ImageLatents if isinstance(recipe, ImageRecipe) else VideoLatents
         self.latents = kind(recipe, self.init_from, self.device)
-        self._check_data()
+        self.gameplay = Gameplay(recipe, self.place("data"), self.latents, data=data, reading=reading or {},
+                                 keep_frames=keep_frames, seed=seed)
+        self.gameplay.check()
         self.compiled, reason = runtime.pick_compile(self.device)
         if path == "eager":
             self.compiled, reason = False, "--path eager"
@@ -92,7 +90,8 @@ class Chain:
         if self.compiled:
             runtime.keep_compiled_code(zoo.user_cache() / "training")
         self.log = RunLog(self.folder, recipe, processes, budget=budget, seed=seed, data=data and str(data),
-                          **self.reading, init_from=self.init_from and str(self.init_from))
+                          **self.gameplay.reading, keep_frames=keep_frames,
+                          init_from=self.init_from and str(self.init_from))
         self.metrics = Metrics(self.folder) if processes.is_first else None
         self.where, self.networks, self.cache, self.windows = "collection", {}, None, None
         self.look = None  # of the world, once something of it is written
@@ -154,7 +153,7 @@ class Chain:
 
     def open_data(self):
         """Open the frame cache, which is collected or read from the data set first."""
-        self.cache = self.log.timed("collect", self._collect)
+        self.cache = self.log.timed("collect", lambda: self.gameplay.open(self.processes))
 
     def make_windows(self):
         """Whether the windows of latents are there, or the call's time ended before."""
@@ -163,38 +162,6 @@ class Chain:
         if self.windows is None:
             self.where = "encoding"
         return self.windows is not None
-
-    def _collect(self):
-        folder = self.place("data")
-        self.processes.first_makes(folder / "index.json", lambda: self._write_cache(folder))
-        return FrameCache.open(folder)
-
-    def _write_cache(self, folder):
-        recipe = self.recipe
-        if self.data_from is not None:
-            with track(desc="decode", total=self._opened_data().num_frames, unit="frame") as bar:
-                lerobot.decode_to_cache(self.data_from, folder, progress=bar.update, **self.reading)
-            return
-        rollouts = collect.collect_rollouts(recipe.env, num_frames=recipe.num_frames, seed=self.seed,
-                                            workers=allowed_cores(), player=recipe.player,
-                                            rollout_frames=recipe.rollout_frames)
-        world = open_env(recipe.env, trusted=True)
-        with track(total=recipe.num_frames, desc="collect", unit="frame") as bar:
-            write_frame_cache(rollouts, folder, world=world, num_frames=recipe.num_frames,
-                              has_poses=hasattr(world, "pose"), progress=bar.update)
-        world.close()
-
-    def _check_data(self):
-        """Refuse what cannot be learnt before anything is written."""
-        if (self.place("data") / "index.json").exists():
-            return
-        if self.data_from is None:
-            self.latents.check_collection(self.seed)
-        else:
-            self.latents.check_data(self._opened_data(), self.data_from)
-
-    def _opened_data(self):
-        return lerobot.LeRobotFolder.open(self.data_from, **self.reading)
 
     def _data(self, kind):
         """What gives batches of this kind (StageEntry.data); None if the call's time ended before."""
@@ -210,6 +177,12 @@ class Chain:
 
     def _run_stage(self, name):
         """Whether the stage is done; its result is among the networks from its start on."""
+        if name not in self.shared:
+            return self._train_stage(name)
+        with self.processes.turn(self.place(name)):
+            return self._train_stage(name)
+
+    def _train_stage(self, name):
         entry, loop = STAGES[name], self.recipe.loop(name)
         if self.processes.agree(self.deadline.is_interrupted):
             self.where = f"{name}, which has not begun"
@@ -253,7 +226,7 @@ class Chain:
         """
         later = self.recipe.stages[self.recipe.stages.index(name) + 1:]
         made = [self.place(part) / "state" for part in later]
-        made += [self.place("latents.npy")] * (name == "codec")
+        made += [self.place("latents.npy"), self.place("streamed")] * (name == "codec")
         made += [self.place("trajectories")] * ("causal_ode" in later)
         stale = [str(path) for path in made if path.exists()]
         if stale:

@@ -1,12 +1,13 @@
 """Latents of single frames, by an image codec that the run trains or takes from the world it goes on from."""
 import copy
 import logging
+import math
 from dataclasses import asdict
 
 import numpy as np
 import torch
 
-from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out
+from worldplay.data.frame_cache import HELD_OUT_EVERY, is_held_out, split_episodes
 from worldplay.envs import open_env
 from worldplay.envs.collect import plan_episodes
 from worldplay.files import replacing
@@ -15,6 +16,7 @@ from worldplay.models.codecs.image import ImageCodec
 from worldplay.models.transformer import Transformer
 from worldplay.train.finetune import base_world, check_sizes, log_match, match_actions
 from worldplay.train.processes import full_state
+from worldplay.train.streamed import StreamedLatents, write_streamed
 from worldplay.train.windows import LatentWindows
 from worldplay.worlds.config import ImageWorldConfig
 from worldplay.worlds.scene import export_scenes
@@ -30,6 +32,7 @@ class ImageLatents:
                    teacher.safetensors; None for a run that begins with nothing
     lossy_codec    whether the codec has learnt from lossy clips
     """
+    can_stream = True  # latents of frames that are not kept
 
     def __init__(self, recipe, folder, device):
         """Raises ValueError where the world in `folder` is not one that the recipe goes on from."""
@@ -59,7 +62,7 @@ class ImageLatents:
         if not data.is_lossy:
             return
         if self.world is None and data.is_others:
-            log.warning("%s holds videos that another program compressed: the codec learns their flaws too, "
+            log.warning("%s holds another program's pictures: the codec learns their compression too, "
                         "so a world of it is for you to play and not to ship", where)
             return
         if self.world is None:
@@ -125,14 +128,41 @@ class ImageLatents:
         codec.load_state_dict(full_state(trained))
         return self._frozen(codec)
 
+    def bytes_per_frame(self, source):
+        """Bytes of the latents of a frame of a Source."""
+        return 2 * math.prod(self._latent_shape(source.frame_size))
+
     def windows(self, cache, codec, run):
-        """LatentWindows of a FrameCache, encoded once. run: the Chain, for its folders and processes."""
+        """LatentWindows of a FrameCache, encoded once; where it has a part of the frames alone, of its whole
+        data set: None where the call's time ended before all was read.
+
+        run: the Chain, for its folders and processes
+        """
+        if run.gameplay.keep_frames is not None:
+            streamed = self._streamed(cache, codec, run)
+            return streamed and self._windows(streamed.latents, streamed.actions, streamed.episodes, cache)
         path = run.place("latents.npy")
-        run.processes.first_makes(path,
-                                  lambda: encode_frames(codec, cache.frames, path, self.device, run.dtype))
-        return LatentWindows(np.load(path, mmap_mode="r"), cache.actions, cache.split("train"),
-                             cache.split("held_out"), self.recipe.length, cache.action_space,
+        run.processes.first_makes(path, lambda: encode_frames(codec, cache, path, self.device, run.dtype))
+        return self._windows(np.load(path, mmap_mode="r"), cache.actions, cache.episodes, cache)
+
+    def _streamed(self, cache, codec, run):
+        """The StreamedLatents of the run's data set; None where the call's time ended before."""
+        folder, processes = run.place("streamed"), run.processes
+        with processes.turn(folder):
+            if processes.is_first and not StreamedLatents.are_in(folder):
+                write_streamed(folder, run.gameplay.opened(), FrameEncoder(codec, self.device, run.dtype),
+                               self._latent_shape(cache.frame_size), run.deadline)
+            is_done = processes.agree(processes.is_first and StreamedLatents.are_in(folder))
+        return StreamedLatents.open(folder) if is_done else None
+
+    def _windows(self, latents, actions, episodes, cache):
+        train, held_out = (split_episodes(episodes, name) for name in ("train", "held_out"))
+        return LatentWindows(latents, actions, train, held_out, self.recipe.length, cache.action_space,
                              self.recipe.columns_per_degree)
+
+    def _latent_shape(self, frame_size):
+        """(c, h, w) of the latent of a frame of (H, W) pixels."""
+        return self.recipe.codec.model.channels, *(length // ImageCodec.stride for length in frame_size)
 
     def networks(self, space):
         """As `teacher_and_student`, of the world to go on from, for clips whose actions are in `space`."""
@@ -170,16 +200,35 @@ class ImageLatents:
         return codec.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def encode_frames(codec, frames, path, device, dtype, batch=64):
-    """Write latents of all frames, uint8 [N H W 3], as float16 [N c h w] to the file `path`."""
-    codec = copy.deepcopy(codec).to(device, dtype)
-    height, width = (size // ImageCodec.stride for size in frames.shape[1:3])
-    shape = (len(frames), codec.config.channels, height, width)
-    with replacing(path) as temporary, torch.inference_mode():
-        latents = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
-        for i in track(range(0, len(frames), batch), desc="encode", unit="batch"):
-            part = torch.from_numpy(np.array(frames[i:i + batch]))
-            latents[i:i + batch] = codec.encode_uint8(part.to(device)).cpu().numpy()
+class FrameEncoder:
+    """Function of the frames of a rollout, uint8 [n H W 3], that gives their latents, float16 [n c h w].
+
+    A rollout is encoded in batches of its own, so that its latents depend on no other frames: in another
+    batch the last bit of some would differ.
+    """
+
+    def __init__(self, codec, device, dtype, batch=64):
+        self.codec, self.device, self.batch = copy.deepcopy(codec).to(device, dtype), device, batch
+
+    @torch.inference_mode()
+    def __call__(self, frames):
+        parts = [torch.from_numpy(np.array(frames[i:i + self.batch]))
+                 for i in range(0, len(frames), self.batch)]
+        return np.concatenate([self.codec.encode_uint8(part.to(self.device)).cpu().numpy() for part in parts],
+                              dtype=np.float16)
+
+
+def encode_frames(codec, cache, path, device, dtype):
+    """Write latents of all frames of a FrameCache, as float16 [N c h w], to the file `path`."""
+    encode, shape = FrameEncoder(codec, device, dtype), None
+    with replacing(path) as temporary, track(total=len(cache.frames), desc="encode", unit="frame") as bar:
+        for start, length, _ in cache.episodes.tolist():
+            made = encode(cache.frames[start:start + length])
+            if shape is None:
+                shape = (len(cache.frames), *made.shape[1:])
+                latents = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+            latents[start:start + length] = made
+            bar.update(length)
         latents.flush()
 
 

@@ -1,5 +1,8 @@
 """The processes of a run, started by torchrun: shares, agreement, and networks sharded over them."""
+import logging
 import os
+import time
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
@@ -10,6 +13,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 
 from worldplay import runtime
+from worldplay.files import lock
+
+log = logging.getLogger(__name__)
 
 # The others wait for the first one wherever it works alone: collecting gameplay, encoding it, walking for the
 # context.
@@ -39,10 +45,21 @@ class Processes:
             dist.all_reduce(torch.zeros(()))
 
     def first_makes(self, path, make):
-        """make() by the first process, unless `path` is there already; the others wait for it."""
+        """make() by the first process, unless `path` is there already; the others wait for it, and so does
+        another run that shares the folder.
+        """
         if self.is_first and not path.exists():
-            make()
+            with _turn(path):
+                if not path.exists():
+                    make()
         self.wait()
+
+    @contextmanager
+    def turn(self, path):
+        """Context manager for what makes `path`: runs that share the folder enter it one after another."""
+        with _turn(path) if self.is_first else nullcontext():
+            self.wait()
+            yield
 
     def agree(self, value):
         """The first process's value, for all; what depends on a clock or a file must not differ."""
@@ -105,6 +122,19 @@ class Processes:
         self.wait()  # whoever still talks to one that has left aborts
         if self.size > 1:
             dist.destroy_process_group()
+
+
+@contextmanager
+def _turn(path):
+    """Holds the lock of `path`, a file beside it that stays: removed, it would let in two."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f"{path.name}.lock"), "a+b") as file:
+        if not (is_free := lock(file)):
+            log.info("%s: another run is making it; waiting", path)
+        while not is_free:
+            time.sleep(0.2)
+            is_free = lock(file)
+        yield
 
 
 class Applied(nn.Module):

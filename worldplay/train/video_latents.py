@@ -1,5 +1,6 @@
 """Runs on latents of the Wan VAE: check clips, encode windows, load initial weights, write the world."""
 import logging
+import math
 from collections import Counter
 from dataclasses import asdict, replace
 
@@ -40,6 +41,7 @@ class VideoLatents:
     world  its VideoWorldConfig
     """
     context_walk = 0  # there is no real game to walk in beside such latents
+    can_stream = False
 
     def __init__(self, recipe, folder, device):
         """Raises ValueError where the world in `folder` is not one that the recipe goes on from, WorldError
@@ -104,6 +106,10 @@ class VideoLatents:
         if cut.ratio > 1:
             log.info("%g frames/s of the clips are taken as %g by leaving out whole frames", source.fps,
                      self.world.fps)
+
+    def bytes_per_frame(self, source):
+        """Bytes of the latents of a frame of a Source, on the average."""
+        return 2 * math.prod(self.recipe.latents) * self.recipe.length / self._cut(source.fps).num_rows
 
     def windows(self, cache, codec, run):
         """VideoWindows of a FrameCache, made once; None where the call's time ended before.
