@@ -1,4 +1,6 @@
 """Driving is the same task dreamed and for real, its reward is read off pictures, and PPO learns in it."""
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium
@@ -10,6 +12,7 @@ import worldplay
 from worldplay.action import ActionSpace
 from worldplay.envs import open_env
 from worldplay.envs.gymnasium import DreamVectorEnv, WorldEnv
+from worldplay.errors import WorldError
 from worldplay.experiments import dream_agent, driving, reward_reader
 from worldplay.experiments.driving import EPISODE, HOLD, KEYS, ZOOM
 
@@ -140,19 +143,112 @@ def test_real_play_is_watched_through_the_worlds_codec_and_dreamed_again(monkeyp
 
 def test_without_the_library_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(dream_agent, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r'pip install "worldplay\[agents\]"'):
+    with pytest.raises(ValueError, match=r'pip install "\.\[agents\]" in the checkout'):
         dream_agent.DreamAgent(out=tmp_path / "out").run()
     assert not (tmp_path / "out").exists()
 
 
-def test_ppo_learns_in_dreams_what_is_read_off_them():
-    ppo = pytest.importorskip("worldplay.experiments.ppo")
+@pytest.mark.parametrize("few", [{"frames": 0}, {"frames": 2047}, {"watched": 1999}, {"episodes": 1}])
+def test_too_few_of_anything_is_refused_before_anything_is_made(few, tmp_path):
+    (name, number), = few.items()
+    with pytest.raises(ValueError, match=f"--{name} {number}: expected at least"):
+        dream_agent.DreamAgent(out=tmp_path / "out", **few).run()
+    assert not (tmp_path / "out").exists()
+
+
+def _experiment(monkeypatch, out, world_hash="1", env=GAME, **options):
+    world = SimpleNamespace(name="other", config=SimpleNamespace(env=env), info={"world_hash": world_hash})
+    monkeypatch.setattr(worldplay, "load_world", lambda name: world)
+    return dream_agent.Experiment(dream_agent.DreamAgent(out=out, **options))
+
+
+@pytest.mark.parametrize("env", [None, "doom-maze"])
+def test_a_world_of_no_game_or_another_is_refused(monkeypatch, tmp_path, env):
+    with pytest.raises(WorldError, match="other is no world of gym:"):
+        _experiment(monkeypatch, tmp_path, env=env)
+
+
+def test_parts_that_other_options_or_another_world_made_are_not_taken(monkeypatch, tmp_path):
+    _experiment(monkeypatch, tmp_path)._keep_options()
+    _experiment(monkeypatch, tmp_path, seed=3)._keep_options()  # nothing was made yet
+    (tmp_path / "reward.json").write_text("{}")
+    _experiment(monkeypatch, tmp_path, seed=3, episodes=8)._keep_options()  # tests are always made again
+    for name, before, given in (("seed", 3, {}), ("frames", 64_000, {"seed": 3, "frames": 5000}),
+                                ("world_hash", 1, {"seed": 3, "world_hash": "2"})):
+        with pytest.raises(ValueError, match=f"options.json was started with {name} {before}, now"):
+            _experiment(monkeypatch, tmp_path, **given)._keep_options()
+
+
+def test_a_drive_that_ends_early_is_shown_to_its_end():
+    numbers = np.arange(EPISODE + 1, dtype=np.uint8)
+    frames = np.broadcast_to(numbers[:, None, None, None], (EPISODE + 1, 32, 32, 3))
+    whole, short = (dream_agent._sheet([("a drive", frames[:length])]) for length in (EPISODE + 1, 15))
+    assert whole.shape == short.shape and whole[-10, -10, 0] == EPISODE and short[-10, -10, 0] == 14
+
+
+def test_dreams_of_one_scene_say_little_of_others():
+    returns = np.repeat([0.0, 10.0, 20.0], 8)
+    alone = dream_agent._figures(returns, None, np.arange(24))
+    by_scene = dream_agent._figures(returns, None, np.arange(24) // 8)
+    assert alone["mean"] == by_scene["mean"] == 10
+    assert by_scene["high"] - by_scene["low"] > 2 * (alone["high"] - alone["low"])
+
+
+def test_the_published_table_is_that_of_its_json():
+    results = Path(dream_agent.__file__).parents[2] / "docs/results"
+    report = json.loads((results / "2026-11-27-agents.json").read_text())
+    published, made = (
+        {tuple(cell.strip() for cell in line.replace("**", "").split("|")) for line in text.splitlines()
+         if line.startswith("|")} for text in ((results / "2026-11-27-agents.md").read_text(),
+                                               dream_agent.table(report).partition("---:|\n")[2]))
+    assert len(made) == 5 and made <= published, made - published
+    for player in report["players"].values():
+        for place, figures in player.items():
+            starts = np.arange(24) % 6 if place == "dream" else np.arange(24)
+            again = dream_agent._figures(np.array(figures["returns"]), None, starts)
+            assert [figures[name] for name in ("mean", "low", "high")] == pytest.approx(
+                [again[name] for name in ("mean", "low", "high")])
+
+
+def test_ppo_learns_in_dreams_what_is_read_off_them(monkeypatch):
+    pytest.importorskip("stable_baselines3")
+    from worldplay.experiments import ppo
+    monkeypatch.setattr(ppo, "_CURVE", 12)
     env = ppo.TogetherVecEnv(gymnasium.wrappers.vector.RecordEpisodeStatistics(shifts(ppo.PLAYS)))
     agent, returns = ppo.learn(env, frames=4 * 512 * HOLD, seed=0)
-    assert agent.num_timesteps == 4 * 512 and len(returns) == 1
+    assert agent.num_timesteps == 4 * 512 and len(returns) == 1, "16 episodes"
     torch.manual_seed(0)
     plays = ppo.TogetherVecEnv(shifts(3))
     total, shown, tiles = ppo.drive_episodes(plays, lambda seen: agent.predict(seen)[0], seed=5)
-    assert shown.shape == (3, 1 + EPISODE, 40, 48, 3) and tiles is None
+    assert [frames.shape for frames in shown] == 3 * [(1 + EPISODE, 40, 48, 3)] and tiles is None
     assert total == pytest.approx([motion(frames[:-1], frames[1:]).sum() for frames in shown])
     assert total.mean() > 2 * HOLD * EPISODE / len(KEYS), "no better than random actions"
+
+
+class Counting(gymnasium.Env):
+    """Shows how many actions were taken, and ends after so many."""
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        self.taken = 0
+        return self._picture(), {}
+
+    def step(self, action):
+        self.taken += 1
+        return self._picture(), 1.0, self.taken == self.length, False, {"tiles": self.taken}
+
+    def _picture(self):
+        return np.full((36, 36, 3), self.taken, np.uint8)
+
+
+def test_an_episode_holds_nothing_after_its_end():
+    vec_env = pytest.importorskip("stable_baselines3.common.vec_env")
+    from worldplay.experiments import ppo
+    plays = vec_env.DummyVecEnv([lambda: Counting(2), lambda: Counting(5)])
+    total, shown, tiles = ppo.drive_episodes(plays, lambda seen: np.zeros(2, int), seed=0)
+    assert [frames[:, 0, 0, 0].tolist() for frames in shown] == [[0, 1, 2], [0, 1, 2, 3, 4, 5]]
+    assert total.tolist() == tiles.tolist() == [2, 5]

@@ -18,7 +18,8 @@ from worldplay.log import leave, run_command, track
 log = logging.getLogger(__name__)
 
 GAME = "gym:worldplay.envs.car_racing:CarRacing"
-_TEST = 1_000_000  # seeds from here on: tracks that no world, reader or agent has seen
+_TEST = 1_000_000  # seeds from here on: tracks that no world, reader or agent has seen, noise of dreams
+_FEWEST = 2048  # frames of one update of the agent
 _TRIED, _TRIES = 2_000_000, 4  # seeds on which the best constant action is found, and how many
 _PLACES = {"real": "real game", "dream": "dream"}
 _PLAYERS = {"random": "random actions", "constant": "best constant action", "driver": "scripted driver",
@@ -33,7 +34,8 @@ class DreamAgent:
     """Two agents learn to drive CarRacing from as many frames, one in a dream, one in the real game; both are
     tested in the real game, beside random actions, the best constant one and the scripted driver.
 
-    What OUT holds already is not made again: reward.json, dream.json, real.json.
+    What OUT holds already is not made again: reward.json, dream.json, real.json, with the options and the
+    world in options.json.
     """
     out: Path
     """Folder for report.json, table.md, drives.png, and the agents as Stable-Baselines3 saves them."""
@@ -51,14 +53,15 @@ class DreamAgent:
     def run(self):
         """Write what the fields' help says.
 
-            Raises ValueError for too few frames or episodes and where Stable-Baselines3 is not installed,
-            WorldError("not_found") for a world of another game.
+            Raises ValueError for too few frames or episodes, where Stable-Baselines3 is not installed, and
+            for other options or another world than OUT was made with; WorldError("not_found") for a world of
+            another game.
         """
-        for name, least in (("watched", 2000), ("episodes", 2)):
+        for name, least in (("frames", _FEWEST), ("watched", 2000), ("episodes", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected at least {least}")
         if not find_spec("stable_baselines3"):
-            raise ValueError('Stable-Baselines3 is not installed (pip install "worldplay[agents]")')
+            raise ValueError('Stable-Baselines3 is not installed (pip install ".[agents]" in the checkout)')
         writable_folder(self.out, "the agents")
         Experiment(self).run()
 
@@ -71,11 +74,12 @@ class Experiment:
         self.options, self.out = options, Path(options.out)
         self.world = worldplay.load_world(options.world)
         self.game = self.world.config.env
-        if not self.game.startswith(GAME):
+        if not (self.game or "").startswith(GAME):
             raise WorldError("not_found", f"{self.world.name} is no world of {GAME}: the actions, the driver "
                              "and the reward are that game's")
 
     def run(self):
+        self._keep_options()
         reader, reading = self._reader()
         agents, learned = {}, {}
         for place, plays in (("dream", partial(self._dreams, reader)), ("real", self._real)):
@@ -87,6 +91,19 @@ class Experiment:
         write_json(self.out / "report.json", report)
         write_text(self.out / "table.md", table(report))
         print(table(report))
+
+    def _keep_options(self):
+        """Write options.json where no part is made yet; else raise ValueError for one that was another."""
+        path = self.out / "options.json"
+        given = {name: getattr(self.options, name) for name in ("frames", "watched", "seed")}
+        given["world_hash"] = self.world.info["world_hash"]
+        if not any((self.out / f"{part}.json").exists() for part in ("reward", *_PLACES)):
+            write_json(path, given)
+        before = read_json(path)
+        for name, value in given.items():
+            if before.get(name) != value:
+                raise ValueError(f"{path} was started with {name} {before.get(name)}, now it is {value}; go "
+                                 "on with the same, or give another --out")
 
     def _reader(self):
         """(RewardReader, its agreement with the real reward); of a file where there is one."""
@@ -157,11 +174,13 @@ class Experiment:
                 env = plays(self.options.episodes)
                 returns, frames, tiles = drive_episodes(env, choose, seed=_TEST)
                 env.close()
-                figures[name][place] = _figures(returns, tiles)
+                starts = np.arange(len(returns))
+                starts = starts % len(self.world.scenes) if place == "dream" else starts
+                figures[name][place] = _figures(returns, tiles, starts)
                 if place == "real":
                     figures[name][place]["read"] = self._read_off(reader, frames)
                 shown[name, place] = frames[np.argsort(returns)[len(returns) // 2]]
-        figures["driver"]["real"] = _figures(*self._driver())
+        figures["driver"]["real"] = _figures(*self._driver(), np.arange(self.options.episodes))
         write_picture(self.out / "drives.png", _sheet([(text, shown[key]) for key, text in _ROWS.items()]))
         random, *gained = (np.array(figures[name]["real"]["returns"]) for name in ("random", "dream", "real"))
         dream, real = (each - random for each in gained)
@@ -170,7 +189,7 @@ class Experiment:
                 "carried_over": dict(zip(("share", "low", "high"), share))}
 
     def _read_off(self, reader, frames):
-        """Mean return that is read off the pictures of real episodes, uint8 [n 1 + actions H W 3]."""
+        """Mean return that is read off the pictures of real episodes, each uint8 [1 + actions H W 3]."""
         from worldplay.experiments.reward_reader import through
         shown = (through(self.world.codec, episode) for episode in frames)
         return float(np.mean([reader.read(episode[:-1], episode[1:]).sum() for episode in shown]))
@@ -212,19 +231,20 @@ class Experiment:
         return np.array(returns), np.array(tiles)
 
 
-def _figures(returns, tiles):
+def _figures(returns, tiles, starts):
+    """starts: int [n], the track or scene of each episode; those of one say little of others."""
     from worldplay.eval.bootstrap import interval
-    mean, low, high = interval(lambda picks: np.mean(returns[picks]), np.arange(len(returns)))
+    mean, low, high = interval(lambda picks: np.mean(returns[picks]), starts)
     return {"mean": mean, "low": low, "high": high, "returns": [float(each) for each in returns],
             "tiles": None if tiles is None else float(tiles.mean())}
 
 
 def _sheet(rows):
-    """uint8 [h w 3]: frames of each drive, evenly spread."""
+    """uint8 [h w 3]: frames of each drive, evenly spread; the last of one that ends before."""
     from worldplay.eval.pictures import contact_sheet
     from worldplay.experiments.driving import EPISODE
     actions = np.linspace(EPISODE // _SHOWN, EPISODE, _SHOWN).astype(int)
-    larger = [(text, frames[actions].repeat(_SCALE, 1).repeat(_SCALE, 2))
+    larger = [(text, frames[np.minimum(actions, len(frames) - 1)].repeat(_SCALE, 1).repeat(_SCALE, 2))
               for text, frames in rows]
     return contact_sheet(larger, [f"action {number}" for number in actions])
 

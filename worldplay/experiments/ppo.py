@@ -64,7 +64,7 @@ def learn(plays, *, frames, seed):
     """A PPO that has learned from so many frames.
 
     plays    VecEnv of pictures
-    Returns  (PPO, [mean return of each 48 episodes, in their order])
+    Returns  (PPO, [mean return of each 48 episodes, in their order; fewer at the end are left out])
     """
     returns, bar = [], track(total=frames, desc="PPO", unit="frame")
     monitored = VecMonitor(plays)
@@ -78,7 +78,7 @@ def learn(plays, *, frames, seed):
         return True
     model.learn(frames // HOLD, callback=note)
     bar.close()
-    return model, [float(np.mean(returns[i:i + _CURVE])) for i in range(0, len(returns), _CURVE)]
+    return model, [float(np.mean(returns[i:i + _CURVE])) for i in range(0, len(returns) - _CURVE + 1, _CURVE)]
 
 
 def drive_episodes(plays, choose, *, seed):
@@ -86,20 +86,21 @@ def drive_episodes(plays, choose, *, seed):
 
     choose   function (stacked pictures uint8 [n H W 3 * STACK]) -> actions [n]
     seed     of the first play
-    Returns  (returns [n], frames uint8 [n 1 + actions H W 3], tiles [n] or None in a dream); an episode that
-             ends early shows its end to the last
+    Returns  (returns [n], [frames uint8 [1 + actions H W 3] of each episode to its end], tiles [n] or None in
+             a dream)
     """
     env = VecFrameStack(plays, STACK)
     env.seed(seed)
     seen, num = env.reset(), plays.num_envs
-    total, over, tiles, shown = np.zeros(num), np.zeros(num, bool), [None] * num, [seen[..., -3:]]
+    total, over, tiles = np.zeros(num), np.zeros(num, bool), [None] * num
+    shown = [[stacked[..., -3:].copy()] for stacked in seen]
     while not over.all():
         seen, rewards, ended, infos = env.step(choose(seen))
         total += np.where(over, 0, rewards)
-        frames = np.array([info["terminal_observation"] if end else stacked for stacked, end, info in
-                           zip(seen, ended, infos)])[..., -3:]
-        shown.append(np.where(over[:, None, None, None], shown[-1], frames))
+        for i in np.flatnonzero(~over):
+            last = infos[i]["terminal_observation"] if ended[i] else seen[i]
+            shown[i].append(last[..., -3:].copy())
         for i in np.flatnonzero(ended & ~over):
             tiles[i] = infos[i].get("tiles")
         over |= ended
-    return total, np.stack(shown, axis=1), None if None in tiles else np.array(tiles)
+    return total, [np.stack(frames) for frames in shown], None if None in tiles else np.array(tiles)
