@@ -1,8 +1,10 @@
 """Files are replaced whole or not at all, by several writers at once, with the permissions of the umask."""
+import errno
 import json
 import os
 import shutil
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -145,6 +147,23 @@ def test_a_lock_keeps_others_out_until_its_file_is_closed(tmp_path):
         assert lock(first) and not lock(second)
         first.close()
         assert lock(second)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="replaces fcntl")
+@pytest.mark.parametrize("number, is_locked", [(errno.EWOULDBLOCK, True), (errno.EACCES, True),
+                                               (errno.ENOLCK, False), (errno.EOPNOTSUPP, False)])
+def test_a_file_system_without_locks_is_said_and_not_waited_for(number, is_locked, tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with open(tmp_path / "file", "a") as file:
+        if is_locked:
+            assert lock(file) is False
+            return
+        with pytest.raises(OSError, match=r"/file: cannot be locked \(.*\); choose a folder on another disk"):
+            lock(file)
 
 
 def test_a_picture_is_written_whole_and_read_back(tmp_path):

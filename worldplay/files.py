@@ -1,4 +1,5 @@
 """Reading and writing files: JSON, replacement as a whole, names, room on the disk, folders."""
+import errno
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 from worldplay.errors import WorldError, remedy
 
 _GIB = 2 ** 30
+# what systems answer where another process holds the lock
+_LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 @contextmanager
@@ -124,22 +127,27 @@ def visible(folder, pattern):
 if sys.platform == "win32":
     import msvcrt
 
-    def lock(file):
-        """Lock an open file until it is closed, without waiting; False where it is locked, or cannot be."""
-        try:
-            file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
+    def _lock(file):
+        file.seek(2**30)  # far behind the text: a locked byte cannot be read by others
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)
-        return True
 else:
     import fcntl
 
-    def lock(file):
-        """Lock an open file until it is closed, without waiting; False where it is locked, or cannot be."""
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    def _lock(file):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock(file):
+    """Lock an open file until it is closed, without waiting; False where another one has locked it.
+
+        Raises OSError in one line where its file system has no locks.
+    """
+    try:
+        _lock(file)
+    except OSError as error:
+        if error.errno in _LOCKED:
             return False
-        return True
+        raise OSError(f"{file.name}: cannot be locked ({error.strerror}); choose a folder on another "
+                      "disk") from None
+    return True

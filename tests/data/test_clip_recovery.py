@@ -263,6 +263,15 @@ def test_a_writer_keeps_its_parts_locked_until_it_has_finished(tmp_path, monkeyp
     assert seen == [False] and sorted(os.listdir(tmp_path)) == ["a.json", "a.mp4"]
 
 
+def test_where_files_cannot_be_locked_nothing_is_recorded_and_nothing_left_behind(tmp_path, monkeypatch):
+    def refuse(file):
+        raise OSError("a.part.jsonl: cannot be locked")
+    monkeypatch.setattr(clip_writer, "lock", refuse)
+    with pytest.raises(OSError, match="cannot be locked"):
+        ClipWriter(tmp_path / "a", describe(FakeWorld(), scene="one"), actions=[Action()], first=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_remains_of_the_same_name_are_not_written_over(tmp_path, parts):
     put(parts, tmp_path)
     with pytest.raises(OSError, match=r"a\.part\.jsonl belongs to a recording .* give another name"):

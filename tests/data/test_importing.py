@@ -64,7 +64,7 @@ def test_a_folder_of_another_program_is_read_frame_by_frame_with_its_actions(fol
 
 
 def test_one_of_twenty_episodes_is_held_out_and_one_at_least(folder, tmp_path):
-    cache = lerobot.decode_to_cache(folder, tmp_path / "cache", actions=ACTIONS)
+    cache = lerobot.decode_to_cache(LeRobotFolder.open(folder, actions=ACTIONS), tmp_path / "cache")
     assert cache.episodes[:, 1].tolist() == list(LENGTHS)
     assert [is_held_out(int(seed)) for seed in cache.episodes[:, 2]] == [False, False, True]
     assert cache.texts == (TASKS[0], TASKS[1], TASKS[0]) and cache.poses is None
@@ -121,7 +121,7 @@ def test_long_episodes_are_read_in_parts(tmp_path, monkeypatch):
     parts = list(whole.rollouts())
     assert [len(part.frames) for part in parts] == [6, 6, 7, 8, 7, 8, 4, 5]
     assert all(not part.actions[0].any() for part in parts)
-    lerobot.decode_to_cache(tmp_path / "long", tmp_path / "cache", actions=ACTIONS)
+    lerobot.decode_to_cache(whole, tmp_path / "cache")
     assert len(FrameCache.open(tmp_path / "cache").episodes) == 8
 
 

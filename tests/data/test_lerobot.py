@@ -31,10 +31,10 @@ def noise_rollout(length, seed):
 ROLLOUTS = [noise_rollout(length, FIRST_SEED + i) for i, length in enumerate(LENGTHS)]
 
 
-def write_folder(folder):
+def write_folder(folder, rollouts=ROLLOUTS):
     """Two shards: the first two rollouts, then the third."""
     shards = []
-    for shard, part in enumerate((ROLLOUTS[:2], ROLLOUTS[2:])):
+    for shard, part in enumerate((rollouts[:2], rollouts[2:])):
         writer = lerobot_writer.ShardWriter(folder, SOURCE, shard=shard, player="explorer")
         for rollout in part:
             writer.add(rollout)
@@ -313,7 +313,7 @@ def test_frame_cache_holds_what_was_played(tmp_path):
 
 
 def test_data_set_decodes_to_the_same_frame_cache(written, tmp_path):
-    cache = lerobot.decode_to_cache(written, tmp_path / "cache")
+    cache = lerobot.decode_to_cache(lerobot.LeRobotFolder.open(written), tmp_path / "cache")
     assert cache.episodes.tolist() == [[0, 39, 18], [39, 6, 19], [45, 20, 20]]
     for name in ("frames", "actions", "poses"):
         expected = np.concatenate([getattr(rollout, name)[:-1] for rollout in ROLLOUTS])

@@ -1,4 +1,7 @@
 """Stretches of a data set's videos are the same frames as in the whole, wherever reading begins."""
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,22 @@ def test_parts_of_a_data_set_read_alone_are_those_of_the_whole(opened, monkeypat
             assert np.array_equal(each.frames, whole[i].frames) and each.seed == whole[i].seed
             assert np.array_equal(each.actions, whole[i].actions)
     assert any(sought), "frames that nobody wants are jumped over, not decoded"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux lists them")
+def test_a_jump_lets_go_of_what_was_read_before(opened, monkeypatch):
+    monkeypatch.setattr("worldplay.data.lerobot.MAX_ROWS", 10)
+    opened = LeRobotFolder.open(opened.path, actions="w=forward")
+    long = [part for part in opened.parts if part[0]["length"] == max(LENGTHS)]
+    sought, begin = [], lerobot_frames._Reader._begin
+    monkeypatch.setattr(lerobot_frames._Reader, "_begin",
+                        lambda self, seconds: sought.append(seconds) or begin(self, seconds))
+    monkeypatch.setattr(lerobot_frames, "_JUMP", 15)
+    video, _ = next(iter(long[0][0]["videos"].values()))
+    for _ in opened.rollouts(long[::5]):
+        held = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+        assert held.count(str(video.resolve())) == 1
+    assert len([seconds for seconds in sought if seconds]) >= 4
 
 
 def test_a_video_whose_index_leads_behind_the_wanted_frame_is_read_from_its_start(opened, monkeypatch):

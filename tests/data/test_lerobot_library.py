@@ -75,7 +75,8 @@ def test_a_folder_of_the_library_verifies_and_holds_what_the_library_reads_in_it
 
 def test_a_folder_of_the_library_becomes_what_trainers_read(name, tmp_path):
     expected = read_by_the_library(name)
-    cache = lerobot.decode_to_cache(HERE / name, tmp_path / "cache", **FOLDERS[name])
+    opened = lerobot.LeRobotFolder.open(HERE / name, **FOLDERS[name])
+    cache = lerobot.decode_to_cache(opened, tmp_path / "cache")
     assert isinstance(cache, FrameCache) and cache.fps == 10
     assert cache.episodes[:, :2].tolist() == [[first, stop - first] for first, stop in expected["episodes"]]
     action = expected["rows/action"].reshape(len(cache.actions), -1)
@@ -113,6 +114,8 @@ def _with_pictures(table, pictures):
     (lambda table: _cut_picture(table, 33), "row 33: field observation.image: unreadable"),
     (lambda table: _leave_out_picture(table, 5), "row 5: field observation.image has no picture file"),
     (lambda table: table.drop_columns(["observation.image"]), "field observation.image is missing"),
+    (lambda table: table.set_column(0, "observation.image", pa.array([{"bytes": "text"}] * len(table))),
+     "field observation.image holds string, expected picture files"),
     (lambda table: table.set_column(0, "observation.image", pa.array([1] * len(table))),
      "field observation.image holds int64, expected picture files")])
 def test_a_damaged_picture_is_one_line_that_names_its_row(tmp_path, damage, said):
@@ -122,6 +125,18 @@ def test_a_damaged_picture_is_one_line_that_names_its_row(tmp_path, damage, said
     with pytest.raises(ValueError, match=f"file-000.parquet.*{said}.*; mend it") as error:
         lerobot.verify(folder)
     assert "\n" not in str(error.value)
+
+
+def test_pictures_whose_bytes_have_64_bit_offsets_are_read(tmp_path):
+    folder = shutil.copytree(HERE / "images", tmp_path / "images")
+    file = folder / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    place = table.column_names.index("observation.image")
+    pictures = pa.array(table["observation.image"].to_pylist(),
+                        pa.struct([("bytes", pa.large_binary()), ("path", pa.string())]))
+    pq.write_table(table.set_column(place, "observation.image", pictures), file)
+    assert pa.types.is_large_binary(pq.read_schema(file).field("observation.image").type.field("bytes").type)
+    lerobot.verify(folder)
 
 
 def test_pictures_of_another_size_than_info_json_says_are_refused(tmp_path):

@@ -198,7 +198,7 @@ def test_the_layout_is_that_of_a_collected_folder_without_poses(packed, tmp_path
 
 def test_the_frame_cache_has_no_poses_rather_than_wrong_ones(packed, tmp_path):
     out, made = packed
-    lerobot.decode_to_cache(out, tmp_path / "cache")
+    lerobot.decode_to_cache(lerobot.LeRobotFolder.open(out), tmp_path / "cache")
     cache = FrameCache.open(tmp_path / "cache")
     assert cache.poses is None and cache.is_lossy and len(cache.frames) == made["frames"]
     export_scenes(cache, tmp_path / "scenes", "none")

@@ -17,8 +17,9 @@ from huggingface_hub.errors import (
 )
 
 from tests.cli.test_commands import run
-from tests.data.test_lerobot import write_folder
+from tests.data.test_lerobot import ROLLOUTS, write_folder
 from worldplay.data import lerobot
+from worldplay.data.hub_videos import read_note
 from worldplay.hub.dataset import pull, push
 
 REPO, HfApi = "somebody/noise", huggingface_hub.HfApi
@@ -205,6 +206,41 @@ def test_videos_left_on_the_hub_are_fetched_one_by_one_and_no_longer_there_after
     assert len(list(back.rglob("*.mp4"))) == 2, "two that read do not share a file"
     reading.close(), beside.close()
     assert [path.name for path in (back / ".cache" / "videos").iterdir()] == ["lock"]
+
+
+def test_a_set_whose_videos_are_left_on_the_hub_is_not_pushed(hub, folder, tmp_path):
+    push(folder, REPO)
+    back, before = tmp_path / "back", files(hub.root)
+    pull(REPO, back, without_videos=True)
+    num_calls, sha = len(hub.calls), read_note(back)["videos_at"]
+    with pytest.raises(ValueError, match=f"dataset pull {REPO} --out {back} --revision {sha}$") as error:
+        push(back, REPO)
+    assert "\n" not in str(error.value)
+    pull(REPO, back)
+    next(back.rglob("*.mp4")).unlink()
+    with pytest.raises(ValueError, match=r"\.mp4: missing"):
+        push(back, REPO)
+    assert hub.calls[num_calls:] == ["repo_info"], "the second pull alone asked the hub"
+    assert files(hub.root) == before
+    pull(REPO, back)
+    push(back, REPO)
+    assert files(hub.root) == before
+
+
+def test_videos_of_an_earlier_commit_do_not_stay_beside_newer_tables(hub, folder, tmp_path):
+    push(folder, REPO)
+    back, new = tmp_path / "back", write_folder(tmp_path / "new", rollouts=ROLLOUTS[::-1])
+    pull(REPO, back)
+    push(new, REPO)
+    pull(REPO, back, without_videos=True)
+    assert not list(back.rglob("*.mp4"))
+    for rollout, whole in zip(lerobot.LeRobotFolder.open(back).rollouts(),
+                              lerobot.LeRobotFolder.open(new).rollouts(), strict=True):
+        assert np.array_equal(rollout.frames, whole.frames)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_video_that_the_hub_refuses_is_one_line(hub, folder, tmp_path, monkeypatch):

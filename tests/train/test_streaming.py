@@ -1,4 +1,5 @@
 """A data set of whose frames a part is kept: the same latents bit for bit, on less disk, after a kill too."""
+import logging
 import math
 import os
 import shutil
@@ -123,6 +124,17 @@ def test_a_run_that_was_killed_amid_streaming_goes_on_to_the_same_world(runs, cl
         assert (tmp_path / "run" / "streamed" / name).read_bytes() == (
             runs / "part" / "streamed" / name).read_bytes()
     assert same_world(tmp_path / "run", runs / "part")
+
+
+@pytest.mark.parametrize("seconds_left, num_warnings", [(0.0, 1), (math.inf, 0)])
+def test_reading_that_takes_much_of_the_budget_is_said_once(seconds_left, num_warnings, clips, tmp_path,
+                                                            monkeypatch, caplog):
+    monkeypatch.setattr(streamed, "_MEASURED_AFTER", 0.0)
+    shape = (2, 2, 3)
+    streamed.write_streamed(tmp_path / "a", LeRobotFolder.open(clips),
+                            lambda frames: np.zeros((len(frames), *shape)), shape, Deadline(), seconds_left)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(said) == num_warnings and all("a larger --budget" in text for text in said)
 
 
 def test_latents_of_another_data_set_are_not_gone_on_with(clips, tmp_path):

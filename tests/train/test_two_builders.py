@@ -3,6 +3,7 @@ import logging
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,19 @@ def build(folder, name):
 def test_two_runs_at_once_make_each_shared_part_once_and_the_same_world(tmp_path):
     make_clips(tmp_path / "clips", length=22, space=KEYS)
     program = "import sys; from tests.train.test_two_builders import build; build(*sys.argv[1:])"
-    runs = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT,
-                             stderr=subprocess.PIPE, text=True) for name in "ab"]
-    said = [run.communicate(timeout=600)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], said
+    said, until = [tmp_path / f"said by {name}" for name in "ab"], time.monotonic() + 600
+    with ExitStack() as held:
+        runs = []
+        for name, file in zip("ab", said):
+            run = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), name], cwd=ROOT,
+                                   stderr=held.enter_context(open(file, "wb")))
+            held.callback(run.wait)
+            held.callback(run.kill)
+            runs.append(run)
+        # where one fails the other waits for its part for ever
+        while None in (ends := [run.poll() for run in runs]) and not any(ends) and time.monotonic() < until:
+            time.sleep(0.05)
+    assert ends == [0, 0], [file.read_text(errors="replace") for file in said]
     makers = {part: (tmp_path / f"made {part}").read_text() for part in PARTS}
     assert all(set(names) in ({"a"}, {"b"}) for names in makers.values()), makers
     assert [len(makers[part]) for part in PARTS] == [1, 2, 1], "steps of the codec: two, by one of them"

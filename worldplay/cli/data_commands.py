@@ -232,9 +232,10 @@ class Pull:
         made = pull(self.repo, self.out, revision=self.revision, without_videos=self.without_videos)
         if self.json:
             return made
-        videos = ", its videos left on the hub" if self.without_videos else ""
+        # verify would fetch every video
+        videos, then = (", its videos left on the hub", "info") if self.without_videos else ("", "verify")
         print(f"{made['out']}: {made['frames']} frames in {made['episodes']} episodes, LeRobot "
-              f"{made['format']}{videos}; next: python -m worldplay dataset verify {made['out']}")
+              f"{made['format']}{videos}; next: python -m worldplay dataset {then} {made['out']}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,14 @@ class ClipWriter:
         frame_bytes = 3 * header["frame_size"][0] * header["frame_size"][1]
         self._queue = queue.Queue(maxsize=max(8, MAX_QUEUED_BYTES // frame_bytes))
         self._lines = open(part(self.path, "jsonl"), "a", encoding="utf-8")  # closed by the thread
-        if not lock(self._lines) or os.fstat(self._lines.fileno()).st_size:
+        try:
+            is_free = lock(self._lines) and not os.fstat(self._lines.fileno()).st_size
+        except OSError:
+            self._lines.close()
+            if not part(self.path, "jsonl").stat().st_size:
+                part(self.path, "jsonl").unlink()
+            raise
+        if not is_free:
             self._lines.close()
             raise OSError(f"{part(self.path, 'jsonl')} belongs to a recording that is being written or was "
                           "cut off; give another name")

@@ -21,8 +21,7 @@ def video_file(folder, path):
 
         Raises OSError in one line where the hub refuses or is out of reach.
     """
-    note = folder / NOTE
-    fields = json.loads(note.read_text(encoding="utf-8")) if note.is_file() and not path.is_file() else {}
+    fields = {} if path.is_file() else read_note(folder)
     if not fields.get("videos_at"):
         yield path
         return
@@ -33,6 +32,12 @@ def video_file(folder, path):
             fetched = hf_hub_download(fields["repo"], name, repo_type="dataset",
                                       revision=fields["videos_at"], local_dir=place)
         yield Path(fetched)
+
+
+def read_note(folder):
+    """The fields of a folder's NOTE; {} where it was not pulled."""
+    note = folder / NOTE
+    return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else {}
 
 
 @contextmanager

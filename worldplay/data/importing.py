@@ -152,11 +152,16 @@ class FrameFit:
                              '"pad 160x120"')
         return cls(match[1], (int(match[3]), int(match[2])))
 
+    @property
+    def text(self):
+        """What `parse` reads it from."""
+        return f"{self.how} {self.size[1]}x{self.size[0]}"
+
     def check(self, frame_size):
         """Raise ValueError where frames of (H, W) pixels cannot be made to fit so."""
         for found, wanted in zip(frame_size, self.size):
             if self.how == "pad" and wanted < found or self.how == "crop" and wanted > found:
-                raise ValueError(f"--fit \"{self.how} {self.size[1]}x{self.size[0]}\": frames are "
+                raise ValueError(f'--fit "{self.text}": frames are '
                                  f"{frame_size[1]}x{frame_size[0]} pixels, which {self.how} makes no "
                                  f"{'smaller' if self.how == 'pad' else 'larger'}; use "
                                  f"{'crop' if self.how == 'pad' else 'pad'} or resize")

@@ -207,16 +207,15 @@ def describe(folder):
                                 "turning": float((np.abs(look) >= 1).any(axis=1).mean())}}
 
 
-def decode_to_cache(folder, out, *, camera=None, actions=None, fit=None, keep=None, progress=None):
-    """A FrameCache in `out` of the episodes of a data set, checked while it is read.
+def decode_to_cache(opened, out, *, parts=None, progress=None):
+    """A FrameCache in `out` of the episodes of a LeRobotFolder, checked while it is read.
 
-    camera, actions, fit  as LeRobotFolder.open takes them
-    keep                  function of LeRobotFolder.parts: those that are read; None reads all
-    progress              called with the number of frames of every rollout written
+    parts     those of its `parts` that are read; None reads all
+    progress  called with the number of frames of every rollout written
     """
-    opened = LeRobotFolder.open(folder, camera=camera, actions=actions, fit=fit)
-    parts = keep(opened.parts) if keep else opened.parts
-    imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text, "fit": fit}
+    parts = opened.parts if parts is None else parts
+    imported = {"camera": opened.camera, "actions": opened.columns and opened.columns.text,
+                "fit": opened.fit and opened.fit.text}
     return write_frame_cache(opened.rollouts(parts), out, world=opened.source,
                              num_frames=sum(stop - start for _, start, stop in parts),
                              has_poses=opened.has_poses, is_lossy=opened.is_lossy, imported=imported,

@@ -101,6 +101,7 @@ class _Reader:
             self._file = self._held.enter_context(video_file(layout.path, path))
             if not self._file.is_file():
                 raise ValueError(f"{path}: missing; {layout.remedy}")
+            self._decoding = self._held.enter_context(ExitStack())  # closed before the file goes
             self._begin(0.0)
         except BaseException:
             self.close()
@@ -130,8 +131,9 @@ class _Reader:
         self._held.close()
 
     def _begin(self, seconds):
-        self._frames = self._held.enter_context(closing(read_frames(self._file, begin=seconds,
-                                                                      on_all_cores=True)))
+        self._decoding.close()
+        self._frames = self._decoding.enter_context(closing(read_frames(self._file, begin=seconds,
+                                                                          on_all_cores=True)))
         self._advance()
 
     def _advance(self):

@@ -221,8 +221,8 @@ class Layout:
         return rows
 
     def picture_files(self, episode, camera):
-        """[("FILE, row NUMBER: field NAME", bytes of a picture file)] of an episode, of a camera without
-        videos.
+        """Yield ("FILE, row NUMBER: field NAME", bytes of a picture file) for every row of an episode, of a
+        camera without videos.
 
             Raises ValueError naming file, row and field.
         """

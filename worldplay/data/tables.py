@@ -64,7 +64,8 @@ def binary_column(table, name, path, remedy):
         raise ValueError(f"{path}: field {name} is missing; {remedy}")
     values = table[name]
     if pa.types.is_struct(values.type) and values.type.get_field_index("bytes") >= 0:
-        values = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks], pa.binary())
+        values = pa.chunked_array([chunk.field("bytes") for chunk in values.chunks],
+                                  values.type.field("bytes").type)
     if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
         raise ValueError(f"{path}: field {name} holds {values.type}, expected picture files; {remedy}")
     missing = _nulls(values)

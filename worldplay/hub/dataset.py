@@ -1,9 +1,9 @@
 """Data sets on the Hugging Face hub: a LeRobot folder pushed as a repository, or pulled into a folder."""
-import json
+import shutil
 from pathlib import Path
 
 from worldplay.data import lerobot
-from worldplay.data.hub_videos import NOTE, one_line
+from worldplay.data.hub_videos import NOTE, one_line, read_note
 from worldplay.data.lerobot_layout import Layout
 from worldplay.data.lerobot_writer import check_new
 from worldplay.files import write_json
@@ -24,10 +24,12 @@ def push(folder, repo, *, is_private=False):
     is_private  whether it must be private; False leaves a new one to the account's own setting
     Returns     dict: repo, url, frames
 
-        Raises ValueError where the folder is not as written, or the repository that is there is public and
-        must not be; OSError in one line where the hub refuses or is out of reach.
+        Raises ValueError where the folder is not as written or was pulled without its videos, or the
+        repository that is there is public and must not be; OSError in one line where the hub refuses or is
+        out of reach.
     """
     from huggingface_hub import HfApi
+    _check_videos_are_here(Layout.open(folder))
     layout = lerobot.verify(folder)
     api, version = HfApi(), layout.info["codebase_version"]
     with one_line(repo):
@@ -56,7 +58,7 @@ def pull(repo, out, *, revision=None, without_videos=False):
 
     revision        branch, tag or commit; None is the newest
     without_videos  leave the videos on the hub: whoever reads the data set fetches one after another of this
-                    commit, and removes it again
+                    commit, and removes it again; those that an earlier call brought are removed
     Returns         dict: repo, out, format, episodes, frames
 
         Raises ValueError where `out` holds something else or what came is no data set that can be read,
@@ -66,18 +68,34 @@ def pull(repo, out, *, revision=None, without_videos=False):
     out = Path(out)
     if not (out / NOTE).is_file():
         check_new(out)
-    elif (before := json.loads((out / NOTE).read_text())["repo"]) != repo:
+    elif (before := read_note(out)["repo"]) != repo:
         raise ValueError(f"--out {out}: holds what was pulled from {before}; choose a new folder")
     with one_line(repo):
         found = HfApi().repo_info(repo, repo_type="dataset", revision=revision)
+        names = {each.rfilename for each in found.siblings}
+        is_left = without_videos and any(name.startswith("videos/") for name in names)
         (out / NOTE).parent.mkdir(parents=True, exist_ok=True)
-        write_json(out / NOTE, {"repo": repo, "videos_at": found.sha if without_videos else None})
+        write_json(out / NOTE, {"repo": repo, "videos_at": found.sha if is_left else None})
+        if is_left and (out / "videos").exists():  # they may be of another commit than the tables
+            shutil.rmtree(out / "videos")
         snapshot_download(repo, repo_type="dataset", revision=found.sha, local_dir=out, allow_patterns=[
             name for name in _FILES if not (without_videos and name.startswith("videos"))])
-    _remove_others(out, {each.rfilename for each in found.siblings})
+    _remove_others(out, names)
     layout = Layout.open(out)
     return {"repo": repo, "out": str(out), "format": layout.info["codebase_version"],
             "episodes": len(layout.episodes), "frames": layout.num_frames}
+
+
+def _check_videos_are_here(layout):
+    """Raise ValueError where the folder lacks a video: what is uploaded would replace it on the hub."""
+    note = read_note(layout.path)
+    if note.get("videos_at"):
+        raise ValueError(f"{layout.path}: its videos were left on the hub; before a push fetch them: python "
+                         f"-m worldplay dataset pull {note['repo']} --out {layout.path} "
+                         f"--revision {note['videos_at']}")
+    for video, _ in (place for episode in layout.episodes for place in episode["videos"].values()):
+        if not video.is_file():
+            raise ValueError(f"{video}: missing; {layout.remedy}")
 
 
 def _remove_others(out, names):

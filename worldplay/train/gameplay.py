@@ -56,8 +56,7 @@ class Gameplay:
             log.info("%d of %d frames are kept, in %d stretches all over the data set; latents of all are "
                      "read from its videos later", _length(parts), opened.num_frames, len(parts))
         with track(desc="decode", total=_length(parts), unit="frame") as bar:
-            lerobot.decode_to_cache(self.data, self.folder, keep=self._kept, progress=bar.update,
-                                    **self.reading)
+            lerobot.decode_to_cache(opened, self.folder, parts=parts, progress=bar.update)
 
     def _kept(self, parts):
         """Those of LeRobotFolder.parts whose frames the cache gets."""

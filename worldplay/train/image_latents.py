@@ -151,7 +151,7 @@ class ImageLatents:
         with processes.turn(folder):
             if processes.is_first and not StreamedLatents.are_in(folder):
                 write_streamed(folder, run.gameplay.opened(), FrameEncoder(codec, self.device, run.dtype),
-                               self._latent_shape(cache.frame_size), run.deadline)
+                               self._latent_shape(cache.frame_size), run.deadline, run.log.seconds_left)
             is_done = processes.agree(processes.is_first and StreamedLatents.are_in(folder))
         return StreamedLatents.open(folder) if is_done else None
 

@@ -1,4 +1,6 @@
 """Latents and actions of a data set of whose frames a run keeps a part alone: read from its videos, once."""
+import logging
+import math
 import time
 from dataclasses import dataclass
 
@@ -7,7 +9,11 @@ import numpy as np
 from worldplay.files import read_json, require_space, write_json
 from worldplay.log import track
 
+log = logging.getLogger(__name__)
+
 _SAVE_EVERY = 30.0  # seconds of reading that a run which is killed has to do again
+# after so many seconds the rate is known; a job that spends more than this share on reading is warned
+_MEASURED_AFTER, _MUCH = 10.0, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +40,14 @@ class StreamedLatents:
         return cls(**arrays, episodes=np.array(_index(folder)["episodes"], np.int64))
 
 
-def write_streamed(folder, opened, encode, latent_shape, deadline):
+def write_streamed(folder, opened, encode, latent_shape, deadline, seconds_left=math.inf):
     """Write what is missing of the StreamedLatents of a LeRobotFolder; a Deadline that passes ends it.
 
     What is there was said by index.json after it was on the disk: the next call goes on behind it, also after
-    a kill. encode: FrameEncoder
+    a kill.
+
+    encode        FrameEncoder
+    seconds_left  of the run's budget, for a warning where reading takes much of it
 
         Raises ValueError where the disk is too small, or the folder holds those of another data set.
     """
@@ -60,7 +69,8 @@ def write_streamed(folder, opened, encode, latent_shape, deadline):
         for array in arrays.values():
             array.flush()
         write_json(folder / "index.json", {"episodes": episodes, "is_finished": len(episodes) == len(parts)})
-    saved = time.monotonic()
+    began = saved = time.monotonic()
+    is_judged, before = False, done
     try:
         with track(total=num_frames, initial=done, desc="encode", unit="frame") as bar:
             for rollout in opened.rollouts(parts[len(episodes):]):
@@ -71,11 +81,22 @@ def write_streamed(folder, opened, encode, latent_shape, deadline):
                 bar.update(len(rollout.frames))
                 if deadline.passed(time.monotonic()):
                     break
+                if not is_judged and (spent := time.monotonic() - began) >= _MEASURED_AFTER:
+                    _judge(spent * (num_frames - before) / (done - before), seconds_left)
+                    is_judged = True
                 if time.monotonic() - saved >= _SAVE_EVERY:
                     save()
                     saved = time.monotonic()
     finally:
         save()
+
+
+def _judge(expected, left):
+    """Warn where all of the reading, `expected` seconds, takes much of what the budget has left."""
+    if expected > _MUCH * left:
+        log.warning("reading latents from the videos takes about %.1f min at this rate, and the budget has "
+                    "%.1f min left for it and all that comes after; a larger --budget leaves the stages more",
+                    expected / 60, max(0.0, left) / 60)
 
 
 def _array(path, dtype, shape, is_new):

@@ -95,11 +95,14 @@ def write_missing(store, make, processes, deadline, what):
 def _read_anywhere(array):
     """The array; where it is a file in memory, the system is told that small pieces anywhere are read.
 
-    It else reads far around each: of a disk that reads 8 MiB ahead, a frame came in 50 ms, and so in 1.
+    It else reads far around each: of a disk that reads 8 MiB ahead, a frame came in 50 ms, and so in 1. The
+    file is mapped anew for that: whoever reads `array` from one end to the other wants it read ahead.
     """
-    if isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
-        array.base.madvise(mmap.MADV_RANDOM)
-    return array
+    if not (isinstance(array.base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM")):
+        return array
+    own = np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+    own.base.madvise(mmap.MADV_RANDOM)
+    return own
 
 
 def _rows(episodes):
