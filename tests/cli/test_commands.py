@@ -98,6 +98,7 @@ def test_version(capsys):
     (["bench", "packaged/toy", "--frames", "9"], 2, "--frames 9: expected at least 10"),
     (["bench", "packaged/toy", "--batch", "4", "--loaded"], 2, "--batch plays as written and measures itself "
                                                                "alone: leave out --loaded"),
+    (["bench", "wan-1.3b", "--random", "--batch", "2"], 2, "--batch: a Wan-size random world is no figure"),
     (["replay", "nothing.mp4"], 1, "nothing.json is missing"),
     (["dataset", "pack", "nothing", "--out", "x"], 2, "1 of 1 clips cannot be packed, and nothing was "),
     (["dataset", "import", "nothing.mp4", "--out", "x"], 2, "nothing.mp4: no such video"),

@@ -3,6 +3,7 @@ import pytest
 
 import worldplay
 from worldplay.envs.gymnasium import DreamVectorEnv
+from worldplay.errors import WorldError
 from worldplay.eval import batches
 
 
@@ -25,3 +26,9 @@ def test_rates_count_the_frames_of_all_plays(monkeypatch):
     with pytest.raises(ValueError, match="--batch 0"):
         batches.bench_batches(world, (0, 2), frames=12)
     world.close()
+
+
+def test_without_gymnasium_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(batches, "find_spec", lambda name: None)
+    with pytest.raises(WorldError, match=r"--batch: Gymnasium is not installed \(pip install gymnasium\)"):
+        batches.bench_batches(None, (1, 2), frames=12)

@@ -91,6 +91,14 @@ def test_weights_that_are_missing_are_named_and_never_fetched(streams, packages,
     assert not packages
 
 
+def test_the_home_folder_is_not_told(streams, packages, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    with pytest.raises(perceptual.Missing) as missing:
+        perceptual.lpips(material(streams, TurningWorld()), "explorer")
+    assert "in ~/checkpoints, where" in str(missing.value) and str(folder.parent) not in str(missing.value)
+
+
 @pytest.mark.parametrize("module", [None, "made for another torch"])
 def test_packages_that_are_missing_or_broken_are_named(streams, folder, monkeypatch, module):
     class Broken(ModuleType):

@@ -1,16 +1,18 @@
 """The report of a world: its names, its pictures, and which worlds are measured on what."""
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import worldplay
 from tests.eval.turning import HEIGHT, WIDTH, TurningGame, TurningWorld, material, texture
 from worldplay.action import ActionSpace
 from worldplay.errors import WorldError
 from worldplay.eval import blocked, pictures, report, revisit
 from worldplay.eval.compare import difference
-from worldplay.eval.verdict import markdown
+from worldplay.eval.verdict import left_out_lines, markdown
 from worldplay.world import check_world
 
 
@@ -60,6 +62,42 @@ def test_figures_that_need_a_game_are_left_out_with_a_line(streams):
     assert not {"blocked", "revisit"} & set(figures) and "drift" in figures
     page = markdown(figures | {"device_name": "", "context_sigma": 0.1})
     assert "Left out: blocked and revisit, which need a real game" in page
+
+
+@pytest.fixture(scope="module")
+def measured(streams):
+    return report.evaluate(material(streams, TurningWorld()))
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ZeroDivisionError, RuntimeError])
+def test_the_report_is_there_before_delays_are_measured(measured, streams, tmp_path, monkeypatch, end):
+    config = SimpleNamespace(name="turning", env="turning")
+    monkeypatch.setattr(report, "read_config", lambda name: (None, config))
+    monkeypatch.setattr(report, "_own_game", lambda config: TurningGame())
+    monkeypatch.setattr(worldplay, "load_world", lambda *_, **__: TurningWorld())
+    monkeypatch.setattr(report, "prepare", lambda *_, **__: [material(streams, TurningWorld())] * 2)
+    found = []
+    monkeypatch.setattr(report, "evaluate", lambda material: measured | {"left_out": ["fvd, of few clips"]})
+
+    def latency(world):
+        found.append({path.name for path in tmp_path.iterdir()})
+        raise end
+    expected = nullcontext() if end is RuntimeError else pytest.raises(end)
+    with expected:
+        report.run_eval("turning", out=tmp_path, compare="turning", latency=latency)
+    assert {"report.md", "report.json", "report.html"} < found[0]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["left_out"] == ["fvd, of few clips"] + ["latency: RuntimeError"] * (end is RuntimeError)
+    assert written["compare"]["left_out"] == written["left_out"]
+
+
+def test_what_the_other_world_lacks_is_said_too():
+    ours = {"world": "ours", "left_out": ["fvd, of few clips", "latency: no screen"]}
+    theirs = {"world": "theirs", "left_out": ["fvd, of few clips", "latency: no memory"]}
+    assert left_out_lines(ours | {"compare": theirs}) == [
+        "Left out: fvd, of few clips.", "Left out of ours: latency: no screen.",
+        "Left out of theirs: latency: no memory."]
+    assert left_out_lines(ours)[1] == "Left out: latency: no screen."
 
 
 def test_contact_sheet_holds_its_frames():

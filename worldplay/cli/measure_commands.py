@@ -148,9 +148,9 @@ class Bench:
         if self.batch and (given or self.path == "compiled"):
             raise ValueError(f"--batch plays as written and measures itself alone: leave out "
                              f"{'--' + given[0] if given else '--path compiled'}")
-        if is_wan_size and (self.loaded or self.compare):
-            raise ValueError(f"--{'loaded' if self.loaded else 'compare'}: a Wan-size random world is no "
-                             "figure of play; leave it out")
+        unfit = [name for name in ("batch", "loaded", "compare") if getattr(self, name)]
+        if is_wan_size and unfit:
+            raise ValueError(f"--{unfit[0]}: a Wan-size random world is no figure of play; leave it out")
         if self.compare and self.path == "eager":
             raise ValueError("--compare needs compiled code; leave out --path eager")
         if is_wan_size:

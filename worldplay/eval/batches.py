@@ -1,9 +1,11 @@
 """How fast a world plays for agents: frames a second by the number of plays in one batch."""
 import time
+from importlib.util import find_spec
 
 import numpy as np
 
 from worldplay.envs.players import PLAYERS
+from worldplay.errors import WorldError
 from worldplay.eval.latency import percentiles
 
 _INFO = ("device", "device_name", "dtype", "steps", "window", "max_threads")
@@ -21,9 +23,11 @@ def bench_batches(world, sizes, *, frames, track=lambda iterable, **_: iterable)
     Sizes take turns of a few steps, so that what else the machine does meets all alike.
 
         Raises ValueError for a size below 1, WorldError("not_found") for a world that makes several frames at
-        once.
+        once and without Gymnasium.
     """
-    from worldplay.envs.gymnasium import DreamVectorEnv  # here: Gymnasium is not needed to measure a window
+    if not find_spec("gymnasium"):  # not needed to measure a window
+        raise WorldError("not_found", "--batch: Gymnasium is not installed (pip install gymnasium)")
+    from worldplay.envs.gymnasium import DreamVectorEnv
     if min(sizes) < 1:
         raise ValueError(f"--batch {min(sizes)}: expected 1 or more plays")
     envs = {size: DreamVectorEnv(world.batch(size)) for size in dict.fromkeys(sizes)}

@@ -4,7 +4,7 @@ import math
 from html import escape
 
 from worldplay.eval.drift import MIN_EDGES
-from worldplay.eval.verdict import latency_lines, lines, table
+from worldplay.eval.verdict import latency_lines, left_out_lines, lines, table
 
 _WIDTH, _HEIGHT = 560, 250  # of a chart, units of its view box
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 148, 12, 38  # margins; lines are named at the right
@@ -45,8 +45,7 @@ def page(report, folder):
     made = (f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
             f"{report['context_sigma']}, {report['streams']} held-out streams of each player")
     parts = [f"<h1>{escape(name)}</h1>", f"<p>{escape(made)}</p>", *map(_verdict, lines(report)),
-             *(f"<p>{escape(text)}</p>" for text in latency_lines(report)),
-             *(f"<p>Left out: {escape(text)}.</p>" for text in report["left_out"]),
+             *(f"<p>{escape(text)}</p>" for text in (*latency_lines(report), *left_out_lines(report))),
              '<div class="charts">', *_charts(worlds), "</div>", *map(_control, worlds),
              *_media(folder, worlds[0]["player"]),
              "<h2>All figures</h2>",

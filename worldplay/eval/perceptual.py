@@ -1,4 +1,5 @@
 """How alike free play and real play look to networks that the user has put on the disk: LPIPS and FVD."""
+import os
 import pickle
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def fvd(material, player):
     try:
         real, made = _features(network, real), _features(network, made)
     except RuntimeError as problem:  # TorchScript's only one
-        raise Missing(f"fvd, whose network fails ({checkpoints() / I3D}): {_last_line(problem)}") from None
+        raise Missing(f"fvd, whose network fails ({_shown(checkpoints() / I3D)}): "
+                      f"{_last_line(problem)}") from None
     figures = {"dream": frechet(real, made), "n": len(real)}
     _, episodes = np.unique(streams.episodes[:len(dreams)], return_inverse=True)
     halves = [np.flatnonzero(np.repeat(episodes, per_stream) % 2 == half) for half in (0, 1)]
@@ -124,7 +126,8 @@ def _open_lpips():
     try:
         return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
     except _UNREADABLE as problem:
-        raise Missing(f"lpips, whose weights {weights} cannot be read: {_first_sentence(problem)}") from None
+        raise Missing(f"lpips, whose weights {_shown(weights)} cannot be read: "
+                      f"{_first_sentence(problem)}") from None
 
 
 def _open_i3d():
@@ -134,13 +137,20 @@ def _open_i3d():
     try:
         return torch.jit.load(weights, map_location="cpu").eval()
     except _UNREADABLE as problem:
-        raise Missing(f"fvd, whose network {weights} cannot be read: {_first_sentence(problem)}") from None
+        raise Missing(f"fvd, whose network {_shown(weights)} cannot be read: "
+                      f"{_first_sentence(problem)}") from None
 
 
 def _check(weights, figure, network):
     if not weights.is_file():
-        raise Missing(f"{figure}, which needs {weights.name} ({network}) in {weights.parent}, where there is "
-                      "none")
+        raise Missing(f"{figure}, which needs {weights.name} ({network}) in {_shown(weights.parent)}, where "
+                      "there is none")
+
+
+def _shown(path):
+    """The path with the home folder as ~: a report is sent to others."""
+    home = Path(os.path.expanduser("~"))
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 def _first_sentence(problem):

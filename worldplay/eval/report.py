@@ -103,7 +103,8 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
              runs/eval-NAME
     compare  another world, measured on the same streams
     latency  function of a world, which it may close -> figures of its delays in the client
-             (worldplay.client.scripted); asked last, None leaves them out
+             (worldplay.client.scripted); asked when the report is written, which then gets them too; None
+             leaves them out
     Returns  the report, a dict (names: docs/eval.md)
 
         Raises WorldError, ValueError, or OSError where `out` cannot be written.
@@ -126,16 +127,17 @@ def run_eval(name=None, *, against=None, quick=False, out=None, compare=None, de
             reports = [evaluate(material) for material in materials]
     finally:
         source.close()
-    if latency is not None:
-        for world, each in zip(worlds, reports):
-            _add_latency(each, latency, world)
     report = reports[0] | {"quick": quick, "seconds": round(time.monotonic() - started, 1), "out": str(out)}
     if compare is not None:
         report["compare"] = reports[1] | {"difference": finite(difference(*reports))}
-    write_text(out / "report.md", markdown(report))
-    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     _write_pictures(materials[0], out)
-    write_text(out / "report.html", page(report, out))
+    _write(report, out)
+    if latency is not None:
+        log.info("the report is in %s; its delays are measured now", out)
+        for world, each in zip(worlds, [report, report.get("compare")]):
+            _add_latency(each, latency, world)
+        report["seconds"] = round(time.monotonic() - started, 1)
+        _write(report, out)
     return report
 
 
@@ -248,7 +250,14 @@ def _add_latency(report, latency, world):
     try:
         report["latency"] = finite(latency(world))
     except (WorldError, OSError, RuntimeError) as problem:  # the last is torch's and pygame's
-        report["left_out"].append(f"latency: {str(problem).splitlines()[0].rstrip('.')}")
+        why = (str(problem) or type(problem).__name__).splitlines()[0].rstrip(".")
+        report["left_out"].append(f"latency: {why}")
+
+
+def _write(report, out):
+    write_text(out / "report.md", markdown(report))
+    write_text(out / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_text(out / "report.html", page(report, out))
 
 
 def _write_pictures(material, out):

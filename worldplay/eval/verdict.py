@@ -41,6 +41,17 @@ def latency_lines(report):
             if "latency" in world]
 
 
+def left_out_lines(report):
+    """What could not be measured, and why, a sentence each; of two worlds which one, unless it is both."""
+    worlds = [report, *([report["compare"]] if "compare" in report else [])]
+    owners = {}
+    for world in worlds:
+        for text in world["left_out"]:
+            owners.setdefault(text, []).append(world["world"])
+    return [f"Left out{'' if len(names) == len(worlds) else f' of {names[0]}'}: {text}."
+            for text, names in owners.items()]
+
+
 def markdown(report):
     """The report as a page: what is said of it, then its table."""
     titles, rows = table(report)
@@ -50,7 +61,7 @@ def markdown(report):
         f"{report['device_name']}, {report['dtype']}, {report['steps']} steps, context sigma "
         f"{report['context_sigma']}, {report['streams']} held-out streams of each player, "
         f"{report['next_frame']['n']} frames predicted. Brackets: 95 % intervals over episodes.",
-        *latency_lines(report), *(f"Left out: {text}." for text in report["left_out"]), "",
+        *latency_lines(report), *left_out_lines(report), "",
         "| | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles),
         *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows)]) + "\n"
 
