@@ -97,7 +97,7 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Ship:
-    """Take a world out of its run, to share it: without data and training states, its teacher made small."""
+    """Take a world out of its run, to share it: without data and training states, a byte a weight."""
     world: Annotated[Positional[str], arg(metavar="WORLD")]
     """The folder of a training run, or the name of a world that was trained here."""
     out: Annotated[Path, arg(metavar="DIR")]

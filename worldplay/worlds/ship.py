@@ -12,10 +12,10 @@ _WEIGHTS, _OTHERS = ("model", "codec"), ("scenes", "card.md", "config.json")
 
 
 def ship(name, out, *, with_teacher=True):
-    """Copy a world into the new folder `out`, with its AR teacher in a byte a weight.
+    """Copy a world into the new folder `out`, with its weights in a byte each (`worlds.weights.in_bytes`).
 
     name          of the world, or the folder of a run
-    with_teacher  whether the teacher goes along, from which others can train on; it is as large as half the
+    with_teacher  whether the AR teacher goes along, from which others can train on; it is as large as the
                   model
     Returns       dict: out, mib
 
@@ -50,10 +50,10 @@ def ship(name, out, *, with_teacher=True):
 
 def _copy(folder, draft, with_teacher):
     from worldplay.worlds.weights import in_bytes, load_weights, save_weights
-    for role in _WEIGHTS:
-        save_weights(draft / f"{role}.safetensors", load_weights(folder / f"{role}.safetensors"))
-    if with_teacher and any(folder.glob("teacher.safetensors*")):  # the file, or the index of its shards
-        save_weights(draft / "teacher.safetensors", in_bytes(load_weights(folder / "teacher.safetensors")))
+    # the file of the teacher, or the index of its shards
+    has_teacher = with_teacher and any(folder.glob("teacher.safetensors*"))
+    for role in (*_WEIGHTS, *["teacher"] * has_teacher):
+        save_weights(draft / f"{role}.safetensors", in_bytes(load_weights(folder / f"{role}.safetensors")))
     for path in [folder / file for file in _OTHERS if (folder / file).exists()]:
         (shutil.copytree if path.is_dir() else shutil.copyfile)(path, draft / path.name)
 

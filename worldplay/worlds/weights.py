@@ -73,7 +73,8 @@ def _index(path):
 def in_bytes(tensors):
     """Weights with every matrix as int8 beside a scale for each of its rows; `load_weights` undoes it.
 
-    Of a row's largest number no weight is off by more than 1/254. It is for weights that train on.
+    Of a row's largest number no weight is off by more than 1/254, which changed the frames of the worlds
+    measured by 0.03 dB at most (docs/results/2026-11-27-byte-weights.md).
     """
     packed = {}
     for name, x in tensors.items():
