@@ -329,6 +329,9 @@ def train(options):
     if several and (options.budget or options.init_from):
         raise ValueError(f"{options.recipe.name} compares equal steps from nothing: leave out --budget and "
                          "--init-from")
+    if isinstance(options.recipe, FaultsRecipe) and options.data:
+        raise ValueError(f"{options.recipe.name} measures its worlds in the game that it collects from: "
+                         "leave out --data")
     if options.budget is None and options.steps is None and not knows_its_end(options.recipe):
         raise ValueError("say how long: --budget 3h (whole job) or --steps N (of every stage)")
     if options.budget is not None and options.steps is not None:

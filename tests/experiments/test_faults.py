@@ -110,3 +110,11 @@ def test_a_toy_run_goes_on_where_it_stopped_and_shows_every_case(tmp_path, comma
             "causal_cd-play": 3, "dmd-play": 2, "sigma-play": 3}
     heights = {path.stem: Image.open(path).height for path in (out / "pictures").iterdir()}
     assert heights == {name: 14 + number * (16 + 2) for name, number in rows.items()}
+
+
+def test_what_it_cannot_measure_is_refused_before_anything_is_made(tmp_path, command):
+    for flags, expected in ((("--data", str(tmp_path)), "leave out --data"),
+                            (("--walk", "200"), "--walk 200: expected one of")):
+        status, said = command("--steps", "1", *flags)
+        assert status == 2 and expected in said, said
+    assert not (tmp_path / "run").exists()

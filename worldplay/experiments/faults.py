@@ -12,7 +12,7 @@ from worldplay.engine.loading import load_world
 from worldplay.envs import open_env
 from worldplay.envs.collect import in_processes, own_world, play_rollout
 from worldplay.eval.bootstrap import interval
-from worldplay.eval.drift import drift, drift_score
+from worldplay.eval.drift import CURVE, drift, drift_score
 from worldplay.eval.fidelity import next_frame, rollout_psnr
 from worldplay.eval.pictures import contact_sheet
 from worldplay.eval.report import finite
@@ -22,7 +22,7 @@ from worldplay.eval.streams import Material, held_out_seeds
 from worldplay.experiments.job import Job
 from worldplay.files import read_json, replacing, write_json, write_text
 from worldplay.log import track
-from worldplay.train.recipe import ImageRecipe
+from worldplay.train.recipe import ImageRecipe, refuse
 
 _SHOWN = (1, 4, 16, 32, 48, 64)  # frames of free play in the pictures
 # stage -> the case that is right; and what a run of the stage takes from others, part -> case
@@ -100,6 +100,11 @@ class FaultsRecipe(ImageRecipe):
     """Frames of free play of each."""
     walk: int = 300
     """Frames of the three walks: 100, 300, 1000, 3000 or 10000."""
+
+    def check(self, goes_on=False):
+        """As ImageRecipe.check; also of a walk that is not measured."""
+        super().check(goes_on)
+        refuse(self.walk not in CURVE, f"--walk {self.walk}: expected one of {CURVE}")
 
     def variant(self, name):
         """The recipe of one of CASES."""
