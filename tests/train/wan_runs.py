@@ -97,7 +97,7 @@ def clips(folder, fps=20.0, tasks=TASKS, length=40, space=SPACE):
         writer.add(Rollout(rng.integers(0, 256, (length, 24, 40, 3), np.uint8), actions, None, seed))
     shard = writer.close()
     for row, task in zip(shard.episodes, itertools.cycle(tasks)):
-        row["tasks"] = [task] if task else []
+        row["tasks"] = [task]
     finish(folder, source, [shard], player="nobody",
            clips=[{"world_hash": None, "frames": 3 * length, "lossy": True}])
     return folder
