@@ -93,7 +93,7 @@ def test_compiled_blocks_train(tmp_path):
 
 
 def test_a_run_on_a_budget_begins_its_first_stage(tmp_path, command):
-    status, said = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "1s")
+    status, said = command("tiny-maze", "--out", tmp_path / "run", "--budget", "1h", "--stop-after", "0.1s")
     assert status == 0 and "stopped with work left in codec" in said, said
 
 

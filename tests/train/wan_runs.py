@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,7 +22,7 @@ from worldplay import runtime
 from worldplay.action import ActionSpace
 from worldplay.camera import CAMERA_SPACE
 from worldplay.data.frame_cache import Rollout, Source
-from worldplay.data.lerobot_writer import ShardWriter, finish
+from worldplay.data.lerobot_writer import EPISODES, ShardWriter, finish
 from worldplay.engine import parts as world_parts
 from worldplay.engine import prompts
 from worldplay.files import write_json
@@ -97,9 +99,13 @@ def clips(folder, fps=20.0, tasks=TASKS, length=40, space=SPACE):
         writer.add(Rollout(rng.integers(0, 256, (length, 24, 40, 3), np.uint8), actions, None, seed))
     shard = writer.close()
     for row, task in zip(shard.episodes, itertools.cycle(tasks)):
-        row["tasks"] = [task]
+        row["tasks"] = [task]  # those without are emptied below: our own writer gives each one
     finish(folder, source, [shard], player="nobody",
            clips=[{"world_hash": None, "frames": 3 * length, "lossy": True}])
+    table = folder / EPISODES / "chunk-000/file-000.parquet"
+    rows = [row | {"tasks": [task for task in row["tasks"] if task]}
+            for row in pq.read_table(table).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(table)), table)
     return folder
 
 
