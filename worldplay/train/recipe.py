@@ -102,6 +102,8 @@ class Recipe:
     def _check_lengths(self):
         self.context.rule  # which refuses a window without room
         chunk, dmd = self.context.frames_per_chunk, self.dmd
+        refuse(self.context.own_rounds < 1, f"--context.own-rounds {self.context.own_rounds}: expected at "
+               "least 1")
         refuse(self.length % chunk, f"--length {self.length}: expected whole chunks of {chunk} frames "
                "(--context.frames-per-chunk)")
         refuse(self.dmd_loop.share and dmd.num_real % chunk, f"--dmd.num-real {dmd.num_real}: "

@@ -258,6 +258,23 @@ def test_context_noise_stays_within_its_bound_and_the_first_action_is_hidden():
     assert context.conditions["action_mask"][:, 1:].float().mean() > 0.8
 
 
+def test_own_frames_of_a_round_come_from_those_of_the_round_before():
+    """A network that sees the frame before brighter by 1: after r rounds a frame is that of r before plus r.
+    """
+    def call(role, forward, noisy, sigma, clean, **_):
+        return noisy - torch.cat([clean[:, :1], clean[:, :-1] + 1], dim=1)
+    config = ContextConfig(window=3, max_sigma=0.0, own_frames=1.0, own_steps=1.0, own_rounds=3)
+    found = set()
+    for step in range(12):
+        batch, draws = batch_and_draws(step)
+        rounds = 1 + draws.shared_integer("own rounds", 3)
+        made = Context(config, batch, draws).augment(call, "student", draws).clean
+        expected = batch["latents"][:, :-rounds] + rounds
+        assert torch.allclose(made[:, rounds:], expected, atol=1e-5)
+        found.add(rounds)
+    assert found == {1, 2, 3}
+
+
 def test_a_consistent_student_has_no_loss_and_the_grid_ends_at_data():
     stage = causal_cd()
     assert stage.sigmas[0] == 1 and stage.sigmas[-1] == 0 and len(stage.sigmas) == 49

@@ -30,7 +30,10 @@ class ContextConfig:
     """Probability that a context frame is replaced by the network's own one-step prediction, in the training
     steps that own_steps selects."""
     own_steps: float = 0.4
-    """Fraction of training steps that do so; each costs another forward pass."""
+    """Fraction of training steps that do so; each costs another forward pass for every round."""
+    own_rounds: int = 1
+    """Such a step predicts 1 to own_rounds times, each time from the frames of the time before, because in
+    play a frame's past was itself made from a made past."""
     null_actions: float = 0.05
     """Probability that a frame's action is masked; that of the first frame of a sequence always is."""
 
@@ -93,10 +96,12 @@ class Context:
     def augment(self, call, role, draws):
         """Condition on noised frames, some of them one-step predictions of network `role` from pure noise."""
         self.add_noise()
-        if draws.shared_uniform("own step") < self.config.own_steps:
+        if draws.shared_uniform("own step") >= self.config.own_steps:
+            return self
+        most, ones = self.config.own_rounds, torch.ones_like(self.sigma)
+        for number in range(1 + draws.shared_integer("own rounds", most) if most > 1 else 1):
+            start = draws.normal(f"own frames start {number}", *self.latents.shape[1:]).to(ones.device)
             with torch.no_grad():
-                start = draws.normal("own frames start", *self.latents.shape[1:]).to(self.latents.device)
-                ones = torch.ones_like(self.sigma)
                 own = x0_from_velocity(start, self.predict(call, role, start, ones).float(), ones)
             frames = torch.where(self.is_own[:, :, None, None, None], own, self.latents)
             self.clean = add_noise(frames, self.noise, self.sigma)
