@@ -97,18 +97,14 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"),
                                  nn.Linear(config.ffn_dim, config.dim))
 
-    def forward(self, x, modulation, rotary, attention, text, num_kept=None):
+    def forward(self, x, modulation, rotary, attention, text):
         """x [b t p e] tokens, modulation [b t 6 e], attention(q, k, v) -> out, text: keys and values.
-
-        num_kept: of so many last frames the output is wanted; the others are only attended to. None: of all.
 
         rotary is None where `attention` rotates queries and keys itself, because it also needs them as
         projected. Between the attentions are the three parts below: worldplay.engine.compiled puts compiled
         code in their place.
         """
         out = attention(*self.qkv(x, modulation, rotary))
-        if num_kept is not None:
-            x, out, modulation = (part[:, -num_kept:] for part in (x, out, modulation))
         if self.cross_attn is not None:
             x, q = self.text_queries(x, out, modulation)
             out = attend(q, *text)

@@ -116,9 +116,9 @@ class Transformer(nn.Module):
                 k, v = (torch.cat([x[:, :t].detach(), x[:, t:]], dim=1) for x in (k, v))
             return by_rule(q, k, v)
         text = None if text is None else self.encode_text(text)
-        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text, num_kept=t,
+        x = self._blocks(x, time, rotary, lambda layer: attend_by_rule, text,
                          recompute=self.checkpoint_activations)
-        return self._latents(self.head(x, time[:, -t:]), grid)
+        return self._latents(self.head(x[:, -t:], time[:, -t:]), grid)
 
     def prepare(self, cache, shape, *, frame, actions=None, action_mask=None, columns=None, cameras=None):
         """The Chunk that all passes over the next frames of a cache take.
@@ -185,20 +185,15 @@ class Transformer(nn.Module):
     def _cached_attention(self, cache, chunk):
         return lambda layer: partial(cache.attend, layer, positions=chunk.positions)
 
-    def _blocks(self, x, time, rotary, attention, text, num_layers=None, num_kept=None, recompute=False):
-        """x [b t p e] after the first num_layers blocks (None: all); attention(layer)(q, k, v) -> out.
-
-        num_kept: frames at the end that are returned, None: all; nothing after the last attention is computed
-        for the others
-        """
+    def _blocks(self, x, time, rotary, attention, text, num_layers=None, recompute=False):
+        """x [b t p e] after the first num_layers blocks (None: all); attention(layer)(q, k, v) -> out."""
         if (text is None) != (self.text_embedding is None):
             raise ValueError(f"this transformer {'needs' if text is None else 'takes no'} text")
         modulation = self._modulation(time)
         for layer, block in enumerate(self.blocks[:num_layers]):
             run = partial(checkpoint, block,
                           use_reentrant=False) if recompute and torch.is_grad_enabled() else block
-            kept = num_kept if layer == len(self.blocks) - 1 else None
-            x = run(x, modulation, rotary, attention(layer), text and text[layer], kept)
+            x = run(x, modulation, rotary, attention(layer), text and text[layer])
         return x
 
     def _check_cameras(self, cameras, num_frames):
