@@ -62,9 +62,14 @@ export class Input {
     document.addEventListener("pointerlockchange", () => {
       const was = this.isLocked;
       this.isLocked = document.pointerLockElement === stage;
-      const isEscape = was && !this.isLocked && !this.unlocks;  // the browser keeps that key for itself
+      const isTaken = was && !this.isLocked && !this.unlocks;
       this.unlocks = false;
-      if (isEscape && this.on.isPlaying()) this.link.send("do", {what: "escape"});
+      // The browser keeps Esc for itself, and also takes the mouse from a page that is left: only then the page loses
+      // the focus too, a moment before or after. `away` tells that one, after which play goes on by itself on a reload.
+      if (isTaken) setTimeout(() => {
+        const isHere = document.hasFocus() && !document.hidden;
+        if (isHere && !this.isLocked && this.on.isPlaying()) this.link.send("do", {what: "escape"});
+      }, 50);
     });
     window.addEventListener("blur", () => this.away(true));
     window.addEventListener("focus", () => this.away(document.hidden));
