@@ -8,11 +8,14 @@ const AT_REST = {buttons: PAD_BUTTONS.map(() => ({value: 0})), axes: [0, 0, 0, 0
 export class Input {
   /* on: {isPlaying(), isPlayer(), takesMouse(), commands(), local(name), click()} */
   constructor(link, stage, on) {
-    Object.assign(this, {link, stage, on, n: 0, pad: {}, isLocked: false, unlocks: false});
+    Object.assign(this, {link, stage, on, n: 0, pad: {}, unlocks: false});
     this.held = new Map();  // what is down: {id: how to let go}
     this.moved = null;      // the mouse's motion that is yet to be sent
     this.listen();
   }
+
+  // asked, not kept: the browser tells of a change later than it sends the mouse's first move
+  get isLocked() { return document.pointerLockElement === this.stage; }
 
   send(k, fields, time = performance.now()) {
     this.n = this.n % 4294967295 + 1;
@@ -60,9 +63,7 @@ export class Input {
       if (this.isLocked && this.on.isPlaying()) this.move(event.movementX, event.movementY, event.timeStamp);
     });
     document.addEventListener("pointerlockchange", () => {
-      const was = this.isLocked;
-      this.isLocked = document.pointerLockElement === stage;
-      const isTaken = was && !this.isLocked && !this.unlocks;
+      const isTaken = !this.isLocked && !this.unlocks;
       this.unlocks = false;
       // The browser keeps Esc for itself, and also takes the mouse from a page that is left: only then the page loses
       // the focus too, a moment before or after. `away` tells that one, after which play goes on by itself on a reload.
